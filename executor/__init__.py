@@ -1,0 +1,1 @@
+"""tightfit's executor: train unrolled PyTorch models inside a byte budget, exactly."""

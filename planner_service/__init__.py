@@ -1,0 +1,1 @@
+"""tightfit's planner: memory budgets in, exact execution policies out."""

@@ -1,0 +1,71 @@
+"""Vocabulary of the project: stages, chains, actions, policies, schedules, and the judge.
+
+Standard library only; nothing here does I/O.
+"""
+
+from planner_service.chain.actions import (
+    Action,
+    Advance,
+    Backward,
+    Free,
+    Tape,
+    action_from_record,
+    action_record,
+    describe,
+)
+from planner_service.chain.chain import Chain, RunPart, StageRun, merge_runs
+from planner_service.chain.errors import BudgetTooSmall, InvalidChain, PlanningError
+from planner_service.chain.policy import (
+    EMPTY,
+    CheckpointNode,
+    Policy,
+    PolicyNode,
+    TapeNode,
+    policy_from_record,
+)
+from planner_service.chain.schedule import expand
+from planner_service.chain.segments import segment_sizes, segmented_chain
+from planner_service.chain.simulator import (
+    IllegalAction,
+    IllegalSchedule,
+    Moment,
+    Verdict,
+    moments,
+    simulate,
+)
+from planner_service.chain.stage import MAXIMUM_BYTES, Stage
+
+__all__ = [
+    "EMPTY",
+    "MAXIMUM_BYTES",
+    "Action",
+    "Advance",
+    "Backward",
+    "BudgetTooSmall",
+    "Chain",
+    "CheckpointNode",
+    "Free",
+    "IllegalAction",
+    "IllegalSchedule",
+    "InvalidChain",
+    "Moment",
+    "PlanningError",
+    "Policy",
+    "PolicyNode",
+    "RunPart",
+    "Stage",
+    "StageRun",
+    "Tape",
+    "TapeNode",
+    "Verdict",
+    "action_from_record",
+    "action_record",
+    "describe",
+    "expand",
+    "merge_runs",
+    "moments",
+    "policy_from_record",
+    "segment_sizes",
+    "segmented_chain",
+    "simulate",
+]

@@ -1,0 +1,69 @@
+"""A stage: one link of a chain, with what it costs and what it occupies (DESIGN.md, section 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from planner_service.chain.errors import InvalidChain
+
+MAXIMUM_BYTES = 2**62
+"""Largest byte count of one quantity; sums of a whole chain then stay exact Python integers and
+differences stay inside the solvers' 64-bit words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Costs and byte sizes of stage i, which turns state x_{i-1} into x_i.
+
+    Raises InvalidChain for a negative, infinite or NaN cost and for byte counts that are not
+    integers in [0, 2**62].
+    """
+
+    forward_cost: float
+    """f_i: running the stage without a tape (advance), in the chain's cost unit."""
+    taped_forward_cost: float
+    """t_i: running it with a tape."""
+    backward_cost: float
+    """b_i: reversing it."""
+    state_bytes: int
+    """a_i: the state x_i, in bytes."""
+    tape_bytes: int
+    """e_i: what autograd keeps of the taped stage beyond its input state, x_i included, in bytes."""
+    forward_workspace_bytes: int = 0
+    """Temporary bytes while the stage is advanced, beyond its output state."""
+    taped_forward_workspace_bytes: int = 0
+    """Temporary bytes while it is taped, beyond its tape."""
+    backward_workspace_bytes: int = 0
+    """Temporary bytes while it is reversed, beyond the gradient of its input state."""
+    gradient_bytes: int | None = None
+    """g_i: the gradient of x_i, in bytes. None means a_i; 0 turns gradients off, as the papers do."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_cost"):
+                check_cost(field.name, value)
+            elif value is not None:
+                check_bytes(field.name, value)
+
+    @property
+    def live_gradient_bytes(self) -> int:
+        """g_i with its default resolved, in bytes."""
+        return self.state_bytes if self.gradient_bytes is None else self.gradient_bytes
+
+
+def check_bytes(name: str, value: object) -> None:
+    """Raise InvalidChain unless `value` is a whole number of bytes that the solvers can carry."""
+    if type(value) is not int:
+        raise InvalidChain(f"{name}={value!r} must be a whole number of bytes", field=name)
+    if not 0 <= value <= MAXIMUM_BYTES:
+        raise InvalidChain(f"{name}={value} must lie in 0..{MAXIMUM_BYTES} bytes", field=name)
+
+
+def check_cost(name: str, value: object) -> None:
+    """Raise InvalidChain unless `value` is a finite, non-negative number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidChain(f"{name}={value!r} must be a number", field=name)
+    if not math.isfinite(value) or value < 0:
+        raise InvalidChain(f"{name}={value} must be finite and not negative", field=name)
