@@ -1,0 +1,55 @@
+"""What every test shares: the report header, fixed seeds, hypothesis without deadlines."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+try:
+    from hypothesis import settings
+except ModuleNotFoundError:  # a GPU image that runs only the `gpu` tests
+    settings = None
+
+# The suite must say the same thing twice: examples are derived from the test's name, not drawn anew.
+# HYPOTHESIS_PROFILE=search looks for fresh ones, and for longer.
+if settings is not None:
+    settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
+    settings.register_profile("search", deadline=None, max_examples=2_000)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_report_header() -> list[str]:
+    """Versions that the results depend on, and the commit."""
+    found = [f"{name} {_version(name)}" for name in ("torch", "numba", "numpy", "hypothesis")]
+    return [", ".join(found), f"commit {_commit()}, {os.cpu_count()} cores"]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """Every test starts from the same random state, in whatever order the tests run."""
+    random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
