@@ -1,0 +1,108 @@
+"""The service's settings: one frozen record, and the only reader of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+PREFIX = "TIGHTFIT_"
+SECONDS_PER_DAY = 86_400
+
+
+class InvalidSetting(ValueError):
+    """A variable of the environment cannot be used; the message names it and what it takes."""
+
+
+def _setting(default: object, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an operator may change. Field `data_dir` is the variable `TIGHTFIT_DATA_DIR`, and so on.
+
+    Raises InvalidSetting for a number outside its range.
+    """
+
+    host: str = _setting("127.0.0.1", "Address to listen on")
+    port: int = _setting(8080, "Port to listen on; 0 takes a free one")
+    data_dir: Path = _setting(  # noqa: RUF009 - a dataclass field, not a shared value
+        Path("tightfit-data"), "Folder of the service's files; made when missing"
+    )
+    database_url: str = _setting("", "SQLAlchemy URL; empty means `tightfit.sqlite3` in the data folder")
+    max_body_bytes: int = _setting(8 * 2**20, "Largest request body, in bytes; a larger one gets 413")
+    planning_threads: int = _setting(2, "Requests planned at the same time")
+    queue_length: int = _setting(64, "Requests that may wait for a thread; one more gets 503")
+    planning_timeout_seconds: float = _setting(60.0, "Longest wait for one plan, in seconds")
+    plan_cache_bytes: int = _setting(64 * 2**20, "Plans kept ready in memory, in bytes")
+    plan_retention_days: float = _setting(0.0, "Plans older than this are deleted; 0 keeps all")
+    shutdown_seconds: float = _setting(10.0, "Time for open requests to finish after SIGTERM, in seconds")
+    log_level: str = _setting("info", "Least severe log level: debug, info, warning or error")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise InvalidSetting(f"{PREFIX}PORT={self.port} must lie in 0..65535")
+        for name in ("max_body_bytes", "planning_threads", "planning_timeout_seconds"):
+            self._require(name, getattr(self, name) > 0, "must be positive")
+        for name in ("queue_length", "plan_cache_bytes", "plan_retention_days", "shutdown_seconds"):
+            self._require(name, getattr(self, name) >= 0, "must not be negative")
+        levels = ("debug", "info", "warning", "error")
+        self._require("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")
+
+    def _require(self, name: str, valid: bool, what: str) -> None:
+        if not valid:
+            raise InvalidSetting(f"{variable(name)}={getattr(self, name)} {what}")
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], **overrides: object) -> Settings:
+        """Settings from variables of the environment; `overrides` that are not None win.
+
+        Raises InvalidSetting for a value of the wrong form and for a `TIGHTFIT_…` variable that
+        does not exist: a misspelt limit must not be a limit that is not there.
+        """
+        known = {variable(item.name): item.name for item in fields(cls)}
+        given = {name for name in environ if name.startswith(PREFIX)}
+        if unknown := sorted(given - known.keys()):
+            raise InvalidSetting(f"unknown variable {unknown[0]}; there are {', '.join(known)}")
+        kinds = get_type_hints(cls)
+        values: dict[str, Any] = {
+            known[name]: _parse(name, environ[name], kinds[known[name]]) for name in given
+        }
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        return cls(**values)
+
+    @property
+    def store_url(self) -> str:
+        """The database's SQLAlchemy URL, the default resolved."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'tightfit.sqlite3'}"
+
+    @property
+    def plan_retention_seconds(self) -> float | None:
+        """Age in seconds at which a plan is deleted, or None."""
+        return self.plan_retention_days * SECONDS_PER_DAY or None
+
+
+def variable(field_name: str) -> str:
+    """The variable of the environment that sets a field."""
+    return PREFIX + field_name.upper()
+
+
+def _parse(name: str, text: str, kind: type) -> object:
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number"}[kind]
+        raise InvalidSetting(f"{name}={text!r} must be {wanted}") from None
+
+
+def settings_table() -> str:
+    """All variables as a table in Markdown: the one in the README, which a test compares."""
+    head = ["| variable | default | meaning |", "|---|---|---|"]
+    return "\n".join(head + [_row(item) for item in fields(Settings)])
+
+
+def _row(item: Field[Any]) -> str:
+    default = f"`{item.default}`" if str(item.default) else ""
+    return f"| `{variable(item.name)}` | {default} | {item.metadata['meaning']} |"

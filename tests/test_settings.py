@@ -1,0 +1,66 @@
+"""The service's settings come from the environment, and wrong ones are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from planner_service.settings import InvalidSetting, Settings, settings_table
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_an_empty_environment_gives_the_defaults():
+    assert Settings.from_environ({}) == Settings()
+    assert Settings().host == "127.0.0.1"
+
+
+def test_variables_are_read_in_their_own_types():
+    found = Settings.from_environ(
+        {"TIGHTFIT_PORT": "9", "TIGHTFIT_DATA_DIR": "here", "TIGHTFIT_PLANNING_TIMEOUT_SECONDS": "1.5"}
+    )
+    assert found == Settings(port=9, data_dir=Path("here"), planning_timeout_seconds=1.5)
+
+
+def test_other_programs_variables_are_ignored():
+    assert Settings.from_environ({"PORT": "1", "HOME": "/root"}) == Settings()
+
+
+def test_an_override_beats_the_environment_and_none_does_not():
+    environ = {"TIGHTFIT_PORT": "9", "TIGHTFIT_HOST": "::1"}
+    assert Settings.from_environ(environ, port=10, host=None) == Settings(port=10, host="::1")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("TIGHTFIT_PORT", "eighty", "must be a whole number"),
+        ("TIGHTFIT_PORT", "65536", "must lie in 0..65535"),
+        ("TIGHTFIT_PORT", "-1", "must lie in 0..65535"),
+        ("TIGHTFIT_PLANNING_THREADS", "0", "must be positive"),
+        ("TIGHTFIT_PLANNING_TIMEOUT_SECONDS", "nan", "must be positive"),
+        ("TIGHTFIT_MAX_BODY_BYTES", "-5", "must be positive"),
+        ("TIGHTFIT_QUEUE_LENGTH", "-1", "must not be negative"),
+        ("TIGHTFIT_LOG_LEVEL", "loud", "must be one of debug"),
+        ("TIGHTFIT_PROT", "9", "unknown variable TIGHTFIT_PROT"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_name(name, text, complaint):
+    with pytest.raises(InvalidSetting, match=complaint) as refused:
+        Settings.from_environ({name: text})
+    assert name in str(refused.value)
+
+
+def test_the_database_lies_in_the_data_folder_unless_a_url_is_given():
+    assert Settings(data_dir=Path("/srv/d")).store_url == "sqlite:////srv/d/tightfit.sqlite3"
+    assert Settings(database_url="postgresql+psycopg://h/d").store_url == "postgresql+psycopg://h/d"
+
+
+def test_retention_of_zero_days_means_for_ever():
+    assert Settings().plan_retention_seconds is None
+    assert Settings(plan_retention_days=2).plan_retention_seconds == 172_800
+
+
+def test_the_readme_has_the_table_of_variables():
+    assert settings_table() in README.read_text()
