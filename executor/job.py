@@ -1,0 +1,252 @@
+"""Job files: one training run, described in YAML or JSON (DESIGN.md, section 8).
+
+    model:    {kind: lstm, hidden_size: 256, embedding_size: 64}
+    data:     {text: python}
+    sequence: {length: 1000, batch_size: 32}
+    training: {optimizer: adam, learning_rate: 0.005, iterations: 10}
+    budget:   5%
+    report:   {output: report.json}
+
+Every field is checked here, before anything is allocated; a wrong one is refused by its path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from executor.budget import Budget, InvalidBudget, parse_budget
+
+CELLS = ("lstm", "gru", "rnn")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+OPTIMIZERS = ("sgd", "momentum", "adam")
+PYTHON_TEXT = "python"
+"""`data.text` for the language reference that comes with every CPython."""
+
+
+class InvalidJob(ValueError):
+    """A job file is malformed; `field` is the path of what is wrong in it, such as `sequence.length`."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A character model: embedding, recurrent layers, linear head, cross-entropy."""
+
+    kind: str
+    """One of `CELLS`."""
+    hidden_size: int
+    embedding_size: int = 64
+    num_layers: int = 1
+    dtype: str = "float32"
+    """One of `DTYPES`."""
+
+    def __post_init__(self) -> None:
+        _require_choice("model.kind", self.kind, CELLS)
+        _require_choice("model.dtype", self.dtype, DTYPES)
+        for name in ("hidden_size", "embedding_size", "num_layers"):
+            _require_positive(f"model.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """The text to learn."""
+
+    text: str = PYTHON_TEXT
+    """`PYTHON_TEXT` or the path of a UTF-8 file; a relative one is meant from the job file's folder."""
+    characters: int | None = None
+    """Use only that many, from the beginning; None means all."""
+
+    def __post_init__(self) -> None:
+        _require_text("data.text", self.text)
+        if self.characters is not None:
+            _require_positive("data.characters", self.characters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSpec:
+    """The shape of one batch."""
+
+    length: int
+    """T, the number of steps that the gradient flows through."""
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        _require_positive("sequence.length", self.length)
+        _require_positive("sequence.batch_size", self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """How the weights are changed, and how often."""
+
+    iterations: int
+    optimizer: str = "adam"
+    """One of `OPTIMIZERS`."""
+    learning_rate: float = 0.002
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_positive("training.iterations", self.iterations)
+        _require_choice("training.optimizer", self.optimizer, OPTIMIZERS)
+        rate: object = self.learning_rate
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+            raise InvalidJob("training.learning_rate", f"{rate!r} must be a finite number above 0")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+            raise InvalidJob("training.seed", f"{self.seed!r} must be a whole number in 0..2**63-1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSpec:
+    """What to write at the end; paths are meant from the folder the worker runs in."""
+
+    output: str | None = None
+    """The JSON report; None writes none."""
+    weights: str | None = None
+    """The trained weights (`torch.save` of the state dict); None writes none."""
+    gradient_check_steps: int = 60
+    """Length at which the gradients are compared with those of plain full BPTT; 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        for name in ("output", "weights"):
+            if getattr(self, name) is not None:
+                _require_text(f"report.{name}", getattr(self, name))
+        if type(self.gradient_check_steps) is not int or self.gradient_check_steps < 0:
+            raise InvalidJob(
+                "report.gradient_check_steps",
+                f"{self.gradient_check_steps!r} must be a whole number, 0 or more",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training run. Raises InvalidJob, with the path of the field, for anything out of range."""
+
+    model: ModelSpec
+    sequence: SequenceSpec
+    training: TrainingSpec
+    budget: Budget
+    data: DataSpec = field(default_factory=DataSpec)
+    report: ReportSpec = field(default_factory=ReportSpec)
+
+    def record(self) -> dict[str, object]:
+        """The job as it stands in the report: sections of plain values."""
+        record = dataclasses.asdict(self)
+        record["budget"] = str(self.budget)
+        return record
+
+
+_SECTIONS: dict[str, type] = {
+    "model": ModelSpec,
+    "data": DataSpec,
+    "sequence": SequenceSpec,
+    "training": TrainingSpec,
+    "report": ReportSpec,
+}
+
+
+def read_job(path: Path) -> Job:
+    """The job in a YAML or JSON file.
+
+    Raises InvalidJob for a file that cannot be read or parsed and for every wrong or unknown field.
+    """
+    job = job_from_record(_parsed(path))
+    text = job.data.text
+    if text == PYTHON_TEXT:
+        return job
+    data = dataclasses.replace(job.data, text=str(path.parent / text))
+    return dataclasses.replace(job, data=data)
+
+
+def job_from_record(record: object) -> Job:
+    """The job in plain values. Raises InvalidJob for every missing, wrong or unknown field."""
+    fields = _mapping("the job", record)
+    _refuse_unknown("", fields, {*_SECTIONS, "budget"})
+    for name in ("model", "sequence", "training", "budget"):
+        if name not in fields:
+            raise InvalidJob(name, "is missing")
+    try:
+        budget = parse_budget(fields["budget"])
+    except InvalidBudget as error:
+        raise InvalidJob("budget", str(error)) from error
+    sections = {name: _section(name, fields[name]) for name in _SECTIONS if name in fields}
+    return Job(budget=budget, **sections)
+
+
+def _section(name: str, record: object) -> Any:
+    kind = _SECTIONS[name]
+    fields = _mapping(name, record)
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    _refuse_unknown(f"{name}.", fields, set(known))
+    for field_name, known_field in known.items():
+        required = (
+            known_field.default is dataclasses.MISSING and known_field.default_factory is dataclasses.MISSING
+        )
+        if required and field_name not in fields:
+            raise InvalidJob(f"{name}.{field_name}", "is missing")
+    return kind(**fields)
+
+
+def _parsed(path: Path) -> object:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise InvalidJob(str(path), f"the job file cannot be read: {reason}") from error
+    if path.suffix == ".json":
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            where = f"line {error.lineno}, column {error.colno}"
+            raise InvalidJob(str(path), f"is not JSON: {error.msg} at {where}") from error
+    return _parsed_yaml(path, text)
+
+
+def _parsed_yaml(path: Path, text: str) -> object:
+    try:
+        import yaml
+    except ImportError as error:  # a bare GPU image has torch and little else
+        raise InvalidJob(
+            str(path), "reading YAML needs PyYAML: install it or write the job as .json"
+        ) from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InvalidJob(str(path), f"is not YAML: {reason}") from error
+
+
+def _mapping(path: str, record: object) -> Mapping[str, Any]:
+    if not isinstance(record, Mapping) or not all(isinstance(key, str) for key in record):
+        raise InvalidJob(path, f"must be a mapping of fields, not {type(record).__name__}")
+    return record
+
+
+def _refuse_unknown(prefix: str, fields: Mapping[str, Any], known: set[str]) -> None:
+    for name in fields:
+        if name not in known:
+            raise InvalidJob(f"{prefix}{name}", f"unknown field: one of {', '.join(sorted(known))}")
+
+
+def _require_positive(path: str, value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise InvalidJob(path, f"{value!r} must be a positive whole number")
+
+
+def _require_choice(path: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidJob(path, f"{value!r} is not one of {', '.join(choices)}")
+
+
+def _require_text(path: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidJob(path, f"{value!r} must be a text that is not empty")
