@@ -1,0 +1,72 @@
+"""What a worker reports of one training run, and how the service hands it back (v1)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, computed_field
+
+Bytes = Annotated[int, Field(ge=0, le=2**62)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class GradientCheck(BaseModel):
+    """Gradients under the plan against plain full BPTT, at a length where both fit."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    length: Annotated[int, Field(ge=1, description="Steps of the compared sequence.")]
+    largest_difference: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="Largest absolute difference of any element.")
+    ]
+    passed: bool
+
+
+class MeasurementReport(BaseModel):
+    """One training run under a plan. Further fields are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    job: Annotated[Name, Field(description="The job's name.")]
+    plan_id: Annotated[
+        Annotated[str, Field(max_length=200)] | None,
+        Field(description="The plan's id, when a service made it."),
+    ] = None
+    budget_bytes: Annotated[int, Field(ge=1, le=2**62, description="Bytes allowed.")]
+    projected_peak_bytes: Annotated[Bytes, Field(description="The plan's upper bound.")]
+    measured_peak_bytes: Annotated[Bytes, Field(description="The most bytes that the worker saw live.")]
+    seconds_per_iteration: Seconds
+    iterations: Annotated[int, Field(ge=1)]
+    losses: Annotated[
+        list[Annotated[float, Field(allow_inf_nan=False)] | None],
+        Field(max_length=1_000_000, description="Loss of every iteration; null where it was not finite."),
+    ] = []
+    gradient_check: GradientCheck | None = None
+    torch: Annotated[Name, Field(description="Version of PyTorch.")]
+    device: Annotated[Name, Field(description="What trained: `cpu`, or the GPU's name.")]
+
+
+class Measurement(MeasurementReport):
+    """A report as the service keeps it."""
+
+    id: Annotated[str, Field(description="Hash of the report: sending it twice stores it once.")]
+    received_at: datetime
+
+    @computed_field(description="measured_peak_bytes / budget_bytes.")  # type: ignore[prop-decorator]
+    @property
+    def utilization_ratio(self) -> float:
+        """Measured peak over budget; above 1 the promise was broken."""
+        return self.measured_peak_bytes / self.budget_bytes
+
+
+class MeasurementPage(BaseModel):
+    """Some measurements, the latest first."""
+
+    measurements: list[Measurement]
+    next_cursor: Annotated[
+        str | None, Field(description="Pass it as `cursor` for the measurements before these.")
+    ] = None

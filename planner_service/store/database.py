@@ -1,0 +1,77 @@
+"""Opening the database: its connections, its durability, its schema brought up to date."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be opened; the message names it without its password."""
+
+    def __init__(self, url: str, reason: object) -> None:
+        self.url = re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", url)
+        first_line = str(reason).partition("\n")[0]
+        super().__init__(f"cannot open the database {self.url}: {first_line}")
+
+
+def open_database(url: str) -> Engine:
+    """An engine on the database at `url`, its schema migrated to the newest version.
+
+    A missing SQLite file is made, with its folder. Raises DatabaseUnavailable.
+    """
+    try:
+        engine = connect(url)
+        migrate(engine)
+    except (ArgumentError, DBAPIError, ImportError, OSError) as error:
+        raise DatabaseUnavailable(url, error) from error
+    return engine
+
+
+def connect(url: str) -> Engine:
+    """An engine on the database at `url`, whatever its schema."""
+    target = make_url(url)
+    if target.get_backend_name() != "sqlite":
+        return create_engine(target, pool_pre_ping=True)
+    if target.database:
+        Path(target.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(target, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver would begin transactions late and commit before DDL; `_begin_sqlite` does it instead.
+    connection.isolation_level = None
+    # Readers never wait for the writer; what was committed survives a power cut.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    kind = connection.get_execution_options().get("sqlite_begin", "")
+    connection.exec_driver_sql(f"BEGIN {kind}")
+
+
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Bring the schema to `revision`: up, or down to an older one."""
+    # Two services that start on one new file must not both make the tables.
+    with engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        if revision == "head":
+            command.upgrade(config, revision)
+        else:
+            command.downgrade(config, revision)

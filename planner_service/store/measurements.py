@@ -1,0 +1,95 @@
+"""Measurements: reports of training runs, the columns that are asked for beside the whole report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Engine, Row, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
+from planner_service.store.tables import measurements
+
+_COLUMNS = (
+    "job",
+    "plan_id",
+    "device",
+    "torch",
+    "budget_bytes",
+    "projected_peak_bytes",
+    "measured_peak_bytes",
+    "seconds_per_iteration",
+)
+_READ = (measurements.c.number, measurements.c.id, measurements.c.received_at, measurements.c.report)
+
+
+class MeasurementStore:
+    """Measurements in the database. Every method is one transaction, committed before it returns."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(self, report: MeasurementReport) -> tuple[Measurement, bool]:
+        """Keep `report`, once however often it is sent; return it and whether it is new."""
+        document = _canonical(report)
+        measurement_id = hashlib.sha256(document).hexdigest()[:32]
+        columns = {name: getattr(report, name) for name in _COLUMNS}
+        row = {**columns, "id": measurement_id, "received_at": time.time(), "report": document}
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(insert(measurements).values(row))
+            is_new = True
+        except IntegrityError:
+            is_new = False
+        kept = self.get(measurement_id)
+        if kept is None:
+            raise LookupError(f"measurement {measurement_id} vanished while it was stored")
+        return kept, is_new
+
+    def get(self, measurement_id: str) -> Measurement | None:
+        """The measurement, or None."""
+        query = select(*_READ).where(measurements.c.id == measurement_id)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _measurement(row)
+
+    def page(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        job: str | None = None,
+        plan_id: str | None = None,
+    ) -> MeasurementPage:
+        """The latest `limit` measurements, or those before the row numbered `before`."""
+        query = select(*_READ).order_by(measurements.c.number.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(measurements.c.number < before)
+        if job is not None:
+            query = query.where(measurements.c.job == job)
+        if plan_id is not None:
+            query = query.where(measurements.c.plan_id == plan_id)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        shown = rows[:limit]
+        more = len(rows) > limit
+        return MeasurementPage(
+            measurements=[_measurement(row) for row in shown],
+            next_cursor=str(shown[-1].number) if more else None,
+        )
+
+
+def _canonical(report: MeasurementReport) -> bytes:
+    # A worker may send back what it once read here: what the service adds is no part of a report.
+    text = report.model_dump_json(exclude={"id", "received_at", "utilization_ratio"})
+    return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")).encode()
+
+
+def _measurement(row: Row[*tuple[Any, ...]]) -> Measurement:
+    fields = json.loads(row.report)
+    fields.update(id=row.id, received_at=datetime.fromtimestamp(row.received_at, UTC))
+    return Measurement.model_validate(fields)

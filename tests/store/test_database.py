@@ -1,0 +1,90 @@
+"""A database is made, migrated up and down, and refused with a clear message."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from planner_service.store import DatabaseUnavailable, open_database
+from planner_service.store.database import connect, migrate
+from planner_service.store.tables import metadata
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_queries_use(engine):
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_the_schema_goes_down_to_nothing_and_up_again(engine):
+    migrate(engine, "base")
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+    migrate(engine)
+    assert {"plans", "measurements"} <= set(inspect(engine).get_table_names())
+
+
+def test_opening_twice_keeps_what_is_there(engine, url):
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO plans VALUES ('a', 'b', 'c', 0)"))
+    again = open_database(url)
+    with again.connect() as connection:
+        assert connection.execute(text("SELECT id FROM plans")).scalars().all() == ["a"]
+    again.dispose()
+
+
+def test_services_that_start_together_on_a_new_file_make_the_tables_once(url):
+    failures: list[Exception] = []
+
+    def start() -> None:
+        try:
+            open_database(url).dispose()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_readers_do_not_wait_for_the_writer_and_commits_reach_the_disk(engine):
+    with engine.connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2  # FULL
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nosuchdatabase://host/name"])
+def test_a_wrong_url_is_refused_by_name(url):
+    with pytest.raises(DatabaseUnavailable, match=url):
+        open_database(url)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatabaseUnavailable, match=r"file/data"):
+        open_database(f"sqlite:///{tmp_path / 'file' / 'data' / 'd.sqlite3'}")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
+    path = tmp_path / "d.sqlite3"
+    path.write_text("not a database at all, and long enough to have a header" * 20)
+    with pytest.raises(DatabaseUnavailable, match=r"d\.sqlite3"):
+        open_database(f"sqlite:///{path}")
+
+
+def test_a_password_does_not_reach_the_message():
+    with pytest.raises(DatabaseUnavailable) as refused:
+        open_database("sqlite://user:secret@host/name")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_connection_without_migration_has_no_tables(url):
+    engine = connect(url)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
