@@ -83,20 +83,22 @@ def simulate(chain: Chain, schedule: Iterable[Action], budget_bytes: int | None 
     makespan: float = 0
     peak = replay.live_bytes
     count = 0
+    stages_run = replay.stages_run()
     illegal = None
     try:
         for moment in _moments(replay, schedule, budget_bytes):
             makespan += moment.cost
             peak = max(peak, moment.peak_bytes)
             count += 1
+            stages_run = replay.stages_run()
     except IllegalSchedule as error:
         illegal = error.illegal
     return Verdict(
         makespan=makespan,
         peak_bytes=peak,
-        advance_count=replay.advance_count,
-        tape_count=replay.tape_count,
-        backward_count=replay.backward_count,
+        advance_count=stages_run[0],
+        tape_count=stages_run[1],
+        backward_count=stages_run[2],
         action_count=count,
         illegal=illegal,
     )
@@ -108,7 +110,7 @@ def moments(chain: Chain, schedule: Iterable[Action], budget_bytes: int | None =
 
 
 def _moments(replay: _Replay, schedule: Iterable[Action], budget_bytes: int | None) -> Iterator[Moment]:
-    index = 0
+    index = -1
     for index, action in enumerate(schedule):
         before = replay.live_bytes
         try:
@@ -134,13 +136,18 @@ class _Replay:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
         self._checkpoints: set[int] = set()
+        self._pinned: set[int] = set()  # checkpoints that a live tape refers to
         self._taped_first: list[int] = []  # live tapes as disjoint sorted ranges first..last
         self._taped_last: list[int] = []
         self.gradient_at = chain.length  # the state whose gradient is live
         self.live_bytes = chain.static_bytes + chain.input_bytes + chain.loss_gradient_bytes
-        self.advance_count = 0
-        self.tape_count = 0
-        self.backward_count = 0
+        self._advance_count = 0
+        self._tape_count = 0
+        self._backward_count = 0
+
+    def stages_run(self) -> tuple[int, int, int]:
+        """Stages advanced, taped and reversed so far."""
+        return self._advance_count, self._tape_count, self._backward_count
 
     def run(self, action: Action) -> tuple[float, int]:
         """Apply the action; return its cost and the most bytes live while it ran."""
@@ -172,7 +179,7 @@ class _Replay:
         peak = self.live_bytes + need
         self.live_bytes += cursor_bytes
         self._checkpoints.add(last)
-        self.advance_count += last - first + 1
+        self._advance_count += last - first + 1
         return cost, peak
 
     def _tape(self, first: int, last: int) -> tuple[float, int]:
@@ -192,9 +199,11 @@ class _Replay:
             cost += size * stage.taped_forward_cost
             self.live_bytes += size * stage.tape_bytes
             peak = max(peak, self.live_bytes + stage.taped_forward_workspace_bytes)
+        if first > 1 and not self._is_taped(first - 1):
+            self._pinned.add(first - 1)
         self._taped_first.insert(position, first)
         self._taped_last.insert(position, last)
-        self.tape_count += last - first + 1
+        self._tape_count += last - first + 1
         return cost, peak
 
     def _backward(self, first: int, last: int) -> tuple[float, int]:
@@ -214,7 +223,7 @@ class _Replay:
             peak = max(peak, self._reversing(part.first, part.stage) + part.stage.tape_bytes)
         self.live_bytes += self._chain.gradient_bytes(last - 1) - self._chain.gradient_bytes(first)
         self.gradient_at = last - 1
-        self.backward_count += first - last + 1
+        self._backward_count += first - last + 1
         return cost, peak
 
     def _reversing(self, index: int, stage: Stage) -> int:
@@ -237,6 +246,7 @@ class _Replay:
             if begin >= first:
                 self._taped_first.pop()
                 self._taped_last.pop()
+                self._pinned.discard(begin - 1)
             else:
                 self._taped_last[-1] = first - 1
             needed = begin - 1
@@ -244,7 +254,7 @@ class _Replay:
     def _free(self, state: int) -> tuple[float, int]:
         if state not in self._checkpoints:
             raise _Illegal(f"x_{state} is not a checkpoint")
-        if self._is_taped(state + 1) and not self._is_taped(state):
+        if state in self._pinned:
             raise _Illegal(f"the tape of stage {state + 1} still needs x_{state}")
         peak = self.live_bytes
         self._checkpoints.remove(state)
