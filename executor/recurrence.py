@@ -1,0 +1,138 @@
+"""One direction of a torch.nn.LSTM, GRU or RNN as a segment function: (state, x of k steps) -> (state, y).
+
+Two implementations on the same weights. The fused kernels run k steps of all layers in one call; their
+price per call is high, and on the CPU the float32 LSTM at k = 1 takes up to seven times the time of the
+monolith, so segments below `FUSED_SEGMENT_STEPS` steps run the cells one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import _VF, Tensor, nn
+
+FUSED_SEGMENT_STEPS = 5
+"""Least number of steps for which the fused kernels are used."""
+
+State = tuple[Tensor, ...]
+"""(h, c) of an LSTM, (h,) of the others; each [layers, batch, size]."""
+
+_FUSED: dict[str, Any] = {
+    "LSTM": _VF.lstm,
+    "GRU": _VF.gru,
+    "RNN_TANH": _VF.rnn_tanh,
+    "RNN_RELU": _VF.rnn_relu,
+}
+_CELLS: dict[str, Any] = {
+    "LSTM": _VF.lstm_cell,
+    "GRU": _VF.gru_cell,
+    "RNN_TANH": _VF.rnn_tanh_cell,
+    "RNN_RELU": _VF.rnn_relu_cell,
+}
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """What one direction of a recurrent module computes, its weights apart."""
+
+    mode: str
+    """LSTM, GRU, RNN_TANH or RNN_RELU, as torch names them."""
+    num_layers: int
+    hidden_size: int
+    proj_size: int
+    """Size of the projected h of an LSTM; 0 for none."""
+    bias: bool
+    dropout: float
+    """Probability of dropping an output of a layer, the last layer excepted."""
+    first_layer: int = 0
+    """Layer of the module at which this direction begins."""
+    suffix: str = ""
+    """`_reverse` for the weights of the direction that runs backwards in time."""
+
+    @classmethod
+    def of(cls, module: nn.RNNBase) -> Recurrence:
+        """The forward direction of all the layers of `module`."""
+        return cls(
+            mode=module.mode,
+            num_layers=module.num_layers,
+            hidden_size=module.hidden_size,
+            proj_size=module.proj_size,
+            bias=module.bias,
+            dropout=module.dropout,
+        )
+
+    @property
+    def output_size(self) -> int:
+        """Features of h and of the output."""
+        return self.proj_size or self.hidden_size
+
+    def weight_names(self, layer: int) -> list[str]:
+        """Names of a layer's parameters in the order of the kernels; layer 0 is this direction's first."""
+        kinds = ["weight_ih", "weight_hh"]
+        kinds += ["bias_ih", "bias_hh"] if self.bias else []
+        kinds += ["weight_hr"] if self.proj_size else []
+        return [f"{kind}_l{self.first_layer + layer}{self.suffix}" for kind in kinds]
+
+    def initial_state(self, like: Tensor, *, batch_size: int) -> State:
+        """Zeros of the type and on the device of `like`."""
+        sizes = [self.output_size, self.hidden_size][: 2 if self.mode == "LSTM" else 1]
+        return tuple(like.new_zeros(self.num_layers, batch_size, size) for size in sizes)
+
+
+def run_segment(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Tensor]:
+    """Run the k steps of `x` from `state`; returns the state after them and the outputs y.
+
+    Shapes: x [k, batch, input], y [k, batch, output], states [layers, batch, size]. The weights are
+    looked up by name at every call, so that a caller may swap them.
+    """
+    if x.shape[0] < FUSED_SEGMENT_STEPS and not recurrence.proj_size:  # torch has no projected cell
+        return _run_cells(module, recurrence, state, x)
+    return _run_fused(module, recurrence, state, x)
+
+
+def _run_fused(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Tensor]:
+    weights = [
+        getattr(module, name)
+        for layer in range(recurrence.num_layers)
+        for name in recurrence.weight_names(layer)
+    ]
+    hx = state if recurrence.mode == "LSTM" else state[0]
+    y, *after = _FUSED[recurrence.mode](
+        x,
+        hx,
+        weights,
+        recurrence.bias,
+        recurrence.num_layers,
+        recurrence.dropout,
+        module.training,
+        False,  # one direction
+        False,  # time first
+    )
+    return tuple(after), y
+
+
+def _run_cells(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Tensor]:
+    layers = [tuple(part[layer] for part in state) for layer in range(recurrence.num_layers)]
+    weights = [
+        [getattr(module, name) for name in recurrence.weight_names(layer)]
+        for layer in range(recurrence.num_layers)
+    ]
+    outputs = []
+    for x_t in x.unbind(0):
+        for layer in range(recurrence.num_layers):
+            below = layers[layer - 1][0] if layer else x_t
+            if layer and recurrence.dropout:
+                below = nn.functional.dropout(below, recurrence.dropout, module.training)
+            layers[layer] = _cell(recurrence, layers[layer], below, weights[layer])
+        outputs.append(layers[-1][0])
+    after = tuple(torch.stack(parts) for parts in zip(*layers, strict=True))
+    return after, torch.stack(outputs)
+
+
+def _cell(recurrence: Recurrence, state: State, x: Tensor, weights: list[Tensor]) -> State:
+    biases: list[Tensor | None] = [*weights[2:]] or [None, None]
+    hx = state if recurrence.mode == "LSTM" else state[0]
+    after = _CELLS[recurrence.mode](x, hx, weights[0], weights[1], *biases)
+    return after if recurrence.mode == "LSTM" else (after,)
