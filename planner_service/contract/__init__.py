@@ -1,0 +1,51 @@
+"""The wire, v1: what requests and replies look like. Other programs are written against this."""
+
+from planner_service.contract.identity import canonical_json, content_id
+from planner_service.contract.models import (
+    Embedding,
+    Head,
+    Memory,
+    Model,
+    RecurrentModel,
+    Sequence,
+    Training,
+)
+from planner_service.contract.plan import PlanCost, PlanMemory, PlanReply, PlanRequest
+from planner_service.contract.problem import (
+    PROBLEM_MEDIA_TYPE,
+    FieldProblem,
+    ProblemDocument,
+    problem_from_details,
+    problem_from_error,
+    problem_from_validation,
+)
+from planner_service.contract.profile import LedgerLineRecord, ProfileRecord, SegmentRecord
+from planner_service.contract.stages import ChainModel, StageRecord, StageRunRecord
+
+__all__ = [
+    "PROBLEM_MEDIA_TYPE",
+    "ChainModel",
+    "Embedding",
+    "FieldProblem",
+    "Head",
+    "LedgerLineRecord",
+    "Memory",
+    "Model",
+    "PlanCost",
+    "PlanMemory",
+    "PlanReply",
+    "PlanRequest",
+    "ProblemDocument",
+    "ProfileRecord",
+    "RecurrentModel",
+    "SegmentRecord",
+    "Sequence",
+    "StageRecord",
+    "StageRunRecord",
+    "Training",
+    "canonical_json",
+    "content_id",
+    "problem_from_details",
+    "problem_from_error",
+    "problem_from_validation",
+]

@@ -1,0 +1,59 @@
+"""A measured profile as it travels: the record that the executor's probe writes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from planner_service.contract.base import Message
+from planner_service.contract.models import Dtype
+from planner_service.contract.quantities import Count, SizeBytes
+from planner_service.contract.stages import StageRecord
+
+Exactness = Literal["exact", "bound", "calibrated"]
+
+
+class LedgerLineRecord(Message):
+    """One item of a memory ledger: what, how many bytes, by which formula, how sure."""
+
+    name: str
+    bytes: SizeBytes
+    formula: str = ""
+    exactness: Exactness = "calibrated"
+
+
+class SegmentRecord(Message):
+    """The stages of a chain whose segments are `segment_steps` long, as they were measured."""
+
+    segment_steps: Count
+    last_steps: Count
+    inner: StageRecord
+    first: StageRecord | None = None
+    """Null: like inner."""
+    last: StageRecord | None = None
+    """Null: like inner."""
+
+
+class ProfileRecord(Message):
+    """What a probe measured of one model at one batch size, costs in seconds."""
+
+    source: str = "probe"
+    device: str
+    torch: str
+    cell: Literal["lstm", "gru", "rnn"]
+    implementation: Literal["steps", "fused"]
+    dtype: Dtype
+    input_size: Count
+    hidden_size: Count
+    num_layers: Count = 1
+    batch_size: Count
+    embedding_size: Count | None = None
+    """Rows of the embedding table, null without one."""
+    head_output_size: Count | None = None
+    sequence_length: Count
+    input_bytes: SizeBytes
+    input_gradient_bytes: SizeBytes | None = None
+    loss_gradient_bytes: SizeBytes = 0
+    static: list[LedgerLineRecord] = Field(default=[], max_length=1000)
+    segments: list[SegmentRecord] = Field(min_length=1, max_length=1000)

@@ -1,0 +1,77 @@
+"""Stages and chains as they are written in a request (DESIGN: the memory model)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from planner_service.chain import Chain, Stage, StageRun, merge_runs
+from planner_service.contract.base import Message
+from planner_service.contract.quantities import Cost, Count, SizeBytes
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """Costs and sizes of one stage; the meaning of each field is that of the memory model.
+
+    A slotted dataclass and no model: a request may hold a million of them.
+    """
+
+    forward_cost: Cost
+    taped_forward_cost: Cost
+    backward_cost: Cost
+    state_bytes: SizeBytes
+    tape_bytes: SizeBytes
+    forward_workspace_bytes: SizeBytes = 0
+    taped_forward_workspace_bytes: SizeBytes = 0
+    backward_workspace_bytes: SizeBytes = 0
+    gradient_bytes: SizeBytes | None = None
+    """Gradient of the stage's output state; null means as large as the state."""
+
+    def stage(self) -> Stage:
+        """The stage as the planner's core knows it."""
+        return Stage(
+            forward_cost=self.forward_cost,
+            taped_forward_cost=self.taped_forward_cost,
+            backward_cost=self.backward_cost,
+            state_bytes=self.state_bytes,
+            tape_bytes=self.tape_bytes,
+            forward_workspace_bytes=self.forward_workspace_bytes,
+            taped_forward_workspace_bytes=self.taped_forward_workspace_bytes,
+            backward_workspace_bytes=self.backward_workspace_bytes,
+            gradient_bytes=self.gradient_bytes,
+        )
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True, slots=True, kw_only=True)
+class StageRunRecord(StageRecord):
+    """`count` consecutive equal stages."""
+
+    count: Count = 1
+
+
+class ChainModel(Message):
+    """Any chain-shaped computation, given by the costs and sizes of its stages in order."""
+
+    kind: Literal["chain"]
+    input_bytes: SizeBytes = 0
+    """The state x_0, held from start to end."""
+    static_bytes: SizeBytes = 0
+    """What is live throughout besides states, tapes and gradients."""
+    loss_gradient_bytes: SizeBytes = 0
+    """The gradient of the last state that comes from outside; 0 when the loss is inside the last stage."""
+    input_gradient_bytes: SizeBytes | None = None
+    """The gradient of x_0; null means as large as x_0."""
+    stages: list[StageRunRecord] = Field(min_length=1, max_length=1_000_000)
+
+    def chain(self) -> Chain:
+        """The chain as the planner's core knows it."""
+        return Chain(
+            merge_runs(StageRun(record.count, record.stage()) for record in self.stages),
+            input_bytes=self.input_bytes,
+            static_bytes=self.static_bytes,
+            loss_gradient_bytes=self.loss_gradient_bytes,
+            input_gradient_bytes=self.input_gradient_bytes,
+        )
