@@ -1,0 +1,75 @@
+"""The models that a job can name: a character model whose loss is computed inside each segment.
+
+With the loss inside, a segment hands on its state and one number: neither outputs nor logits are kept
+for all T steps, so memory is a matter of the plan alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from executor.job import ModelSpec
+from executor.recurrence import Recurrence, State, run_segment
+
+_MODULES: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+class Window(NamedTuple):
+    """What a stretch of text gives to read and to predict; int64 [steps, batch] each."""
+
+    characters: Tensor
+    following: Tensor
+
+    @classmethod
+    def of(cls, indices: Tensor) -> Window:
+        """The window of T steps in indices [T + 1, batch], as views."""
+        return cls(indices[:-1], indices[1:])
+
+
+class CharacterModel(nn.Module):
+    """Embedding, recurrent layers, linear head and cross-entropy over a vocabulary."""
+
+    def __init__(self, spec: ModelSpec, *, vocabulary_size: int) -> None:
+        super().__init__()
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        layers = _MODULES[spec.kind]
+        self.embedding = nn.Embedding(vocabulary_size, spec.embedding_size, dtype=dtype)
+        self.recurrent = layers(spec.embedding_size, spec.hidden_size, spec.num_layers, dtype=dtype)
+        self.head = nn.Linear(spec.hidden_size, vocabulary_size, dtype=dtype)
+        self._recurrence = Recurrence.of(self.recurrent)
+
+    def initial_state(self, *, batch_size: int) -> State:
+        """The state before the first character: zeros."""
+        return self._recurrence.initial_state(self.head.weight, batch_size=batch_size)
+
+    def segment(self, state: State, window: Window) -> tuple[State, Tensor]:
+        """The state after the window and the sum of its losses, in nats, over steps and batch."""
+        state, y = run_segment(self.recurrent, self._recurrence, state, self.embedding(window.characters))
+        return state, self._loss(y, window)
+
+    def full_loss(self, window: Window) -> Tensor:
+        """Mean loss per character by plain full BPTT: one call of the torch module, every step taped."""
+        hx = self.initial_state(batch_size=window.characters.shape[1])
+        y, _ = self.recurrent(self.embedding(window.characters), hx if len(hx) > 1 else hx[0])
+        return self._loss(y, window) / window.following.numel()
+
+    def _loss(self, y: Tensor, window: Window) -> Tensor:
+        # In float32 at least: a sum of many losses loses its last digits in half precision.
+        logits = self.head(y).flatten(0, 1)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return nn.functional.cross_entropy(logits, window.following.flatten(), reduction="sum")
+
+    @torch.no_grad()
+    def evaluate(self, window: Window, *, segment_steps: int = 100) -> float:
+        """Mean loss per character, in nats, in memory for `segment_steps` steps."""
+        state = self.initial_state(batch_size=window.characters.shape[1])
+        total = 0.0
+        for start in range(0, window.characters.shape[0], segment_steps):
+            part = Window(*(indices[start : start + segment_steps] for indices in window))
+            state, loss = self.segment(state, part)
+            total += float(loss)
+        return total / window.following.numel()
