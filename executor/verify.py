@@ -1,0 +1,132 @@
+"""Are these gradients those of full BPTT? Compared tensor by tensor, the worst one named.
+
+Sums are added in another order when an iteration runs in segments, so gradients agree to rounding and
+not to the bit; the tolerances below are some hundred times what was seen for sums of a thousand steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TOLERANCES: dict[torch.dtype, float] = {
+    torch.float64: 1e-12,
+    torch.float32: 1e-5,
+    torch.float16: 2e-2,
+    torch.bfloat16: 1e-1,
+}
+"""Largest accepted difference of a gradient, relative to its own largest entry, per dtype."""
+
+Gradients = Mapping[str, Tensor | None]
+"""Gradients by parameter name; None where there is none."""
+
+
+class GradientMismatch(Exception):
+    """Gradients differ from those of full BPTT; `check` holds every comparison."""
+
+    def __init__(self, check: GradientCheck) -> None:
+        self.check = check
+        super().__init__(str(check))
+
+
+@dataclass(frozen=True)
+class GradientDifference:
+    """How far the gradient of one tensor is from that of full BPTT."""
+
+    name: str
+    difference: float
+    """Largest absolute difference over the largest absolute entry of full BPTT's; inf where only one of
+    the two exists or an entry is not finite."""
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """A comparison of all gradients, worst first."""
+
+    dtype: str
+    steps: int
+    """Length of the sequence at which they were compared."""
+    tolerance: float
+    differences: tuple[GradientDifference, ...]
+
+    @property
+    def largest_difference(self) -> float:
+        """The difference of the worst tensor."""
+        return max((each.difference for each in self.differences), default=0.0)
+
+    @property
+    def passed(self) -> bool:
+        """True when every difference is within the tolerance."""
+        return self.largest_difference <= self.tolerance
+
+    def require(self) -> None:
+        """Raise GradientMismatch unless the check passed."""
+        if not self.passed:
+            raise GradientMismatch(self)
+
+    def record(self) -> dict[str, object]:
+        """The check as it stands in a report."""
+        worst = self.differences[0].name if self.differences else None
+        return {
+            "passed": self.passed,
+            "largest_difference": self.largest_difference,
+            "worst_tensor": worst,
+            "tolerance": self.tolerance,
+            "steps": self.steps,
+            "dtype": self.dtype,
+        }
+
+    def __str__(self) -> str:
+        over = [each for each in self.differences if not each.difference <= self.tolerance]
+        where = f"{self.dtype} gradients over {self.steps} steps"
+        if not over:
+            return f"{where} equal those of full BPTT to {self.largest_difference:.1e}"
+        named = ", ".join(f"{each.name} by {each.difference:.1e}" for each in over[:5])
+        more = f" and {len(over) - 5} more" if len(over) > 5 else ""
+        return f"{where} differ from full BPTT by more than {self.tolerance:g}: {named}{more}"
+
+
+def compare_gradients(
+    expected: Gradients, found: Gradients, *, steps: int, tolerance: float | None = None
+) -> GradientCheck:
+    """Compare gradients by name. The tolerance is that of the coarsest dtype unless it is given.
+
+    Raises ValueError when the two do not name the same tensors.
+    """
+    if expected.keys() != found.keys():
+        names = sorted(expected.keys() ^ found.keys())
+        raise ValueError(f"gradients of different tensors cannot be compared: {', '.join(names)}")
+    dtypes = {each.dtype for each in expected.values() if each is not None} or {torch.float64}
+    coarsest = max(dtypes, key=lambda dtype: TOLERANCES[dtype])
+    differences = [GradientDifference(name, _difference(expected[name], found[name])) for name in expected]
+    differences.sort(key=lambda each: -each.difference)
+    return GradientCheck(
+        dtype=str(coarsest).removeprefix("torch."),
+        steps=steps,
+        tolerance=TOLERANCES[coarsest] if tolerance is None else tolerance,
+        differences=tuple(differences),
+    )
+
+
+def gradients_of(module: torch.nn.Module) -> dict[str, Tensor | None]:
+    """The gradients that the parameters hold now, by name."""
+    return {name: parameter.grad for name, parameter in module.named_parameters()}
+
+
+def _difference(expected: Tensor | None, found: Tensor | None) -> float:
+    if expected is None or found is None:
+        return 0.0 if expected is found else math.inf
+    if expected.shape != found.shape:
+        return math.inf
+    if expected.numel() == 0:
+        return 0.0
+    distance = float((expected.double() - found.double()).abs().max())
+    scale = float(expected.double().abs().max())
+    if distance == 0:
+        return 0.0
+    ratio = distance / scale if scale else math.inf
+    return ratio if math.isfinite(ratio) else math.inf
