@@ -45,7 +45,7 @@ def test_the_tolerance_is_that_of_the_dtype(dtype):
     "broken", [None, torch.tensor([math.nan, 1.0]), torch.tensor([math.inf, 1.0]), torch.ones(3)]
 )
 def test_a_missing_or_broken_gradient_is_a_difference(broken):
-    """No gradient, NaN, infinity or another shape never passes"""
+    """No gradient, NaN or another shape never passes"""
     found = {**gradients(), "weight": broken}
     check = compare_gradients(gradients(), found, steps=1)
     assert check.largest_difference == math.inf
