@@ -1,0 +1,39 @@
+"""A candidate: one way to cut the steps of a model into stages, with its bytes and costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from planner_service.chain import Chain, InvalidChain
+from planner_service.memory.ledger import LedgerLine, total_bytes
+
+CostUnit = Literal["forward", "seconds"]
+"""forward: one step's forward pass is 1; seconds: measured by a probe."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The chain of a model run in segments of `segment_steps`.
+
+    Raises InvalidChain unless the ledger explains the chain's static bytes to the byte.
+    """
+
+    segment_steps: int | None
+    """k, in steps; None when the chain was given."""
+    last_steps: int | None
+    """Steps of the last segment; None when the chain was given."""
+    chain: Chain
+    ledger: tuple[LedgerLine, ...]
+    """What is held from start to end besides the chain's own states, tapes and gradients."""
+    cost_unit: CostUnit
+    stage_source: str
+    """Where the bytes and costs of the stages come from, for people."""
+    stage_exactness: Literal["exact", "bound", "calibrated"]
+
+    def __post_init__(self) -> None:
+        explained = total_bytes(self.ledger)
+        if explained != self.chain.static_bytes:
+            raise InvalidChain(
+                f"the ledger explains {explained} of static_bytes={self.chain.static_bytes}", field="model"
+            )

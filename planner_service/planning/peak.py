@@ -1,0 +1,83 @@
+"""What a plan holds at its peak, item by item: the lines that add up to the projected peak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from planner_service.chain import Action, Advance, Backward, Chain, Free, Moment, Tape, describe, moments
+from planner_service.memory import Candidate, LedgerLine
+
+
+def peak_ledger(candidate: Candidate, schedule: Iterable[Action], peak_bytes: int) -> list[LedgerLine]:
+    """The static lines of `candidate`, then what is live when `schedule` first reaches `peak_bytes`.
+
+    The lines add up to `peak_bytes`, which must be the simulator's peak of that schedule.
+    """
+    chain = candidate.chain
+    lines = list(candidate.ledger)
+    lines.append(LedgerLine("initial state", chain.input_bytes, "x_0, held by the caller", "exact"))
+    held = _Held(chain)
+    for moment in moments(chain, schedule):
+        if moment.peak_bytes == peak_bytes:
+            lines += _lines_of(candidate, moment, held)
+            break
+        held.follow(moment.action)
+    return lines
+
+
+class _Held:
+    """Which checkpoints and which gradient are live between two actions."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self.checkpoint_bytes = 0
+        self.checkpoint_count = 0
+        self.gradient_at = chain.length
+
+    def follow(self, action: Action) -> None:
+        if isinstance(action, Advance):
+            self.checkpoint_bytes += self._chain.state_bytes(action.last)
+            self.checkpoint_count += 1
+        elif isinstance(action, Free):
+            self.checkpoint_bytes -= self._chain.state_bytes(action.state)
+            self.checkpoint_count -= 1
+        elif isinstance(action, Backward):
+            self.gradient_at = action.last - 1
+
+    @property
+    def gradient_bytes(self) -> int:
+        return self._chain.gradient_bytes(self.gradient_at)
+
+
+def _lines_of(candidate: Candidate, moment: Moment, held: _Held) -> list[LedgerLine]:
+    chain, exactness = candidate.chain, candidate.stage_exactness
+    outside_bytes = chain.static_bytes + chain.input_bytes
+    live_tape_bytes = moment.live_before_bytes - outside_bytes - held.checkpoint_bytes - held.gradient_bytes
+    running_bytes = moment.peak_bytes - moment.live_before_bytes
+    new_tape_bytes = _new_tape_bytes(chain, moment.action, running_bytes)
+    return [
+        LedgerLine(
+            "checkpoints",
+            held.checkpoint_bytes,
+            f"{held.checkpoint_count} stored states; {candidate.stage_source}",
+            exactness,
+        ),
+        LedgerLine(
+            "tapes", live_tape_bytes + new_tape_bytes, f"live tapes; {candidate.stage_source}", exactness
+        ),
+        LedgerLine("state gradient", held.gradient_bytes, f"gradient of x_{held.gradient_at}", exactness),
+        LedgerLine(
+            "workspace",
+            running_bytes - new_tape_bytes,
+            f"what `{describe(moment.action)}` adds while it runs; {candidate.stage_source}",
+            exactness,
+        ),
+    ]
+
+
+def _new_tape_bytes(chain: Chain, action: Action, running_bytes: int) -> int:
+    """What of the running bytes is tapes: all that the action records, unless its peak comes earlier."""
+    if not isinstance(action, Tape):
+        return 0
+    parts = chain.parts(action.first, action.last)
+    return min(running_bytes, sum((part.last - part.first + 1) * part.stage.tape_bytes for part in parts))

@@ -1,0 +1,92 @@
+"""The use case `plan`: a model and a budget in, the cheapest policy that fits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from planner_service.chain import Backward, Tape, Verdict, expand, simulate
+from planner_service.contract import (
+    LedgerLineRecord,
+    PlanCost,
+    PlanMemory,
+    PlanReply,
+    PlanRequest,
+    content_id,
+)
+from planner_service.memory import Candidate
+from planner_service.planning.candidates import candidates_of
+from planner_service.planning.choice import Choice, choose
+from planner_service.planning.peak import peak_ledger
+from planner_service.planning.version import PLANNER_VERSION
+from planner_service.solvers import Cancellation
+
+
+def plan(request: PlanRequest, cancellation: Cancellation | None = None) -> PlanReply:
+    """The plan for `request`; equal requests give equal plans.
+
+    Raises PlanningError (BudgetTooSmall, UnknownStrategy, InvalidChain, Cancelled, …).
+    """
+    candidates = candidates_of(request)
+    choice = choose(candidates, request.memory.device_budget_bytes, request.strategy, cancellation)
+    candidate, solution = choice.candidate, choice.solution
+    full = _store_all(candidates)
+    return PlanReply(
+        id=content_id(request, PLANNER_VERSION),
+        planner_version=PLANNER_VERSION,
+        strategy=solution.strategy,
+        exact_gradient=solution.exact_gradient,
+        reason=_reason(choice, candidates),
+        cost=_cost(choice, full.makespan),
+        memory=_memory(choice, request.memory.device_budget_bytes, full.peak_bytes),
+        segment_steps=candidate.segment_steps,
+        segment_count=candidate.chain.length,
+        last_segment_steps=candidate.last_steps,
+        policy=solution.policy.record(),
+    )
+
+
+def _store_all(candidates: Sequence[Candidate]) -> Verdict:
+    """Full BPTT at its fastest segment length, judged by the simulator."""
+    fastest = min(candidates, key=lambda candidate: candidate.chain.store_all_makespan)
+    length = fastest.chain.length
+    return simulate(fastest.chain, [Tape(1, length), Backward(length, 1)])
+
+
+def _cost(choice: Choice, store_all_makespan: float) -> PlanCost:
+    solution, verdict = choice.solution, choice.solution.verdict
+    return PlanCost(
+        makespan=verdict.makespan,
+        unit=choice.candidate.cost_unit,
+        store_all_makespan=store_all_makespan,
+        overhead_ratio=_excess_ratio(verdict.makespan, store_all_makespan),
+        advance_count=verdict.advance_count,
+        tape_count=verdict.tape_count,
+        lower_bound=solution.lower_bound,
+        gap_ratio=_excess_ratio(verdict.makespan, solution.lower_bound),
+        optimality=solution.optimality,
+    )
+
+
+def _excess_ratio(makespan: float, reference: float) -> float:
+    """How far `makespan` lies above `reference`, as a fraction of it; 0 when both are 0."""
+    return makespan / reference - 1 if reference else 0.0
+
+
+def _memory(choice: Choice, budget_bytes: int, store_all_peak_bytes: int) -> PlanMemory:
+    verdict = choice.solution.verdict
+    lines = peak_ledger(choice.candidate, expand(choice.solution.policy), verdict.peak_bytes)
+    return PlanMemory(
+        budget_bytes=budget_bytes,
+        projected_peak_bytes=verdict.peak_bytes,
+        store_all_peak_bytes=store_all_peak_bytes,
+        minimum_budget_bytes=choice.minimum_budget_bytes,
+        ledger=[LedgerLineRecord(**line._asdict()) for line in lines],
+    )
+
+
+def _reason(choice: Choice, candidates: Sequence[Candidate]) -> str:
+    steps = choice.candidate.segment_steps
+    if steps is None or len(candidates) == 1:
+        return choice.solution.reason
+    tried = ", ".join(str(candidate.segment_steps) for candidate in candidates)
+    return f"{choice.solution.reason}; segments of {steps} steps are the cheapest of {tried} in this budget"

@@ -1,0 +1,32 @@
+"""The planner as its callers see it: one object with the use cases as methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from planner_service.chain import action_record, expand, policy_from_record
+from planner_service.contract import PlanReply, PlanRequest, content_id
+from planner_service.planning.plan import plan
+from planner_service.planning.version import PLANNER_VERSION
+from planner_service.solvers import Cancellation
+
+
+class Planner:
+    """Answers requests of the wire. No clock, no I/O, no environment: equal requests, equal answers.
+
+    Every method raises PlanningError for what it refuses. Safe to share between threads.
+    """
+
+    version = PLANNER_VERSION
+
+    def plan_id(self, request: PlanRequest) -> str:
+        """The `id` that the answer to `request` has, without planning."""
+        return content_id(request, PLANNER_VERSION)
+
+    def plan(self, request: PlanRequest, cancellation: Cancellation | None = None) -> PlanReply:
+        """The cheapest plan within the budget (see `planning.plan`)."""
+        return plan(request, cancellation)
+
+    def schedule(self, plan: PlanReply) -> Iterator[dict[str, int | str]]:
+        """The actions of a plan, one record at a time, in constant memory."""
+        return map(action_record, expand(policy_from_record(plan.policy)))
