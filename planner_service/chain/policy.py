@@ -84,7 +84,7 @@ def policy_from_record(record: dict[str, object]) -> Policy:
     """The inverse of `Policy.record`. Raises InvalidChain for anything that is not a policy."""
     kinds = {"tape": (TapeNode, 3), "checkpoint": (CheckpointNode, 4)}
     root, rows = record.get("root"), record.get("nodes")
-    if not isinstance(root, int) or not isinstance(rows, Sequence) or isinstance(rows, str):
+    if type(root) is not int or not isinstance(rows, Sequence) or isinstance(rows, str):
         raise InvalidChain("a policy is {root: integer, nodes: [[kind, …], …]}", field="policy")
     nodes: list[PolicyNode] = []
     for index, row in enumerate(rows):

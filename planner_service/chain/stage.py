@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from planner_service.chain.errors import InvalidChain
@@ -11,13 +10,16 @@ MAXIMUM_BYTES = 2**62
 """Largest byte count of one quantity; sums of a whole chain then stay exact Python integers and
 differences stay inside the solvers' 64-bit words."""
 
+MAXIMUM_COST = 1e100
+"""Largest cost of one action: sums over any chain and any recomputation then stay finite."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Costs and byte sizes of stage i, which turns state x_{i-1} into x_i.
 
-    Raises InvalidChain for a negative, infinite or NaN cost and for byte counts that are not
-    integers in [0, 2**62].
+    Raises InvalidChain for a cost that is not a number in [0, 1e100] and for byte counts that are
+    not integers in [0, 2**62].
     """
 
     forward_cost: float
@@ -62,8 +64,8 @@ def check_bytes(name: str, value: object) -> None:
 
 
 def check_cost(name: str, value: object) -> None:
-    """Raise InvalidChain unless `value` is a finite, non-negative number."""
+    """Raise InvalidChain unless `value` is a number of which a whole chain's sum stays finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidChain(f"{name}={value!r} must be a number", field=name)
-    if not math.isfinite(value) or value < 0:
-        raise InvalidChain(f"{name}={value} must be finite and not negative", field=name)
+    if not 0 <= value <= MAXIMUM_COST:  # NaN fails every comparison
+        raise InvalidChain(f"{name}={value} must be finite, in 0..{MAXIMUM_COST:g}", field=name)
