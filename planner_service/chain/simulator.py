@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from planner_service.chain.actions import Action, Advance, Backward, Tape, describe
+from planner_service.chain.actions import Action, Advance, Backward, Tape
 from planner_service.chain.chain import Chain
 from planner_service.chain.stage import Stage
+from planner_service.chain.tiers_actions import TieredAction, describe
 
 
 class Moment(NamedTuple):
@@ -35,7 +36,7 @@ class IllegalAction:
     """Where a schedule breaks the rules. `index` is len(schedule) when it ends too early."""
 
     index: int
-    action: Action | None
+    action: TieredAction | None
     reason: str
 
     def __str__(self) -> str:
@@ -79,7 +80,7 @@ def simulate(chain: Chain, schedule: Iterable[Action], budget_bytes: int | None 
 
     Takes O(1) per record and equal run of stages, and memory for what is stored at once.
     """
-    replay = _Replay(chain)
+    replay = Replay(chain)
     makespan: float = 0
     peak = replay.live_bytes
     count = 0
@@ -106,16 +107,16 @@ def simulate(chain: Chain, schedule: Iterable[Action], budget_bytes: int | None 
 
 def moments(chain: Chain, schedule: Iterable[Action], budget_bytes: int | None = None) -> Iterator[Moment]:
     """The replay as a stream, for timelines. Raises IllegalSchedule at the first illegal action."""
-    return _moments(_Replay(chain), schedule, budget_bytes)
+    return _moments(Replay(chain), schedule, budget_bytes)
 
 
-def _moments(replay: _Replay, schedule: Iterable[Action], budget_bytes: int | None) -> Iterator[Moment]:
+def _moments(replay: Replay, schedule: Iterable[Action], budget_bytes: int | None) -> Iterator[Moment]:
     index = -1
     for index, action in enumerate(schedule):
         before = replay.live_bytes
         try:
             cost, peak = replay.run(action)
-        except _Illegal as error:
+        except Illegal as error:
             raise IllegalSchedule(IllegalAction(index, action, str(error))) from None
         if budget_bytes is not None and peak > budget_bytes:
             reason = f"{peak} bytes would be live, {peak - budget_bytes} over the budget of {budget_bytes}"
@@ -126,11 +127,11 @@ def _moments(replay: _Replay, schedule: Iterable[Action], budget_bytes: int | No
         raise IllegalSchedule(IllegalAction(index + 1, None, reason))
 
 
-class _Illegal(Exception):
+class Illegal(Exception):
     """An action breaks a rule; the message says which."""
 
 
-class _Replay:
+class Replay:
     """The machine's state: what is stored, what is taped, which gradient is live, how many bytes."""
 
     def __init__(self, chain: Chain) -> None:
@@ -162,11 +163,20 @@ class _Replay:
     def _advance(self, first: int, last: int) -> tuple[float, int]:
         self._require_range(first, last)
         self._require_state(first - 1)
-        if last in self._checkpoints:
-            raise _Illegal(f"x_{last} is stored already")
+        self._require_absent(last)
+        cost, need_bytes = self._sweep(first, last, 0)  # x_{first-1} is counted where it is stored
+        peak = self.live_bytes + need_bytes
+        self.live_bytes += self._chain.state_bytes(last)
+        self._checkpoints.add(last)
+        self._advance_count += last - first + 1
+        return cost, peak
+
+    def _sweep(self, first: int, last: int, cursor_bytes: int) -> tuple[float, int]:
+        """Cost of running first..last without tape and the most bytes it adds, where x_{first-1}
+        adds `cursor_bytes` and every state goes when the next one is there.
+        """
         cost: float = 0
         need = 0
-        cursor_bytes = 0  # x_{k-1} while stage k runs; x_{first-1} is counted where it is stored
         for part in self._chain.parts(first, last):
             stage = part.stage
             size = part.last - part.first + 1
@@ -176,11 +186,7 @@ class _Replay:
             if size > 1:
                 need = max(need, stage.state_bytes + run_bytes)
             cursor_bytes = stage.state_bytes
-        peak = self.live_bytes + need
-        self.live_bytes += cursor_bytes
-        self._checkpoints.add(last)
-        self._advance_count += last - first + 1
-        return cost, peak
+        return cost, need
 
     def _tape(self, first: int, last: int) -> tuple[float, int]:
         self._require_range(first, last)
@@ -188,9 +194,9 @@ class _Replay:
         position = bisect_right(self._taped_first, last)
         if position and self._taped_last[position - 1] >= first:
             taped = max(first, self._taped_first[position - 1])
-            raise _Illegal(f"stage {taped} is taped already")
+            raise Illegal(f"stage {taped} is taped already")
         if last > self.gradient_at:
-            raise _Illegal(f"stage {last} was reversed already")
+            raise Illegal(f"stage {last} was reversed already")
         cost: float = 0
         peak = 0
         for part in self._chain.parts(first, last):
@@ -209,7 +215,7 @@ class _Replay:
     def _backward(self, first: int, last: int) -> tuple[float, int]:
         self._require_range(last, first)
         if first != self.gradient_at:
-            raise _Illegal(f"the gradient of x_{first} is not live: that of x_{self.gradient_at} is")
+            raise Illegal(f"the gradient of x_{first} is not live: that of x_{self.gradient_at} is")
         self._untape(last, first)
         cost: float = 0
         peak = 0
@@ -241,7 +247,7 @@ class _Replay:
         needed = last
         while needed >= first:
             if not self._taped_last or self._taped_last[-1] != needed:
-                raise _Illegal(f"stage {needed} is not taped")
+                raise Illegal(f"stage {needed} is not taped")
             begin = self._taped_first[-1]
             if begin >= first:
                 self._taped_first.pop()
@@ -253,9 +259,9 @@ class _Replay:
 
     def _free(self, state: int) -> tuple[float, int]:
         if state not in self._checkpoints:
-            raise _Illegal(f"x_{state} is not a checkpoint")
+            raise Illegal(f"x_{state} is not a checkpoint")
         if state in self._pinned:
-            raise _Illegal(f"the tape of stage {state + 1} still needs x_{state}")
+            raise Illegal(f"the tape of stage {state + 1} still needs x_{state}")
         peak = self.live_bytes
         self._checkpoints.remove(state)
         self.live_bytes -= self._chain.state_bytes(state)
@@ -267,8 +273,12 @@ class _Replay:
 
     def _require_range(self, first: int, last: int) -> None:
         if not 1 <= first <= last <= self._chain.length:
-            raise _Illegal(f"stages {first}..{last} are not a range inside 1..{self._chain.length}")
+            raise Illegal(f"stages {first}..{last} are not a range inside 1..{self._chain.length}")
+
+    def _require_absent(self, state: int) -> None:
+        if state in self._checkpoints:
+            raise Illegal(f"x_{state} is stored already")
 
     def _require_state(self, state: int) -> None:
         if state and state not in self._checkpoints and not self._is_taped(state):
-            raise _Illegal(f"x_{state} is not live: neither stored nor the output of a live tape")
+            raise Illegal(f"x_{state} is not live: neither stored nor the output of a live tape")
