@@ -1,0 +1,17 @@
+"""Solvers: from a chain and a byte budget to the cheapest policy that fits. Pure; numpy and numba only."""
+
+from planner_service.solvers.optimal import minimum_budget_bytes
+from planner_service.solvers.solution import Cancellation, Cancelled, Solution, UnknownStrategy
+from planner_service.solvers.solve import STRATEGIES, UnsoundPlan, solve, warm_up
+
+__all__ = [
+    "STRATEGIES",
+    "Cancellation",
+    "Cancelled",
+    "Solution",
+    "UnknownStrategy",
+    "UnsoundPlan",
+    "minimum_budget_bytes",
+    "solve",
+    "warm_up",
+]

@@ -1,0 +1,77 @@
+"""The way in: a chain and a budget to a policy that the simulator has replayed inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from planner_service.chain import BudgetTooSmall, Chain, Stage, expand, simulate
+from planner_service.solvers.bounds import knapsack_bound
+from planner_service.solvers.draft import Draft
+from planner_service.solvers.optimal import draft_optimal
+from planner_service.solvers.solution import Cancellation, Solution, UnknownStrategy
+from planner_service.solvers.uniform import draft_every_k, draft_sqrt, draft_store_all
+
+ROUNDING = 1e-9
+"""Relative error that sums of costs in another order may show."""
+
+
+class UnsoundPlan(RuntimeError):
+    """A solver's plan failed its replay: a defect of this package, never of the request."""
+
+
+def _draft_auto(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
+    try:
+        return draft_store_all(chain, budget_bytes, cancellation)
+    except BudgetTooSmall:
+        return draft_optimal(chain, budget_bytes, cancellation)
+
+
+STRATEGIES: dict[str, Callable[[Chain, int, Cancellation], Draft]] = {
+    "auto": _draft_auto,
+    "optimal": draft_optimal,
+    "store_all": draft_store_all,
+    "every_k": draft_every_k,
+    "sqrt": draft_sqrt,
+}
+
+
+def solve(
+    chain: Chain, budget_bytes: int, strategy: str = "auto", *, cancellation: Cancellation | None = None
+) -> Solution:
+    """A policy of `chain` whose peak stays within `budget_bytes`, the cheapest that `strategy` has.
+
+    Raises BudgetTooSmall (with the least budget of that strategy), UnknownStrategy and, when another
+    thread cancels, Cancelled.
+    """
+    if strategy not in STRATEGIES:
+        raise UnknownStrategy(strategy=strategy, known=tuple(STRATEGIES))
+    draft = STRATEGIES[strategy](chain, budget_bytes, cancellation or Cancellation())
+    return _judged(chain, budget_bytes, draft)
+
+
+def _judged(chain: Chain, budget_bytes: int, draft: Draft) -> Solution:
+    """The draft as a solution, after its replay."""
+    verdict = simulate(chain, expand(draft.policy), budget_bytes)
+    if not verdict.legal:
+        raise UnsoundPlan(f"{draft.strategy}: {verdict.illegal}")
+    bound = knapsack_bound(chain, budget_bytes)
+    if bound > verdict.makespan * (1 + ROUNDING):
+        raise UnsoundPlan(f"{draft.strategy}: makespan {verdict.makespan} is below the bound {bound}")
+    met = verdict.makespan <= bound * (1 + ROUNDING)
+    optimality = "optimal" if met else draft.optimality
+    return Solution(
+        strategy=draft.strategy,
+        policy=draft.policy,
+        verdict=verdict,
+        lower_bound=verdict.makespan if optimality == "optimal" else bound,
+        optimality=optimality,
+        exact_gradient=draft.exact_gradient,
+        reason=draft.reason,
+    )
+
+
+def warm_up() -> None:
+    """Compile or load every kernel, so that the next solve runs at full speed."""
+    stage = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=1, state_bytes=1, tape_bytes=2)
+    chain = Chain.of([stage] * 4, input_bytes=1)
+    solve(chain, 8, "optimal")

@@ -1,0 +1,77 @@
+"""Single-level schedules: store everything, or a checkpoint every k stages.
+
+Sources: store_all is plain backpropagation through time; a checkpoint every ⌈√L⌉ stages is Chen, Xu,
+Zhang, Guestrin (2016), arXiv:1604.06174, section 4.1. All visit each stage at most twice forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isqrt
+
+from planner_service.chain import (
+    EMPTY,
+    BudgetTooSmall,
+    Chain,
+    CheckpointNode,
+    Policy,
+    PolicyNode,
+    TapeNode,
+    Verdict,
+    expand,
+    simulate,
+)
+from planner_service.solvers.draft import Draft
+from planner_service.solvers.solution import Cancellation
+
+
+def segments_policy(length: int, segment_stages: int) -> Policy:
+    """A checkpoint after every `segment_stages` stages; each segment is taped when its turn comes.
+
+    The last segment, possibly shorter, is taped at once: its stages run forward only once.
+    """
+    checkpoints = -(-length // segment_stages) - 1
+    tail = length - checkpoints * segment_stages
+    nodes: list[PolicyNode] = [TapeNode(segment_stages, EMPTY), TapeNode(tail, EMPTY)]
+    for _ in range(checkpoints):
+        nodes.append(CheckpointNode(segment_stages, len(nodes) - 1, 0))
+    return Policy(tuple(nodes), len(nodes) - 1)
+
+
+def draft_store_all(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
+    """Tape every stage once. Raises BudgetTooSmall."""
+    segment, _ = _cheapest(chain, budget_bytes, [chain.length], cancellation)
+    return Draft("store_all", segments_policy(chain.length, segment), "optimal", "nothing is run twice")
+
+
+def draft_sqrt(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
+    """A checkpoint every ⌈√L⌉ stages, whatever the budget. Raises BudgetTooSmall when it does not fit."""
+    ceiling = isqrt(chain.length - 1) + 1
+    segment, _ = _cheapest(chain, budget_bytes, [ceiling], cancellation)
+    return Draft("sqrt", segments_policy(chain.length, segment), "bounded", f"segments of {segment} stages")
+
+
+def draft_every_k(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
+    """The cheapest fixed distance between checkpoints that fits. Raises BudgetTooSmall."""
+    segment, _ = _cheapest(chain, budget_bytes, range(1, chain.length + 1), cancellation)
+    return Draft(
+        "every_k", segments_policy(chain.length, segment), "bounded", f"segments of {segment} stages"
+    )
+
+
+def _cheapest(
+    chain: Chain, budget_bytes: int, segments: Iterable[int], cancellation: Cancellation
+) -> tuple[int, Verdict]:
+    """The cheapest of the segment lengths that fits, and its replay."""
+    best: tuple[int, Verdict] | None = None
+    leanest: int | None = None
+    for segment in segments:
+        cancellation.check()
+        verdict = simulate(chain, expand(segments_policy(chain.length, segment)))
+        leanest = verdict.peak_bytes if leanest is None else min(leanest, verdict.peak_bytes)
+        fits = verdict.peak_bytes <= budget_bytes
+        if fits and (best is None or verdict.makespan < best[1].makespan):
+            best = segment, verdict
+    if best is None:
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=leanest or 0)
+    return best
