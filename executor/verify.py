@@ -7,6 +7,7 @@ not to the bit; the tolerances below are some hundred times what was seen for su
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,9 +39,10 @@ class GradientDifference:
     """How far the gradient of one tensor is from that of full BPTT."""
 
     name: str
-    difference: float
-    """Largest absolute difference over the largest absolute entry of full BPTT's; inf where only one of
-    the two exists or an entry is not finite."""
+    absolute: float
+    """Largest absolute difference of any entry; inf where only one gradient exists or one is not finite."""
+    relative: float
+    """The same over the largest absolute entry of full BPTT's gradient."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,19 @@ class GradientCheck:
     differences: tuple[GradientDifference, ...]
 
     @property
-    def largest_difference(self) -> float:
-        """The difference of the worst tensor."""
-        return max((each.difference for each in self.differences), default=0.0)
+    def largest_relative_difference(self) -> float:
+        """Of any tensor, relative to the tensor's largest entry: what the tolerance is about."""
+        return max((each.relative for each in self.differences), default=0.0)
+
+    @property
+    def largest_absolute_difference(self) -> float:
+        """Of any entry of any tensor."""
+        return max((each.absolute for each in self.differences), default=0.0)
 
     @property
     def passed(self) -> bool:
         """True when every difference is within the tolerance."""
-        return self.largest_difference <= self.tolerance
+        return self.largest_relative_difference <= self.tolerance
 
     def require(self) -> None:
         """Raise GradientMismatch unless the check passed."""
@@ -69,23 +76,24 @@ class GradientCheck:
             raise GradientMismatch(self)
 
     def record(self) -> dict[str, object]:
-        """The check as it stands in a report."""
+        """The check as it stands in a report: JSON has no infinity, so that is the largest number there."""
         worst = self.differences[0].name if self.differences else None
         return {
             "passed": self.passed,
-            "largest_difference": self.largest_difference,
-            "worst_tensor": worst,
-            "tolerance": self.tolerance,
-            "steps": self.steps,
+            "length": self.steps,
             "dtype": self.dtype,
+            "tolerance": self.tolerance,
+            "largest_difference": min(self.largest_absolute_difference, sys.float_info.max),
+            "largest_relative_difference": min(self.largest_relative_difference, sys.float_info.max),
+            "worst_tensor": worst,
         }
 
     def __str__(self) -> str:
-        over = [each for each in self.differences if not each.difference <= self.tolerance]
+        over = [each for each in self.differences if not each.relative <= self.tolerance]
         where = f"{self.dtype} gradients over {self.steps} steps"
         if not over:
-            return f"{where} equal those of full BPTT to {self.largest_difference:.1e}"
-        named = ", ".join(f"{each.name} by {each.difference:.1e}" for each in over[:5])
+            return f"{where} equal those of full BPTT to {self.largest_relative_difference:.1e}"
+        named = ", ".join(f"{each.name} by {each.relative:.1e}" for each in over[:5])
         more = f" and {len(over) - 5} more" if len(over) > 5 else ""
         return f"{where} differ from full BPTT by more than {self.tolerance:g}: {named}{more}"
 
@@ -102,8 +110,8 @@ def compare_gradients(
         raise ValueError(f"gradients of different tensors cannot be compared: {', '.join(names)}")
     dtypes = {each.dtype for each in expected.values() if each is not None} or {torch.float64}
     coarsest = max(dtypes, key=lambda dtype: TOLERANCES[dtype])
-    differences = [GradientDifference(name, _difference(expected[name], found[name])) for name in expected]
-    differences.sort(key=lambda each: -each.difference)
+    differences = [_difference(name, expected[name], found[name]) for name in expected]
+    differences.sort(key=lambda each: -each.relative)
     return GradientCheck(
         dtype=str(coarsest).removeprefix("torch."),
         steps=steps,
@@ -117,16 +125,15 @@ def gradients_of(module: torch.nn.Module) -> dict[str, Tensor | None]:
     return {name: parameter.grad for name, parameter in module.named_parameters()}
 
 
-def _difference(expected: Tensor | None, found: Tensor | None) -> float:
-    if expected is None or found is None:
-        return 0.0 if expected is found else math.inf
-    if expected.shape != found.shape:
-        return math.inf
-    if expected.numel() == 0:
-        return 0.0
+def _difference(name: str, expected: Tensor | None, found: Tensor | None) -> GradientDifference:
+    if expected is None and found is None:
+        return GradientDifference(name, 0.0, 0.0)
+    if expected is None or found is None or expected.shape != found.shape:
+        return GradientDifference(name, math.inf, math.inf)
+    if torch.equal(expected, found):
+        return GradientDifference(name, 0.0, 0.0)
     distance = float((expected.double() - found.double()).abs().max())
     scale = float(expected.double().abs().max())
-    if distance == 0:
-        return 0.0
-    ratio = distance / scale if scale else math.inf
-    return ratio if math.isfinite(ratio) else math.inf
+    if not (math.isfinite(distance) and math.isfinite(scale)):
+        return GradientDifference(name, math.inf, math.inf)
+    return GradientDifference(name, distance, distance / scale if scale else math.inf)

@@ -16,7 +16,7 @@ def test_equal_gradients_pass():
     """Equal gradients differ by nothing"""
     check = compare_gradients(gradients(), gradients(), steps=5)
     assert check.passed
-    assert check.largest_difference == 0
+    assert check.largest_relative_difference == 0
 
 
 def test_a_difference_is_measured_against_the_largest_entry():
@@ -25,7 +25,8 @@ def test_a_difference_is_measured_against_the_largest_entry():
     found["weight"][0] += 2
     check = compare_gradients(gradients(), found, steps=5)
     assert check.differences[0].name == "weight"
-    assert check.largest_difference == 0.25
+    assert check.largest_relative_difference == 0.25
+    assert check.largest_absolute_difference == 2
     assert [each.name for each in check.differences] == ["weight", "bias"]
 
 
@@ -48,7 +49,7 @@ def test_a_missing_or_broken_gradient_is_a_difference(broken):
     """No gradient, NaN or another shape never passes"""
     found = {**gradients(), "weight": broken}
     check = compare_gradients(gradients(), found, steps=1)
-    assert check.largest_difference == math.inf
+    assert check.largest_relative_difference == math.inf
     with pytest.raises(GradientMismatch, match="weight by inf"):
         check.require()
 
