@@ -1,0 +1,52 @@
+"""The application. Nothing happens at import: `create_app` takes its settings as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from planner_service.api import openapi
+from planner_service.api.body_limit import BodyLimit
+from planner_service.api.handlers import add_handlers
+from planner_service.api.request_ids import RequestIds
+from planner_service.api.routes import FAST_ROUTES, ROUTERS
+from planner_service.api.service import running_service
+from planner_service.settings import Settings
+
+DESCRIPTION = (
+    "Takes a recurrent or chain-shaped model, a sequence length and a byte budget; returns the execution "
+    "policy that trains exactly inside that budget in the least time."
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application; its database opens and its kernels warm up at start-up."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running_service(settings) as service:
+            app.state.service = service
+            yield
+
+    app = FastAPI(
+        title="tightfit",
+        version=version("tightfit"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses=openapi.ANY_PROBLEM,
+        generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,
+        docs_url=None,  # both pages would load scripts from a content network
+        redoc_url=None,
+    )
+    app.router.routes.extend(FAST_ROUTES)
+    for router in ROUTERS:
+        app.include_router(router)
+    add_handlers(app)
+    app.add_middleware(BodyLimit, maximum_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestIds)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
+    return app

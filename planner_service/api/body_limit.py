@@ -1,0 +1,43 @@
+"""The limit on request bodies.
+
+FastAPI's own (`max_body_size`) answers in plain text when the length is declared; this one refuses
+inside the route, like everything else, so that the refusal becomes a problem document.
+"""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class BodyLimit:
+    """Hands a route at most `maximum_bytes` of body; more is refused with 413."""
+
+    def __init__(self, app: ASGIApp, maximum_bytes: int) -> None:
+        self._app = app
+        self._maximum_bytes = maximum_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared_bytes = _declared_bytes(scope)
+        received_bytes = 0
+
+        async def receive_limited() -> Message:
+            nonlocal received_bytes
+            if declared_bytes > self._maximum_bytes:  # refused before a byte of it is read
+                raise HTTPException(413)
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > self._maximum_bytes:
+                raise HTTPException(413)
+            return message
+
+        await self._app(scope, receive_limited, send)
+
+
+def _declared_bytes(scope: Scope) -> int:
+    """The Content-Length, or 0 where there is none (a chunked body)."""
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)

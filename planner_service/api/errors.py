@@ -1,0 +1,135 @@
+"""Refusals of the service itself, and the one table from them to HTTP statuses.
+
+The planner's own refusals are in `planner_service.chain.errors`; they are 422 (see
+`planner_service.contract.problem`, which writes the documents of both).
+"""
+
+from __future__ import annotations
+
+from planner_service.chain import PlanningError
+
+
+class ServiceError(PlanningError):
+    """Base of the refusals that are about the service, not about what was asked."""
+
+
+class MalformedJson(ServiceError):
+    """The body is not JSON."""
+
+    def __init__(self, reason: str, position: int | None = None) -> None:
+        self.reason = reason
+        self.position = position
+        where = "" if position is None else f" at character {position}"
+        super().__init__(f"the body is not JSON: {reason}{where}")
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body is declared as something else than JSON."""
+
+    def __init__(self, media_type: str) -> None:
+        self.media_type = media_type
+        super().__init__(f"the body is {media_type or 'of no declared type'}: send application/json")
+
+
+class UnknownPath(ServiceError):
+    """Nothing is served at this path."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"nothing is served at {path}: /openapi.json lists what is")
+
+
+class MethodNotAllowed(ServiceError):
+    """The path is served, with other methods."""
+
+    def __init__(self, method: str, allowed: list[str]) -> None:
+        self.method = method
+        self.allowed = allowed
+        super().__init__(f"{method} is not served here: use {' or '.join(allowed)}")
+
+
+class BodyTooLarge(ServiceError):
+    """The body is over the service's limit."""
+
+    def __init__(self, *, maximum_body_bytes: int) -> None:
+        self.maximum_body_bytes = maximum_body_bytes
+        super().__init__(
+            f"the body is larger than {maximum_body_bytes} bytes: write runs of equal stages with a "
+            f"count, or let the operator raise TIGHTFIT_MAX_BODY_BYTES"
+        )
+
+
+class UnknownPlan(ServiceError):
+    """There is no plan of this id, or its retention is over: ask for it again."""
+
+    def __init__(self, plan_id: str) -> None:
+        self.plan_id = plan_id
+        super().__init__(f"no plan has the id {plan_id!r}: POST its request to /v1/plans to make it")
+
+
+class UnknownMeasurement(ServiceError):
+    """There is no measurement of this id."""
+
+    def __init__(self, measurement_id: str) -> None:
+        self.measurement_id = measurement_id
+        super().__init__(f"no measurement has the id {measurement_id!r}")
+
+
+class ClientGone(ServiceError):
+    """Whoever asked has hung up; nobody reads this."""
+
+    def __init__(self) -> None:
+        super().__init__("the client closed the connection before the answer was ready")
+
+
+class NotReady(ServiceError):
+    """The service cannot answer well yet."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class QueueFull(ServiceError):
+    """Every planning thread is busy and the queue is at its bound."""
+
+    def __init__(self, *, queue_length: int) -> None:
+        self.queue_length = queue_length
+        super().__init__(f"{queue_length} requests are waiting already: try again later")
+
+
+class PlanningTimeout(ServiceError):
+    """The planner was stopped at the service's time limit."""
+
+    def __init__(self, *, limit_seconds: float) -> None:
+        self.limit_seconds = limit_seconds
+        super().__init__(
+            f"no answer within {limit_seconds:g} seconds: ask for fewer distinct stages or a simpler "
+            f"strategy, or let the operator raise TIGHTFIT_PLANNING_TIMEOUT_SECONDS"
+        )
+
+
+class InternalError(ServiceError):
+    """A fault of the service. What happened is in its log, not in the answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the service failed, not the request; its log tells more under the request id")
+
+
+STATUSES: dict[type[ServiceError], int] = {
+    MalformedJson: 400,
+    UnknownPath: 404,
+    UnknownPlan: 404,
+    UnknownMeasurement: 404,
+    MethodNotAllowed: 405,
+    BodyTooLarge: 413,
+    UnsupportedMediaType: 415,
+    ClientGone: 499,
+    InternalError: 500,
+    NotReady: 503,
+    QueueFull: 503,
+    PlanningTimeout: 503,
+}
+"""Every ServiceError has a line here; all other refusals of a request are 422."""
+
+RETRY_AFTER_SECONDS: dict[type[ServiceError], int] = {NotReady: 1, QueueFull: 2}
+"""When asking again helps, and after how long."""

@@ -1,0 +1,115 @@
+"""Every error of the application as a problem document (RFC 9457); routes never build one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any, cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from planner_service.api.errors import (
+    RETRY_AFTER_SECONDS,
+    STATUSES,
+    BodyTooLarge,
+    InternalError,
+    MalformedJson,
+    MethodNotAllowed,
+    ServiceError,
+    UnknownPath,
+    UnsupportedMediaType,
+)
+from planner_service.api.request_ids import HEADER, request_id
+from planner_service.api.routes import allowed_methods
+from planner_service.chain import PlanningError
+from planner_service.contract import (
+    PROBLEM_MEDIA_TYPE,
+    ProblemDocument,
+    problem_from_details,
+    problem_from_error,
+)
+
+log = logging.getLogger(__name__)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Make every error that leaves a route a problem document."""
+    app.add_exception_handler(PlanningError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _framework_refused)
+    app.add_exception_handler(Exception, _failed)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return _answer(request, cast("PlanningError", error))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    errors = cast("RequestValidationError", error).errors()
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return _answer(request, MalformedJson(first["ctx"]["error"], first["loc"][-1]))
+    if isinstance(cast("RequestValidationError", error).body, bytes):  # FastAPI did not try to parse it
+        return _answer(request, UnsupportedMediaType(request.headers.get("content-type", "")))
+    return _send(request, problem_from_details([_without_body(item) for item in errors]))
+
+
+def _without_body(error: Mapping[str, Any]) -> Any:
+    """The error with its location inside the body; `query.limit` keeps its place."""
+    location = error["loc"]
+    return {**error, "loc": location[1:] if location[0] == "body" else location}
+
+
+async def _framework_refused(request: Request, error: Exception) -> Response:
+    """What FastAPI and Starlette refuse before a route runs."""
+    status = cast("HTTPException", error).status_code
+    if status == 405:
+        allowed = allowed_methods(request.url.path)
+        headers = {"allow": ", ".join(allowed)}
+        return _answer(request, MethodNotAllowed(request.method, allowed), headers)
+    if status == 413:
+        limit = request.app.state.service.settings.max_body_bytes
+        return _answer(request, BodyTooLarge(maximum_body_bytes=limit))
+    if status == 400:
+        return _answer(request, MalformedJson(_reason_of(error)))
+    return _answer(request, UnknownPath(request.url.path))
+
+
+def _reason_of(error: Exception) -> str:
+    """Why the body could not be read, where JSON's grammar alone was not the reason."""
+    cause = error.__cause__
+    if isinstance(cause, RecursionError):
+        return "it is nested too deeply"
+    return "it is not valid UTF-8" if isinstance(cause, UnicodeError) else str(cause or error)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    log.error(
+        "request failed",
+        exc_info=error,
+        extra={"action": "request_failed", "request_id": request_id(request.scope)},
+    )
+    # Starlette answers outside the middleware that sets the header.
+    return _answer(request, InternalError(), {HEADER: request_id(request.scope)})
+
+
+def _answer(request: Request, error: PlanningError, headers: Mapping[str, str] | None = None) -> Response:
+    problem = problem_from_error(error)
+    sent = dict(headers or {})
+    if isinstance(error, ServiceError):
+        problem = problem.model_copy(update={"status": STATUSES[type(error)]})
+        if seconds := RETRY_AFTER_SECONDS.get(type(error)):
+            sent["retry-after"] = str(seconds)
+    return _send(request, problem, sent)
+
+
+def _send(request: Request, problem: ProblemDocument, headers: Mapping[str, str] | None = None) -> Response:
+    document = problem.model_dump(exclude_none=True) | {"request_id": request_id(request.scope)}
+    # Escaped to ASCII: a refusal may quote halves of surrogate pairs, which UTF-8 cannot write.
+    body = json.dumps(document).encode()
+    return Response(body, problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)

@@ -1,0 +1,67 @@
+"""The OpenAPI document: problem documents declared on every route, fast routes written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from planner_service.contract import PROBLEM_MEDIA_TYPE, ProblemDocument
+
+_COMPONENTS = "#/components/schemas/"
+_PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}ProblemDocument"}}}
+
+Responses = dict[int | str, dict[str, Any]]
+
+ANY_PROBLEM: Responses = {"default": {"description": "Any other refusal", "content": _PROBLEM}}
+"""Of every route: its presence also keeps FastAPI from declaring errors of its own form."""
+
+
+_MEANINGS = {
+    400: "The body is not JSON",
+    404: "There is no such thing",
+    413: "The body is over the service's limit",
+    415: "The body is not declared as JSON",
+    422: "The request is not valid, or cannot be fulfilled; `type` and the further fields say why",
+    503: "Not now: the service starts, is full, or gave up at its time limit",
+}
+
+
+def problems(*statuses: int) -> Responses:
+    """The `responses` of a route that may be refused with these statuses."""
+    return {status: {"description": _MEANINGS[status], "content": _PROBLEM} for status in statuses}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of `app`."""
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = schema["components"]["schemas"]
+    problem = ProblemDocument.model_json_schema(ref_template=_COMPONENTS + "{model}")
+    components.update(problem.pop("$defs", {}))
+    components["ProblemDocument"] = problem
+    schema["paths"].setdefault("/v1/plans/{plan_id}", {})["get"] = _READ_PLAN
+    return schema
+
+
+_ETAG = {"ETag": {"description": "The plan's id", "schema": {"type": "string"}}}
+_READ_PLAN: dict[str, Any] = {
+    "tags": ["plans"],
+    "summary": "Read Plan",
+    "description": "The plan of this id; it never changes.",
+    "operationId": "read_plan",
+    "parameters": [
+        {"name": "plan_id", "in": "path", "required": True, "schema": {"type": "string"}},
+        {"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"}},
+    ],
+    "responses": {
+        "200": {
+            "description": "Successful Response",
+            "headers": _ETAG,
+            "content": {"application/json": {"schema": {"$ref": f"{_COMPONENTS}PlanReply"}}},
+        },
+        "304": {"description": "Not Modified", "headers": _ETAG},
+        "404": problems(404)[404],
+        **ANY_PROBLEM,
+    },
+}

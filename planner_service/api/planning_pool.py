@@ -1,0 +1,113 @@
+"""Planning off the event loop: a few threads, a bounded queue, one computation per question.
+
+The solvers' kernels release the interpreter's lock, so a thread is enough to keep the service
+answering. A thread cannot be stopped from outside: the solvers poll a cancellation flag, which is
+raised when nobody waits for the answer any more or when the time limit has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from starlette.requests import Request
+
+from planner_service.api.errors import ClientGone, PlanningTimeout, QueueFull
+from planner_service.solvers import Cancellation
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[Cancellation], bytes]
+
+
+class _Flight:
+    """One computation, and how many requests wait for it."""
+
+    def __init__(self, future: Future[bytes], cancellation: Cancellation, deadline: float) -> None:
+        self.future = asyncio.wrap_future(future)
+        self.future.add_done_callback(_retrieve)
+        self.cancellation = cancellation
+        self.deadline = deadline
+        self.waiting = 0
+
+
+def _retrieve(future: asyncio.Future[bytes]) -> None:
+    # A computation that nobody waits for may fail unseen; asyncio would complain about that.
+    if not future.cancelled():
+        future.exception()
+
+
+class PlanningPool:
+    """Runs the planner for the routes. Belongs to one event loop."""
+
+    def __init__(self, *, threads: int, queue_length: int, timeout_seconds: float) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="planning")
+        self._threads = threads
+        self._queue_length = queue_length
+        self._timeout_seconds = timeout_seconds
+        self._flights: dict[str, _Flight] = {}
+        self.unfinished = 0
+        """Computations that run or wait for a thread."""
+
+    async def answer(self, question: str, work: Work, request: Request) -> bytes:
+        """What `work` returns; requests with the same `question` at the same time share one run.
+
+        Raises QueueFull, PlanningTimeout, ClientGone (as soon as `request`'s client hangs up) and
+        whatever `work` raises.
+        """
+        flight = self._flights.get(question) or self._take_off(question, work)
+        flight.waiting += 1
+        gone = asyncio.ensure_future(_hung_up(request))
+        try:
+            awaited: set[asyncio.Future[Any]] = {flight.future, gone}
+            remaining = max(0, flight.deadline - asyncio.get_running_loop().time())
+            await asyncio.wait(awaited, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
+            if flight.future.done():
+                return flight.future.result()
+            if gone.done():
+                raise ClientGone
+            raise PlanningTimeout(limit_seconds=self._timeout_seconds)
+        finally:
+            gone.cancel()
+            flight.waiting -= 1
+            if not flight.waiting:
+                self._land(question, flight)
+
+    def _take_off(self, question: str, work: Work) -> _Flight:
+        if self.unfinished >= self._threads + self._queue_length:
+            raise QueueFull(queue_length=self._queue_length)
+        loop = asyncio.get_running_loop()
+        cancellation = Cancellation()
+        future = self._executor.submit(work, cancellation)
+        self.unfinished += 1
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finished))
+        flight = _Flight(future, cancellation, loop.time() + self._timeout_seconds)
+        self._flights[question] = flight
+        return flight
+
+    def _finished(self) -> None:
+        self.unfinished -= 1
+
+    def _land(self, question: str, flight: _Flight) -> None:
+        """Nobody waits any more: forget the flight, and stop it when it still runs."""
+        if self._flights.get(question) is flight:
+            del self._flights[question]
+        if not flight.future.done():
+            log.info("planning stopped", extra={"action": "planning_stopped", "question": question})
+            flight.cancellation.cancel()
+            flight.future.cancel()
+
+    async def close(self) -> None:
+        """Stop every computation and wait for the threads."""
+        for question, flight in list(self._flights.items()):
+            self._land(question, flight)
+        await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
+
+
+async def _hung_up(request: Request) -> None:
+    """Return when the client has closed the connection; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

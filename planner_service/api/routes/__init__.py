@@ -1,0 +1,23 @@
+"""The resources, one file each."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.routing import Route
+
+from planner_service.api.routes import health, measurements, plans
+
+ROUTERS: tuple[APIRouter, ...] = (plans.router, measurements.router, health.router)
+FAST_ROUTES: tuple[Route, ...] = (plans.read_plan_route,)
+"""Plain Starlette routes, for what must not pay for FastAPI's parsing."""
+
+
+def allowed_methods(path: str) -> list[str]:
+    """The methods that are served at `path`, sorted."""
+    routes = [*FAST_ROUTES, *(route for router in ROUTERS for route in router.routes)]
+    methods = [
+        route.methods or set()
+        for route in routes
+        if isinstance(route, Route) and route.path_regex.match(path)
+    ]
+    return sorted(set().union(*methods))

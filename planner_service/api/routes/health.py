@@ -1,0 +1,48 @@
+"""/healthz and /readyz: is the process alive, and can it answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from planner_service.api.errors import NotReady
+from planner_service.api.openapi import problems
+from planner_service.api.service import Service, ServiceDependency
+from planner_service.planning import PLANNER_VERSION
+
+router = APIRouter(tags=["operations"])
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+    planner_version: str = PLANNER_VERSION
+
+
+@router.get("/healthz")
+async def health() -> Health:
+    """Whether the process is alive."""
+    return Health()
+
+
+@router.get("/readyz", responses=problems(503))
+async def readiness(service: ServiceDependency) -> Health:
+    """Whether plans are answered at full speed and kept: kernels warm, database open."""
+    if not service.warm.is_set():
+        raise NotReady("the solvers' kernels are being compiled or loaded")
+    await asyncio.to_thread(_require_database, service)
+    return Health()
+
+
+def _require_database(service: Service) -> None:
+    try:
+        with service.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        raise NotReady(f"the database does not answer: {type(error).__name__}") from error

@@ -1,0 +1,65 @@
+"""/v1/measurements: what workers measured."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from planner_service.api.errors import UnknownMeasurement
+from planner_service.api.openapi import problems
+from planner_service.api.service import ServiceDependency
+from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
+
+router = APIRouter(tags=["measurements"])
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Cursor = Annotated[
+    str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before")
+]
+Filter = Annotated[str | None, Query(max_length=200)]
+
+
+@router.post(
+    "/v1/measurements",
+    status_code=201,
+    response_model=Measurement,
+    responses={
+        200: {"model": Measurement, "description": "The report was sent before"},
+        **problems(400, 413, 415, 422),
+    },
+)
+async def add_measurement(
+    report: MeasurementReport, response: Response, service: ServiceDependency
+) -> Measurement:
+    """Keep the report of a training run. Sending it again changes nothing."""
+    kept, is_new = await asyncio.to_thread(service.measurements.add, report)
+    response.status_code = 201 if is_new else 200
+    response.headers["location"] = f"/v1/measurements/{kept.id}"
+    return kept
+
+
+@router.get("/v1/measurements", responses=problems(422))
+async def list_measurements(
+    service: ServiceDependency,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    job: Filter = None,
+    plan_id: Filter = None,
+) -> MeasurementPage:
+    """Measurements, the latest first, of all jobs or of one job or plan."""
+    before = None if cursor is None else int(cursor)
+    return await asyncio.to_thread(
+        service.measurements.page, limit=limit, before=before, job=job, plan_id=plan_id
+    )
+
+
+@router.get("/v1/measurements/{measurement_id}", responses=problems(404))
+async def read_measurement(measurement_id: str, service: ServiceDependency) -> Measurement:
+    """One measurement."""
+    found = await asyncio.to_thread(service.measurements.get, measurement_id)
+    if found is None:
+        raise UnknownMeasurement(measurement_id)
+    return found

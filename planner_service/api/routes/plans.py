@@ -1,0 +1,85 @@
+"""/v1/plans: make a plan, read it, stream its schedule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from planner_service.api.caching import IMMUTABLE, etag, not_modified
+from planner_service.api.openapi import problems
+from planner_service.api.service import ServiceDependency, service_of
+from planner_service.contract import PlanReply, PlanRequest
+from planner_service.planning import Planner
+
+router = APIRouter(tags=["plans"])
+
+LINES_PER_CHUNK = 500
+"""Small enough that formatting a chunk does not hold up the event loop."""
+
+
+class NdjsonResponse(StreamingResponse):
+    """One JSON document a line, sent as it is made."""
+
+    media_type = "application/x-ndjson"
+
+
+@router.post(
+    "/v1/plans",
+    status_code=201,
+    response_model=PlanReply,
+    responses={
+        200: {"model": PlanReply, "description": "The plan was made before"},
+        **problems(400, 413, 415, 422, 503),
+    },
+)
+async def make_plan(plan_request: PlanRequest, request: Request, service: ServiceDependency) -> Response:
+    """The plan for a model, a sequence and a budget: 201 when it is new, 200 when it was known."""
+    plan_id = service.planner.plan_id(plan_request)
+    reply = await service.plans.find(plan_id)
+    status = 200
+    if reply is None:
+        make = partial(service.plans.make, plan_id, plan_request)
+        reply = await service.pool.answer(plan_id, make, request)
+        status = 201
+    headers = {"location": f"/v1/plans/{plan_id}", "etag": etag(plan_id)}
+    return Response(reply, status, headers, media_type="application/json")
+
+
+async def read_plan(request: Request) -> Response:
+    """The plan of this id; it never changes."""
+    plan_id = request.path_params["plan_id"]
+    plans = service_of(request).plans
+    reply = plans.cached(plan_id) or await plans.read(plan_id)
+    headers = {"etag": etag(plan_id), "cache-control": IMMUTABLE}
+    if not_modified(request, plan_id):
+        return Response(status_code=304, headers=headers)
+    return Response(reply, headers=headers, media_type="application/json")
+
+
+read_plan_route = Route("/v1/plans/{plan_id}", read_plan, methods=["GET"])
+
+
+@router.get(
+    "/v1/plans/{plan_id}/schedule",
+    response_class=NdjsonResponse,
+    responses=problems(404),
+)
+async def stream_schedule(plan_id: str, service: ServiceDependency) -> Response:
+    """The plan's schedule, one action a line (NDJSON), expanded while it is sent."""
+    reply = await service.plans.read(plan_id)
+    headers = {"etag": etag(plan_id), "cache-control": IMMUTABLE}
+    return NdjsonResponse(_schedule_lines(service.planner, reply), headers=headers)
+
+
+def _schedule_lines(planner: Planner, reply: bytes) -> Iterator[bytes]:
+    """The actions of a plan's reply as chunks of NDJSON, in constant memory; runs in a thread."""
+    actions = planner.schedule(PlanReply.model_validate_json(reply))
+    while chunk := [json.dumps(action) for action in islice(actions, LINES_PER_CHUNK)]:
+        yield ("\n".join(chunk) + "\n").encode()

@@ -1,0 +1,82 @@
+"""What the routes share: settings, stores, the planner and its threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, cast
+
+from fastapi import Depends
+from sqlalchemy import Engine
+from starlette.requests import Request
+
+from planner_service.api.plan_library import PlanLibrary
+from planner_service.api.planning_pool import PlanningPool
+from planner_service.planning import Planner
+from planner_service.settings import Settings
+from planner_service.solvers import warm_up
+from planner_service.store import MeasurementStore, PlanStore, open_database
+
+log = logging.getLogger(__name__)
+
+RETENTION_ROUND_SECONDS = 3600
+
+
+class Service:
+    """One running service; lives as long as the application."""
+
+    def __init__(self, settings: Settings, engine: Engine, planner: Planner) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.planner = planner
+        self.plans = PlanLibrary(planner, PlanStore(engine), cache_bytes=settings.plan_cache_bytes)
+        self.measurements = MeasurementStore(engine)
+        self.pool = PlanningPool(
+            threads=settings.planning_threads,
+            queue_length=settings.queue_length,
+            timeout_seconds=settings.planning_timeout_seconds,
+        )
+        self.warm = asyncio.Event()
+        """Set when the kernels are compiled and loaded."""
+
+    async def warm_up(self) -> None:
+        """Compile or load every kernel, off the event loop."""
+        await asyncio.to_thread(warm_up)
+        self.warm.set()
+        log.info("ready", extra={"action": "ready"})
+
+    async def forget_old_plans(self) -> None:
+        """Delete plans past their retention, now and every hour."""
+        age_seconds = self.settings.plan_retention_seconds
+        while age_seconds is not None:
+            deleted = await asyncio.to_thread(self.plans.delete_older_than, age_seconds)
+            log.info("old plans deleted", extra={"action": "plans_deleted", "count": deleted})
+            await asyncio.sleep(RETENTION_ROUND_SECONDS)
+
+
+@asynccontextmanager
+async def running_service(settings: Settings) -> AsyncIterator[Service]:
+    """A service with its database open and its background work started.
+
+    Raises DatabaseUnavailable.
+    """
+    engine = await asyncio.to_thread(open_database, settings.store_url)
+    service = Service(settings, engine, Planner())
+    background = [asyncio.create_task(service.warm_up()), asyncio.create_task(service.forget_old_plans())]
+    try:
+        yield service
+    finally:
+        for task in background:
+            task.cancel()
+        await service.pool.close()
+        engine.dispose()
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request is for."""
+    return cast("Service", request.app.state.service)
+
+
+ServiceDependency = Annotated[Service, Depends(service_of)]
