@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -22,12 +22,15 @@ DESCRIPTION = (
 )
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service as an ASGI application; its database opens and its kernels warm up at start-up."""
+def create_app(settings: Settings, *, on_ready: Callable[[], None] = lambda: None) -> FastAPI:
+    """The service as an ASGI application; its database opens and its kernels warm up at start-up.
+
+    `on_ready` is called once, when the kernels are warm.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_service(settings) as service:
+        async with running_service(settings, on_ready) as service:
             app.state.service = service
             yield
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, cast
 
@@ -38,14 +38,20 @@ class Service:
             queue_length=settings.queue_length,
             timeout_seconds=settings.planning_timeout_seconds,
         )
-        self.warm = asyncio.Event()
-        """Set when the kernels are compiled and loaded."""
+        self.not_ready_reason: str | None = "the solvers' kernels are being compiled or loaded"
+        """None when the service can answer at full speed."""
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, on_ready: Callable[[], None]) -> None:
         """Compile or load every kernel, off the event loop."""
-        await asyncio.to_thread(warm_up)
-        self.warm.set()
+        try:
+            await asyncio.to_thread(warm_up)
+        except Exception:
+            log.exception("warm-up failed", extra={"action": "warm_up_failed"})
+            self.not_ready_reason = "the solvers' kernels cannot be compiled; the log says why"
+            return
+        self.not_ready_reason = None
         log.info("ready", extra={"action": "ready"})
+        on_ready()
 
     async def forget_old_plans(self) -> None:
         """Delete plans past their retention, now and every hour."""
@@ -57,14 +63,15 @@ class Service:
 
 
 @asynccontextmanager
-async def running_service(settings: Settings) -> AsyncIterator[Service]:
+async def running_service(settings: Settings, on_ready: Callable[[], None]) -> AsyncIterator[Service]:
     """A service with its database open and its background work started.
 
     Raises DatabaseUnavailable.
     """
     engine = await asyncio.to_thread(open_database, settings.store_url)
     service = Service(settings, engine, Planner())
-    background = [asyncio.create_task(service.warm_up()), asyncio.create_task(service.forget_old_plans())]
+    work = (service.warm_up(on_ready), service.forget_old_plans())
+    background = [asyncio.create_task(part) for part in work]
     try:
         yield service
     finally:

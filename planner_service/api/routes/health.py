@@ -34,8 +34,8 @@ async def health() -> Health:
 @router.get("/readyz", responses=problems(503))
 async def readiness(service: ServiceDependency) -> Health:
     """Whether plans are answered at full speed and kept: kernels warm, database open."""
-    if not service.warm.is_set():
-        raise NotReady("the solvers' kernels are being compiled or loaded")
+    if service.not_ready_reason:
+        raise NotReady(service.not_ready_reason)
     await asyncio.to_thread(_require_database, service)
     return Health()
 

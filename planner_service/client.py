@@ -1,0 +1,192 @@
+"""A typed client of the planning service; schedulers and workers import it. No torch, no server code.
+
+with PlannerClient("http://127.0.0.1:8080") as planner:
+    plan = planner.plan({"model": …, "memory": {"device_budget_bytes": "2GiB"}})
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from planner_service.chain import Action, action_from_record
+from planner_service.contract import PROBLEM_MEDIA_TYPE, PlanReply, PlanRequest
+from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
+
+DEFAULT_TIMEOUT_SECONDS = 120.0
+"""Longer than the service's own planning limit, so that its refusal arrives."""
+CONNECT_TIMEOUT_SECONDS = 5.0
+
+Reply = TypeVar("Reply", bound=BaseModel)
+
+
+class PlannerError(Exception):
+    """Base of what can go wrong between a client and the planner."""
+
+
+class PlannerUnreachable(PlannerError):
+    """Nothing that speaks the planner's language answers at this URL; `reason` says what happened."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        super().__init__(
+            f"no planner answers at {url}: {reason}; start one with `tightfit serve` or correct the URL"
+        )
+
+
+class PlannerRefused(PlannerError):
+    """The planner refused; `problem` is its document (RFC 9457) with the numbers as fields."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status = status
+        self.problem = dict(problem)
+        super().__init__(str(problem.get("detail") or problem.get("title") or f"status {status}"))
+
+    @property
+    def slug(self) -> str:
+        """The last part of the problem's type: `budget-too-small`."""
+        return str(self.problem.get("type", "")).rpartition("/")[2]
+
+
+class PlannerClient:
+    """Talks to one planning service. Every method raises PlannerUnreachable and PlannerRefused."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        timeout = httpx.Timeout(timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds))
+        self._http = httpx.Client(timeout=timeout, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def plan(self, request: PlanRequest | Mapping[str, Any]) -> PlanReply:
+        """The cheapest plan within the request's budget."""
+        return self._post("/v1/plans", request, PlanReply)
+
+    def get_plan(self, plan_id: str) -> PlanReply:
+        """A plan that was made before."""
+        return self._get(f"/v1/plans/{plan_id}", PlanReply)
+
+    def schedule(self, plan_id: str) -> Iterator[Action]:
+        """The plan's actions, one at a time, as the service expands them."""
+        for record in self.schedule_records(plan_id):
+            yield action_from_record(record)
+
+    def schedule_records(self, plan_id: str) -> Iterator[dict[str, Any]]:
+        """The plan's actions as they go over the wire."""
+        request = self._request("GET", f"/v1/plans/{plan_id}/schedule")
+        response = self._send(request, stream=True)
+        try:
+            for line in response.iter_lines():
+                yield json.loads(line)
+        except httpx.HTTPError as error:
+            raise PlannerUnreachable(self.url, _reason(error)) from error
+        finally:
+            response.close()
+
+    def post_measurement(self, report: MeasurementReport | Mapping[str, Any]) -> Measurement:
+        """Report a training run; sending the same report again changes nothing."""
+        return self._post("/v1/measurements", report, Measurement)
+
+    def measurements(
+        self,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        job: str | None = None,
+        plan_id: str | None = None,
+    ) -> MeasurementPage:
+        """Some measurements, the latest first; `next_cursor` leads to those before."""
+        given = {"limit": limit, "cursor": cursor, "job": job, "plan_id": plan_id}
+        query = {name: value for name, value in given.items() if value is not None}
+        return self._get("/v1/measurements", MeasurementPage, query)
+
+    def health(self) -> dict[str, Any]:
+        """What the service says of itself."""
+        return self._json(self._request("GET", "/healthz"))
+
+    def is_ready(self) -> bool:
+        """Whether plans are answered at full speed and kept."""
+        try:
+            self._json(self._request("GET", "/readyz"))
+        except PlannerRefused as refused:
+            if refused.status == 503:
+                return False
+            raise
+        return True
+
+    def _get(self, path: str, kind: type[Reply], query: Mapping[str, Any] | None = None) -> Reply:
+        return self._parsed(self._request("GET", path, params=query), kind)
+
+    def _post(self, path: str, message: BaseModel | Mapping[str, Any], kind: type[Reply]) -> Reply:
+        content = message.model_dump_json() if isinstance(message, BaseModel) else json.dumps(dict(message))
+        headers = {"content-type": "application/json"}
+        return self._parsed(self._request("POST", path, content=content, headers=headers), kind)
+
+    def _request(self, method: str, path: str, **content: Any) -> httpx.Request:
+        try:
+            return self._http.build_request(method, self.url + path, **content)
+        except httpx.InvalidURL as error:
+            raise PlannerUnreachable(self.url, str(error)) from error
+
+    def _parsed(self, request: httpx.Request, kind: type[Reply]) -> Reply:
+        response = self._send(request)
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            reason = f"its answer is no {kind.__name__} ({error.error_count()} fields differ)"
+            raise PlannerUnreachable(self.url, reason) from error
+
+    def _json(self, request: httpx.Request) -> dict[str, Any]:
+        response = self._send(request)
+        try:
+            return dict(response.json())
+        except (TypeError, ValueError) as error:
+            raise PlannerUnreachable(self.url, "its answer is not a JSON object") from error
+
+    def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        try:
+            response = self._http.send(request, stream=stream)
+            if not response.is_success:
+                response.read()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise PlannerUnreachable(self.url, _reason(error)) from error
+        if response.is_success:
+            return response
+        raise self._refusal(response)
+
+    def _refusal(self, response: httpx.Response) -> PlannerError:
+        media_type = response.headers.get("content-type", "")
+        if not media_type.startswith(PROBLEM_MEDIA_TYPE):
+            return PlannerUnreachable(
+                self.url,
+                f"it answers {response.status_code} in {media_type or 'no type'}, as no planner does",
+            )
+        return PlannerRefused(response.status_code, response.json())
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer in time ({type(error).__name__})"
+    return str(error) or type(error).__name__
