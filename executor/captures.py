@@ -1,0 +1,92 @@
+"""Finds tensors that a step uses behind our back: captured by a closure and in need of a gradient.
+
+An inner backward stops at the leaves that were declared. A tensor outside them would lose its gradient
+without a word, so one tape's graph is walked: every leaf in it must be declared, and every node must
+have been made by the tape itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from executor.errors import CaptureError
+
+
+def sequence_number() -> int:
+    """The number that autograd would give to a node made now; later nodes have larger ones."""
+    with torch.enable_grad():
+        node = torch.empty(0, requires_grad=True).view(0).grad_fn
+    assert node is not None  # noqa: S101 - for the type checker
+    return int(node._sequence_nr())
+
+
+def require_no_captures(
+    roots: Iterable[Any], declared: Sequence[Tensor], since: int, function: Callable[..., Any]
+) -> None:
+    """Raise CaptureError when the graph above `roots`, made after `since`, uses anything not `declared`."""
+    found = list(_undeclared(roots, declared, since))
+    if found:
+        raise CaptureError(tuple(_name(tensor, function) for tensor in found))
+
+
+def _undeclared(roots: Iterable[Any], declared: Sequence[Tensor], since: int) -> Iterator[Tensor | None]:
+    leaves = {id(tensor) for tensor in declared}
+    stops = {tensor.grad_fn for tensor in declared if tensor.grad_fn is not None}
+    todo = [root.grad_fn for root in roots if isinstance(root, Tensor) and root.grad_fn is not None]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        if node in stops:
+            continue
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            if id(variable) not in leaves:
+                yield variable
+            continue
+        if node._sequence_nr() < since:
+            yield None
+            continue
+        for above, _ in node.next_functions:
+            if above is not None and above not in seen:
+                seen.add(above)
+                todo.append(above)
+
+
+def _name(tensor: Tensor | None, function: Callable[..., Any]) -> str:
+    if tensor is None:
+        names = [
+            repr(name)
+            for name, value in _surroundings(function).items()
+            if isinstance(value, Tensor) and value.grad_fn is not None
+        ]
+        return f"captured {' or '.join(names)}" if names else "a captured tensor made by earlier operations"
+    shape = f"of shape {list(tensor.shape)}"
+    for name, value in _surroundings(function).items():
+        if value is tensor:
+            return f"captured {name!r} {shape}"
+        if isinstance(value, nn.Module):
+            for inner, parameter in value.named_parameters():
+                if parameter is tensor:
+                    return f"parameter {inner!r} {shape} of captured {name!r}"
+    return f"a captured tensor {shape}"
+
+
+def _surroundings(function: Callable[..., Any]) -> dict[str, Any]:
+    """Names that the function can see: its closure, globals, defaults, and its object's attributes."""
+    plain = inspect.unwrap(function)
+    owner = getattr(plain, "__self__", None)
+    names: dict[str, Any] = dict(vars(owner)) if hasattr(owner, "__dict__") else {}
+    try:
+        variables = inspect.getclosurevars(plain)
+        signature = inspect.signature(plain)
+    except (TypeError, ValueError):
+        return names
+    names.update(variables.globals)
+    names.update(variables.nonlocals)
+    names.update({key: p.default for key, p in signature.parameters.items()})
+    return names

@@ -1,0 +1,116 @@
+"""One look at a step before it is trusted: what must be replayed, and whether it keeps the rules.
+
+The step is run twice for the tape on copies of its state and buffers; random streams are put back. This
+is where a step that changes its state's shape, writes into its state, or captures an undeclared tensor
+is refused, before the caller's data was touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from executor.captures import require_no_captures, sequence_number
+from executor.engine import leaf_needs_gradient, raise_mutated
+from executor.parameters import Parameters
+from executor.program import Program
+from executor.replay import Buffers, recomputing
+from executor.trees import Leaves, versions_of
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What recomputation of a step must put back."""
+
+    draws_random_numbers: bool
+    mutated_buffers: frozenset[str]
+
+
+def ambient_generators(tensors: Sequence[Any]) -> list[torch.Generator]:
+    """The default random streams of the CPU and of every CUDA device that `tensors` live on."""
+    devices = sorted({leaf.device.index for leaf in tensors if isinstance(leaf, Tensor) and leaf.is_cuda})
+    return [torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)]
+
+
+def dry_run(
+    program: Program,
+    initial: Leaves,
+    modules: Sequence[nn.Module],
+    captured: Sequence[Tensor],
+    generators: Sequence[torch.Generator],
+) -> Needs:
+    """Run the first two stages of `program` on copies.
+
+    Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput.
+    """
+    buffers = Buffers(modules)
+    originals = buffers.current()
+    streams = [generator.get_state() for generator in generators]
+    buffers.put(tensor.detach().clone() for tensor in originals)
+    try:
+        with recomputing():
+            _two_stages(program, initial, Parameters(modules), captured)
+        moved = any(
+            not torch.equal(state, generator.get_state())
+            for state, generator in zip(streams, generators, strict=True)
+        )
+        mutated = frozenset(
+            name
+            for name, before, after in zip(buffers.names, originals, buffers.current(), strict=True)
+            if before.shape != after.shape or not torch.equal(before, after)
+        )
+    finally:
+        buffers.put(originals)
+        for generator, state in zip(generators, streams, strict=True):
+            generator.set_state(state)
+    return Needs(moved, mutated)
+
+
+def _two_stages(
+    program: Program, initial: Leaves, parameters: Parameters, captured: Sequence[Tensor]
+) -> None:
+    leaves: Leaves = tuple(leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in initial)
+    with parameters.swapped():
+        for stage in range(1, min(2, program.length) + 1):
+            leaves = _one_stage(program, stage, leaves, initial, parameters, captured)
+
+
+def _one_stage(
+    program: Program,
+    stage: int,
+    leaves: Leaves,
+    initial: Leaves,
+    parameters: Parameters,
+    captured: Sequence[Tensor],
+) -> Leaves:
+    since = sequence_number()
+    given = tuple(
+        leaf.detach().requires_grad_(leaf_needs_gradient(initial[index], stage > 1))
+        if isinstance(leaf, Tensor)
+        else leaf
+        for index, leaf in enumerate(leaves)
+    )
+    slices = program.inputs.slices(*program.steps_of(stage))
+    for position in program.inputs.differentiable:
+        slices[position] = slices[position].detach().requires_grad_()
+    versions = versions_of(given)
+    blocks: list[Leaves] = []
+    with torch.enable_grad():
+        try:
+            after = program.run(stage, given, slices, lambda _first, _count, block: blocks.append(block))
+        except RuntimeError as error:
+            if "in-place operation" in str(error):
+                raise_mutated(stage)
+            raise
+    if versions != versions_of(given):
+        raise_mutated(stage)
+    roots = [*after, *(leaf for block in blocks for leaf in block)]
+    inputs = [slices[position] for position in program.inputs.differentiable]
+    declared = [leaf for leaf in given if isinstance(leaf, Tensor)]
+    declared += [*inputs, *parameters.shadows, *captured]
+    require_no_captures(roots, declared, since, program.function)
+    return tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in after)

@@ -1,0 +1,368 @@
+"""Interprets a schedule: the only place that runs steps for the tape and calls backward.
+
+One autograd function stands for the whole unrolled loop. Its forward interprets the actions up to the
+first backward, in which every step runs for the first time; its backward interprets the rest. Each tape
+is a small graph of its own, from detached leaves (the input state, the slice of the inputs, the shadow
+parameters) to the output state and outputs; an inner `torch.autograd.backward` reverses it.
+
+What is alive is what DESIGN.md, section 3 charges: a checkpoint until its `free`, a tape with its input
+state by reference, one gradient of a state, and whatever the running action needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from executor.errors import ModifiedBetweenPasses, PlanMismatch, StateMutated
+from executor.parameters import Parameters
+from executor.program import Program
+from executor.replay import NOTHING, Replay, Surroundings, state_only
+from executor.trees import Leaves, versions_of
+from planner_service.chain import Action, Advance, Backward, Tape, describe
+
+Observer = Callable[[Action], None]
+"""Called before each action."""
+
+
+class StoredState(NamedTuple):
+    """x_i: its leaves, detached, and what surrounds the step that follows it."""
+
+    leaves: Leaves
+    surroundings: Surroundings = NOTHING
+
+
+class LiveTape(NamedTuple):
+    """One stage's graph."""
+
+    stage: int
+    state_leaves: list[Any]
+    """The input state as this graph's leaves."""
+    slices: list[Any]
+    """The inputs of the stage as this graph's leaves."""
+    after: Leaves
+    """The output state, with graph."""
+    blocks: list[Leaves]
+    """The outputs, with graph."""
+    state: StoredState
+    """The output state, detached."""
+
+
+class Run:
+    """One call: a program, the initial state's leaves, and the schedule that is being interpreted.
+
+    Raises PlanMismatch when the schedule does not fit the program or breaks the rules.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        initial: Leaves,
+        schedule: Iterable[Action],
+        *,
+        parameters: Parameters,
+        replay: Replay,
+        captured: Sequence[Tensor] = (),
+        inspect_tape: Callable[[Run, LiveTape], None] | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.program = program
+        self.parameters = parameters
+        self.captured = tuple(captured)
+        self.initial = initial
+        self._schedule: Iterator[Action] = iter(schedule)
+        self._replay = replay
+        self._inspect_tape = inspect_tape
+        self._observer = observer
+        self._pending: Action | None = None
+        self._checkpoints: dict[int, StoredState] = {}
+        self._tapes: list[LiveTape] = []
+        self._gradient: list[Tensor | None] = []
+        self._gradient_at = program.length
+        self._output_gradients: list[Tensor | None] = []
+        self._input_gradients: dict[int, Tensor] = {}
+        self._captured_gradients: list[Tensor | None] = [None] * len(self.captured)
+        self._reached = 0
+        self._versions: list[int] = []
+        self._recomputing = False
+
+    # Forward
+
+    def forward(self) -> tuple[list[Tensor], Leaves]:
+        """Run every step once; return the reduced outputs' leaves and the final state's, detached."""
+        before = self._replay.fingerprint()
+        self._checkpoints[0] = StoredState(self.initial, self._replay.take())
+        try:
+            with self.parameters.swapped():
+                self._interpret(until_backward=True)
+            self._require_first_pass_complete()
+            self._replay.require_fingerprint(before)
+        except BaseException:
+            self._replay.restore(self._checkpoints[0].surroundings)
+            self.release()
+            raise
+        self.parameters.remember_versions()
+        self._versions = versions_of(self._given())
+        return self.program.outputs.leaves, self._tapes[-1].state.leaves
+
+    def _require_first_pass_complete(self) -> None:
+        length = self.program.length
+        if self._reached != length or not self._tapes or self._tapes[-1].stage != length:
+            raise PlanMismatch(
+                f"the schedule ran {self._reached} stages before its first backward, which needs a tape of "
+                f"stage {length}: it was made for another number of steps"
+            )
+
+    def _given(self) -> Leaves:
+        return (*self.initial, *self.program.inputs.leaves)
+
+    # Backward
+
+    def backward(
+        self, output_gradients: Sequence[Tensor | None], state_gradients: Sequence[Tensor | None]
+    ) -> None:
+        """Interpret the rest of the schedule; afterwards `gradients_of_…` give the results."""
+        self.parameters.require_unchanged()
+        if self._versions != versions_of(self._given()):
+            raise ModifiedBetweenPasses(
+                "an input or the initial state was changed in place between forward and backward: "
+                "recomputation would read other values; pass a clone"
+            )
+        self._output_gradients = list(output_gradients)
+        self._gradient = list(state_gradients)
+        self._recomputing = True
+        with ExitStack() as stack:
+            stack.callback(self.release)
+            stack.enter_context(self._replay.isolated())
+            stack.enter_context(self.parameters.swapped())
+            self._interpret(until_backward=False)
+            if self._gradient_at:
+                raise PlanMismatch(f"the schedule ends with stages 1..{self._gradient_at} not reversed")
+
+    def gradients_of_state(self) -> list[Tensor | None]:
+        """Of the initial state's leaves; handed over."""
+        gradient, self._gradient = self._gradient, []
+        return gradient
+
+    def gradients_of_inputs(self) -> list[Tensor | None]:
+        """Of the inputs that need one, in the order of `Inputs.differentiable`; handed over."""
+        gradients, self._input_gradients = self._input_gradients, {}
+        return [gradients.get(position) for position in self.program.inputs.differentiable]
+
+    def gradients_of_captured(self) -> list[Tensor | None]:
+        """Of the captured tensors; handed over."""
+        gradients, self._captured_gradients = self._captured_gradients, []
+        return gradients
+
+    def release(self) -> None:
+        """Drop every state, tape and gradient of an output that is still held."""
+        self._checkpoints.clear()
+        self._tapes.clear()
+        self._output_gradients = []
+        self.program.outputs.leaves = []
+
+    # Actions
+
+    def _interpret(self, *, until_backward: bool) -> None:
+        action = self._pending if self._pending is not None else next(self._schedule, None)
+        self._pending = None
+        while action is not None:
+            if until_backward and type(action) is Backward:
+                self._pending = action
+                return
+            if self._observer is not None:
+                self._observer(action)
+            self._execute(action)
+            action = next(self._schedule, None)
+
+    def _execute(self, action: Action) -> None:
+        if isinstance(action, Advance):
+            self._advance(action.first, action.last)
+        elif isinstance(action, Tape):
+            self._tape(action.first, action.last)
+        elif isinstance(action, Backward):
+            self._backward(action.first, action.last)
+        elif self._checkpoints.pop(action.state, None) is None:
+            raise PlanMismatch(f"{describe(action)}: x_{action.state} is not a checkpoint")
+
+    def _enter(self, first: int, last: int) -> Leaves:
+        """The leaves of x_{first-1}; streams and buffers are set for stage `first`."""
+        if not 1 <= first <= last <= self.program.length:
+            raise PlanMismatch(f"stages {first}..{last} are outside 1..{self.program.length}")
+        state = self._state(first - 1)
+        if self._recomputing:
+            if self._replay.is_active:
+                self._replay.rewind(state.surroundings)
+        elif first != self._reached + 1:
+            raise PlanMismatch(f"stage {first} would run twice before the first backward")
+        self._replay.fresh_casts()
+        return state.leaves
+
+    def _state(self, index: int) -> StoredState:
+        stored = self._checkpoints.get(index)
+        if stored is not None:
+            return stored
+        for tape in reversed(self._tapes):
+            if tape.stage == index:
+                state: StoredState = tape.state
+                return state
+        raise PlanMismatch(f"x_{index} is neither stored nor the output of a live tape")
+
+    def _advance(self, first: int, last: int) -> None:
+        leaves = self._enter(first, last)
+        if self._recomputing:
+            with state_only():
+                for stage in range(first, last + 1):
+                    leaves = self._advance_stage(stage, leaves)
+        else:
+            for stage in range(first, last + 1):
+                leaves = self._advance_stage(stage, leaves)
+            self._reached = last
+        self._checkpoints[last] = StoredState(owned(leaves), self._replay.take())
+
+    def _advance_stage(self, stage: int, leaves: Leaves) -> Leaves:
+        versions = versions_of(leaves)
+        emit = None if self._recomputing else self.program.outputs.write_block
+        after = self.program.run(stage, leaves, self._slices(stage), emit)
+        if versions != versions_of(leaves):
+            raise_mutated(stage)
+        return after
+
+    def _slices(self, stage: int) -> list[Any]:
+        return self.program.inputs.slices(*self.program.steps_of(stage))
+
+    def _tape(self, first: int, last: int) -> None:
+        leaves = self._enter(first, last)
+        for stage in range(first, last + 1):
+            tape = self._tape_stage(stage, leaves)
+            self._tapes.append(tape)
+            leaves = tape.state.leaves
+        if not self._recomputing:
+            self._reached = last
+
+    def _tape_stage(self, stage: int, leaves: Leaves) -> LiveTape:
+        whole = stage > 1
+        state_leaves = [_leaf(leaf, leaf_needs_gradient(leaf, whole)) for leaf in leaves]
+        slices = self._slices(stage)
+        for position in self.program.inputs.differentiable:
+            slices[position] = slices[position].detach().requires_grad_()
+        blocks: list[Leaves] = []
+        versions = versions_of(state_leaves)
+        with torch.enable_grad():
+            after = self.program.run(
+                stage, tuple(state_leaves), slices, lambda _first, _count, block: blocks.append(block)
+            )
+        if versions != versions_of(state_leaves):
+            raise_mutated(stage)
+        if not self._recomputing:
+            self.program.outputs.write(*self.program.steps_of(stage), blocks)
+        detached = tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in after)
+        tape = LiveTape(
+            stage, state_leaves, slices, after, blocks, StoredState(detached, self._replay.take())
+        )
+        if self._inspect_tape is not None:
+            self._inspect_tape(self, tape)
+        return tape
+
+    def _backward(self, first: int, last: int) -> None:
+        if first != self._gradient_at:
+            raise PlanMismatch(f"the gradient of x_{first} is not live: that of x_{self._gradient_at} is")
+        for stage in range(first, last - 1, -1):
+            if not self._tapes or self._tapes[-1].stage != stage:
+                raise PlanMismatch(f"stage {stage} is not taped")
+            self._backward_stage(self._tapes.pop())
+            self._gradient_at = stage - 1
+
+    def _backward_stage(self, tape: LiveTape) -> None:
+        roots, gradients = self._roots(tape)
+        leaves = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+        leaves += [tape.slices[position] for position in self.program.inputs.differentiable]
+        leaves += self.parameters.shadows
+        if roots and (leaves or self.captured):
+            if self.captured:
+                self._accumulate(roots, gradients, leaves)
+            else:
+                torch.autograd.backward(roots, gradients, inputs=leaves)
+        self._gradient = [
+            leaf.grad if isinstance(leaf, Tensor) and leaf.requires_grad else None
+            for leaf in tape.state_leaves
+        ]
+        self._keep_input_gradients(tape)
+
+    def _roots(self, tape: LiveTape) -> tuple[list[Tensor], list[Tensor]]:
+        roots: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for root, gradient in zip(tape.after, self._gradient, strict=True):
+            if gradient is not None and root.requires_grad:
+                roots.append(root)
+                gradients.append(gradient)
+        first, count = self.program.steps_of(tape.stage)
+        if tape.blocks and tape.blocks[0]:
+            rows = self.program.outputs.gradients(first, count, self._output_gradients)
+            for block, row in zip(tape.blocks, rows, strict=True):
+                for root, gradient in zip(block, row, strict=True):
+                    if gradient is not None and root.requires_grad:
+                        roots.append(root)
+                        gradients.append(gradient)
+        return roots, gradients
+
+    def _accumulate(self, roots: list[Tensor], gradients: list[Tensor], leaves: list[Tensor]) -> None:
+        """With captured tensors: gradients stop at them, whatever graph they come from, and their own
+        hooks and `.grad` stay untouched.
+        """
+        wanted = [*leaves, *self.captured]
+        found = torch.autograd.grad(roots, wanted, gradients, allow_unused=True)
+        for leaf, gradient in zip(leaves, found, strict=False):
+            if gradient is not None:
+                leaf.grad = gradient if leaf.grad is None else leaf.grad.add_(gradient)
+        for index, gradient in enumerate(found[len(leaves) :]):
+            if gradient is not None:
+                total = self._captured_gradients[index]
+                self._captured_gradients[index] = gradient if total is None else total + gradient
+
+    def _keep_input_gradients(self, tape: LiveTape) -> None:
+        for position in self.program.inputs.differentiable:
+            gradient = tape.slices[position].grad
+            if gradient is None:
+                continue
+            total = self._input_gradients.get(position)
+            if total is None:
+                total = torch.zeros_like(self.program.inputs.leaves[position], requires_grad=False)
+                self._input_gradients[position] = total
+            total.narrow(0, *self.program.steps_of(tape.stage)).copy_(gradient)
+
+
+def leaf_needs_gradient(leaf: Any, inside: bool) -> bool:
+    """Whether a state's leaf is differentiated: every floating tensor inside the chain, and of the
+    initial state what the caller wants.
+    """
+    if not isinstance(leaf, Tensor):
+        return False
+    return leaf.requires_grad or (inside and (leaf.is_floating_point() or leaf.is_complex()))
+
+
+def owned(leaves: Leaves) -> Leaves:
+    """The leaves, copied where they are views that would keep a larger storage alive."""
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    storages = {leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes() for leaf in tensors}
+    if sum(storages.values()) <= sum(leaf.nbytes for leaf in tensors):
+        return leaves
+    return tuple(leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+
+
+def raise_mutated(stage: int) -> None:
+    """Refuse a step that wrote into the state that it was given."""
+    raise StateMutated(
+        f"the step changed its input state in place (stage {stage}): a stored state would no longer be "
+        "what it was; return new tensors (h = h + … instead of h += …)"
+    )
+
+
+def _leaf(leaf: Any, needs_gradient: bool) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf.detach().requires_grad_(needs_gradient)

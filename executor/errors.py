@@ -1,0 +1,71 @@
+"""What the executor refuses, by name, with the numbers or names as fields.
+
+A refusal always comes before anything was lost: parameters, buffers, random streams and gradients are
+afterwards as they were before the call.
+"""
+
+from __future__ import annotations
+
+from planner_service.chain import BudgetTooSmall
+
+__all__ = [
+    "BudgetTooSmall",
+    "CaptureError",
+    "DoubleBackward",
+    "ExecutorError",
+    "ModifiedBetweenPasses",
+    "PlanMismatch",
+    "ReplayError",
+    "StateChanged",
+    "StateMutated",
+    "UnsupportedOutput",
+]
+
+
+class ExecutorError(Exception):
+    """Base of every refusal of the executor."""
+
+
+class StateChanged(ExecutorError, ValueError):
+    """The step returned a state of another shape, dtype, device or structure than it was given."""
+
+
+class StateMutated(ExecutorError, RuntimeError):
+    """The step changed its input state in place: a stored state would no longer be what it was."""
+
+
+class CaptureError(ExecutorError, RuntimeError):
+    """The step uses tensors that need a gradient and were not declared; their gradient would be lost.
+
+    `names` says which ones, as far as they can be named.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        super().__init__(
+            f"the step uses {', '.join(names)}, which need a gradient but are not among its state, inputs "
+            "or parameters: pass their module as module=… or the tensors as captured=[…] (or detach them)"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (CaptureError, (self.names,))
+
+
+class UnsupportedOutput(ExecutorError, TypeError):
+    """The step's output cannot be stacked or summed, or it changed its shape between steps."""
+
+
+class PlanMismatch(ExecutorError, ValueError):
+    """The plan was made for another number of steps, or its schedule breaks the rules of a schedule."""
+
+
+class DoubleBackward(ExecutorError, RuntimeError):
+    """A gradient of the gradient was asked for, or backward was called twice."""
+
+
+class ModifiedBetweenPasses(ExecutorError, RuntimeError):
+    """A parameter, input or initial state was changed in place between forward and backward."""
+
+
+class ReplayError(ExecutorError, RuntimeError):
+    """The step drew random numbers or changed buffers although the probe saw neither."""

@@ -1,0 +1,123 @@
+"""The whole loop as one node of the caller's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from executor.dry_run import Needs
+from executor.engine import Observer, Run
+from executor.errors import DoubleBackward, PlanMismatch
+from executor.loop import FinalState, Loop
+from executor.parameters import Parameters
+from executor.plan import ExecutionPlan
+from executor.program import Program
+
+
+def execute(
+    loop: Loop, plan: ExecutionPlan, needs: Needs, observer: Observer | None = None
+) -> tuple[Any, Any]:
+    """Run `loop` under `plan`; return the reduced outputs and the final state.
+
+    Raises PlanMismatch when the plan is for another number of steps.
+    """
+    if plan.length != loop.inputs.length:
+        raise PlanMismatch(f"the plan is for {plan.length} steps, the inputs have {loop.inputs.length}")
+    program = loop.program(plan.segment_steps)
+    parameters = Parameters(loop.modules)
+    differentiable = _differentiable(loop, parameters)
+    if not torch.is_grad_enabled() or not differentiable:
+        return _without_gradients(loop, program)
+    run = Run(
+        program,
+        loop.initial,
+        plan.schedule(),
+        parameters=parameters,
+        replay=loop.replay(needs),
+        captured=loop.captured,
+        observer=observer,
+    )
+    final: list[Any] = []
+    results = _Unrolled.apply(run, final, loop.final_state, *differentiable)  # type: ignore[no-untyped-call]
+    count = len(results) - sum(isinstance(leaf, Tensor) for leaf in final)
+    tensors = iter(results[count:])
+    leaves = tuple(next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in final)
+    return program.outputs.result(results[:count]), loop.structure.unflatten(leaves)
+
+
+def _differentiable(loop: Loop, parameters: Parameters) -> list[Tensor]:
+    """What gets a gradient, in the order in which the function returns them."""
+    state = [leaf for leaf in loop.initial if isinstance(leaf, Tensor) and leaf.requires_grad]
+    inputs = [loop.inputs.leaves[position] for position in loop.inputs.differentiable]
+    return [*state, *inputs, *parameters.real, *loop.captured]
+
+
+def _without_gradients(loop: Loop, program: Program) -> tuple[Any, Any]:
+    leaves = loop.initial
+    with torch.no_grad():
+        for stage in range(1, program.length + 1):
+            slices = program.inputs.slices(*program.steps_of(stage))
+            leaves = program.run(
+                stage,
+                leaves,
+                slices,
+                lambda first, count, block: program.outputs.write(first, count, [block]),
+            )
+    return program.outputs.result(program.outputs.leaves), loop.structure.unflatten(leaves)
+
+
+class _Unrolled(torch.autograd.Function):
+    """The whole loop as one node of the caller's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Run, final: list[Any], final_state: FinalState, *_given: Tensor) -> Any:
+        ctx.run = run
+        ctx.set_materialize_grads(False)
+        outputs, leaves = run.forward()
+        run.program.outputs.leaves = []
+        final.extend(leaves)
+        ctx.state_positions = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        ctx.state_size = len(leaves)
+        states = [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor)]
+        results = [*outputs, *states]
+        fixed = states if final_state == "detached" else []
+        ctx.mark_non_differentiable(
+            *fixed, *(t for t in results if not (t.is_floating_point() or t.is_complex()))
+        )
+        ctx.output_count = len(outputs)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        if torch.is_grad_enabled():
+            raise DoubleBackward(
+                "the gradient of an unrolled loop cannot be differentiated again: call backward without "
+                "create_graph=True, or run this loop with an ordinary Python loop"
+            )
+        run: Run | None = ctx.run
+        if run is None:
+            raise DoubleBackward("backward ran already: the tapes of an unrolled loop are used up by it")
+        ctx.run = None
+        return _reverse(ctx, run, gradients)
+
+
+def _reverse(ctx: Any, run: Run, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    outputs = gradients[: ctx.output_count]
+    state: list[Tensor | None] = [None] * ctx.state_size
+    for position, gradient in zip(ctx.state_positions, gradients[ctx.output_count :], strict=True):
+        state[position] = gradient
+    run.backward(outputs, state)
+    wanted = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in run.initial]
+    of_state = [g for g, is_wanted in zip(run.gradients_of_state(), wanted, strict=True) if is_wanted]
+    return (
+        None,
+        None,
+        None,
+        *of_state,
+        *run.gradients_of_inputs(),
+        *run.parameters.take_gradients(),
+        *run.gradients_of_captured(),
+    )

@@ -1,0 +1,76 @@
+"""The inputs of the steps: a tensor or pytree with time on dimension 0, a callable of t, or nothing.
+
+Steps are numbered from 0 here, as in `inputs[t]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from executor.trees import Leaves, structure_of
+
+
+class Inputs:
+    """`length` inputs. Raises ValueError when the length is missing, zero or contradictory."""
+
+    def __init__(self, inputs: Any, length: int | None = None) -> None:
+        self._function: Callable[[int], Any] | None = None
+        self._is_tensor = isinstance(inputs, Tensor)
+        self.leaves: Leaves = ()
+        if self._is_tensor or not callable(inputs):
+            self._structure, self.leaves = structure_of(inputs)
+        else:
+            self._function = inputs
+        lengths = {leaf.shape[0] for leaf in self.leaves if isinstance(leaf, Tensor) and leaf.dim() > 0}
+        if length is not None:
+            lengths.add(length)
+        self.length = _the_length(lengths)
+        self.positions = tuple(
+            position
+            for position, leaf in enumerate(self.leaves)
+            if isinstance(leaf, Tensor) and leaf.dim() > 0
+        )
+        self.differentiable = tuple(p for p in self.positions if self.leaves[p].requires_grad)
+
+    def slices(self, first: int, count: int) -> list[Any]:
+        """Views of the leaves for steps first..first+count-1, in order; other leaves as they are."""
+        leaves = list(self.leaves)
+        for position in self.positions:
+            leaves[position] = leaves[position].narrow(0, first, count)
+        return leaves
+
+    def block(self, leaves: Sequence[Any], first: int, count: int) -> Any:
+        """What a segment function gets for `count` steps: the tree of its slices [count, …]."""
+        if self._function is not None:
+            return [self._function(step) for step in range(first, first + count)]
+        return self._structure.unflatten(tuple(leaves))
+
+    def steps(self, leaves: Sequence[Any], first: int, count: int) -> Iterable[Any]:
+        """What the step function gets, one entry per step, made when it is its turn."""
+        if self._function is not None:
+            return map(self._function, range(first, first + count))
+        if (
+            len(leaves) == 1
+            and isinstance(leaves[0], Tensor)
+            and self._structure.unflatten(tuple(leaves)) is leaves[0]
+        ):
+            return leaves[0].unbind(0)
+        columns = [
+            leaf.unbind(0) if position in self.positions else (leaf,) * count
+            for position, leaf in enumerate(leaves)
+        ]
+        return map(self._structure.unflatten, zip(*columns, strict=True))
+
+
+def _the_length(lengths: set[int]) -> int:
+    if not lengths:
+        raise ValueError("length=… is needed when the inputs are None or a callable of the step")
+    if len(lengths) > 1:
+        raise ValueError(f"the inputs disagree about the number of steps: {sorted(lengths)} on dimension 0")
+    length = lengths.pop()
+    if type(length) is not int or length < 1:
+        raise ValueError(f"length={length!r} must be a positive whole number of steps")
+    return length

@@ -1,0 +1,108 @@
+"""One unrolled loop as the caller described it, before it is decided how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from executor.dry_run import Needs, ambient_generators, dry_run
+from executor.inputs import Inputs
+from executor.outputs import Outputs, Reduce
+from executor.program import Program
+from executor.replay import Buffers, Replay
+from executor.trees import Leaves, Structure, leaf_description, structure_of
+
+StepFunction = Callable[[Any, Any], Any]
+FinalState = Literal["differentiable", "detached"]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A step function with its state, inputs, modules and what to do with its outputs."""
+
+    function: StepFunction
+    is_segment: bool
+    structure: Structure
+    initial: Leaves
+    inputs: Inputs
+    modules: tuple[nn.Module, ...]
+    captured: tuple[Tensor, ...]
+    reduce: Reduce
+    final_state: FinalState
+
+    @classmethod
+    def of(
+        cls,
+        step: StepFunction | None,
+        state: Any,
+        inputs: Any,
+        *,
+        module: nn.Module | Sequence[nn.Module] | None = None,
+        captured: Sequence[Tensor] = (),
+        reduce: Reduce = "stack",
+        segment: StepFunction | None = None,
+        length: int | None = None,
+        final_state: FinalState = "differentiable",
+    ) -> Loop:
+        """See `unroll` for the arguments."""
+        function = segment if segment is not None else step
+        if function is None:
+            raise TypeError("give a step function or a segment function")
+        if final_state not in ("differentiable", "detached"):
+            raise ValueError(f"final_state={final_state!r} must be differentiable or detached")
+        structure, leaves = structure_of(state)
+        return cls(
+            function=function,
+            is_segment=segment is not None,
+            structure=structure,
+            initial=leaves,
+            inputs=Inputs(inputs, length),
+            modules=_modules(function, module),
+            captured=tuple(captured),
+            reduce=reduce,
+            final_state=final_state,
+        )
+
+    def program(self, segment_steps: int) -> Program:
+        """The loop in segments of `segment_steps`, with nothing put out yet."""
+        return Program(
+            function=self.function,
+            is_segment=self.is_segment,
+            structure=self.structure,
+            description=tuple(leaf_description(leaf) for leaf in self.initial),
+            inputs=self.inputs,
+            outputs=Outputs(self.reduce, self.inputs.length, blocks_are_segments=self.is_segment),
+            segment_steps=segment_steps,
+        )
+
+    def generators(self) -> list[torch.Generator]:
+        """The random streams that the step may draw from."""
+        return ambient_generators([*self.initial, *self.inputs.leaves])
+
+    def needs(self) -> Needs:
+        """What must be replayed; refuses a step that breaks the rules. See `dry_run`."""
+        steps = min(5, self.inputs.length) if self.is_segment else 1
+        return dry_run(self.program(steps), self.initial, self.modules, self.captured, self.generators())
+
+    def replay(self, needs: Needs) -> Replay:
+        """The replay that `needs` asks for."""
+        everything = Buffers(self.modules)
+        return Replay(
+            generators=self.generators() if needs.draws_random_numbers else (),
+            mutated=everything.subset(needs.mutated_buffers),
+            everything=everything,
+        )
+
+
+def _modules(function: StepFunction, module: nn.Module | Sequence[nn.Module] | None) -> tuple[nn.Module, ...]:
+    """The modules whose parameters the step uses; a step that is a module brings itself."""
+    if isinstance(module, nn.Module):
+        return (module,)
+    if module is not None:
+        return tuple(module)
+    owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    return (owner,) if isinstance(owner, nn.Module) else ()

@@ -1,0 +1,77 @@
+"""The exact peak of tensor memory that a function adds: every CPU allocation, or CUDA's own peak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+
+from executor.trace import record
+
+Result = TypeVar("Result")
+
+
+class Measurement(NamedTuple, Generic[Result]):
+    """What a function added at its peak, and what it returned."""
+
+    peak_bytes: int
+    result: Result
+
+
+class TimelinePoint(NamedTuple):
+    """Live bytes from this moment on, of those that the function allocated."""
+
+    seconds: float
+    """Since the function began; under the profiler, so stretched."""
+    live_bytes: int
+
+
+class Timeline(NamedTuple, Generic[Result]):
+    """The memory of one run over time."""
+
+    peak_bytes: int
+    result: Result
+    points: tuple[TimelinePoint, ...]
+
+
+def measure(
+    function: Callable[[], Result], *, device: torch.device | str | None = None
+) -> Measurement[Result]:
+    """Run `function()`; return the peak bytes of tensors that it added, and its result.
+
+    On the CPU every allocation is counted, to the byte. On CUDA it is the caching allocator's peak of
+    allocated bytes, blocks rounded up to 512 bytes as it hands them out. `device` defaults to CUDA where
+    there is one.
+    """
+    chosen = default_device() if device is None else torch.device(device)
+    if chosen.type == "cuda":
+        return _measure_cuda(function, chosen)
+    recording, result = record(function)
+    peak = max((sample.live_bytes for sample in recording.samples()), default=0)
+    return Measurement(max(peak, 0), result)
+
+
+def measure_timeline(function: Callable[[], Result]) -> Timeline[Result]:
+    """Like `measure` on the CPU, with live bytes after every allocation and release."""
+    recording, result = record(function)
+    samples = list(recording.samples())
+    start = samples[0].time_ns if samples else 0
+    points = tuple(TimelinePoint((s.time_ns - start) * 1e-9, s.live_bytes) for s in samples if s.mark is None)
+    return Timeline(max((point.live_bytes for point in points), default=0), result, points)
+
+
+def default_device() -> torch.device:
+    """CUDA's current device where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _measure_cuda(function: Callable[[], Any], device: torch.device) -> Measurement[Any]:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = function()
+    torch.cuda.synchronize(device)
+    return Measurement(torch.cuda.max_memory_allocated(device) - before, result)

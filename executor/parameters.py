@@ -1,0 +1,68 @@
+"""Shadow parameters: what the tapes see instead of the module's real ones.
+
+A shadow shares the parameter's memory but not its hooks: inner backward passes accumulate into it, and
+the real parameter gets one gradient at the end, so that its hooks (and those of DDP) fire once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from executor.errors import ModifiedBetweenPasses
+
+
+class Parameters:
+    """The parameters of some modules that need a gradient, each once however often it is tied."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._slots: list[tuple[dict[str, Tensor | None], str, int]] = []
+        self.real: list[Tensor] = []
+        self.names: list[str] = []
+        seen: dict[int, int] = {}
+        for module in modules:
+            for prefix, owner in module.named_modules():
+                for name, parameter in owner._parameters.items():
+                    if parameter is None or not parameter.requires_grad:
+                        continue
+                    if id(parameter) not in seen:
+                        seen[id(parameter)] = len(self.real)
+                        self.real.append(parameter)
+                        self.names.append(f"{prefix}.{name}" if prefix else name)
+                    self._slots.append((owner._parameters, name, seen[id(parameter)]))
+        self.shadows: list[Tensor] = [nn.Parameter(parameter.detach()) for parameter in self.real]
+        self._versions: list[int] = []
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Within the context the modules use the shadows."""
+        previous = [slots[name] for slots, name, _ in self._slots]
+        for slots, name, index in self._slots:
+            slots[name] = self.shadows[index]
+        try:
+            yield
+        finally:
+            for (slots, name, _), tensor in zip(self._slots, previous, strict=True):
+                slots[name] = tensor
+
+    def remember_versions(self) -> None:
+        """To be called at the end of forward."""
+        self._versions = [parameter._version for parameter in self.real]
+
+    def require_unchanged(self) -> None:
+        """Raise ModifiedBetweenPasses when a parameter changed since `remember_versions`."""
+        for name, parameter, version in zip(self.names, self.real, self._versions, strict=True):
+            if parameter._version != version:
+                raise ModifiedBetweenPasses(
+                    f"parameter {name} was changed in place between forward and backward: recomputation "
+                    "would use other weights; run backward before the optimizer's step"
+                )
+
+    def take_gradients(self) -> list[Tensor | None]:
+        """The accumulated gradients, handed over: no reference stays here, so nothing is copied."""
+        gradients = [shadow.grad for shadow in self.shadows]
+        for shadow in self.shadows:
+            shadow.grad = None
+        return gradients

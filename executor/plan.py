@@ -1,0 +1,69 @@
+"""What the engine needs of a plan: the segment length, the policy and what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from executor.errors import PlanMismatch
+from planner_service.chain import (
+    EMPTY,
+    Action,
+    CheckpointNode,
+    Policy,
+    PolicyNode,
+    TapeNode,
+    expand,
+    segment_sizes,
+)
+
+
+@dataclass(frozen=True)
+class ExecutionPlan:
+    """A policy for `length` steps run in segments of `segment_steps`.
+
+    Raises PlanMismatch when the policy reverses another number of segments.
+    """
+
+    length: int
+    """Steps, T."""
+    segment_steps: int
+    policy: Policy
+    projected_peak_bytes: int | None = None
+    """Upper bound of the bytes that the call adds; None when nobody projected it."""
+    makespan_seconds: float | None = None
+    """Modelled seconds of one forward and backward."""
+    strategy: str = "given"
+
+    def __post_init__(self) -> None:
+        segments, _ = segment_sizes(self.length, self.segment_steps)
+        if self.policy.length != segments:
+            raise PlanMismatch(
+                f"the policy reverses {self.policy.length} segments, but {self.length} steps in segments of "
+                f"{self.segment_steps} are {segments}"
+            )
+
+    def schedule(self) -> Iterator[Action]:
+        """The actions to execute."""
+        return expand(self.policy)
+
+
+def tape_everything(length: int, segment_steps: int) -> ExecutionPlan:
+    """Full BPTT: every segment is taped once, nothing is run twice."""
+    segments, _ = segment_sizes(length, segment_steps)
+    policy = Policy((TapeNode(segments, EMPTY),), 0)
+    return ExecutionPlan(length, segment_steps, policy, strategy="store_all")
+
+
+def checkpoint_every(length: int, segment_steps: int, spacing: int) -> ExecutionPlan:
+    """A checkpoint after every `spacing` segments, each group taped when it is reversed."""
+    segments, _ = segment_sizes(length, segment_steps)
+    tail = segments % spacing or spacing
+    nodes: list[PolicyNode] = [TapeNode(tail, EMPTY)]
+    if segments > tail:
+        nodes.append(TapeNode(spacing, EMPTY))
+    root = 0
+    for _ in range((segments - tail) // spacing):
+        nodes.append(CheckpointNode(spacing, root, 1))
+        root = len(nodes) - 1
+    return ExecutionPlan(length, segment_steps, Policy(tuple(nodes), root), strategy="every_k")

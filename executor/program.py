@@ -1,0 +1,83 @@
+"""What the engine runs: stage i of a chain, from the leaves of one state to those of the next.
+
+A per-step function is looped over the segment's steps; a segment function (a fused kernel, say) is
+called once. Either way the engine sees leaves in, leaves out, and the outputs on the side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from executor.errors import StateChanged
+from executor.inputs import Inputs
+from executor.outputs import Outputs
+from executor.trees import Leaves, Structure, leaf_description
+from planner_service.chain import segment_sizes
+
+Emit = Callable[[int, int, Leaves], None]
+"""Receives (first step, number of steps, leaves of the block) as soon as a block exists."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The chain of `inputs.length` steps in segments of `segment_steps`."""
+
+    function: Callable[[Any, Any], Any]
+    """step(state, x_t) or segment(state, x[k, …]), returning (state, output)."""
+    is_segment: bool
+    structure: Structure
+    """Of the state."""
+    description: tuple[Any, ...]
+    """What every state's leaves must look like: see `leaf_description`."""
+    inputs: Inputs
+    outputs: Outputs
+    segment_steps: int
+
+    @property
+    def length(self) -> int:
+        """Number of stages."""
+        return segment_sizes(self.inputs.length, self.segment_steps)[0]
+
+    def steps_of(self, stage: int) -> tuple[int, int]:
+        """First step (0-based) and number of steps of stage 1..length."""
+        first = (stage - 1) * self.segment_steps
+        return first, min(self.segment_steps, self.inputs.length - first)
+
+    def run(self, stage: int, leaves: Leaves, slices: list[Any], emit: Emit | None) -> Leaves:
+        """Run one stage from the state `leaves`, its inputs `slices` (see Inputs.slices)."""
+        first, count = self.steps_of(stage)
+        state = self.structure.unflatten(leaves)
+        if self.is_segment:
+            state, block = self.function(state, self.inputs.block(slices, first, count))
+            if emit is not None:
+                emit(first, count, self.outputs.flatten(block))
+        else:
+            state = self._loop(state, slices, first, count, emit)
+        after = self.structure.flatten(state)
+        self._check(after, stage)
+        return after
+
+    def _loop(self, state: Any, slices: list[Any], first: int, count: int, emit: Emit | None) -> Any:
+        function = self.function
+        for step, given in enumerate(self.inputs.steps(slices, first, count), start=first):
+            state, output = function(state, given)
+            if emit is not None:
+                emit(step, 1, self.outputs.flatten(output))
+            del output, given
+        return state
+
+    def _check(self, leaves: Leaves, stage: int) -> None:
+        for position, (leaf, expected) in enumerate(zip(leaves, self.description, strict=True)):
+            if isinstance(leaf, Tensor):
+                if leaf.shape == expected[0] and leaf.dtype == expected[1] and leaf.device == expected[2]:
+                    continue
+            elif type(leaf) is expected[0]:
+                continue
+            raise StateChanged(
+                f"leaf {position} of the state is {leaf_description(leaf)} after stage {stage} but was "
+                f"{expected} before: a step must return a state of the shape and type that it was given"
+            )

@@ -1,0 +1,208 @@
+"""What must be put back so that running a step again changes nothing: random streams, buffers, autocast.
+
+A step runs once for real, in the forward pass: it moves the random streams and updates buffers (the
+statistics of BatchNorm, the power iteration of spectral norm) as it would without us. When it runs
+again, the streams and buffers are first set to what they were before that step, on copies, and the
+ambient ones are back afterwards.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from executor.errors import ReplayError
+
+_running = threading.local()
+
+
+def is_recomputing() -> bool:
+    """True inside a step that runs again: skip side effects (logging, counters, metrics) then."""
+    return bool(getattr(_running, "recomputing", False))
+
+
+def outputs_needed() -> bool:
+    """False inside a step that runs again only for its state: it may return None as its output then.
+
+    What is skipped must not draw random numbers.
+    """
+    return not getattr(_running, "state_only", False)
+
+
+@contextmanager
+def recomputing() -> Iterator[None]:
+    """Within the context `is_recomputing()` is true."""
+    before = is_recomputing()
+    _running.recomputing = True
+    try:
+        yield
+    finally:
+        _running.recomputing = before
+
+
+@contextmanager
+def state_only() -> Iterator[None]:
+    """Within the context `outputs_needed()` is false."""
+    _running.state_only = True
+    try:
+        yield
+    finally:
+        _running.state_only = False
+
+
+class Surroundings(NamedTuple):
+    """Random streams and buffers as they were before some step; kept with its input state."""
+
+    streams: tuple[Tensor, ...]
+    buffers: tuple[Tensor, ...]
+
+
+NOTHING = Surroundings((), ())
+
+
+class Buffers:
+    """All buffers of some modules, by the dictionaries that own them."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.slots: list[tuple[dict[str, Tensor | None], str]] = []
+        self.names: list[str] = []
+        for module in modules:
+            for prefix, owner in module.named_modules():
+                for name, buffer in owner._buffers.items():
+                    if buffer is not None:
+                        self.slots.append((owner._buffers, name))
+                        self.names.append(f"{prefix}.{name}" if prefix else name)
+
+    def current(self) -> list[Tensor]:
+        """The tensors that are in the modules now."""
+        return [tensor for slots, name in self.slots if (tensor := slots[name]) is not None]
+
+    def put(self, tensors: Iterable[Tensor]) -> None:
+        """Put other tensors into the modules."""
+        for (slots, name), tensor in zip(self.slots, tensors, strict=True):
+            slots[name] = tensor
+
+    def subset(self, names: frozenset[str]) -> Buffers:
+        """Only the buffers of these names."""
+        chosen = Buffers(())
+        for slot, name in zip(self.slots, self.names, strict=True):
+            if name in names:
+                chosen.slots.append(slot)
+                chosen.names.append(name)
+        return chosen
+
+
+class Replay:
+    """Takes and restores `Surroundings`.
+
+    `generators` are the random streams that the step draws from, `mutated` the buffers that it changes;
+    both come from the probe. `everything` serves to notice when the probe was wrong.
+    """
+
+    def __init__(
+        self, *, generators: Sequence[torch.Generator], mutated: Buffers, everything: Buffers
+    ) -> None:
+        self._generators = generators
+        self._mutated = mutated
+        self._everything = everything
+        self._autocast = AutocastState.now()
+        self.is_active = bool(generators) or bool(mutated.slots)
+
+    def take(self) -> Surroundings:
+        """The streams and buffers as they are now, copied."""
+        if not self.is_active:
+            return NOTHING
+        return Surroundings(
+            tuple(generator.get_state() for generator in self._generators),
+            tuple(buffer.detach().clone() for buffer in self._mutated.current()),
+        )
+
+    def rewind(self, surroundings: Surroundings) -> None:
+        """Set the streams and put copies of the buffers into the modules."""
+        for generator, state in zip(self._generators, surroundings.streams, strict=True):
+            generator.set_state(state)
+        self._mutated.put(buffer.clone() for buffer in surroundings.buffers)
+
+    def restore(self, surroundings: Surroundings) -> None:
+        """Undo a forward pass that failed: streams and values of the buffers as they were."""
+        for generator, state in zip(self._generators, surroundings.streams, strict=True):
+            generator.set_state(state)
+        for buffer, value in zip(self._mutated.current(), surroundings.buffers, strict=True):
+            buffer.copy_(value)
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Everything inside is recomputation: afterwards the ambient streams and buffers are back."""
+        streams = [generator.get_state() for generator in self._generators]
+        buffers = self._mutated.current()
+        with ExitStack() as stack:
+            stack.enter_context(recomputing())
+            stack.enter_context(self._autocast.entered())
+            try:
+                yield
+            finally:
+                self._mutated.put(buffers)
+                for generator, state in zip(self._generators, streams, strict=True):
+                    generator.set_state(state)
+
+    def fresh_casts(self) -> None:
+        """Forget autocast's cached weights, which belong to the mode (taped or not) that made them."""
+        if self._autocast.is_enabled:
+            torch.clear_autocast_cache()
+
+    def fingerprint(self) -> list[tuple[int, int]]:
+        """Identity and version of every buffer that should not change."""
+        mutated = {(id(slots), name) for slots, name in self._mutated.slots}
+        return [
+            (id(tensor), tensor._version)
+            for slots, name in self._everything.slots
+            if (id(slots), name) not in mutated and (tensor := slots[name]) is not None
+        ]
+
+    def require_fingerprint(self, before: list[tuple[int, int]]) -> None:
+        """Raise ReplayError when a buffer changed that did not change in the probe."""
+        if self.fingerprint() != before:
+            raise ReplayError(
+                "the step changed a buffer that it did not change while it was probed: recomputation would "
+                "see another value; register it before the first call or pass it in the state"
+            )
+
+
+@dataclass(frozen=True)
+class AutocastState:
+    """Autocast as it is for one device type and the CPU."""
+
+    devices: tuple[tuple[str, bool, torch.dtype], ...]
+    cache: bool
+
+    @classmethod
+    def now(cls) -> AutocastState:
+        """The state of this thread."""
+        types = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        return cls(
+            tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in types),
+            torch.is_autocast_cache_enabled(),
+        )
+
+    @property
+    def is_enabled(self) -> bool:
+        """True when any device autocasts."""
+        return any(enabled for _, enabled, _ in self.devices)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Within the context autocast is as it was then, whatever it is in this thread."""
+        with ExitStack() as stack:
+            for kind, enabled, dtype in self.devices:
+                if enabled or torch.is_autocast_enabled(kind):
+                    context: Any = torch.autocast(
+                        kind, dtype=dtype, enabled=enabled, cache_enabled=self.cache
+                    )
+                    stack.enter_context(context)
+            yield

@@ -1,0 +1,102 @@
+"""States, inputs and outputs as flat tuples of leaves.
+
+A state may be a tensor, a flat tuple of tensors or any pytree (dicts, lists, named tuples, with
+integers and None as leaves). The first two, nearly every real case, cost nothing to flatten; the rest
+goes through `torch.utils._pytree`, which is several microseconds per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from executor.errors import StateChanged
+
+Leaves = tuple[Any, ...]
+"""The leaves of a tree in order: tensors, numbers, None."""
+
+
+class Structure(Protocol):
+    """How a tree is put together; turns trees of this structure into leaves and back."""
+
+    def flatten(self, tree: Any) -> Leaves:
+        """The leaves of `tree`. Raises StateChanged when it has another structure."""
+        ...
+
+    def unflatten(self, leaves: Leaves) -> Any:
+        """The tree of `leaves`."""
+        ...
+
+
+class _Single:
+    """One leaf that is the whole tree."""
+
+    def flatten(self, tree: Any) -> Leaves:
+        if not isinstance(tree, Tensor):
+            raise StateChanged(f"a single tensor is expected, not a {type(tree).__name__}")
+        return (tree,)
+
+    def unflatten(self, leaves: Leaves) -> Any:
+        return leaves[0]
+
+
+class _Flat:
+    """A plain tuple of tensors: its own leaves."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def flatten(self, tree: Any) -> Leaves:
+        if type(tree) is not tuple or len(tree) != self._size:
+            raise StateChanged(f"a tuple of {self._size} tensors is expected, not {_outline(tree)}")
+        return tree
+
+    def unflatten(self, leaves: Leaves) -> Any:
+        return tuple(leaves)
+
+
+class _Tree:
+    """Any other pytree."""
+
+    def __init__(self, spec: pytree.TreeSpec) -> None:
+        self._spec = spec
+
+    def flatten(self, tree: Any) -> Leaves:
+        leaves, spec = pytree.tree_flatten(tree)
+        if spec != self._spec:
+            raise StateChanged(f"a tree like {self._spec} is expected, not {spec}")
+        return tuple(leaves)
+
+    def unflatten(self, leaves: Leaves) -> Any:
+        return pytree.tree_unflatten(list(leaves), self._spec)
+
+
+def structure_of(tree: Any) -> tuple[Structure, Leaves]:
+    """The structure of `tree` and its leaves."""
+    if isinstance(tree, Tensor):
+        return _Single(), (tree,)
+    if type(tree) is tuple and tree and all(isinstance(leaf, Tensor) for leaf in tree):
+        return _Flat(len(tree)), tree
+    leaves, spec = pytree.tree_flatten(tree)
+    return _Tree(spec), tuple(leaves)
+
+
+def leaf_description(leaf: Any) -> tuple[Any, ...]:
+    """What must not change from step to step: shape, dtype and device of a tensor, else the type."""
+    if isinstance(leaf, Tensor):
+        return (tuple(leaf.shape), leaf.dtype, leaf.device)
+    return (type(leaf),)
+
+
+def versions_of(leaves: Iterable[Any]) -> list[int]:
+    """Autograd's version counters of the tensors among `leaves`: they move with in-place changes."""
+    return [leaf._version for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _outline(tree: Any) -> str:
+    if type(tree) is tuple:
+        return f"a tuple of {len(tree)}"
+    return f"a {type(tree).__name__}"

@@ -1,0 +1,67 @@
+"""`unroll`: train a loop of any step function inside a byte budget, with the gradients of full BPTT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from executor.execute import execute
+from executor.loop import FinalState, Loop, StepFunction
+from executor.outputs import Reduce
+from executor.plan import ExecutionPlan
+
+
+def unroll(
+    step: StepFunction | None,
+    state: Any,
+    inputs: Any,
+    *,
+    budget: int | str | None = None,
+    plan: ExecutionPlan | None = None,
+    module: nn.Module | Sequence[nn.Module] | None = None,
+    captured: Sequence[Tensor] = (),
+    reduce: Reduce = "stack",
+    segment: StepFunction | None = None,
+    length: int | None = None,
+    final_state: FinalState = "differentiable",
+) -> tuple[Any, Any]:
+    """Run `state, y = step(state, inputs[t])` for t = 0..T-1; return the outputs and the last state.
+
+    Args:
+        step: one step; or None when `segment` is given.
+        state: the initial state: a tensor, a tuple of tensors, or any pytree.
+        inputs: a tensor [T, …] or a pytree of them; a callable of t; or None. The last two need `length`.
+        budget: bytes (`2**29` or "512MiB") that this call may add, at its peak, to what was allocated
+            when it began: states, tapes, gradients of the parameters, workspace, outputs, gradients of
+            the outputs. The first call with new shapes probes the step, inside the same budget.
+        plan: run this plan instead of asking the planner.
+        module: the module, or modules, whose parameters the step uses.
+        captured: other tensors that the step uses and that need a gradient.
+        reduce: outputs are stacked on dimension 0 ("stack"), added ("sum"), or only the last is kept.
+        segment: a function of k steps, (state, x[k, …]) -> (state, outputs), in place of `step`: a fused
+            kernel, say. Its outputs are [k, …] for "stack", and already added for "sum".
+        length: T, where the inputs do not tell it.
+        final_state: "detached" when no gradient will come from the returned state; that of a
+            "differentiable" one is part of the budget.
+
+    Raises:
+        BudgetTooSmall: with the least budget that would fit.
+        StateChanged, StateMutated, CaptureError, UnsupportedOutput: the step breaks a rule.
+
+    """
+    loop = Loop.of(
+        step,
+        state,
+        inputs,
+        module=module,
+        captured=captured,
+        reduce=reduce,
+        segment=segment,
+        length=length,
+        final_state=final_state,
+    )
+    if plan is not None:
+        return execute(loop, plan, loop.needs())
+    raise NotImplementedError
