@@ -35,8 +35,9 @@ class RecurrentModel(Message):
     dtype: Dtype = "float32"
     head: Head | None = None
     embedding: Embedding | None = None
-    implementation: Literal["steps", "fused"] = "steps"
-    """steps: the cell applied step by step; fused: one kernel call per segment (needs a profile)."""
+    implementation: Literal["steps", "fused"] | None = None
+    """steps: the cell applied step by step; fused: one kernel call per segment (needs a profile).
+    Null means what the profile says, steps without one."""
 
 
 Model = Annotated[ChainModel | RecurrentModel, Field(discriminator="kind")]

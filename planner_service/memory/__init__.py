@@ -1,6 +1,34 @@
 """From a model's description to its byte ledger and chains. Pure: numpy and `chain` only."""
 
-from planner_service.memory.candidate import Candidate, CostUnit
+from planner_service.memory.candidate import Candidate, CostUnit, Source, StageSources
+from planner_service.memory.candidates import candidates_for
 from planner_service.memory.ledger import Exactness, LedgerLine, total_bytes
+from planner_service.memory.model import RecurrentModel
+from planner_service.memory.profile import (
+    Profile,
+    ProfileMismatch,
+    ProfileNeeded,
+    profile_from_record,
+)
+from planner_service.memory.segment_lengths import segment_lengths
+from planner_service.memory.shipped import shipped_profiles
+from planner_service.memory.workload import Workload
 
-__all__ = ["Candidate", "CostUnit", "Exactness", "LedgerLine", "total_bytes"]
+__all__ = [
+    "Candidate",
+    "CostUnit",
+    "Exactness",
+    "LedgerLine",
+    "Profile",
+    "ProfileMismatch",
+    "ProfileNeeded",
+    "RecurrentModel",
+    "Source",
+    "StageSources",
+    "Workload",
+    "candidates_for",
+    "profile_from_record",
+    "segment_lengths",
+    "shipped_profiles",
+    "total_bytes",
+]

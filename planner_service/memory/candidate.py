@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner_service.chain import Chain, InvalidChain
-from planner_service.memory.ledger import LedgerLine, total_bytes
+from planner_service.memory.ledger import Exactness, LedgerLine, total_bytes
 
 CostUnit = Literal["forward", "seconds"]
 """forward: one step's forward pass is 1; seconds: measured by a probe."""
+
+
+class Source(NamedTuple):
+    """Where a kind of bytes comes from, and how sure it is."""
+
+    formula: str
+    exactness: Exactness
+
+
+class StageSources(NamedTuple):
+    """Where the sizes of a candidate's stages come from."""
+
+    states: Source
+    tapes: Source
+    workspace: Source
+
+    @classmethod
+    def all_from(cls, source: Source) -> StageSources:
+        """One source for all sizes."""
+        return cls(source, source, source)
 
 
 @dataclass(frozen=True)
@@ -27,9 +47,7 @@ class Candidate:
     ledger: tuple[LedgerLine, ...]
     """What is held from start to end besides the chain's own states, tapes and gradients."""
     cost_unit: CostUnit
-    stage_source: str
-    """Where the bytes and costs of the stages come from, for people."""
-    stage_exactness: Literal["exact", "bound", "calibrated"]
+    sources: StageSources
 
     def __post_init__(self) -> None:
         explained = total_bytes(self.ledger)

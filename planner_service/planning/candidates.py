@@ -2,39 +2,76 @@
 
 from __future__ import annotations
 
-from planner_service.chain import Chain
-from planner_service.contract import ChainModel, PlanRequest
-from planner_service.memory import Candidate, LedgerLine
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from planner_service.contract import ChainModel, Memory, PlanRequest, RecurrentModel, Training
+from planner_service.memory import (
+    Candidate,
+    LedgerLine,
+    Profile,
+    Source,
+    StageSources,
+    Workload,
+    candidates_for,
+    profile_from_record,
+    total_bytes,
+)
+from planner_service.memory import RecurrentModel as CountedModel
 
 
-def candidates_of(request: PlanRequest) -> list[Candidate]:
+def candidates_of(request: PlanRequest, known_profiles: Sequence[Profile]) -> list[Candidate]:
     """One candidate per segment length; a single one for a chain, whose stages are given.
 
-    Raises InvalidChain when sizes leave the range of the planner.
+    Raises ProfileMismatch, ProfileNeeded, and InvalidChain when sizes leave the planner's range.
     """
     if isinstance(request.model, ChainModel):
-        return [_given_chain(request.model, request.memory.reserved_bytes)]
-    raise NotImplementedError
+        return [_given_chain(request.model, request.memory)]
+    record = request.profile
+    profile = None if record is None else profile_from_record(record.model_dump())
+    return candidates_for(workload_of(request), profile=profile, known_profiles=known_profiles)
 
 
-def _given_chain(model: ChainModel, reserved_bytes: int) -> Candidate:
-    given = model.chain()
-    chain = Chain(
-        given.runs,
-        input_bytes=given.input_bytes,
-        static_bytes=given.static_bytes + reserved_bytes,
-        loss_gradient_bytes=given.loss_gradient_bytes,
-        input_gradient_bytes=given.input_gradient_bytes,
+def workload_of(request: PlanRequest) -> Workload:
+    """What a request for a recurrent model trains, with the defaults that depend on other fields."""
+    model, sequence, training = request.model, request.sequence, request.training or Training()
+    if isinstance(model, ChainModel) or sequence is None:
+        raise TypeError("only a recurrent model with a sequence is a workload")
+    return Workload(
+        model=_counted(model, "steps" if request.profile is None else request.profile.implementation),
+        sequence_length=sequence.length,
+        batch_size=sequence.batch_size,
+        optimizer=training.optimizer,
+        loss=training.loss or ("outside" if model.head is None else "inside"),
+        device=request.device,
+        reserved_bytes=request.memory.reserved_bytes,
     )
+
+
+def _counted(model: RecurrentModel, default_implementation: Literal["steps", "fused"]) -> CountedModel:
+    return CountedModel(
+        cell_kind=model.kind,
+        input_size=model.input_size,
+        hidden_size=model.hidden_size,
+        num_layers=model.num_layers,
+        dtype=model.dtype,
+        implementation=model.implementation or default_implementation,
+        embedding_size=None if model.embedding is None else model.embedding.vocabulary_size,
+        head_output_size=None if model.head is None else model.head.output_size,
+    )
+
+
+def _given_chain(model: ChainModel, memory: Memory) -> Candidate:
+    given = model.chain()
     ledger = [LedgerLine("static", given.static_bytes, "model.static_bytes", "exact")]
-    if reserved_bytes:
-        ledger.append(LedgerLine("reserved", reserved_bytes, "memory.reserved_bytes", "exact"))
+    if memory.reserved_bytes:
+        ledger.append(LedgerLine("reserved", memory.reserved_bytes, "memory.reserved_bytes", "exact"))
     return Candidate(
         segment_steps=None,
         last_steps=None,
-        chain=chain,
+        chain=replace(given, static_bytes=total_bytes(ledger)),
         ledger=tuple(ledger),
         cost_unit="forward",
-        stage_source="sizes as given",
-        stage_exactness="exact",
+        sources=StageSources.all_from(Source("as given", "exact")),
     )

@@ -15,7 +15,8 @@ def peak_ledger(candidate: Candidate, schedule: Iterable[Action], peak_bytes: in
     """
     chain = candidate.chain
     lines = list(candidate.ledger)
-    lines.append(LedgerLine("initial state", chain.input_bytes, "x_0, held by the caller", "exact"))
+    initial = candidate.sources.states
+    lines.append(LedgerLine("initial state", chain.input_bytes, f"x_0: {initial.formula}", initial.exactness))
     held = _Held(chain)
     for moment in moments(chain, schedule):
         if moment.peak_bytes == peak_bytes:
@@ -50,28 +51,24 @@ class _Held:
 
 
 def _lines_of(candidate: Candidate, moment: Moment, held: _Held) -> list[LedgerLine]:
-    chain, exactness = candidate.chain, candidate.stage_exactness
+    chain = candidate.chain
+    states, tapes, workspace = candidate.sources
     outside_bytes = chain.static_bytes + chain.input_bytes
     live_tape_bytes = moment.live_before_bytes - outside_bytes - held.checkpoint_bytes - held.gradient_bytes
     running_bytes = moment.peak_bytes - moment.live_before_bytes
     new_tape_bytes = _new_tape_bytes(chain, moment.action, running_bytes)
+    stored = f"{held.checkpoint_count} stored states: {states.formula}"
+    running = f"while `{describe(moment.action)}` runs: {workspace.formula}"
     return [
+        LedgerLine("checkpoints", held.checkpoint_bytes, stored, states.exactness),
+        LedgerLine("tapes", live_tape_bytes + new_tape_bytes, tapes.formula, tapes.exactness),
         LedgerLine(
-            "checkpoints",
-            held.checkpoint_bytes,
-            f"{held.checkpoint_count} stored states; {candidate.stage_source}",
-            exactness,
+            "state gradient",
+            held.gradient_bytes,
+            f"gradient of x_{held.gradient_at}: {states.formula}",
+            states.exactness,
         ),
-        LedgerLine(
-            "tapes", live_tape_bytes + new_tape_bytes, f"live tapes; {candidate.stage_source}", exactness
-        ),
-        LedgerLine("state gradient", held.gradient_bytes, f"gradient of x_{held.gradient_at}", exactness),
-        LedgerLine(
-            "workspace",
-            running_bytes - new_tape_bytes,
-            f"what `{describe(moment.action)}` adds while it runs; {candidate.stage_source}",
-            exactness,
-        ),
+        LedgerLine("workspace", running_bytes - new_tape_bytes, running, workspace.exactness),
     ]
 
 

@@ -13,7 +13,7 @@ from planner_service.contract import (
     PlanRequest,
     content_id,
 )
-from planner_service.memory import Candidate
+from planner_service.memory import Candidate, Profile
 from planner_service.planning.candidates import candidates_of
 from planner_service.planning.choice import Choice, choose
 from planner_service.planning.peak import peak_ledger
@@ -21,12 +21,14 @@ from planner_service.planning.version import PLANNER_VERSION
 from planner_service.solvers import Cancellation
 
 
-def plan(request: PlanRequest, cancellation: Cancellation | None = None) -> PlanReply:
-    """The plan for `request`; equal requests give equal plans.
+def plan(
+    request: PlanRequest, known_profiles: Sequence[Profile], cancellation: Cancellation | None = None
+) -> PlanReply:
+    """The plan for `request`; equal requests and profiles give equal plans.
 
     Raises PlanningError (BudgetTooSmall, UnknownStrategy, InvalidChain, Cancelled, …).
     """
-    candidates = candidates_of(request)
+    candidates = candidates_of(request, known_profiles)
     choice = choose(candidates, request.memory.device_budget_bytes, request.strategy, cancellation)
     candidate, solution = choice.candidate, choice.solution
     full = _store_all(candidates)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from planner_service.chain import action_record, expand, policy_from_record
 from planner_service.contract import PlanReply, PlanRequest, content_id
+from planner_service.memory import Profile, shipped_profiles
 from planner_service.planning.plan import plan
 from planner_service.planning.version import PLANNER_VERSION
 from planner_service.solvers import Cancellation
@@ -19,13 +20,17 @@ class Planner:
 
     version = PLANNER_VERSION
 
+    def __init__(self, known_profiles: Sequence[Profile] | None = None) -> None:
+        """Plan with `known_profiles` where a request brings none; None means the shipped ones."""
+        self._known_profiles = shipped_profiles() if known_profiles is None else tuple(known_profiles)
+
     def plan_id(self, request: PlanRequest) -> str:
         """The `id` that the answer to `request` has, without planning."""
         return content_id(request, PLANNER_VERSION)
 
     def plan(self, request: PlanRequest, cancellation: Cancellation | None = None) -> PlanReply:
         """The cheapest plan within the budget (see `planning.plan`)."""
-        return plan(request, cancellation)
+        return plan(request, self._known_profiles, cancellation)
 
     def schedule(self, plan: PlanReply) -> Iterator[dict[str, int | str]]:
         """The actions of a plan, one record at a time, in constant memory."""

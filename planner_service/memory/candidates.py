@@ -1,0 +1,39 @@
+"""From a workload to its candidates: measured where there is a measurement, else counted and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from planner_service.chain import InvalidChain
+from planner_service.memory.candidate import Candidate
+from planner_service.memory.profile import Profile, ProfileNeeded, profiled_candidates
+from planner_service.memory.steps import step_candidates
+from planner_service.memory.workload import Workload
+
+
+def candidates_for(
+    workload: Workload, *, profile: Profile | None = None, known_profiles: Sequence[Profile] = ()
+) -> list[Candidate]:
+    """One candidate per segment length of `workload`.
+
+    `profile` must match; among `known_profiles` the first that matches is used. Raises
+    ProfileMismatch, ProfileNeeded (fused kernels without a measurement) and InvalidChain (a size
+    beyond 2**62 bytes).
+    """
+    try:
+        return _candidates(workload, profile, known_profiles)
+    except InvalidChain as error:
+        raise InvalidChain(f"the model is out of range: {error}", field="model") from error
+
+
+def _candidates(
+    workload: Workload, profile: Profile | None, known_profiles: Sequence[Profile]
+) -> list[Candidate]:
+    if profile is not None:
+        return profiled_candidates(workload, profile)
+    for known in known_profiles:
+        if not known.differences(workload):
+            return profiled_candidates(workload, known)
+    if workload.model.implementation == "fused":
+        raise ProfileNeeded
+    return step_candidates(workload)

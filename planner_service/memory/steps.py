@@ -1,0 +1,150 @@
+"""Chains of a model whose cell is applied step by step, without any measurement of that model.
+
+A segment of k steps. What it keeps is counted tensor by tensor; what it needs while it runs is bounded:
+
+    tape      = k x (cells + embedded input + stacked output + loss)
+    forward   = cells of one step + k x (embedded input + outputs and their stack + loss)
+    taped     = the same
+    backward  = cells of one step + k x (the same wide tensors) + 2 x parameters
+
+The wide tensors (embedded inputs, outputs, logits) are counted for the whole segment, because an
+implementation may compute them for k steps in one call. Reversing a segment sums the parameter gradients of
+its steps in one buffer while the next contribution is computed in another: 2 x parameters, beside
+the gradients themselves.
+"""
+
+from __future__ import annotations
+
+from planner_service.chain import Stage, segment_sizes, segmented_chain
+from planner_service.memory.candidate import Candidate, Source, StageSources
+from planner_service.memory.ledger import total_bytes
+from planner_service.memory.segment_lengths import segment_lengths
+from planner_service.memory.workload import Device, Workload
+
+BLOCK_BYTES: dict[Device, int] = {"cpu": 1, "cuda": 512}
+"""Sizes are rounded up to this: the CUDA caching allocator hands out multiples of 512 bytes."""
+
+SCALAR_BYTES = 1024
+"""Per step, for the few scalars of a loss, each in its own block."""
+
+BACKWARD_RATIO = 2.0
+"""Two matrix products for each one of the forward pass."""
+
+
+class StepBytes:
+    """What one step of a workload occupies, in bytes, each tensor rounded up to a block."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        model, batch_size = workload.model, workload.batch_size
+        self.unit = self._block(batch_size * model.hidden_size * model.item_bytes)
+        """One tensor of batch x hidden elements."""
+        self.state = model.num_layers * model.cell.state_units * self.unit
+        self.embedded = (
+            0
+            if model.embedding_size is None
+            else self._block(batch_size * model.input_size * model.item_bytes)
+        )
+        self.cells_computed = model.num_layers * model.cell.computed_units * self.unit
+        taped_units = model.cell.taped_units if workload.device == "cpu" else model.cell.computed_units
+        self.cells_taped = model.num_layers * taped_units * self.unit
+        self.loss_computed, self.loss_taped = self._loss_bytes()
+
+    @property
+    def wide_computed(self) -> int:
+        """What a call over many steps at once would hold per step: inputs, outputs, their stack, loss."""
+        return self.embedded + 2 * self.unit + self.loss_computed
+
+    @property
+    def wide_taped(self) -> int:
+        """What of it a tape keeps per step: the embedded input, the stacked output, the loss."""
+        return self.embedded + self.unit + self.loss_taped
+
+    def _loss_bytes(self) -> tuple[int, int]:
+        """What a step's share of the loss computes, and what autograd keeps of it.
+
+        Computed: logits, their copy in float32 where they are shorter, log-probabilities (or
+        difference and square). Kept: the last of these; a softmax is reversed from its result alone.
+        """
+        workload = self._workload
+        model, batch_size = workload.model, workload.batch_size
+        logits = self._block(batch_size * model.output_size * model.item_bytes)
+        if workload.loss == "outside":
+            return (logits, 0) if model.head_output_size is not None else (0, 0)
+        log_probabilities = self._block(batch_size * model.output_size * max(4, model.item_bytes))
+        copied = log_probabilities if model.item_bytes < 4 else 0
+        return logits + copied + log_probabilities + SCALAR_BYTES, log_probabilities + SCALAR_BYTES
+
+    def _block(self, size: int) -> int:
+        granule = BLOCK_BYTES[self._workload.device]
+        return -(-size // granule) * granule
+
+
+def step_candidates(workload: Workload) -> list[Candidate]:
+    """One candidate per segment length. Raises InvalidChain when a size exceeds 2**62 bytes."""
+    return [_candidate(workload, steps) for steps in segment_lengths(workload.sequence_length)]
+
+
+def _candidate(workload: Workload, segment_steps: int) -> Candidate:
+    segments, last_steps = segment_sizes(workload.sequence_length, segment_steps)
+    sizes = StepBytes(workload)
+    ledger = (*workload.caller_ledger(), *workload.call_ledger())
+    chain = segmented_chain(
+        segment_stage(workload, sizes, segment_steps),
+        segments,
+        last=segment_stage(workload, sizes, last_steps),
+        input_bytes=sizes.state,
+        static_bytes=total_bytes(ledger),
+        loss_gradient_bytes=sizes.state,
+    )
+    return Candidate(
+        segment_steps=segment_steps,
+        last_steps=last_steps,
+        chain=chain,
+        ledger=ledger,
+        cost_unit="forward",
+        sources=_sources(workload, sizes, segment_steps),
+    )
+
+
+def segment_stage(workload: Workload, sizes: StepBytes, segment_steps: int) -> Stage:
+    """The stage of `segment_steps` steps; its cost unit is the forward pass of one step."""
+    wide_bytes = sizes.cells_computed + segment_steps * sizes.wide_computed
+    return Stage(
+        forward_cost=segment_steps,
+        taped_forward_cost=segment_steps,
+        backward_cost=BACKWARD_RATIO * segment_steps,
+        state_bytes=sizes.state,
+        tape_bytes=_tape_bytes(sizes, segment_steps),
+        forward_workspace_bytes=wide_bytes,
+        taped_forward_workspace_bytes=wide_bytes,
+        backward_workspace_bytes=wide_bytes + 2 * workload.model.parameter_bytes,
+    )
+
+
+def _tape_bytes(sizes: StepBytes, segment_steps: int) -> int:
+    # The state that a segment hands on may be a stack of its layers, beside the last step's own tensors.
+    return segment_steps * (sizes.cells_taped + sizes.wide_taped) + sizes.state
+
+
+def _sources(workload: Workload, sizes: StepBytes, segment_steps: int) -> StageSources:
+    cell, layers = workload.model.cell, workload.model.num_layers
+    tensor = f"{workload.batch_size} x {workload.model.hidden_size} x {workload.model.item_bytes} B"
+    states = Source(f"{layers} layers x {cell.state_units} x {tensor}", "exact")
+    measured = workload.device == "cpu"
+    units = cell.taped_units if measured else cell.computed_units
+    of_cells = f"{layers} layers x {units} x {tensor}"
+    why = "measured on the CPU build of torch" if measured else "every tensor that the cell computes"
+    return StageSources(
+        states=states,
+        tapes=Source(
+            f"per segment {segment_steps} steps x ({of_cells} + {sizes.wide_taped} B of inputs, outputs, loss) "
+            f"+ one state; cells: {why}",
+            "calibrated" if measured else "bound",
+        ),
+        workspace=Source(
+            f"{layers} layers x {cell.computed_units} x {tensor} + {segment_steps} steps x {sizes.wide_computed} B "
+            "of inputs, outputs, loss; in reverse + 2 x parameters",
+            "bound",
+        ),
+    )
