@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -86,7 +87,7 @@ class PlannerClient:
 
     def get_plan(self, plan_id: str) -> PlanReply:
         """A plan that was made before."""
-        return self._get(f"/v1/plans/{plan_id}", PlanReply)
+        return self._get(_plan_path(plan_id), PlanReply)
 
     def schedule(self, plan_id: str) -> Iterator[Action]:
         """The plan's actions, one at a time, as the service expands them."""
@@ -95,7 +96,7 @@ class PlannerClient:
 
     def schedule_records(self, plan_id: str) -> Iterator[dict[str, Any]]:
         """The plan's actions as they go over the wire."""
-        request = self._request("GET", f"/v1/plans/{plan_id}/schedule")
+        request = self._request("GET", f"{_plan_path(plan_id)}/schedule")
         response = self._send(request, stream=True)
         try:
             for line in response.iter_lines():
@@ -184,6 +185,10 @@ class PlannerClient:
                 f"it answers {response.status_code} in {media_type or 'no type'}, as no planner does",
             )
         return PlannerRefused(response.status_code, response.json())
+
+
+def _plan_path(plan_id: str) -> str:
+    return f"/v1/plans/{quote(plan_id, safe='')}"
 
 
 def _reason(error: Exception) -> str:

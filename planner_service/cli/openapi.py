@@ -7,7 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-from planner_service.api.app import create_app
 from planner_service.settings import Settings
 
 
@@ -31,4 +30,6 @@ def run(args: argparse.Namespace) -> int:
 
 def document_text() -> str:
     """The OpenAPI document as it is kept in the repository."""
+    from planner_service.api.app import create_app  # loads the web framework: only for this command
+
     return json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False) + "\n"
