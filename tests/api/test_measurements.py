@@ -1,0 +1,75 @@
+"""/v1/measurements over real HTTP."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.serving import Serving
+
+REPORT = {
+    "job": "char-lstm",
+    "budget_bytes": 1000,
+    "projected_peak_bytes": 991,
+    "measured_peak_bytes": 990,
+    "seconds_per_iteration": 0.25,
+    "iterations": 3,
+    "losses": [4.0, None, 3.5],
+    "gradient_check": {"length": 50, "largest_difference": 1e-16, "passed": True},
+    "torch": "2.13.0+cpu",
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def http(service: Serving):
+    with httpx.Client(base_url=service.url) as client:
+        yield client
+
+
+def test_a_report_is_kept_once_and_read_back(http):
+    report = REPORT | {"job": "once"}
+    first, second = (http.post("/v1/measurements", json=report) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json() == second.json()
+    assert first.json()["utilization_ratio"] == pytest.approx(0.99)
+    assert http.get(first.headers["location"]).json() == first.json()
+
+
+def test_measurements_are_listed_in_pages(http):
+    for seed in range(3):
+        http.post("/v1/measurements", json=REPORT | {"job": "paged", "seed": seed})
+    page = http.get("/v1/measurements", params={"job": "paged", "limit": 2}).json()
+    rest = http.get(
+        "/v1/measurements", params={"job": "paged", "limit": 2, "cursor": page["next_cursor"]}
+    ).json()
+    assert [item["seed"] for item in page["measurements"] + rest["measurements"]] == [2, 1, 0]
+    assert rest["next_cursor"] is None
+
+
+def test_an_unknown_measurement_is_404(http):
+    answer = http.get("/v1/measurements/none")
+    assert (answer.status_code, answer.json()["type"]) == (404, "/problems/unknown-measurement")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"measured_peak_bytes": -1}, "measured_peak_bytes"),
+        ({"losses": ["low"]}, "losses[0]"),
+        ({"gradient_check": {"length": 0}}, "gradient_check.length"),
+        ({"torch": None}, "torch"),
+    ],
+)
+def test_a_wrong_report_is_refused_where_it_is_wrong(http, change, field):
+    answer = http.post("/v1/measurements", json=REPORT | change)
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
+def test_a_lone_surrogate_in_a_further_field_is_refused(http):
+    answer = http.post(
+        "/v1/measurements",
+        content=b'{"note": "\\ud800"}',
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == 422

@@ -1,0 +1,102 @@
+"""/v1/plans over real HTTP: made once, read for ever, streamed action by action."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from planner_service.chain import action_from_record, simulate
+from planner_service.contract import PlanReply
+from tests.serving import CHAIN, Serving, chain_request
+
+
+@pytest.fixture
+def http(service: Serving):
+    with httpx.Client(base_url=service.url) as client:
+        yield client
+
+
+def test_a_plan_is_made_once_and_then_known(http):
+    request = chain_request(budget_bytes=61)
+    made, known = (http.post("/v1/plans", json=request) for _ in range(2))
+    assert (made.status_code, known.status_code) == (201, 200)
+    assert made.content == known.content
+    assert made.headers["location"] == f"/v1/plans/{made.json()['id']}"
+    assert made.headers["etag"] == f'"{made.json()["id"]}"'
+
+
+def test_the_reply_is_a_plan_within_the_budget(http):
+    reply = PlanReply.model_validate_json(http.post("/v1/plans", json=CHAIN).content)
+    assert reply.memory.projected_peak_bytes <= 60 < reply.memory.store_all_peak_bytes
+    assert reply.exact_gradient
+
+
+def test_requests_that_mean_the_same_are_one_plan(http):
+    ids = {
+        http.post("/v1/plans", json=chain_request(budget_bytes=budget)).json()["id"]
+        for budget in (1024, 1024.0, "1KiB", "1024 B")
+    }
+    assert len(ids) == 1
+
+
+def test_a_plan_is_read_by_its_location_and_never_changes(http):
+    made = http.post("/v1/plans", json=CHAIN)
+    read = http.get(made.headers["location"])
+    assert (read.status_code, read.content) == (200, made.content)
+    assert "immutable" in read.headers["cache-control"]
+    assert http.head(made.headers["location"]).status_code == 200
+
+
+@pytest.mark.parametrize("tag", ['"{id}"', 'W/"{id}"', '"other", "{id}"', "*"])
+def test_whoever_has_the_plan_gets_304_without_a_body(http, tag):
+    plan_id = http.post("/v1/plans", json=CHAIN).json()["id"]
+    answer = http.get(f"/v1/plans/{plan_id}", headers={"if-none-match": tag.format(id=plan_id)})
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert answer.headers["etag"] == f'"{plan_id}"'
+
+
+def test_another_tag_gets_the_plan(http):
+    plan_id = http.post("/v1/plans", json=CHAIN).json()["id"]
+    answer = http.get(f"/v1/plans/{plan_id}", headers={"if-none-match": '"other"'})
+    assert answer.status_code == 200
+
+
+def test_the_streamed_schedule_replays_to_the_plans_own_numbers(http, chain_of):
+    reply = http.post("/v1/plans", json=CHAIN).json()
+    answer = http.get(f"/v1/plans/{reply['id']}/schedule")
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    actions = [action_from_record(json.loads(line)) for line in answer.text.splitlines()]
+    verdict = simulate(chain_of(CHAIN), actions, budget_bytes=60)
+    assert verdict.legal
+    assert verdict.makespan == reply["cost"]["makespan"]
+    assert verdict.peak_bytes == reply["memory"]["projected_peak_bytes"]
+
+
+@pytest.mark.parametrize("path", ["/v1/plans/none", "/v1/plans/none/schedule"])
+def test_an_unknown_plan_is_a_problem(http, path):
+    answer = http.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "/problems/unknown-plan"
+    assert answer.json()["plan_id"] == "none"
+
+
+def test_a_budget_below_the_minimum_names_the_minimum_and_that_works(http):
+    refused = http.post("/v1/plans", json=chain_request(budget_bytes=3))
+    problem = refused.json()
+    assert refused.status_code == 422
+    assert problem["type"].endswith("/budget-too-small")
+    assert problem["field"] == "memory.device_budget_bytes"
+    least = problem["minimum_budget_bytes"]
+    assert http.post("/v1/plans", json=chain_request(budget_bytes=least)).is_success
+    assert http.post("/v1/plans", json=chain_request(budget_bytes=least - 1)).status_code == 422
+
+
+def test_the_same_question_from_many_clients_at_once_has_one_answer(service):
+    request = chain_request(count=2_000, budget_bytes=300)
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda _: httpx.post(f"{service.url}/v1/plans", json=request), range(16)))
+    assert {answer.status_code for answer in answers} <= {200, 201}
+    assert len({answer.content for answer in answers}) == 1
