@@ -1,5 +1,22 @@
-"""The commands of `tightfit`, one file each."""
+"""The commands, in the order in which `tightfit --help` lists them.
 
-from planner_service.cli import openapi, serve
+A command is a module with `add_parser(subparsers)`, which sets `run` (arguments -> exit status) as a
+default of its parser. Imports inside `run` keep `tightfit --help` fast.
+"""
 
-COMMANDS = (serve, openapi)
+from __future__ import annotations
+
+import argparse
+from typing import Protocol
+
+from planner_service.cli import openapi, plan, serve
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_parser(self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+        """Add the command's parser; its `run` default takes the arguments and returns the exit status."""
+
+
+COMMANDS: tuple[Command, ...] = (plan, serve, openapi)

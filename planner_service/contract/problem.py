@@ -21,7 +21,7 @@ PROBLEM_TYPES = "/problems/"
 """Prefix of every `type`; what follows is the exception's name in kebab case."""
 
 STATUS_OF_UNLISTED = 422
-STATUSES: dict[str, int] = {"cancelled": 499}
+STATUSES: dict[str, int] = {"cancelled": 499, "unreadable-request": 400}
 """HTTP status by the last part of `type`, for the refusals that are not a plain 422."""
 
 _MOST_ERRORS = 20

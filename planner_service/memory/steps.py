@@ -138,13 +138,13 @@ def _sources(workload: Workload, sizes: StepBytes, segment_steps: int) -> StageS
     return StageSources(
         states=states,
         tapes=Source(
-            f"per segment {segment_steps} steps x ({of_cells} + {sizes.wide_taped} B of inputs, outputs, loss) "
-            f"+ one state; cells: {why}",
+            f"per segment {segment_steps} steps x ({of_cells} + {sizes.wide_taped} B of inputs, outputs, "
+            f"loss) + one state; cells: {why}",
             "calibrated" if measured else "bound",
         ),
         workspace=Source(
-            f"{layers} layers x {cell.computed_units} x {tensor} + {segment_steps} steps x {sizes.wide_computed} B "
-            "of inputs, outputs, loss; in reverse + 2 x parameters",
+            f"{layers} layers x {cell.computed_units} x {tensor} + {segment_steps} steps x "
+            f"{sizes.wide_computed} B of inputs, outputs, loss; in reverse + 2 x parameters",
             "bound",
         ),
     )

@@ -1,0 +1,59 @@
+"""Reading a request from a file or standard input: strict JSON of a bounded size."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from planner_service.chain import PlanningError
+
+STANDARD_INPUT = "-"
+MAXIMUM_REQUEST_BYTES = 512 * 2**20
+"""More than the longest chain that is accepted: a million stages, each with all its fields."""
+
+
+class UnreadableRequest(PlanningError):
+    """The request is not there, too large, or not JSON; `source` says where it was looked for."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        self.source = source
+        super().__init__(f"{source}: {reason}")
+
+
+def read_request(source: str) -> dict[str, Any]:
+    """The JSON object in the file `source`, or on standard input for "-".
+
+    Raises UnreadableRequest.
+    """
+    name = "standard input" if source == STANDARD_INPUT else source
+    text = _text(source, name)
+    try:
+        request = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableRequest(name, f"not JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise UnreadableRequest(name, 'a request is a JSON object: {"model": …, "memory": …}')
+    return request
+
+
+def _text(source: str, name: str) -> str:
+    try:
+        if source == STANDARD_INPUT:
+            content = sys.stdin.buffer.read(MAXIMUM_REQUEST_BYTES + 1)
+        else:
+            with Path(source).open("rb") as file:
+                content = file.read(MAXIMUM_REQUEST_BYTES + 1)
+    except OSError as error:
+        raise UnreadableRequest(name, f"cannot be read: {error.strerror}") from None
+    if len(content) > MAXIMUM_REQUEST_BYTES:
+        raise UnreadableRequest(name, f"larger than the limit of {MAXIMUM_REQUEST_BYTES} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UnreadableRequest(name, "not UTF-8 text") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
