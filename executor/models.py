@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from executor.job import ModelSpec
 from executor.recurrence import Recurrence, State, run_segment
+from executor.replay import outputs_needed
 
 _MODULES: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -46,16 +47,22 @@ class CharacterModel(nn.Module):
         """The state before the first character: zeros."""
         return self._recurrence.initial_state(self.head.weight, batch_size=batch_size)
 
-    def segment(self, state: State, window: Window) -> tuple[State, Tensor]:
-        """The state after the window and the sum of its losses, in nats, over steps and batch."""
-        state, y = run_segment(self.recurrent, self._recurrence, state, self.embedding(window.characters))
-        return state, self._loss(y, window)
+    def segment(self, state: State, window: Window) -> tuple[State, Tensor | None]:
+        """The state after the window and the sum of its losses, in nats, over steps and batch.
+
+        A recomputation that needs only the state gets None for the loss.
+        """
+        state, y = self._recur(state, window)
+        return state, self._loss(y, window) if outputs_needed() else None
 
     def full_loss(self, window: Window) -> Tensor:
         """Mean loss per character by plain full BPTT: one call of the torch module, every step taped."""
         hx = self.initial_state(batch_size=window.characters.shape[1])
         y, _ = self.recurrent(self.embedding(window.characters), hx if len(hx) > 1 else hx[0])
         return self._loss(y, window) / window.following.numel()
+
+    def _recur(self, state: State, window: Window) -> tuple[State, Tensor]:
+        return run_segment(self.recurrent, self._recurrence, state, self.embedding(window.characters))
 
     def _loss(self, y: Tensor, window: Window) -> Tensor:
         # In float32 at least: a sum of many losses loses its last digits in half precision.
@@ -70,6 +77,6 @@ class CharacterModel(nn.Module):
         total = 0.0
         for start in range(0, window.characters.shape[0], segment_steps):
             part = Window(*(indices[start : start + segment_steps] for indices in window))
-            state, loss = self.segment(state, part)
-            total += float(loss)
+            state, y = self._recur(state, part)
+            total += float(self._loss(y, part))
         return total / window.following.numel()

@@ -7,7 +7,7 @@ monolith, so segments below `FUSED_SEGMENT_STEPS` steps run the cells one by one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,16 @@ class Recurrence:
             dropout=module.dropout,
         )
 
+    def chains(self, *, bidirectional: bool) -> list[Recurrence]:
+        """One chain of all layers; or, with two directions, one per layer and direction, in torch's order."""
+        if not bidirectional:
+            return [self]
+        return [
+            replace(self, num_layers=1, dropout=0.0, first_layer=layer, suffix=suffix)
+            for layer in range(self.num_layers)
+            for suffix in ("", "_reverse")
+        ]
+
     @property
     def output_size(self) -> int:
         """Features of h and of the output."""
@@ -81,6 +91,20 @@ class Recurrence:
         return tuple(like.new_zeros(self.num_layers, batch_size, size) for size in sizes)
 
 
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One direction of a module as a segment function. Takes x, or (x, batch sizes) of a packed batch."""
+
+    module: nn.Module
+    recurrence: Recurrence
+
+    def __call__(self, state: State, inputs: Tensor | tuple[Tensor, Tensor]) -> tuple[State, Tensor]:
+        """The state after the steps of `inputs`, and y [k, batch, output]."""
+        if isinstance(inputs, Tensor):
+            return run_segment(self.module, self.recurrence, state, inputs)
+        return run_packed_segment(self.module, self.recurrence, state, *inputs)
+
+
 def run_segment(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Tensor]:
     """Run the k steps of `x` from `state`; returns the state after them and the outputs y.
 
@@ -92,24 +116,43 @@ def run_segment(module: nn.Module, recurrence: Recurrence, state: State, x: Tens
     return _run_fused(module, recurrence, state, x)
 
 
-def _run_fused(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Tensor]:
+def run_packed_segment(
+    module: nn.Module, recurrence: Recurrence, state: State, x: Tensor, batch_sizes: Tensor
+) -> tuple[State, Tensor]:
+    """Like `run_segment`, but step t concerns only the first `batch_sizes[t]` sequences.
+
+    The others keep their state, and their rows of y are zeros. Batch sizes must not increase.
+    """
+    sizes = batch_sizes.tolist()
+    data = torch.cat([x_t[:size] for x_t, size in zip(x.unbind(0), sizes, strict=True)])
+    running = tuple(part[:, : sizes[0]].contiguous() for part in state)
+    after, y = _run_fused(module, recurrence, running, data, batch_sizes)
+    state = tuple(torch.cat([new, old[:, sizes[0] :]], dim=1) for new, old in zip(after, state, strict=True))
+    rows = [nn.functional.pad(y_t, (0, 0, 0, x.shape[1] - len(y_t))) for y_t in torch.split(y, sizes)]
+    return state, torch.stack(rows)
+
+
+def _run_fused(
+    module: nn.Module, recurrence: Recurrence, state: State, x: Tensor, batch_sizes: Tensor | None = None
+) -> tuple[State, Tensor]:
     weights = [
         getattr(module, name)
         for layer in range(recurrence.num_layers)
         for name in recurrence.weight_names(layer)
     ]
     hx = state if recurrence.mode == "LSTM" else state[0]
-    y, *after = _FUSED[recurrence.mode](
-        x,
-        hx,
+    one_direction = (
         weights,
         recurrence.bias,
         recurrence.num_layers,
         recurrence.dropout,
         module.training,
-        False,  # one direction
-        False,  # time first
+        False,
     )
+    if batch_sizes is None:
+        y, *after = _FUSED[recurrence.mode](x, hx, *one_direction, False)  # time first
+    else:
+        y, *after = _FUSED[recurrence.mode](x, batch_sizes, hx, *one_direction)
     return tuple(after), y
 
 

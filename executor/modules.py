@@ -1,0 +1,219 @@
+"""Drop-ins for torch.nn.LSTM, GRU and RNN that train inside a byte budget.
+
+They take over the parameters of a torch module, under the same names, and are called like it:
+
+    lstm = LSTM.from_torch(torch_lstm, budget="512MiB")
+    output, (h, c) = lstm(x)
+
+All layers of one direction are one chain whose state holds every layer. A second direction needs the
+whole output of the layer below, so a bidirectional module is one chain per layer and direction, which
+share the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from executor.activations import activation_bytes
+from executor.budget import parse_budget
+from executor.device import free_bytes
+from executor.errors import BudgetTooSmall
+from executor.packing import pack, reverse_each, unpack
+from executor.recurrence import Recurrence, Segment, State
+from executor.unroll import unroll
+
+Run = Callable[[Segment, State, Tensor, Tensor | None], tuple[Tensor, State]]
+"""Runs one chain: (segment, initial state, x [T, batch, input], batch sizes of the steps or None)."""
+
+
+class BudgetedRecurrence(nn.Module):
+    """What LSTM, GRU and RNN have in common; see there."""
+
+    torch_class: type[nn.RNNBase]
+    """The torch module that the class stands in for."""
+
+    def __init__(self, module: nn.RNNBase, *, budget: int | float | str) -> None:
+        super().__init__()
+        if type(module) is not self.torch_class:
+            expected, given = self.torch_class.__name__, type(module).__name__
+            raise TypeError(f"{type(self).__name__} takes over a torch.nn.{expected}, not a {given}")
+        self._whole = Recurrence.of(module)
+        self.input_size = module.input_size
+        self.hidden_size = module.hidden_size
+        self.proj_size = module.proj_size
+        self.num_layers = module.num_layers
+        self.bias = module.bias
+        self.batch_first = module.batch_first
+        self.dropout = module.dropout
+        self.bidirectional = module.bidirectional
+        for name, parameter in module.named_parameters():
+            self.register_parameter(name, parameter)
+        self.train(module.training)
+        self._budget = parse_budget(budget)
+        self._segments = [
+            Segment(self, each) for each in self._whole.chains(bidirectional=self.bidirectional)
+        ]
+        self._activation_bytes: dict[tuple[object, ...], int] = {}
+
+    @classmethod
+    def from_torch(cls, module: nn.RNNBase, *, budget: int | float | str) -> Self:
+        """A drop-in that shares the parameters of `module`.
+
+        `budget` is what one call may add at its peak to what was allocated before it, its backward pass,
+        outputs and parameter gradients included: bytes (2**29 or "512MiB"), a share of the activations
+        of full BPTT (0.1 or "10%"), or "free": what the device has left when the call begins.
+
+        Raises TypeError for another kind of module and InvalidBudget for what is no budget.
+        """
+        return cls(module, budget=budget)
+
+    def extra_repr(self) -> str:
+        """The sizes and the budget, for print(module)."""
+        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, budget={self._budget}"
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: weights are used as they lie. Here because torch's modules have it."""
+
+    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:  # noqa: A002
+        """Like the torch module's: (output, final state), gradients for everything that needs one.
+
+        Raises BudgetTooSmall, with the least budget that would do, at the first call that does not fit.
+        """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx)
+        if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
+            raise ValueError(
+                f"input of shape {list(input.shape)} must be [T, batch, {self.input_size}] "
+                f"([batch, T, …] with batch_first) or [T, {self.input_size}]"
+            )
+        is_batched = input.dim() == 3
+        x = input if is_batched else input.unsqueeze(1)
+        time_first = x.transpose(0, 1) if self.batch_first and is_batched else x
+        state = self._initial_state(time_first, hx, is_batched=is_batched)
+        y, state = self._run(time_first, state, None)
+        if not is_batched:
+            return y.squeeze(1), self._as_torch(tuple(part.squeeze(1) for part in state))
+        return y.transpose(0, 1) if self.batch_first else y, self._as_torch(state)
+
+    def _forward_packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+        x = unpack(packed)
+        state = self._initial_state(x, hx, is_batched=True)
+        if packed.sorted_indices is not None and hx is not None:
+            state = tuple(part.index_select(1, packed.sorted_indices) for part in state)
+        y, state = self._run(x, state, packed.batch_sizes)
+        if packed.unsorted_indices is not None:
+            state = tuple(part.index_select(1, packed.unsorted_indices) for part in state)
+        return pack(y, packed), self._as_torch(state)
+
+    def _initial_state(self, x: Tensor, hx: Any, *, is_batched: bool) -> State:
+        zeros = self._whole.initial_state(x, batch_size=x.shape[1])
+        count = len(self._segments) * self._segments[0].recurrence.num_layers
+        expected = tuple([count, x.shape[1], part.shape[-1]] for part in zeros)
+        if hx is None:
+            return tuple(x.new_zeros(shape) for shape in expected)
+        given = tuple(hx) if self._whole.mode == "LSTM" else (hx,)
+        given = given if is_batched else tuple(part.unsqueeze(1) for part in given)
+        found = tuple(list(part.shape) for part in given)
+        if found != expected:
+            raise ValueError(f"the initial state has the shapes {list(found)}, expected {list(expected)}")
+        return given
+
+    def _as_torch(self, state: State) -> Any:
+        return state if self._whole.mode == "LSTM" else state[0]
+
+    def _run(self, x: Tensor, state: State, batch_sizes: Tensor | None) -> tuple[Tensor, State]:
+        budget_bytes = self._budget_bytes(x, state, batch_sizes)
+        if not self.bidirectional:
+            return self._unroll(budget_bytes, self._segments[0], state, x, batch_sizes)
+        between_bytes = self._between_bytes(x)
+        share = max(1, (budget_bytes - between_bytes) // len(self._segments))
+        try:
+            return self._both_directions(x, state, batch_sizes, partial(self._unroll, share))
+        except BudgetTooSmall as error:
+            needed = between_bytes + error.minimum_budget_bytes * len(self._segments)
+            raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
+
+    def _unroll(
+        self, budget_bytes: int, segment: Segment, state: State, x: Tensor, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, State]:
+        inputs = x if batch_sizes is None else (x, batch_sizes)
+        y, after = unroll(None, state, inputs, segment=segment, module=self, budget=budget_bytes)
+        return y, after
+
+    def _both_directions(
+        self, x: Tensor, state: State, batch_sizes: Tensor | None, run: Run
+    ) -> tuple[Tensor, State]:
+        """Layer by layer, forwards and backwards in time; the two outputs side by side go up."""
+        finals: list[State] = []
+        for layer in range(self.num_layers):
+            outputs = []
+            below = x if not layer else nn.functional.dropout(x, self.dropout, self.training)
+            for direction in (0, 1):
+                index = 2 * layer + direction
+                initial = tuple(part[index : index + 1] for part in state)
+                forwards = reverse_each(below, batch_sizes) if direction else below
+                y, final = run(self._segments[index], initial, forwards, batch_sizes)
+                outputs.append(reverse_each(y, batch_sizes) if direction else y)
+                finals.append(final)
+            x = torch.cat(outputs, dim=-1)
+        return x, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
+
+    def _between_bytes(self, x: Tensor) -> int:
+        """What a bidirectional call holds besides its chains: turned and joined sequences, masks, and
+        their gradients.
+        """
+        row = x.shape[0] * x.shape[1] * x.element_size()
+        above = 2 * self._whole.output_size
+        turned = 2 * (x.shape[-1] + (self.num_layers - 1) * above)
+        masks = 3 * above * (self.num_layers - 1) if self.dropout else 0
+        return row * (turned + masks + 3 * above * self.num_layers)
+
+    def _budget_bytes(self, x: Tensor, state: State, batch_sizes: Tensor | None) -> int:
+        return self._budget.bytes(
+            activation_bytes=lambda: self._full_activation_bytes(x, state, batch_sizes),
+            free_bytes=lambda: free_bytes(x.device),
+        )
+
+    def _full_activation_bytes(self, x: Tensor, state: State, batch_sizes: Tensor | None) -> int:
+        """What full BPTT keeps for this input, as if every sequence of a packed batch had full length."""
+        key = (tuple(x.shape), x.dtype, x.device, self.training)
+        if key not in self._activation_bytes:
+            held = [x, *state, *self.parameters()]
+            self._activation_bytes[key] = activation_bytes(
+                lambda steps: self._run_full(x[:steps].detach(), state), x.shape[0], held=held
+            )
+        return self._activation_bytes[key]
+
+    def _run_full(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if self.bidirectional:
+            return self._both_directions(x, state, None, _run_in_one)
+        return _run_in_one(self._segments[0], state, x, None)
+
+
+def _run_in_one(segment: Segment, state: State, x: Tensor, _sizes: Tensor | None) -> tuple[Tensor, State]:
+    after, y = segment(state, x)
+    return y, after
+
+
+class LSTM(BudgetedRecurrence):
+    """A torch.nn.LSTM that trains inside a byte budget, with the gradients of full BPTT."""
+
+    torch_class = nn.LSTM
+
+
+class GRU(BudgetedRecurrence):
+    """A torch.nn.GRU that trains inside a byte budget, with the gradients of full BPTT."""
+
+    torch_class = nn.GRU
+
+
+class RNN(BudgetedRecurrence):
+    """A torch.nn.RNN that trains inside a byte budget, with the gradients of full BPTT."""
+
+    torch_class = nn.RNN
