@@ -1,0 +1,1 @@
+"""Reversible recurrent layers: hidden states that need not be stored."""

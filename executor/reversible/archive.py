@@ -1,0 +1,73 @@
+"""The words that left the buffers: a stack of 16-bit numbers in blocks, one stack per layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WORD_BITS = 16
+WORD_BYTES = 2
+BLOCK_WORDS = 2**14
+"""Words allocated at a time, 32 KiB: what a stack may hold beyond its words."""
+
+
+class Archive:
+    """A last-in-first-out stack of words; what was pushed together may be popped in parts."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._blocks: list[Tensor] = []
+        self._size = 0
+
+    def __len__(self) -> int:
+        """Number of words."""
+        return self._size
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the words, exactly."""
+        return self._size * WORD_BYTES
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of the blocks that hold them: less than one block more."""
+        return len(self._blocks) * BLOCK_WORDS * WORD_BYTES
+
+    def push(self, words: Tensor) -> None:
+        """Put int16 `words` [count] on the stack."""
+        start, count = 0, words.numel()
+        while start < count:
+            used = self._size % BLOCK_WORDS
+            if not used:
+                self._blocks.append(torch.empty(BLOCK_WORDS, dtype=torch.int16, device=self._device))
+            part = min(count - start, BLOCK_WORDS - used)
+            self._blocks[-1][used : used + part] = words[start : start + part]
+            self._size += part
+            start += part
+
+    def pop(self, count: int) -> Tensor:
+        """Take the last `count` words, in the order in which they were pushed; valid until the next push.
+
+        Raises IndexError when there are fewer.
+        """
+        if count > self._size:
+            raise IndexError(f"{count} words were asked of an archive that holds {self._size}")
+        parts: list[Tensor] = []
+        while count:
+            used = (self._size - 1) % BLOCK_WORDS + 1
+            part = min(count, used)
+            parts.append(self._blocks[-1][used - part : used])
+            if part == used:
+                self._blocks.pop()
+            self._size -= part
+            count -= part
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts[::-1]) if parts else torch.empty(0, dtype=torch.int16, device=self._device)
+
+
+class Discard(Archive):
+    """Takes words and forgets them: for a pass that nobody reverses."""
+
+    def push(self, words: Tensor) -> None:
+        """Drop the words."""

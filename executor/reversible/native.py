@@ -1,0 +1,100 @@
+"""The kernels compiled from native.c with whatever C compiler the machine has; a fraction of a second.
+
+No compiler, no matter: `kernels_for` falls back to the torch kernels, whose results are the same to the bit.
+The library is built for this very processor, so it is made anew by each process and never left on disk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from executor.reversible.archive import Archive
+from executor.reversible.kernels import Kernels, TorchKernels
+
+SOURCE = Path(__file__).with_name("native.c")
+SWITCH = "TIGHTFIT_NATIVE_KERNELS"
+"""Environment variable: "off" keeps to the torch kernels."""
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+_POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
+_UPDATE = (_COUNT, *[_POINTER] * 5)
+
+
+class NativeKernels:
+    """The kernels of native.c; CPU tensors, parameters in float32 or float64."""
+
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        suffix = str(dtype).removeprefix("torch.")
+        self._advance = _function(library, f"advance_{suffix}", _UPDATE)
+        self._reverse = _function(library, f"reverse_{suffix}", _UPDATE)
+        gate = (_COUNT, _POINTER, _POINTER, ctypes.c_double, _POINTER)
+        self._move_full = _function(library, f"move_full_{suffix}", gate, _COUNT)
+        self._count_below = _function(library, "count_below", (_COUNT, _POINTER, ctypes.c_double), _COUNT)
+        self._refill = _function(library, "refill", (_COUNT, _POINTER, ctypes.c_double, _POINTER))
+        self._words = torch.empty(0, dtype=torch.int16)
+
+    def advance(self, fixed: Tensor, buffer: Tensor, factor: Tensor, addend: Tensor, value: Tensor) -> None:
+        """See Kernels."""
+        _update(self._advance, fixed, buffer, factor.contiguous(), addend.contiguous(), value)
+
+    def reverse(self, fixed: Tensor, buffer: Tensor, factor: Tensor, addend: Tensor, value: Tensor) -> None:
+        """See Kernels."""
+        _update(self._reverse, fixed, buffer, factor.contiguous(), addend.contiguous(), value)
+
+    def move_full(self, buffer: Tensor, factor: Tensor, gate: float, archive: Archive) -> None:
+        """See Kernels."""
+        count, factor = buffer.numel(), factor.contiguous()
+        if self._words.numel() < count:
+            self._words = torch.empty(count, dtype=torch.int16)
+        moved = self._move_full(count, buffer.data_ptr(), factor.data_ptr(), gate, self._words.data_ptr())
+        archive.push(self._words[:moved])
+
+    def refill(self, buffer: Tensor, floor: float, archive: Archive) -> None:
+        """See Kernels."""
+        count = buffer.numel()
+        words = archive.pop(self._count_below(count, buffer.data_ptr(), floor))
+        self._refill(count, buffer.data_ptr(), floor, words.data_ptr())
+
+
+def _function(library: ctypes.CDLL, name: str, arguments: tuple[Any, ...], result: Any = None) -> Any:
+    function = getattr(library, name)
+    function.argtypes, function.restype = arguments, result
+    return function
+
+
+def _update(
+    kernel: Any, fixed: Tensor, buffer: Tensor, factor: Tensor, addend: Tensor, value: Tensor
+) -> None:
+    pointers = (fixed.data_ptr(), buffer.data_ptr(), factor.data_ptr(), addend.data_ptr(), value.data_ptr())
+    kernel(fixed.numel(), *pointers)
+
+
+def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
+    """The fastest kernels for tensors on `device` and parameters of `dtype` (float32 or float64)."""
+    library = compiled_library() if device.type == "cpu" else None
+    return TorchKernels() if library is None else NativeKernels(library, dtype)
+
+
+@functools.cache
+def compiled_library() -> ctypes.CDLL | None:
+    """native.c compiled and loaded, or None where that cannot be done or is switched off."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None or os.environ.get(SWITCH, "").lower() == "off":
+        return None
+    with tempfile.TemporaryDirectory(prefix="tightfit-") as folder:
+        library = Path(folder, "native.so")
+        command = [compiler, *_FLAGS, str(SOURCE), "-o", str(library), "-lm"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603 - own source
+            return ctypes.CDLL(str(library))
+        except (OSError, subprocess.SubprocessError):
+            return None
