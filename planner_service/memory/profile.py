@@ -99,12 +99,23 @@ class Profile:
         ]
 
 
+_OPTIONAL: dict[str, Any] = {
+    "num_layers": 1,
+    "embedding_size": None,
+    "head_output_size": None,
+    "input_gradient_bytes": None,
+    "loss_gradient_bytes": 0,
+    "static": (),
+}
+
+
 def profile_from_record(record: Mapping[str, Any]) -> Profile:
     """The profile in a record as the probe writes it. Raises InvalidChain for a malformed one."""
     try:
-        plain: dict[str, Any] = {field.name: record.get(field.name) for field in fields(Profile)}
-        plain["static"] = tuple(_line(line) for line in record.get("static", ()))
-        plain["segments"] = tuple(_segments(segments) for segments in record["segments"])
+        given = {**_OPTIONAL, **record}
+        plain: dict[str, Any] = {field.name: given[field.name] for field in fields(Profile)}
+        plain["static"] = tuple(_line(line) for line in given["static"])
+        plain["segments"] = tuple(_segments(segments) for segments in given["segments"])
         return Profile(**plain)
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidChain(f"malformed profile: {error!r}", field="profile") from error

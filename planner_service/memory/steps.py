@@ -2,15 +2,15 @@
 
 A segment of k steps. What it keeps is counted tensor by tensor; what it needs while it runs is bounded:
 
-    tape      = k x (cells + embedded input + stacked output + loss)
-    forward   = cells of one step + k x (embedded input + outputs and their stack + loss)
+    tape      = k x (cells + embedded input + stacked output + loss) + state
+    forward   = cells of one step + k x (embedded input + outputs and their stack + loss) + copy
     taped     = the same
-    backward  = cells of one step + k x (the same wide tensors) + 2 x parameters
+    backward  = the same + 2 x parameters
 
 The wide tensors (embedded inputs, outputs, logits) are counted for the whole segment, because an
 implementation may compute them for k steps in one call. Reversing a segment sums the parameter gradients of
 its steps in one buffer while the next contribution is computed in another: 2 x parameters, beside
-the gradients themselves.
+the gradients themselves. Kernels in half precision may reorder the weights first: a copy of them.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class StepBytes:
         taped_units = model.cell.taped_units if workload.device == "cpu" else model.cell.computed_units
         self.cells_taped = model.num_layers * taped_units * self.unit
         self.loss_computed, self.loss_taped = self._loss_bytes()
+        self.weights_copied = model.parameter_bytes if model.item_bytes < 4 else 0
 
     @property
     def wide_computed(self) -> int:
@@ -109,7 +110,7 @@ def _candidate(workload: Workload, segment_steps: int) -> Candidate:
 
 def segment_stage(workload: Workload, sizes: StepBytes, segment_steps: int) -> Stage:
     """The stage of `segment_steps` steps; its cost unit is the forward pass of one step."""
-    wide_bytes = sizes.cells_computed + segment_steps * sizes.wide_computed
+    wide_bytes = sizes.cells_computed + segment_steps * sizes.wide_computed + sizes.weights_copied
     return Stage(
         forward_cost=segment_steps,
         taped_forward_cost=segment_steps,
@@ -144,7 +145,8 @@ def _sources(workload: Workload, sizes: StepBytes, segment_steps: int) -> StageS
         ),
         workspace=Source(
             f"{layers} layers x {cell.computed_units} x {tensor} + {segment_steps} steps x "
-            f"{sizes.wide_computed} B of inputs, outputs, loss; in reverse + 2 x parameters",
+            f"{sizes.wide_computed} B of inputs, outputs, loss + {sizes.weights_copied} B of weights; "
+            "in reverse + 2 x parameters",
             "bound",
         ),
     )
