@@ -1,0 +1,1 @@
+"""How fast the planner is, against the tools that people use today."""
