@@ -7,7 +7,7 @@ prose and code, some 700,000 characters, on every machine with CPython and its s
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,6 +52,10 @@ class CharacterStreams:
     length: int
     """T, the steps of one window."""
     vocabulary: Vocabulary
+
+    def to(self, device: torch.device) -> CharacterStreams:
+        """The same streams on `device`."""
+        return replace(self, indices=self.indices.to(device))
 
     @property
     def window_count(self) -> int:

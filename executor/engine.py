@@ -25,8 +25,8 @@ from executor.replay import NOTHING, Replay, Surroundings, state_only
 from executor.trees import Leaves, versions_of
 from planner_service.chain import Action, Advance, Backward, Tape, describe
 
-Observer = Callable[[Action], None]
-"""Called before each action."""
+Observer = Callable[[Action | None], None]
+"""Called before each action, and with None where a pass begins and ends."""
 
 
 class StoredState(NamedTuple):
@@ -77,7 +77,7 @@ class Run:
         self._schedule: Iterator[Action] = iter(schedule)
         self._replay = replay
         self._inspect_tape = inspect_tape
-        self._observer = observer
+        self.observer = observer
         self._pending: Action | None = None
         self._checkpoints: dict[int, StoredState] = {}
         self._tapes: list[LiveTape] = []
@@ -97,7 +97,7 @@ class Run:
         before = self._replay.fingerprint()
         self._checkpoints[0] = StoredState(self.initial, self._replay.take())
         try:
-            with self.parameters.swapped():
+            with torch.no_grad(), self.parameters.swapped():
                 self._interpret(until_backward=True)
             self._require_first_pass_complete()
             self._replay.require_fingerprint(before)
@@ -135,8 +135,11 @@ class Run:
         self._output_gradients = list(output_gradients)
         self._gradient = list(state_gradients)
         self._recomputing = True
+        if not self._input_gradients:
+            self.prepare_input_gradients()
         with ExitStack() as stack:
             stack.callback(self.release)
+            stack.enter_context(torch.no_grad())
             stack.enter_context(self._replay.isolated())
             stack.enter_context(self.parameters.swapped())
             self._interpret(until_backward=False)
@@ -158,6 +161,17 @@ class Run:
         gradients, self._captured_gradients = self._captured_gradients, []
         return gradients
 
+    def accumulated_bytes(self) -> int:
+        """Bytes of the gradients of parameters and captured tensors that are live."""
+        gradients = [*(shadow.grad for shadow in self.parameters.shadows), *self._captured_gradients]
+        return sum(gradient.nbytes for gradient in gradients if gradient is not None)
+
+    def prepare_input_gradients(self) -> None:
+        """Allocate the gradients of the inputs now rather than in backward."""
+        for position in self.program.inputs.differentiable:
+            leaf = self.program.inputs.leaves[position]
+            self._input_gradients[position] = torch.zeros_like(leaf, requires_grad=False)
+
     def release(self) -> None:
         """Drop every state, tape and gradient of an output that is still held."""
         self._checkpoints.clear()
@@ -168,16 +182,18 @@ class Run:
     # Actions
 
     def _interpret(self, *, until_backward: bool) -> None:
+        self._observe(None)
         action = self._pending if self._pending is not None else next(self._schedule, None)
-        self._pending = None
-        while action is not None:
-            if until_backward and type(action) is Backward:
-                self._pending = action
-                return
-            if self._observer is not None:
-                self._observer(action)
+        while action is not None and not (until_backward and type(action) is Backward):
+            self._observe(action)
             self._execute(action)
             action = next(self._schedule, None)
+        self._pending = action
+        self._observe(None)
+
+    def _observe(self, action: Action | None) -> None:
+        if self.observer is not None:
+            self.observer(action)
 
     def _execute(self, action: Action) -> None:
         if isinstance(action, Advance):
@@ -329,10 +345,7 @@ class Run:
             gradient = tape.slices[position].grad
             if gradient is None:
                 continue
-            total = self._input_gradients.get(position)
-            if total is None:
-                total = torch.zeros_like(self.program.inputs.leaves[position], requires_grad=False)
-                self._input_gradients[position] = total
+            total = self._input_gradients[position]
             total.narrow(0, *self.program.steps_of(tape.stage)).copy_(gradient)
 
 

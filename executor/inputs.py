@@ -35,6 +35,21 @@ class Inputs:
         )
         self.differentiable = tuple(p for p in self.positions if self.leaves[p].requires_grad)
 
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradients of the inputs that need one."""
+        return sum(int(self.leaves[position].nbytes) for position in self.differentiable)
+
+    def shortened(self, length: int) -> Inputs:
+        """The first `length` inputs, detached from whatever made them."""
+        if self._function is not None:
+            return Inputs(self._function, length)
+        leaves = list(self.leaves)
+        for position in self.positions:
+            leaf = leaves[position].detach().narrow(0, 0, length)
+            leaves[position] = leaf.requires_grad_(position in self.differentiable)
+        return Inputs(self._structure.unflatten(tuple(leaves)), length)
+
     def slices(self, first: int, count: int) -> list[Any]:
         """Views of the leaves for steps first..first+count-1, in order; other leaves as they are."""
         leaves = list(self.leaves)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -78,6 +78,27 @@ class Loop:
             outputs=Outputs(self.reduce, self.inputs.length, blocks_are_segments=self.is_segment),
             segment_steps=segment_steps,
         )
+
+    def shortened(self, length: int) -> Loop:
+        """The first `length` steps, from leaves of their own."""
+        initial = tuple(
+            leaf.detach().requires_grad_(leaf.requires_grad) if isinstance(leaf, Tensor) else leaf
+            for leaf in self.initial
+        )
+        return replace(self, initial=initial, inputs=self.inputs.shortened(length))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the loop runs: CUDA if any of its tensors is there."""
+        tensors = [leaf for leaf in (*self.initial, *self.inputs.leaves) if isinstance(leaf, Tensor)]
+        tensors += [parameter for module in self.modules for parameter in module.parameters()]
+        return next((t.device for t in tensors if t.is_cuda), torch.device("cpu"))
+
+    def output_bytes(self, leaves: Sequence[Tensor]) -> int:
+        """Bytes of the whole loop's outputs, given those of fewer steps."""
+        if self.reduce != "stack":
+            return sum(leaf.nbytes for leaf in leaves)
+        return sum(leaf.nbytes // leaf.shape[0] * self.inputs.length for leaf in leaves)
 
     def generators(self) -> list[torch.Generator]:
         """The random streams that the step may draw from."""

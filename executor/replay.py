@@ -141,6 +141,7 @@ class Replay:
         """Everything inside is recomputation: afterwards the ambient streams and buffers are back."""
         streams = [generator.get_state() for generator in self._generators]
         buffers = self._mutated.current()
+        self._mutated.put(buffer.detach().clone() for buffer in buffers)
         with ExitStack() as stack:
             stack.enter_context(recomputing())
             stack.enter_context(self._autocast.entered())

@@ -1,0 +1,92 @@
+"""Bytes and seconds of each action of a run, as it happens: what the probe reads.
+
+On the CPU the profiler's memory events are cut at marks between the actions; on CUDA the allocator's
+counters are read there. Seconds come from a run of their own, since a recording slows everything down.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from executor.engine import Observer
+from executor.trace import Recording, mark, record
+from planner_service.chain import Action
+
+
+@dataclass(frozen=True)
+class ActionBytes:
+    """Live bytes before, at most during, and after one action; None: between the passes."""
+
+    action: Action | None
+    before_bytes: int
+    peak_bytes: int
+    after_bytes: int
+
+
+def bytes_of_actions(
+    run: Callable[[Observer], object], device: torch.device
+) -> tuple[list[ActionBytes], int]:
+    """Call `run(observer)`; return the bytes of its actions in order, and the peak of the whole."""
+    if device.type == "cuda":
+        return _on_cuda(run, device)
+    actions: list[Action | None] = []
+
+    def observe(action: Action | None) -> None:
+        mark(str(len(actions)))
+        actions.append(action)
+
+    recording, _ = record(lambda: run(observe))
+    return _cut_at_marks(recording, actions)
+
+
+def _cut_at_marks(recording: Recording, actions: list[Action | None]) -> tuple[list[ActionBytes], int]:
+    pieces: list[ActionBytes] = []
+    before = peak = live = overall = 0
+    current = -1
+    for sample in recording.samples():
+        if sample.mark is not None:
+            if current >= 0:
+                pieces.append(ActionBytes(actions[current], before, peak, live))
+            current, before, peak = int(sample.mark), live, live
+        live = sample.live_bytes
+        peak = max(peak, live)
+        overall = max(overall, live)
+    return pieces, overall
+
+
+def _on_cuda(run: Callable[[Observer], object], device: torch.device) -> tuple[list[ActionBytes], int]:
+    pieces: list[ActionBytes] = []
+    started: list[tuple[Action | None, int]] = []
+    torch.cuda.synchronize(device)
+    base = torch.cuda.memory_allocated(device)
+
+    def observe(action: Action | None) -> None:
+        live = torch.cuda.memory_allocated(device) - base
+        if started:
+            previous, before = started.pop()
+            peak = torch.cuda.max_memory_allocated(device) - base
+            pieces.append(ActionBytes(previous, before, peak, live))
+        torch.cuda.reset_peak_memory_stats(device)
+        started.append((action, live))
+
+    run(observe)
+    return pieces, max(piece.peak_bytes for piece in pieces)
+
+
+def seconds_of_actions(
+    run: Callable[[Observer], object], device: torch.device
+) -> list[tuple[Action | None, float]]:
+    """Call `run(observer)`; return the seconds of its actions in order."""
+    times: list[tuple[Action | None, float]] = []
+
+    def observe(action: Action | None) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append((action, time.perf_counter()))
+
+    run(observe)
+    return [(action, end - begin) for (action, begin), (_, end) in zip(times, times[1:], strict=False)]

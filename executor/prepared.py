@@ -1,0 +1,120 @@
+"""A job made ready: its text, its model, its budget in bytes, and what a probe measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from executor.activations import activation_bytes
+from executor.data import CharacterStreams, character_streams
+from executor.device import free_bytes
+from executor.job import Job
+from executor.measure import default_device
+from executor.models import CharacterModel, Window
+from executor.plan import ExecutionPlan
+from executor.planner import RemotePlanner, plan_in_process
+from executor.probe import ProbeReport, probe_loop
+from executor.training import PlannedLoss, held_bytes
+from planner_service.chain.quantities import format_bytes
+
+Progress = Callable[[str], None]
+"""Receives one line at a time about what is being done."""
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job with everything that its iterations need."""
+
+    job: Job
+    streams: CharacterStreams
+    model: CharacterModel
+    loss: PlannedLoss
+    budget_bytes: int
+    probe: ProbeReport
+
+    @classmethod
+    def of(cls, job: Job, progress: Progress, device: torch.device | None = None) -> PreparedJob:
+        """Load the text, make the model, find the budget in bytes and probe the model.
+
+        Raises InvalidJob when the text is missing or too short.
+        """
+        device = device or default_device()
+        streams = character_streams(job.data, job.sequence).to(device)
+        torch.manual_seed(job.training.seed)
+        model = CharacterModel(job.model, vocabulary_size=streams.vocabulary.size).to(device)
+        loss = PlannedLoss(model, length=job.sequence.length, batch_size=job.sequence.batch_size)
+        window = Window.of(streams.window(0))
+        budget_bytes = job.budget.bytes(
+            activation_bytes=lambda: full_activation_bytes(model, window),
+            free_bytes=lambda: free_bytes(device),
+        )
+        progress(f"budget: {job.budget} = {format_bytes(budget_bytes)}")
+        progress("measuring segments of several lengths on this machine")
+        probe = probe_loop(loss.loop(window), budget_bytes=budget_bytes)
+        return cls(job, streams, model, loss, budget_bytes, probe)
+
+    @property
+    def window(self) -> Window:
+        """The first window for training."""
+        return Window.of(self.streams.window(0))
+
+    def profile(self) -> dict[str, Any]:
+        """The probe's findings as the planning service takes them."""
+        return self.probe.record(
+            {
+                "cell": self.job.model.kind,
+                "implementation": "fused",
+                "dtype": self.job.model.dtype,
+                "input_size": self.job.model.embedding_size,
+                "hidden_size": self.job.model.hidden_size,
+                "num_layers": self.job.model.num_layers,
+                "batch_size": self.job.sequence.batch_size,
+                "embedding_size": self.streams.vocabulary.size,
+                "head_output_size": self.streams.vocabulary.size,
+            }
+        )
+
+    def request(self) -> dict[str, Any]:
+        """What to ask a planning service, the budget apart."""
+        vocabulary_size = self.streams.vocabulary.size
+        return {
+            "model": {
+                "kind": self.job.model.kind,
+                "input_size": self.job.model.embedding_size,
+                "hidden_size": self.job.model.hidden_size,
+                "num_layers": self.job.model.num_layers,
+                "dtype": self.job.model.dtype,
+                "embedding": {"vocabulary_size": vocabulary_size},
+                "head": {"output_size": vocabulary_size},
+                "implementation": "fused",
+            },
+            "sequence": {
+                "length": self.job.sequence.length,
+                "batch_size": self.job.sequence.batch_size,
+            },
+            "training": {"optimizer": self.job.training.optimizer, "loss": "inside"},
+            "device": self.probe.device.partition(":")[0],
+            "profile": self.profile(),
+        }
+
+    def plan(self, planner: RemotePlanner | None) -> tuple[ExecutionPlan, str | None]:
+        """The plan, and its id where a service made it.
+
+        Raises BudgetTooSmall with the least budget; PlannerUnreachable when the service does not answer.
+        """
+        if planner is None:
+            return plan_in_process(self.probe, self.budget_bytes), None
+        held = held_bytes(self.model, self.window, self.job.training)
+        return planner.plan(self.probe, self.budget_bytes, request=self.request(), held_bytes=held)
+
+
+def full_activation_bytes(model: CharacterModel, window: Window) -> int:
+    """What plain full BPTT keeps between its passes over `window`, in bytes."""
+    return activation_bytes(
+        lambda steps: model.full_loss(Window(*(indices[:steps] for indices in window))),
+        window.characters.shape[0],
+        held=[*window, *model.parameters()],
+    )

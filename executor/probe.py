@@ -1,0 +1,203 @@
+"""Measures a loop, segment length by segment length: bytes and seconds of every stage, through the engine.
+
+For each candidate length the loop's first segments are rehearsed. The bytes of a stage follow from what
+was live before, during and after each action on it, so that a plan's projected peak is what a run under
+it will measure; the seconds are what the engine took, its own price included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from executor.action_costs import bytes_of_actions, seconds_of_actions
+from executor.dry_run import Needs
+from executor.loop import Loop
+from executor.parameters import Parameters
+from executor.rehearsal import Rehearsal, without_traces
+from executor.stage_costs import stage_bytes, stage_seconds
+from executor.trace import paused
+from planner_service.chain import Chain, Stage, segment_sizes, segmented_chain
+
+STEP_CANDIDATES = (1, 2, 5, 10, 20, 50)
+"""Segment lengths tried for a looped step function."""
+SEGMENT_CANDIDATES = (5, 10, 20, 50, 100)
+"""Segment lengths tried for a segment function, whose kernels are slow on a single step."""
+TIMING_ROUNDS = 3
+_LOSS_SCALARS_BYTES = 32
+"""The caller's loss and its gradient: a few scalars that a measurement around the whole sees."""
+
+
+@dataclass(frozen=True)
+class StaticLine:
+    """Bytes that the plan counts from start to end."""
+
+    name: str
+    bytes: int
+    formula: str
+    exactness: str = "exact"
+
+
+@dataclass(frozen=True)
+class SegmentProbe:
+    """The stages of a chain whose segments have `segment_steps` steps, the last one `last_steps`."""
+
+    segment_steps: int
+    last_steps: int
+    inner: Stage
+    first: Stage | None
+    last: Stage | None
+    input_gradient_bytes: int
+    """Gradient of the initial state, in bytes."""
+    surroundings_bytes: int
+    """Copies of random streams and buffers that a run holds throughout, in bytes."""
+    rehearsal_peak_bytes: int
+    """What measuring this took, in bytes."""
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What the planner needs to know about a loop."""
+
+    length: int
+    needs: Needs
+    static: tuple[StaticLine, ...]
+    segments: tuple[SegmentProbe, ...]
+    device: str
+
+    @property
+    def static_bytes(self) -> int:
+        """Sum of the static lines."""
+        return sum(line.bytes for line in self.static)
+
+    def chain(self, length: int, segment_steps: int) -> Chain:
+        """The chain of `length` steps in segments of `segment_steps`, costs in seconds.
+
+        Raises ValueError for a length or segment length that was not probed.
+        """
+        found = next((s for s in self.segments if s.segment_steps == segment_steps), None)
+        if found is None or length != self.length:
+            probed = [s.segment_steps for s in self.segments]
+            raise ValueError(
+                f"length={length}, segment_steps={segment_steps} was not probed: {self.length} steps in "
+                f"segments of {probed} were"
+            )
+        segments, _ = segment_sizes(length, segment_steps)
+        return segmented_chain(
+            found.inner,
+            segments,
+            first=found.first,
+            last=found.last,
+            static_bytes=self.static_bytes + found.surroundings_bytes,
+            loss_gradient_bytes=0,
+            input_gradient_bytes=found.input_gradient_bytes,
+        )
+
+    def record(self, description: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The report as a profile that the planner's service takes; `description` names the model."""
+        return {
+            "source": "probe",
+            "device": self.device,
+            "torch": torch.__version__,
+            **(description or {}),
+            "sequence_length": self.length,
+            "input_bytes": 0,
+            "input_gradient_bytes": max(s.input_gradient_bytes for s in self.segments),
+            "loss_gradient_bytes": 0,
+            "static": [asdict(line) for line in (*self.static, self._surroundings())],
+            "segments": [_segment_record(segment) for segment in self.segments],
+        }
+
+    def _surroundings(self) -> StaticLine:
+        most = max(segment.surroundings_bytes for segment in self.segments)
+        return StaticLine("random streams and buffers", most, "copies of the initial ones")
+
+
+def probe_loop(loop: Loop, *, budget_bytes: int | None = None, candidates: Iterable[int] = ()) -> ProbeReport:
+    """Probe `loop` for each candidate segment length (by default a few up to the loop's length).
+
+    Candidates are tried in rising order as long as their rehearsal, by the two before it, will not
+    exceed `budget_bytes`; the first is always tried.
+
+    Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput for a step that breaks a rule.
+    """
+    with paused(), without_traces(loop):
+        needs = loop.needs()
+        probes: list[SegmentProbe] = []
+        rehearsal: Rehearsal | None = None
+        for segment_steps in sorted(candidates) or _candidates(loop):
+            if probes and _expected_peak_bytes(probes, segment_steps) > (budget_bytes or 2**62):
+                break
+            rehearsal = Rehearsal(loop, needs, segment_steps)
+            probes.append(_probe_segment(loop, rehearsal))
+    if rehearsal is None:
+        raise ValueError("no segment length to probe")
+    static = _static_lines(loop, rehearsal)
+    return ProbeReport(loop.inputs.length, needs, static, tuple(probes), str(loop.device))
+
+
+def _candidates(loop: Loop) -> list[int]:
+    usual = SEGMENT_CANDIDATES if loop.is_segment else STEP_CANDIDATES
+    return [steps for steps in usual if steps < loop.inputs.length] or [loop.inputs.length]
+
+
+def _expected_peak_bytes(probes: list[SegmentProbe], segment_steps: int) -> float:
+    last = probes[-1]
+    if len(probes) == 1:
+        return last.rehearsal_peak_bytes
+    before = probes[-2]
+    slope = (last.rehearsal_peak_bytes - before.rehearsal_peak_bytes) / (
+        last.segment_steps - before.segment_steps
+    )
+    return last.rehearsal_peak_bytes + slope * (segment_steps - last.segment_steps)
+
+
+def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
+    device = loop.device
+    pieces, peak = bytes_of_actions(rehearsal.run, device)
+    accumulated = rehearsal.accumulated_bytes
+    sized = stage_bytes(
+        pieces, accumulated, stages=rehearsal.stages, final_state_bytes=rehearsal.final_state_bytes
+    )
+    rounds = [seconds_of_actions(rehearsal.run, device) for _ in range(TIMING_ROUNDS)]
+    stages = stage_seconds(rounds, sized.stages)
+    return SegmentProbe(
+        segment_steps=rehearsal.segment_steps,
+        last_steps=rehearsal.last_steps,
+        inner=stages[len(stages) // 2],
+        first=stages[0],
+        last=stages[-1],
+        input_gradient_bytes=sized.input_gradient_bytes,
+        surroundings_bytes=rehearsal.surroundings_bytes(pieces),
+        rehearsal_peak_bytes=peak,
+    )
+
+
+def _static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
+    outputs = loop.output_bytes(rehearsal.output_leaves)
+    gradients = sum(shadow.nbytes for shadow in Parameters(loop.modules).real)
+    captured = sum(tensor.nbytes for tensor in loop.captured)
+    differentiable = loop.output_bytes([t for t in rehearsal.output_leaves if t.is_floating_point()])
+    state_gradient = sum(g.nbytes for g in rehearsal.state_gradients if g is not None)
+    return (
+        StaticLine("parameter gradients", gradients + captured, "one per parameter and captured tensor"),
+        StaticLine("outputs", outputs, "stacked over the steps, or one reduced"),
+        StaticLine("gradients of the outputs", differentiable, "like the outputs"),
+        StaticLine("gradients of the inputs", loop.inputs.gradient_bytes, "like the inputs that need one"),
+        StaticLine("final state", rehearsal.final_state_bytes, "returned to the caller"),
+        StaticLine("gradient of the final state", state_gradient, "like the final state"),
+        StaticLine("loss", _LOSS_SCALARS_BYTES, "the caller's scalars", "bound"),
+    )
+
+
+def _segment_record(segment: SegmentProbe) -> dict[str, Any]:
+    return {
+        "segment_steps": segment.segment_steps,
+        "last_steps": segment.last_steps,
+        "inner": asdict(segment.inner),
+        "first": None if segment.first is None else asdict(segment.first),
+        "last": None if segment.last is None else asdict(segment.last),
+    }

@@ -1,0 +1,141 @@
+"""A rehearsal: the loop's first few segments, run through the engine on copies, changing nothing.
+
+It covers every kind of stage (the first, an inner one, the last with the true remainder) and every kind
+of action on each, holding no more than one tape and two states at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from executor.action_costs import ActionBytes
+from executor.dry_run import Needs
+from executor.engine import Observer, Run
+from executor.loop import Loop
+from executor.parameters import Parameters
+from executor.replay import Buffers, recomputing
+from executor.trees import Leaves
+from planner_service.chain import Action, Advance, Backward, Free, Tape, segment_sizes
+
+
+class Rehearsal:
+    """`loop` cut down to at most three segments of `segment_steps`; run it as often as needed.
+
+    The first run, unobserved, learns what the outputs look like and warms kernels up. In later ones the
+    outputs, their gradients and those of the inputs exist beforehand, so that the observer sees only
+    what the actions themselves add.
+    """
+
+    def __init__(self, loop: Loop, needs: Needs, segment_steps: int) -> None:
+        segments, self.last_steps = segment_sizes(loop.inputs.length, segment_steps)
+        self.stages = min(3, segments)
+        self.segment_steps = segment_steps
+        self._needs = needs
+        self._loop = loop.shortened((self.stages - 1) * segment_steps + self.last_steps)
+        self._output_gradients: list[Tensor | None] = []
+        self._state_gradients: list[Tensor | None] = []
+        self.accumulated_bytes: list[int] = []
+        """Gradients of parameters and captured tensors that were live before each observed action."""
+        self.output_leaves: list[Tensor] = []
+        self.final_state_bytes = 0
+        """What the final state adds to the initial one."""
+        self.run(None)
+
+    def schedule(self) -> list[Action]:
+        """Every action on every kind of stage; all but the last are advanced a second time."""
+        last = self.stages
+        actions: list[Action] = [Advance(stage, stage) for stage in range(1, last)]
+        actions += [Tape(last, last), Backward(last, last)]
+        for stage in range(last - 1, 0, -1):
+            actions += [Free(stage), Advance(stage, stage), Free(stage), Tape(stage, stage)]
+            actions += [Backward(stage, stage)]
+        return actions
+
+    def run(self, observer: Observer | None) -> None:
+        """Forward and backward once; `observer` is called as by the engine."""
+        loop = self._loop
+        program = loop.program(self.segment_steps)
+        program.outputs.leaves = [torch.zeros_like(leaf) for leaf in self.output_leaves]
+        run = Run(
+            program,
+            loop.initial,
+            self.schedule(),
+            parameters=Parameters(loop.modules),
+            replay=loop.replay(self._needs),
+            captured=loop.captured,
+        )
+        run.prepare_input_gradients()
+        self.accumulated_bytes = []
+        run.observer = None if observer is None else self._recording_gradients(run, observer)
+        outputs, final = run.forward()
+        if observer is None:
+            self._learn(outputs, final)
+        run.backward(self._output_gradients, self._state_gradients)
+
+    @property
+    def state_gradients(self) -> list[Tensor | None]:
+        """Gradients like those that may come in for the final state."""
+        return self._state_gradients
+
+    def surroundings_bytes(self, pieces: Sequence[ActionBytes]) -> int:
+        """Copies of streams and buffers that a run holds throughout, out of its observed actions: what is
+        live before the first one, and what the backward pass adds when it begins.
+        """
+        prepared = sum(leaf.nbytes for leaf in self.output_leaves) + self._loop.inputs.gradient_bytes
+        between = [index for index, piece in enumerate(pieces) if piece.action is None]
+        end_of_forward, start_of_backward = pieces[between[1]], pieces[between[2]]
+        taken = start_of_backward.before_bytes - end_of_forward.before_bytes
+        return pieces[0].before_bytes - prepared + taken
+
+    def _recording_gradients(self, run: Run, observer: Observer) -> Observer:
+        def observe(action: Action | None) -> None:
+            self.accumulated_bytes.append(run.accumulated_bytes())
+            observer(action)
+
+        return observe
+
+    def _learn(self, outputs: list[Tensor], final: Leaves) -> None:
+        self.output_leaves = outputs
+        self._output_gradients = [_gradient_like(leaf) for leaf in outputs]
+        is_detached = self._loop.final_state == "detached"
+        self._state_gradients = [None if is_detached else _gradient_like(leaf) for leaf in final]
+        self.final_state_bytes = _storage_bytes(final, besides=self._loop.initial)
+
+
+@contextmanager
+def without_traces(loop: Loop) -> Iterator[None]:
+    """Within the context runs of `loop` leave nothing behind: buffers are copies, streams come back."""
+    buffers = Buffers(loop.modules)
+    originals = buffers.current()
+    generators = loop.generators()
+    streams = [generator.get_state() for generator in generators]
+    buffers.put(tensor.detach().clone() for tensor in originals)
+    try:
+        with recomputing():
+            yield
+    finally:
+        buffers.put(originals)
+        for generator, state in zip(generators, streams, strict=True):
+            generator.set_state(state)
+
+
+def _gradient_like(leaf: Any) -> Tensor | None:
+    if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
+        return None
+    return torch.ones_like(leaf)
+
+
+def _storage_bytes(leaves: Leaves, *, besides: Leaves) -> int:
+    """Bytes of the storages that hold `leaves` and none of `besides`."""
+    held = {leaf.untyped_storage().data_ptr() for leaf in besides if isinstance(leaf, Tensor)}
+    storages = {
+        leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes()
+        for leaf in leaves
+        if isinstance(leaf, Tensor)
+    }
+    return sum(size for address, size in storages.items() if address not in held)

@@ -1,0 +1,150 @@
+"""What a worker reports of one training run: what the plan projected next to what was measured."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from executor.verify import GradientCheck
+from planner_service.chain import Action, Advance, Tape
+from planner_service.chain.quantities import format_bytes
+
+
+class SegmentCounts(NamedTuple):
+    """How often segments were run forward in one iteration."""
+
+    advance_count: int
+    """Without a tape."""
+    tape_count: int
+    """With a tape."""
+
+    @classmethod
+    def of(cls, actions: Sequence[Action]) -> SegmentCounts:
+        """The counts that `actions` amount to."""
+        advanced = sum(each.last - each.first + 1 for each in actions if isinstance(each, Advance))
+        taped = sum(each.last - each.first + 1 for each in actions if isinstance(each, Tape))
+        return cls(advanced, taped)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """One training run under a plan."""
+
+    job: str
+    """The job's name."""
+    description: dict[str, object]
+    """The job itself."""
+    planner: str
+    """Where the plan comes from: a URL, or `in process`."""
+    plan_id: str | None
+    """The plan's id at the service."""
+    strategy: str
+    segment_steps: int
+    segment_count: int
+    planned: SegmentCounts
+    """What the plan says of one iteration."""
+    executed: SegmentCounts
+    """What one iteration did."""
+    budget_bytes: int
+    projected_peak_bytes: int
+    measured_peak_bytes: int
+    iteration_seconds: tuple[float, ...]
+    losses: tuple[float, ...]
+    """Mean loss per character of every iteration, in nats."""
+    loss_before: float
+    """On the evaluation window, before the first iteration."""
+    loss_after: float
+    gradient_check: GradientCheck | None
+    torch: str
+    """Version."""
+    device: str
+
+    @property
+    def utilization_ratio(self) -> float:
+        """Measured peak over budget."""
+        return self.measured_peak_bytes / self.budget_bytes
+
+    @property
+    def seconds_per_iteration(self) -> float:
+        """Median over the iterations."""
+        return statistics.median(self.iteration_seconds)
+
+    @property
+    def broken_promises(self) -> list[str]:
+        """What the run did not keep, one sentence each; empty when all is well."""
+        broken = []
+        if self.measured_peak_bytes > self.budget_bytes:
+            over = self.measured_peak_bytes - self.budget_bytes
+            broken.append(f"the measured peak exceeds the budget by {over} bytes")
+        if self.gradient_check is not None and not self.gradient_check.passed:
+            broken.append(str(self.gradient_check))
+        if self.executed != self.planned:
+            broken.append(f"the plan has {self.planned}, one iteration did {self.executed}")
+        return broken
+
+    def measurement(self) -> dict[str, Any]:
+        """The report as the service keeps it (`POST /v1/measurements`)."""
+        check = self.gradient_check
+        return {
+            "job": self.job,
+            "plan_id": self.plan_id,
+            "budget_bytes": self.budget_bytes,
+            "projected_peak_bytes": self.projected_peak_bytes,
+            "measured_peak_bytes": self.measured_peak_bytes,
+            "seconds_per_iteration": self.seconds_per_iteration,
+            "iterations": len(self.iteration_seconds),
+            "losses": [_finite(loss) for loss in self.losses],
+            "gradient_check": None if check is None else check.record(),
+            "torch": self.torch,
+            "device": self.device,
+            "loss_before": _finite(self.loss_before),
+            "loss_after": _finite(self.loss_after),
+            "advance_count": self.executed.advance_count,
+            "tape_count": self.executed.tape_count,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """The whole report, for the JSON file."""
+        return {
+            **self.measurement(),
+            "utilization_ratio": self.utilization_ratio,
+            "iteration_seconds": list(self.iteration_seconds),
+            "plan": {
+                "planner": self.planner,
+                "strategy": self.strategy,
+                "segment_steps": self.segment_steps,
+                "segment_count": self.segment_count,
+                **self.planned._asdict(),
+            },
+            "broken_promises": self.broken_promises,
+            "description": self.description,
+        }
+
+    def table(self) -> str:
+        """The report for people."""
+        rows = [
+            ("budget", format_bytes(self.budget_bytes)),
+            ("projected peak", format_bytes(self.projected_peak_bytes)),
+            ("measured peak", format_bytes(self.measured_peak_bytes)),
+            ("utilization", f"{100 * self.utilization_ratio:.1f} %"),
+            ("plan", f"{self.strategy}, {self.segment_count} segments of {self.segment_steps} steps"),
+            ("recomputed segments", str(sum(self.executed) - self.segment_count)),
+            ("time per iteration", f"{self.seconds_per_iteration:.2f} s"),
+            ("loss before / after", f"{self.loss_before:.3f} / {self.loss_after:.3f} nats per character"),
+        ]
+        if self.gradient_check is not None:
+            rows.append(("gradients", str(self.gradient_check)))
+        return aligned(rows)
+
+
+def aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns of text, the first one padded."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
