@@ -19,10 +19,9 @@ from planner_service.solvers.needs import (
     TAPE_BYTES,
     TAPE_NEED,
 )
+from planner_service.solvers.policies import TAPE
 
 INFEASIBLE = np.inf
-TAPE = -1
-"""Decision: tape the interval's first stage."""
 NOTHING_FITS = -2
 POLL_ROWS = 256
 """The cancel flag is read once per so many rows."""
@@ -45,36 +44,6 @@ def row_count(length: int, body_first: int, body_last: int) -> int:
     """Number of rows that `row_of` may name."""
     before = body_first * length - body_first * (body_first + 1) // 2 + length
     return before + (length - 1 - body_first) * (length - 1 - body_last)
-
-
-@njit(nogil=True, cache=True)
-def fill_least_bytes(kind, needs, body_first, body_last, least, cancelled):
-    """Least free bytes with which each interval can be reversed at all, into least[row]. O(rows · L)."""
-    length = len(kind)
-    for last in range(length):
-        if cancelled[0]:
-            return
-        end_gradient = needs[kind[last], GRADIENT]
-        for first in range(last, -1, -1):
-            if first > body_first and last <= body_last:
-                continue
-            here = kind[first]
-            best = max(end_gradient + needs[here, TAPE_NEED], needs[here, REVERSE_NEED])
-            if first < last:
-                best = max(
-                    best,
-                    needs[here, TAPE_BYTES] + least[row_of(first + 1, last, length, body_first, body_last)],
-                )
-            need = end_gradient + needs[here, FIRST_ADVANCE]
-            for stored in range(first, last):
-                if stored > first:
-                    need = max(need, end_gradient + needs[kind[stored], NEXT_ADVANCE])
-                if need >= best:
-                    break
-                right = least[row_of(stored + 1, last, length, body_first, body_last)]
-                left = least[row_of(first, stored, length, body_first, body_last)]
-                best = min(best, max(need, needs[kind[stored], STATE] + right, left))
-            least[row_of(first, last, length, body_first, body_last)] = best
 
 
 @njit(nogil=True, cache=True)

@@ -21,6 +21,10 @@ class Levels:
     free_bytes: Bytes
     exact: bool
 
+    def below(self, free_bytes: int) -> int:
+        """Highest level that `free_bytes` covers; -1 for none."""
+        return int(np.searchsorted(self.free_bytes, free_bytes, side="right")) - 1
+
     def floor(self, sizes_bytes: Bytes) -> Bytes:
         """For each size and level the level that remains, rounded down; -1 for none.
 

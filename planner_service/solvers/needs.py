@@ -7,9 +7,11 @@ chain. What a solver decides is which stages are advanced, and how often: the *r
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +79,14 @@ class ChainNeeds:
         """First and last stage of the body, counted from 0."""
         first = sum(run.count for run in self.runs[: self.body_run])
         return first, first + self.runs[self.body_run].count - 1
+
+    @cached_property
+    def _last_of_run(self) -> list[int]:
+        return [last - 1 for last in accumulate(run.count for run in self.runs)]
+
+    def stage(self, index: int) -> StageNeeds:
+        """Stage `index`, counted from 0."""
+        return self.runs[bisect_left(self._last_of_run, index)].needs
 
     @cached_property
     def kind(self) -> NDArray[np.int64]:

@@ -12,12 +12,22 @@ from __future__ import annotations
 
 from planner_service.chain import EMPTY, BudgetTooSmall, Chain, Policy, TapeNode
 from planner_service.solvers.draft import Draft
-from planner_service.solvers.intervals import IntervalTable, least_free_bytes
-from planner_service.solvers.levels import choose_levels
+from planner_service.solvers.intervals import IntervalTable, interval_additions
+from planner_service.solvers.leanest import least_free_bytes
+from planner_service.solvers.levels import Levels, choose_levels
+from planner_service.solvers.minorant import MinorantTable
 from planner_service.solvers.needs import ChainNeeds, chain_needs
-from planner_service.solvers.solution import Cancellation, Optimality
+from planner_service.solvers.policies import Subproblem, build_policy
+from planner_service.solvers.search import PolicySearch
+from planner_service.solvers.sections import Sections
+from planner_service.solvers.solution import ROUNDING, Cancellation, Optimality
 
-MOST_LEVELS = 2_000
+MOST_LEVELS = 20_000
+"""Levels of a table by families; few enough that it takes a second at most."""
+MOST_INTERVAL_LEVELS = 2_000
+CHEAP_INTERVALS = 20_000_000
+"""Additions that a table of intervals may take when there is a faster way: a few hundredths of a second."""
+AFFORDABLE_INTERVALS = 2_000_000_000
 
 
 def draft_optimal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
@@ -31,14 +41,46 @@ def draft_optimal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -
     if free >= needs.store_all_bytes:
         policy = Policy((TapeNode(chain.length, EMPTY),), 0)
         return Draft("optimal", policy, "optimal", "the whole tape fits: nothing is run twice")
-    levels = choose_levels(needs, free, MOST_LEVELS)
-    policy = IntervalTable(needs, levels, cancellation).policy(free)
+    return _tabulated(needs, free, cancellation)
+
+
+def _tabulated(needs: ChainNeeds, free_bytes: int, cancellation: Cancellation) -> Draft:
+    sections = Sections(needs)
+    levels = choose_levels(needs, free_bytes, MOST_INTERVAL_LEVELS)
+    additions = interval_additions(needs, levels)
+    if levels.exact and additions <= CHEAP_INTERVALS:
+        return _by_intervals(needs, levels, free_bytes, cancellation)
+    if not sections.convex:
+        return _by_intervals(needs, levels, free_bytes, cancellation)
+    draft = _by_families(sections, free_bytes, cancellation)
+    if draft.optimality == "bounded" and levels.exact and additions <= AFFORDABLE_INTERVALS:
+        return _by_intervals(needs, levels, free_bytes, cancellation)
+    return draft
+
+
+def _by_intervals(needs: ChainNeeds, levels: Levels, free_bytes: int, cancellation: Cancellation) -> Draft:
+    policy = build_policy(needs, free_bytes, IntervalTable(needs, levels, cancellation).decide)
+    if levels.exact:
+        return Draft("optimal", policy, _exact(needs), "every interval tabulated, every byte counted")
+    count = len(levels.free_bytes)
+    return Draft("optimal", policy, "bounded", f"free bytes rounded down to {count} levels")
+
+
+def _by_families(sections: Sections, free_bytes: int, cancellation: Cancellation) -> Draft:
+    levels = choose_levels(sections.needs, free_bytes, MOST_LEVELS)
+    search = PolicySearch(MinorantTable(sections, levels, cancellation), cancellation)
+    cost = search.run(free_bytes)
+    bound = search.lower_bound(Subproblem(0, sections.needs.length - 1, free_bytes))
+    policy = build_policy(sections.needs, free_bytes, search.decide)
     if not levels.exact:
-        return Draft("optimal", policy, "bounded", f"free bytes were rounded down to {MOST_LEVELS} levels")
-    return Draft("optimal", policy, _optimality(needs), "every byte counted")
+        count = len(levels.free_bytes)
+        return Draft("optimal", policy, "bounded", f"free bytes rounded down to {count} levels")
+    if cost <= bound * (1 + ROUNDING):
+        return Draft("optimal", policy, _exact(sections.needs), "meets the convex minorant")
+    return Draft("optimal", policy, "bounded", f"at most {cost - bound:.3g} advances above the minorant")
 
 
-def _optimality(needs: ChainNeeds) -> Optimality:
+def _exact(needs: ChainNeeds) -> Optimality:
     """Persistent schedules are the best of all where stages are interchangeable and taping is no
     leaner way to advance (DESIGN.md, section 3).
     """

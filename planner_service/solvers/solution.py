@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from planner_service.chain import PlanningError, Policy, Verdict
 
+ROUNDING = 1e-9
+"""Relative error that sums of costs in another order may show."""
+
 Optimality = Literal["optimal", "persistent", "bounded"]
 
 

@@ -8,11 +8,8 @@ from planner_service.chain import BudgetTooSmall, Chain, Stage, expand, simulate
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.optimal import draft_optimal
-from planner_service.solvers.solution import Cancellation, Solution, UnknownStrategy
+from planner_service.solvers.solution import ROUNDING, Cancellation, Solution, UnknownStrategy
 from planner_service.solvers.uniform import draft_every_k, draft_sqrt, draft_store_all
-
-ROUNDING = 1e-9
-"""Relative error that sums of costs in another order may show."""
 
 
 class UnsoundPlan(RuntimeError):
