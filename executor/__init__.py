@@ -12,11 +12,18 @@ from executor.errors import (
     StateMutated,
     UnsupportedOutput,
 )
+from executor.measure import measure, measure_timeline
+from executor.modules import GRU, LSTM, RNN
 from executor.plan import ExecutionPlan
+from executor.predict import Prediction, predict, probe
+from executor.probe import ProbeReport
 from executor.replay import is_recomputing, outputs_needed
 from executor.unroll import unroll
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "BudgetTooSmall",
     "CaptureError",
     "DoubleBackward",
@@ -24,11 +31,17 @@ __all__ = [
     "ExecutorError",
     "ModifiedBetweenPasses",
     "PlanMismatch",
+    "Prediction",
+    "ProbeReport",
     "ReplayError",
     "StateChanged",
     "StateMutated",
     "UnsupportedOutput",
     "is_recomputing",
+    "measure",
+    "measure_timeline",
     "outputs_needed",
+    "predict",
+    "probe",
     "unroll",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -89,4 +90,4 @@ def seconds_of_actions(
         times.append((action, time.perf_counter()))
 
     run(observe)
-    return [(action, end - begin) for (action, begin), (_, end) in zip(times, times[1:], strict=False)]
+    return [(action, end - begin) for (action, begin), (_, end) in pairwise(times)]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from executor.captures import require_no_captures, sequence_number
 from executor.errors import ModifiedBetweenPasses, PlanMismatch, StateMutated
 from executor.parameters import Parameters
 from executor.program import Program
@@ -67,7 +68,6 @@ class Run:
         parameters: Parameters,
         replay: Replay,
         captured: Sequence[Tensor] = (),
-        inspect_tape: Callable[[Run, LiveTape], None] | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.program = program
@@ -76,7 +76,6 @@ class Run:
         self.initial = initial
         self._schedule: Iterator[Action] = iter(schedule)
         self._replay = replay
-        self._inspect_tape = inspect_tape
         self.observer = observer
         self._pending: Action | None = None
         self._checkpoints: dict[int, StoredState] = {}
@@ -267,6 +266,7 @@ class Run:
         for position in self.program.inputs.differentiable:
             slices[position] = slices[position].detach().requires_grad_()
         blocks: list[Leaves] = []
+        since = None if self._recomputing or self._tapes else sequence_number()
         versions = versions_of(state_leaves)
         with torch.enable_grad():
             after = self.program.run(
@@ -280,9 +280,16 @@ class Run:
         tape = LiveTape(
             stage, state_leaves, slices, after, blocks, StoredState(detached, self._replay.take())
         )
-        if self._inspect_tape is not None:
-            self._inspect_tape(self, tape)
+        if since is not None:
+            self._require_no_captures(tape, since)
         return tape
+
+    def _require_no_captures(self, tape: LiveTape, since: int) -> None:
+        roots = [*tape.after, *(leaf for block in tape.blocks for leaf in block)]
+        declared = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor)]
+        declared += [tape.slices[position] for position in self.program.inputs.differentiable]
+        declared += [*self.parameters.shadows, *self.captured]
+        require_no_captures(roots, declared, since, self.program.function)
 
     def _backward(self, first: int, last: int) -> None:
         if first != self._gradient_at:

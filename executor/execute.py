@@ -14,7 +14,9 @@ from executor.errors import DoubleBackward, PlanMismatch
 from executor.loop import FinalState, Loop
 from executor.parameters import Parameters
 from executor.plan import ExecutionPlan
-from executor.program import Program
+
+WITHOUT_GRADIENTS_STEPS = 100
+"""Steps per call of a segment function where no gradient is needed."""
 
 
 def execute(
@@ -30,7 +32,7 @@ def execute(
     parameters = Parameters(loop.modules)
     differentiable = _differentiable(loop, parameters)
     if not torch.is_grad_enabled() or not differentiable:
-        return _without_gradients(loop, program)
+        return run_without_gradients(loop)
     run = Run(
         program,
         loop.initial,
@@ -55,7 +57,9 @@ def _differentiable(loop: Loop, parameters: Parameters) -> list[Tensor]:
     return [*state, *inputs, *parameters.real, *loop.captured]
 
 
-def _without_gradients(loop: Loop, program: Program) -> tuple[Any, Any]:
+def run_without_gradients(loop: Loop) -> tuple[Any, Any]:
+    """Run every step once for its outputs only: nothing is kept for a backward."""
+    program = loop.program(1 if not loop.is_segment else min(WITHOUT_GRADIENTS_STEPS, loop.inputs.length))
     leaves = loop.initial
     with torch.no_grad():
         for stage in range(1, program.length + 1):

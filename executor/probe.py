@@ -116,7 +116,13 @@ class ProbeReport:
         return StaticLine("random streams and buffers", most, "copies of the initial ones")
 
 
-def probe_loop(loop: Loop, *, budget_bytes: int | None = None, candidates: Iterable[int] = ()) -> ProbeReport:
+def probe_loop(
+    loop: Loop,
+    *,
+    needs: Needs | None = None,
+    budget_bytes: int | None = None,
+    candidates: Iterable[int] = (),
+) -> ProbeReport:
     """Probe `loop` for each candidate segment length (by default a few up to the loop's length).
 
     Candidates are tried in rising order as long as their rehearsal, by the two before it, will not
@@ -125,7 +131,7 @@ def probe_loop(loop: Loop, *, budget_bytes: int | None = None, candidates: Itera
     Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput for a step that breaks a rule.
     """
     with paused(), without_traces(loop):
-        needs = loop.needs()
+        needs = loop.needs() if needs is None else needs
         probes: list[SegmentProbe] = []
         rehearsal: Rehearsal | None = None
         for segment_steps in sorted(candidates) or _candidates(loop):

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from executor.execute import execute
+from executor.execute import execute, run_without_gradients
+from executor.known import known
 from executor.loop import FinalState, Loop, StepFunction
 from executor.outputs import Reduce
 from executor.plan import ExecutionPlan
+from executor.predict import plan_for
 
 
 def unroll(
@@ -20,6 +23,7 @@ def unroll(
     *,
     budget: int | str | None = None,
     plan: ExecutionPlan | None = None,
+    planner: str | None = None,
     module: nn.Module | Sequence[nn.Module] | None = None,
     captured: Sequence[Tensor] = (),
     reduce: Reduce = "stack",
@@ -37,6 +41,7 @@ def unroll(
             when it began: states, tapes, gradients of the parameters, workspace, outputs, gradients of
             the outputs. The first call with new shapes probes the step, inside the same budget.
         plan: run this plan instead of asking the planner.
+        planner: URL of a planning service; by default planning is done in this process.
         module: the module, or modules, whose parameters the step uses.
         captured: other tensors that the step uses and that need a gradient.
         reduce: outputs are stacked on dimension 0 ("stack"), added ("sum"), or only the last is kept.
@@ -62,6 +67,10 @@ def unroll(
         length=length,
         final_state=final_state,
     )
-    if plan is not None:
-        return execute(loop, plan, loop.needs())
-    raise NotImplementedError
+    if plan is None:
+        if budget is None:
+            raise TypeError("give a budget in bytes, or a plan")
+        if not torch.is_grad_enabled():
+            return run_without_gradients(loop)
+        plan = plan_for(loop, budget, planner)
+    return execute(loop, plan, known(loop).needs(loop))

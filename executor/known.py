@@ -1,0 +1,90 @@
+"""What was found out about loops before, so that only the first call with new shapes pays for it.
+
+Two calls are alike when the same function runs on the same modules (in the same mode, with the same
+parameters frozen), with states and inputs of the same shapes and the same need of gradients, under the
+same autocast. What is known is forgotten with the module or function it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from executor.dry_run import Needs
+from executor.loop import Loop
+from executor.plan import ExecutionPlan
+from executor.replay import AutocastState
+from executor.trees import leaf_description
+
+
+class Known:
+    """What is known about one loop."""
+
+    def __init__(self) -> None:
+        self._needs: Needs | None = None
+        self.plans: dict[Hashable, ExecutionPlan] = {}
+        """By budget and planner."""
+
+    def needs(self, loop: Loop) -> Needs:
+        """What must be replayed, looked into once."""
+        if self._needs is None:
+            self._needs = loop.needs()
+        return self._needs
+
+
+_known: WeakKeyDictionary[Any, dict[Hashable, Known]] = WeakKeyDictionary()
+
+
+def known(loop: Loop) -> Known:
+    """What is known about loops like this one."""
+    anchor = loop.modules[0] if loop.modules else _code_of(loop.function)
+    return _known.setdefault(anchor, {}).setdefault(_signature(loop), Known())
+
+
+def _signature(loop: Loop) -> Hashable:
+    return (
+        _identity(_code_of(loop.function)),
+        loop.is_segment,
+        loop.reduce,
+        loop.final_state,
+        tuple(_description(leaf) for leaf in loop.initial),
+        tuple(_description(leaf) for leaf in (*loop.inputs.leaves, *loop.captured)),
+        loop.inputs.length,
+        tuple(_modes(loop)),
+        tuple(leaf.requires_grad for leaf in _closure(loop.function) if isinstance(leaf, Tensor)),
+        AutocastState.now(),
+    )
+
+
+def _description(leaf: Any) -> Hashable:
+    return (*leaf_description(leaf), isinstance(leaf, Tensor) and leaf.requires_grad)
+
+
+def _modes(loop: Loop) -> Iterator[Hashable]:
+    for module in loop.modules:
+        for part in module.modules():
+            yield id(part), part.training
+            for parameter in part._parameters.values():
+                if parameter is not None:
+                    yield parameter.requires_grad, parameter.dtype, parameter.device, parameter.shape
+
+
+def _code_of(function: Callable[..., Any]) -> Any:
+    """What stays the same when a function is defined anew by the same lines."""
+    plain = getattr(function, "__func__", function)
+    return getattr(plain, "__code__", plain)
+
+
+def _identity(code: Any) -> Hashable:
+    return code if isinstance(code, Hashable) else id(code)
+
+
+def _closure(function: Callable[..., Any]) -> Iterator[Any]:
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            continue
