@@ -15,12 +15,16 @@ from planner_service.chain.stage import check_bytes, check_cost
 
 TIERS_FIELD = "memory.tiers"
 
+DEVICE = "device"
+"""The home of a state that is stored nowhere else: no tier may have this name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
     """One storage tier. Times are in the chain's cost unit (seconds on a calibrated chain).
 
-    Raises InvalidChain for an empty name, a byte count out of range or a negative or infinite time.
+    Raises InvalidChain for an empty name or `device`, a byte count out of range and a negative or
+    infinite time.
     """
 
     name: str
@@ -38,8 +42,9 @@ class Tier:
     """Whether transfers run next to the compute stream. Otherwise it waits for each of them."""
 
     def __post_init__(self) -> None:
-        if not self.name or not isinstance(self.name, str):
-            raise InvalidChain(f"name={self.name!r} of a tier must be a non-empty text", field=TIERS_FIELD)
+        if not self.name or not isinstance(self.name, str) or self.name == DEVICE:
+            reason = f"name={self.name!r} of a tier must be a text, not empty and not {DEVICE!r}"
+            raise InvalidChain(reason, field=TIERS_FIELD)
         check_bytes("budget_bytes", self.budget_bytes)
         for direction in ("write", "read"):
             for quantity in (f"{direction}_seconds_per_byte", f"{direction}_latency_seconds"):

@@ -17,11 +17,8 @@ from typing import NamedTuple
 from planner_service.chain.actions import Advance, Backward, Free, Tape
 from planner_service.chain.errors import InvalidChain
 from planner_service.chain.policy import EMPTY, CheckpointNode, TapeNode
+from planner_service.chain.tiers import DEVICE
 from planner_service.chain.tiers_actions import Discard, Fetch, Move, Store, TieredAction
-
-DEVICE = "device"
-"""The home of a state that is stored nowhere else: no tier may have this name."""
-
 
 class OffloadNode(NamedTuple):
     """Advance `span` stages and write the state to `tier` (nowhere, for the device); follow `right`
