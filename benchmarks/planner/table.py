@@ -32,11 +32,7 @@ def _ours(row: dict[str, Any]) -> list[str]:
     return [
         row["name"],
         seconds(ours["cpu_median_seconds"]),
-        f"{ours['cost']:,.6g}"
-        if "cost" in ours and ours["cost"] % 1
-        else f"{ours.get('cost', ''):,}"
-        if "cost" in ours
-        else f"{ours['actions']:,} actions",
+        number(ours["cost"]) if "cost" in ours else f"{ours['actions']:,} actions",
         _proven(ours),
         f"{ours['peak_rss_bytes'] / 2**20:.0f} MiB",
     ]
@@ -45,9 +41,9 @@ def _ours(row: dict[str, Any]) -> list[str]:
 def _proven(ours: dict[str, Any]) -> str:
     if "optimality" not in ours:
         return ""
-    return (
-        "optimal" if ours["optimality"] == "optimal" else f"{ours['optimality']}, gap {ours['gap_ratio']:.2%}"
-    )
+    if ours["optimality"] == "optimal":
+        return "optimal"
+    return f"{ours['optimality']}, gap {ours['gap_ratio']:.2%}"
 
 
 def _peer(peer: dict[str, Any] | None) -> list[str]:
@@ -59,9 +55,14 @@ def _peer(peer: dict[str, Any] | None) -> list[str]:
     return [
         peer["label"],
         seconds(peer["cpu_median_seconds"]) + memory,
-        f"{peer['cost']:,.7g}" if peer["cost"] % 1 else f"{int(peer['cost']):,}",
+        number(peer["cost"]),
         f"{peer['cpu_ratio']:,.0f}×" if peer["cpu_ratio"] >= 10 else f"{peer['cpu_ratio']:.1f}×",
     ]
+
+
+def number(value: float) -> str:
+    """A count as it is, a measured cost with three decimals."""
+    return f"{value:,.0f}" if value % 1 == 0 else f"{value:,.3f}"
 
 
 def seconds(value: float) -> str:
