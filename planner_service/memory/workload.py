@@ -45,8 +45,6 @@ class Workload:
             self._input_line(),
             self._target_line(),
         ]
-        if self.loss == "outside":
-            lines.append(self._output_line("gradient of the outputs"))
         return [line for line in lines if line.bytes]
 
     def call_ledger(self) -> list[LedgerLine]:
@@ -57,7 +55,7 @@ class Workload:
             LedgerLine("matrix library", matmul_bytes, f"workspace of the {self.device} library", "bound"),
         ]
         if self.loss == "outside":
-            lines.append(self._output_line("outputs"))
+            lines += [self._output_line("outputs"), self._output_line("gradients of the outputs")]
         return [line for line in lines if line.bytes]
 
     def _parameter_lines(self) -> list[LedgerLine]:

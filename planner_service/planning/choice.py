@@ -1,4 +1,4 @@
-"""The choice of the segment length: solve every candidate, keep the cheapest plan that fits."""
+"""The choice of the segment length: solve what could win, keep the cheapest plan that fits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from planner_service.chain import BudgetTooSmall
 from planner_service.memory import Candidate
 from planner_service.solvers import Cancellation, Solution, minimum_budget_bytes, solve
+from planner_service.solvers.bounds import knapsack_bound
+
+MANY_STAGES = 500
+WORTHWHILE_RATIO = 1e-3
+"""A chain of more than MANY_STAGES stages is solved only if it might be cheaper by this fraction."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +30,16 @@ def choose(
 ) -> Choice:
     """The plan of least makespan over all candidates; ties go to the smaller peak.
 
-    Raises BudgetTooSmall with the least budget over all candidates for which `strategy` has a plan,
-    and whatever else `solve` refuses.
+    A candidate is passed over when a lower bound proves that it cannot win (long chains: not by
+    WORTHWHILE_RATIO). Raises BudgetTooSmall with the least budget over all candidates for which
+    `strategy` has a plan, and whatever else `solve` refuses.
     """
     best: tuple[Candidate, Solution] | None = None
     refusals: list[BudgetTooSmall] = []
-    # No plan is cheaper than taping everything once, so the promising ones go first.
-    for candidate in sorted(candidates, key=lambda candidate: candidate.chain.store_all_makespan):
-        if best and candidate.chain.store_all_makespan > best[1].verdict.makespan:
-            break
+    # Short chains are solved in no time, and what they cost spares the long ones.
+    for candidate in sorted(candidates, key=lambda candidate: candidate.chain.length):
+        if best is not None and not _could_win(candidate, budget_bytes, best[1]):
+            continue
         try:
             solution = solve(candidate.chain, budget_bytes, strategy, cancellation=cancellation)
         except BudgetTooSmall as refusal:
@@ -46,6 +52,11 @@ def choose(
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=least)
     least = min(minimum_budget_bytes(candidate.chain) for candidate in candidates)
     return Choice(*best, minimum_budget_bytes=least)
+
+
+def _could_win(candidate: Candidate, budget_bytes: int, best: Solution) -> bool:
+    saving = WORTHWHILE_RATIO if candidate.chain.length > MANY_STAGES else 0.0
+    return knapsack_bound(candidate.chain, budget_bytes) <= best.verdict.makespan * (1 - saving)
 
 
 def _rank(solution: Solution) -> tuple[float, int]:

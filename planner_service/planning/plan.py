@@ -91,4 +91,4 @@ def _reason(choice: Choice, candidates: Sequence[Candidate]) -> str:
     if steps is None or len(candidates) == 1:
         return choice.solution.reason
     tried = ", ".join(str(candidate.segment_steps) for candidate in candidates)
-    return f"{choice.solution.reason}; segments of {steps} steps are the cheapest of {tried} in this budget"
+    return f"{choice.solution.reason}; of segments of {tried} steps, {steps} is the cheapest in this budget"

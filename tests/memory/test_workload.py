@@ -57,7 +57,7 @@ def test_a_loss_outside_holds_all_outputs_and_their_gradient():
     workload = workload_of(model_of(embedding=False, head=False, dtype="float64"), loss="outside")
     outputs = 29 * 7 * 13 * 8
     assert by_name(workload.call_ledger())["outputs"] == outputs
-    assert by_name(workload.caller_ledger())["gradient of the outputs"] == outputs
+    assert by_name(workload.call_ledger())["gradients of the outputs"] == outputs
     assert by_name(workload.caller_ledger())["inputs"] == 29 * 7 * 5 * 8
     assert "targets" not in by_name(workload.caller_ledger())
 
