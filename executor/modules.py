@@ -25,11 +25,11 @@ from executor.budget import parse_budget
 from executor.device import free_bytes
 from executor.errors import BudgetTooSmall
 from executor.packing import pack, reverse_each, unpack
-from executor.recurrence import Recurrence, Segment, State
+from executor.recurrence import Recurrence, State, segment_of
 from executor.unroll import unroll
 
-Run = Callable[[Segment, State, Tensor, Tensor | None], tuple[Tensor, State]]
-"""Runs one chain: (segment, initial state, x [T, batch, input], batch sizes of the steps or None)."""
+Run = Callable[[Recurrence, State, Tensor, Tensor | None], tuple[Tensor, State]]
+"""Runs one chain: (recurrence, initial state, x [T, batch, input], batch sizes of the steps or None)."""
 
 
 class BudgetedRecurrence(nn.Module):
@@ -56,9 +56,7 @@ class BudgetedRecurrence(nn.Module):
             self.register_parameter(name, parameter)
         self.train(module.training)
         self._budget = parse_budget(budget)
-        self._segments = [
-            Segment(self, each) for each in self._whole.chains(bidirectional=self.bidirectional)
-        ]
+        self._chains = self._whole.chains(bidirectional=module.bidirectional)
         self._activation_bytes: dict[tuple[object, ...], int] = {}
 
     @classmethod
@@ -113,7 +111,7 @@ class BudgetedRecurrence(nn.Module):
 
     def _initial_state(self, x: Tensor, hx: Any, *, is_batched: bool) -> State:
         zeros = self._whole.initial_state(x, batch_size=x.shape[1])
-        count = len(self._segments) * self._segments[0].recurrence.num_layers
+        count = len(self._chains) * self._chains[0].num_layers
         expected = tuple([count, x.shape[1], part.shape[-1]] for part in zeros)
         if hx is None:
             return tuple(x.new_zeros(shape) for shape in expected)
@@ -130,20 +128,33 @@ class BudgetedRecurrence(nn.Module):
     def _run(self, x: Tensor, state: State, batch_sizes: Tensor | None) -> tuple[Tensor, State]:
         budget_bytes = self._budget_bytes(x, state, batch_sizes)
         if not self.bidirectional:
-            return self._unroll(budget_bytes, self._segments[0], state, x, batch_sizes)
+            return self._unroll(budget_bytes, self._chains[0], state, x, batch_sizes)
         between_bytes = self._between_bytes(x)
-        share = max(1, (budget_bytes - between_bytes) // len(self._segments))
+        share = max(1, (budget_bytes - between_bytes) // len(self._chains))
         try:
             return self._both_directions(x, state, batch_sizes, partial(self._unroll, share))
         except BudgetTooSmall as error:
-            needed = between_bytes + error.minimum_budget_bytes * len(self._segments)
+            least = max(self._least_bytes(layer, x, state, batch_sizes) for layer in range(self.num_layers))
+            needed = between_bytes + least * len(self._chains)
             raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
 
+    def _least_bytes(self, layer: int, x: Tensor, state: State, batch_sizes: Tensor | None) -> int:
+        """The least budget of one direction of a layer of a bidirectional module."""
+        if layer:
+            x = x.new_zeros(*x.shape[:2], 2 * self._whole.output_size, requires_grad=True)
+        try:
+            self._unroll(1, self._chains[2 * layer], tuple(part[:1] for part in state), x, batch_sizes)
+        except BudgetTooSmall as error:
+            return error.minimum_budget_bytes
+        raise AssertionError("a loop in one byte")
+
     def _unroll(
-        self, budget_bytes: int, segment: Segment, state: State, x: Tensor, batch_sizes: Tensor | None
+        self, budget_bytes: int, chain: Recurrence, state: State, x: Tensor, batch_sizes: Tensor | None
     ) -> tuple[Tensor, State]:
         inputs = x if batch_sizes is None else (x, batch_sizes)
-        y, after = unroll(None, state, inputs, segment=segment, module=self, budget=budget_bytes)
+        y, after = unroll(
+            None, state, inputs, segment=segment_of(self, chain), module=self, budget=budget_bytes
+        )
         return y, after
 
     def _both_directions(
@@ -158,7 +169,7 @@ class BudgetedRecurrence(nn.Module):
                 index = 2 * layer + direction
                 initial = tuple(part[index : index + 1] for part in state)
                 forwards = reverse_each(below, batch_sizes) if direction else below
-                y, final = run(self._segments[index], initial, forwards, batch_sizes)
+                y, final = run(self._chains[index], initial, forwards, batch_sizes)
                 outputs.append(reverse_each(y, batch_sizes) if direction else y)
                 finals.append(final)
             x = torch.cat(outputs, dim=-1)
@@ -192,13 +203,14 @@ class BudgetedRecurrence(nn.Module):
 
     def _run_full(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         if self.bidirectional:
-            return self._both_directions(x, state, None, _run_in_one)
-        return _run_in_one(self._segments[0], state, x, None)
+            return self._both_directions(x, state, None, self._run_in_one)
+        return self._run_in_one(self._chains[0], state, x, None)
 
-
-def _run_in_one(segment: Segment, state: State, x: Tensor, _sizes: Tensor | None) -> tuple[Tensor, State]:
-    after, y = segment(state, x)
-    return y, after
+    def _run_in_one(
+        self, chain: Recurrence, state: State, x: Tensor, _batch_sizes: Tensor | None
+    ) -> tuple[Tensor, State]:
+        after, y = segment_of(self, chain)(state, x)
+        return y, after
 
 
 class LSTM(BudgetedRecurrence):

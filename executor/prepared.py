@@ -15,7 +15,7 @@ from executor.job import Job
 from executor.measure import default_device
 from executor.models import CharacterModel, Window
 from executor.plan import ExecutionPlan
-from executor.planner import RemotePlanner, plan_in_process
+from executor.planner import RemotePlanner, best_plan, in_process
 from executor.probe import ProbeReport, probe_loop
 from executor.training import PlannedLoss, held_bytes
 from planner_service.chain.quantities import format_bytes
@@ -106,7 +106,7 @@ class PreparedJob:
         Raises BudgetTooSmall with the least budget; PlannerUnreachable when the service does not answer.
         """
         if planner is None:
-            return plan_in_process(self.probe, self.budget_bytes), None
+            return best_plan(self.probe, self.budget_bytes, in_process), None
         held = held_bytes(self.model, self.window, self.job.training)
         return planner.plan(self.probe, self.budget_bytes, request=self.request(), held_bytes=held)
 

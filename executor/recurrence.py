@@ -7,6 +7,7 @@ monolith, so segments below `FUSED_SEGMENT_STEPS` steps run the cells one by one
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,8 @@ FUSED_SEGMENT_STEPS = 5
 
 State = tuple[Tensor, ...]
 """(h, c) of an LSTM, (h,) of the others; each [layers, batch, size]."""
+
+SegmentFunction = Callable[[State, Any], tuple[State, Tensor]]
 
 _FUSED: dict[str, Any] = {
     "LSTM": _VF.lstm,
@@ -91,18 +94,15 @@ class Recurrence:
         return tuple(like.new_zeros(self.num_layers, batch_size, size) for size in sizes)
 
 
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """One direction of a module as a segment function. Takes x, or (x, batch sizes) of a packed batch."""
+def segment_of(module: nn.Module, recurrence: Recurrence) -> SegmentFunction:
+    """One direction of `module` as a segment function. Takes x, or (x, batch sizes) of a packed batch."""
 
-    module: nn.Module
-    recurrence: Recurrence
-
-    def __call__(self, state: State, inputs: Tensor | tuple[Tensor, Tensor]) -> tuple[State, Tensor]:
-        """The state after the steps of `inputs`, and y [k, batch, output]."""
+    def segment(state: State, inputs: Tensor | tuple[Tensor, Tensor]) -> tuple[State, Tensor]:
         if isinstance(inputs, Tensor):
-            return run_segment(self.module, self.recurrence, state, inputs)
-        return run_packed_segment(self.module, self.recurrence, state, *inputs)
+            return run_segment(module, recurrence, state, inputs)
+        return run_packed_segment(module, recurrence, state, *inputs)
+
+    return segment
 
 
 def run_segment(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Tensor]:

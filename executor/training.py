@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import backward
 
 from executor.dry_run import Needs
 from executor.engine import Observer
@@ -111,6 +112,6 @@ def iterate(loss_of: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> 
     """One iteration: gradients of `loss_of()`, one step of the optimizer; returns the loss."""
     optimizer.zero_grad(set_to_none=True)
     loss = loss_of()
-    loss.backward()  # type: ignore[no-untyped-call]
+    backward(loss)
     optimizer.step()
     return float(loss.detach())

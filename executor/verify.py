@@ -1,7 +1,8 @@
 """Are these gradients those of full BPTT? Compared tensor by tensor, the worst one named.
 
 Sums are added in another order when an iteration runs in segments, so gradients agree to rounding and
-not to the bit; the tolerances below are some hundred times what was seen for sums of a thousand steps.
+not to the bit. The tolerances are ten times and more what the sums of full BPTT themselves are off: in
+float32, biases that add up 32,000 terms are 4e-6 off their value in float64.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 TOLERANCES: dict[torch.dtype, float] = {
     torch.float64: 1e-12,
-    torch.float32: 1e-5,
+    torch.float32: 5e-5,
     torch.float16: 2e-2,
     torch.bfloat16: 1e-1,
 }

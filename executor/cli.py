@@ -1,0 +1,162 @@
+"""`tightfit-worker`: run jobs, probe models, show the proof."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from executor.errors import BudgetTooSmall, ExecutorError
+from executor.job import InvalidJob, read_job
+
+_JOB_HELP = """\
+a job file, YAML or JSON:
+
+  model:    {kind: lstm, hidden_size: 256, embedding_size: 64}   # or gru, rnn; num_layers, dtype
+  data:     {text: python}          # the text that CPython carries, or the path of a UTF-8 file
+  sequence: {length: 1000, batch_size: 32}
+  training: {optimizer: adam, learning_rate: 0.005, iterations: 10, seed: 0}
+  budget:   5%                      # of full BPTT's activations; or bytes: 64MiB; or free
+  report:   {output: report.json, weights: weights.pt, gradient_check_steps: 60}
+
+exit status: 0 all promises kept, 1 a promise broken (the report says which), 2 refused.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BudgetTooSmall as error:
+        return _refused(f"budget: {error}; give at least {error.minimum_budget_bytes}")
+    except (InvalidJob, ExecutorError, OSError) as error:
+        return _refused(str(error))
+    except Exception as error:
+        if not _is_planner_error(error):
+            raise
+        return _refused(str(error))
+    return status
+
+
+def _refused(reason: str) -> int:
+    print(f"tightfit-worker: {reason}", file=sys.stderr)
+    return 2
+
+
+def _is_planner_error(error: Exception) -> bool:
+    """Whether a planning service refused or does not answer; its client is loaded only where it is used."""
+    client = sys.modules.get("planner_service.client")
+    return client is not None and isinstance(error, client.PlannerError)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tightfit-worker",
+        description="Train unrolled models inside a byte budget, exactly, and report what was measured.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_run(commands)
+    _add_probe(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "run",
+        help="plan a job, train it under the plan, report",
+        description="Plan a job, train it under the plan, report the measured next to the projected peak.",
+        epilog=_JOB_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("job", type=Path, help="the job file")
+    command.add_argument(
+        "--planner", metavar="URL", help="ask the planning service at URL (default: in process)"
+    )
+    command.add_argument("--output", type=Path, help="write the JSON report here, whatever the job says")
+    command.add_argument("--quiet", action="store_true", help="no progress lines")
+    command.set_defaults(run=_run)
+
+
+def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "probe",
+        help="measure a job's model: bytes and seconds per segment length",
+        description=(
+            "Measure the bytes and seconds of a job's model, segment length by segment length, and print "
+            "the profile as JSON: what a plan request takes as `profile`."
+        ),
+        epilog=_JOB_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("job", type=Path, help="the job file")
+    command.add_argument("--output", type=Path, help="write the profile here instead of printing it")
+    command.set_defaults(run=_probe)
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "demo",
+        help="train an LSTM in a twentieth of its activation memory, next to full BPTT",
+        description=(
+            "Start the planning service, plan a character-level LSTM over 1,000 steps of real text in 5 % of "
+            "the activation bytes of full BPTT, train it next to full BPTT, print one table and draw one "
+            "picture. Exit status 1 when a promise is broken."
+        ),
+    )
+    command.add_argument(
+        "--output-dir", type=Path, default=Path("demo-output"), help="where to write (demo-output)"
+    )
+    command.set_defaults(run=_demo)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from executor.worker import run_job
+
+    job = read_job(parsed.job)
+    progress = _silent if parsed.quiet else _progress
+    report = run_job(
+        job, name=parsed.job.stem, planner_url=parsed.planner, output=parsed.output, progress=progress
+    )
+    print(report.table())
+    for broken in report.broken_promises:
+        print(f"BROKEN PROMISE: {broken}", file=sys.stderr)
+    return 1 if report.broken_promises else 0
+
+
+def _probe(parsed: argparse.Namespace) -> int:
+    from executor.prepared import PreparedJob
+
+    prepared = PreparedJob.of(read_job(parsed.job), _progress)
+    text = json.dumps(prepared.profile(), indent=2)
+    if parsed.output is None:
+        print(text)
+    else:
+        parsed.output.write_text(text + "\n", encoding="utf-8")
+        _progress(f"profile: {parsed.output}")
+    return 0
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from executor.demo import run_demo
+
+    status: int = run_demo(parsed.output_dir, _progress)
+    return status
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _silent(_line: str) -> None:
+    """Says nothing."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

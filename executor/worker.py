@@ -1,0 +1,165 @@
+"""A worker: plans a job, trains under the plan, and reports what it measured.
+
+The order matters: the gradients are checked before anything is learned, and the peak is measured on an
+iteration of its own, since measuring slows an iteration down.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.autograd import backward
+
+from executor.device import device_name
+from executor.job import Job
+from executor.measure import measure
+from executor.models import Window
+from executor.plan import ExecutionPlan, checkpoint_every
+from executor.planner import RemotePlanner
+from executor.prepared import PreparedJob, Progress
+from executor.report import RunReport, SegmentCounts
+from executor.training import PlannedLoss, iterate, optimizer_for
+from executor.verify import GradientCheck, compare_gradients, gradients_of
+from planner_service.chain.quantities import format_bytes
+
+IN_PROCESS = "in process"
+
+
+def run_job(
+    job: Job,
+    *,
+    name: str,
+    planner_url: str | None = None,
+    output: Path | None = None,
+    progress: Progress = lambda _line: None,
+) -> RunReport:
+    """Plan and train `job`; write its weights and report files, and post the report to the planner.
+
+    `output` is where the report goes, whatever the job says.
+
+    Raises InvalidJob, BudgetTooSmall, and PlannerUnreachable or PlannerRefused for a planner by URL.
+    """
+    planner = None if planner_url is None else RemotePlanner(planner_url)
+    prepared = PreparedJob.of(job, progress)
+    plan, plan_id = prepared.plan(planner)
+    progress(describe_plan(plan))
+    report = _train(prepared, plan, plan_id, name=name, planner=planner_url or IN_PROCESS, progress=progress)
+    _write(report, prepared, output, progress)
+    if planner is not None:
+        planner.post_measurement(report.measurement())
+        planner.close()
+        progress(f"measurement posted to {planner_url}")
+    return report
+
+
+def _write(report: RunReport, prepared: PreparedJob, output: Path | None, progress: Progress) -> None:
+    wanted = prepared.job.report
+    if wanted.weights is not None:
+        torch.save(prepared.model.state_dict(), wanted.weights)
+        progress(f"weights: {wanted.weights}")
+    if output is None and wanted.output is not None:
+        output = Path(wanted.output)
+    if output is not None:
+        output.write_text(json.dumps(report.record(), indent=2) + "\n", encoding="utf-8")
+        progress(f"report: {output}")
+
+
+def _train(
+    prepared: PreparedJob,
+    plan: ExecutionPlan,
+    plan_id: str | None,
+    *,
+    name: str,
+    planner: str,
+    progress: Progress,
+) -> RunReport:
+    job, model = prepared.job, prepared.model
+    check = check_gradients(prepared, plan)
+    if check is not None:
+        progress(str(check))
+    measured_peak_bytes, executed = measured_iteration(prepared, plan)
+    progress(f"measured peak: {format_bytes(measured_peak_bytes)} of {format_bytes(prepared.budget_bytes)}")
+    evaluation = Window.of(prepared.streams.evaluation_window())
+    loss_before = model.evaluate(evaluation)
+    losses, seconds = _iterations(prepared, plan, progress)
+    actions = list(plan.schedule())
+    return RunReport(
+        job=name,
+        description=job.record(),
+        planner=planner,
+        plan_id=plan_id,
+        strategy=plan.strategy,
+        segment_steps=plan.segment_steps,
+        segment_count=plan.policy.length,
+        planned=SegmentCounts.of(actions),
+        executed=executed,
+        budget_bytes=prepared.budget_bytes,
+        projected_peak_bytes=plan.projected_peak_bytes or 0,
+        measured_peak_bytes=measured_peak_bytes,
+        iteration_seconds=tuple(seconds),
+        losses=tuple(losses),
+        loss_before=loss_before,
+        loss_after=model.evaluate(evaluation),
+        gradient_check=check,
+        torch=torch.__version__,
+        device=device_name(prepared.loss.device),
+    )
+
+
+def _iterations(
+    prepared: PreparedJob, plan: ExecutionPlan, progress: Progress
+) -> tuple[list[float], list[float]]:
+    """Losses and seconds of the job's iterations."""
+    optimizer = optimizer_for(prepared.model, prepared.job.training)
+    losses, seconds = [], []
+    count = prepared.job.training.iterations
+    for iteration in range(count):
+        window = Window.of(prepared.streams.window(iteration))
+        begin = time.perf_counter()
+        losses.append(iterate(partial(prepared.loss.forward, window, plan), optimizer))
+        seconds.append(time.perf_counter() - begin)
+        progress(f"iteration {iteration + 1}/{count}: loss {losses[-1]:.3f}, {seconds[-1]:.2f} s")
+    return losses, seconds
+
+
+def measured_iteration(prepared: PreparedJob, plan: ExecutionPlan) -> tuple[int, SegmentCounts]:
+    """Peak bytes of one forward and backward pass, and how often it ran segments. Nothing is learned."""
+    window = prepared.window
+    prepared.loss.prepare(window)
+    peak_bytes = measure(lambda: backward(prepared.loss.forward(window, plan))).peak_bytes
+    prepared.model.zero_grad(set_to_none=True)
+    return peak_bytes, prepared.loss.take_counts()
+
+
+def check_gradients(prepared: PreparedJob, plan: ExecutionPlan) -> GradientCheck | None:
+    """Compare gradients with those of plain full BPTT, in float64, over the job's first few steps.
+
+    The sequence is cut into at least five segments, and every other state is a checkpoint, so that all
+    that a plan can ask for is done. None when the job leaves the check out.
+    """
+    steps = min(prepared.job.report.gradient_check_steps, prepared.job.sequence.length)
+    if not steps:
+        return None
+    model = copy.deepcopy(prepared.model).double()
+    window = Window(*(indices[:steps] for indices in prepared.window))
+    backward(model.full_loss(window))
+    expected = gradients_of(model)
+    model.zero_grad(set_to_none=True)
+    segment_steps = max(1, min(plan.segment_steps, steps // 5))
+    loss = PlannedLoss(model, length=steps, batch_size=prepared.job.sequence.batch_size)
+    backward(loss.forward(window, checkpoint_every(steps, segment_steps, 2)))
+    return compare_gradients(expected, gradients_of(model), steps=steps)
+
+
+def describe_plan(plan: ExecutionPlan) -> str:
+    """The plan in one line."""
+    counts = SegmentCounts.of(list(plan.schedule()))
+    again = sum(counts) - plan.policy.length
+    projected = format_bytes(plan.projected_peak_bytes or 0)
+    segments = f"{plan.policy.length} segments of {plan.segment_steps} steps, {again} of them run again"
+    return f"plan: {plan.strategy}, {segments}, projected peak {projected}"

@@ -1,0 +1,261 @@
+"""The drop-ins are the torch modules, inside a budget."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+
+from executor import GRU, LSTM, RNN, BudgetTooSmall, measure
+from executor.activations import activation_bytes
+from executor.budget import InvalidBudget
+
+KINDS = {"lstm": (nn.LSTM, LSTM), "gru": (nn.GRU, GRU), "rnn": (nn.RNN, RNN)}
+STEPS, BATCH, INPUT, HIDDEN = 60, 3, 4, 8
+TIGHT = {"lstm": "40kB", "gru": "34kB", "rnn": "22kB"}
+"""Far below full BPTT of the sizes above in float64, so that recomputation is needed."""
+
+
+def initial_state(module, batch=BATCH):
+    """A random initial state that needs a gradient, as the torch module takes it."""
+    layers = module.num_layers * (2 if module.bidirectional else 1)
+    sizes = [module.proj_size or module.hidden_size] + ([module.hidden_size] if module.mode == "LSTM" else [])
+    dtype = module.weight_ih_l0.dtype
+    state = tuple(torch.randn(layers, batch, size, dtype=dtype, requires_grad=True) for size in sizes)
+    return state if module.mode == "LSTM" else state[0]
+
+
+def loss_of(output, state):
+    """A loss that uses every output and every final state with weights of its own."""
+    parts = [output, *(state if isinstance(state, tuple) else (state,))]
+    return sum((part.flatten() * torch.linspace(0.5, 1.5, part.numel()).to(part)).sum() for part in parts)
+
+
+def results(call, module, x, state):
+    """Output, final state and gradients of parameters, input and initial state of one call."""
+    x = x.clone().requires_grad_()
+    output, final = call(x, state)
+    leaves = [x, *module.parameters(), *(state if isinstance(state, tuple) else (state,))]
+    gradients = torch.autograd.grad(loss_of(output, final), leaves)
+    return output, final, gradients
+
+
+def close(found, expected):
+    """Equal to the rounding of float64 sums: segments add gradients in another order."""
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_layers": 2},
+        {"bias": False},
+        {"batch_first": True},
+        {"bidirectional": True},
+        {"bidirectional": True, "num_layers": 2, "batch_first": True},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_and_gradients_are_those_of_the_torch_module(kind, options):
+    """Whatever the options: output, final state and all gradients agree to the rounding of float64"""
+    torch_class, drop_in_class = KINDS[kind]
+    module = torch_class(INPUT, HIDDEN, dtype=torch.float64, **options)
+    shape = (BATCH, STEPS, INPUT) if module.batch_first else (STEPS, BATCH, INPUT)
+    x, state = torch.randn(shape, dtype=torch.float64), initial_state(module)
+    kilobytes = (150 if module.bidirectional else 60) * module.num_layers
+    drop_in = drop_in_class.from_torch(module, budget=f"{kilobytes}kB")
+    close(results(drop_in, drop_in, x, state), results(module, module, x, state))
+
+
+def test_a_projected_lstm_agrees():
+    """Projections have no cell in torch and still run in segments of any length"""
+    module = nn.LSTM(INPUT, HIDDEN, proj_size=5, num_layers=2, dtype=torch.float64)
+    x, state = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64), initial_state(module)
+    drop_in = LSTM.from_torch(module, budget="80kB")
+    close(results(drop_in, drop_in, x, state), results(module, module, x, state))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_stays_within_its_budget(kind):
+    """The measured peak of forward and backward is within a budget that full BPTT exceeds"""
+    torch_class, drop_in_class = KINDS[kind]
+    module = torch_class(INPUT, HIDDEN, dtype=torch.float64)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    drop_in = drop_in_class.from_torch(module, budget=TIGHT[kind])
+    budget_bytes = drop_in._budget.given_bytes
+
+    def iteration(call):
+        output, _ = call(x)
+        output.backward(torch.ones_like(output))
+
+    iteration(drop_in)
+    drop_in.zero_grad()
+    full = measure(lambda: iteration(module)).peak_bytes
+    module.zero_grad()
+    within = measure(lambda: iteration(drop_in)).peak_bytes
+    assert within <= budget_bytes < full
+
+
+def test_bidirectional_layers_share_the_budget():
+    """Four chains, their joined outputs and the turned sequences together stay within the budget"""
+    module = nn.GRU(INPUT, HIDDEN, num_layers=2, bidirectional=True, dtype=torch.float64)
+    x = torch.randn(200, BATCH, INPUT, dtype=torch.float64)
+    drop_in = GRU.from_torch(module, budget="1200kB")
+
+    def iteration():
+        output, _ = drop_in(x)
+        output.backward(torch.ones_like(output))
+
+    iteration()
+    drop_in.zero_grad()
+    assert measure(iteration).peak_bytes <= 1_200_000
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("enforce_sorted", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_sequences_agree(kind, enforce_sorted, bidirectional):
+    """Sequences of different lengths give the packed outputs, states and gradients of the torch module"""
+    torch_class, drop_in_class = KINDS[kind]
+    module = torch_class(INPUT, HIDDEN, dtype=torch.float64, bidirectional=bidirectional)
+    lengths = (40, 22, 22, 7) if enforce_sorted else (22, 7, 40, 22)
+    sequences = [torch.randn(length, INPUT, dtype=torch.float64, requires_grad=True) for length in lengths]
+    packed = pack_sequence(sequences, enforce_sorted=enforce_sorted)
+    state = initial_state(module, batch=len(lengths))
+    drop_in = drop_in_class.from_torch(module, budget="200kB")
+
+    def packed_results(call):
+        output, final = call(packed, state)
+        padded, output_lengths = pad_packed_sequence(output)
+        leaves = [*sequences, *module.parameters(), *(state if isinstance(state, tuple) else (state,))]
+        gradients = torch.autograd.grad(loss_of(padded, final), leaves, retain_graph=True)
+        return padded, output_lengths, final, gradients
+
+    close(packed_results(drop_in), packed_results(module))
+
+
+def test_more_steps_than_the_fused_kernels_of_cudnn_take():
+    """70,000 steps train like any other number"""
+    module = nn.RNN(1, 2, dtype=torch.float64)
+    x, state = torch.randn(70_000, 1, 1, dtype=torch.float64), initial_state(module, batch=1)
+    drop_in = RNN.from_torch(module, budget="4MB")
+    close(results(drop_in, drop_in, x, state), results(module, module, x, state))
+
+
+def test_unbatched_input_agrees():
+    """[T, input] without a batch dimension works as in torch"""
+    module = nn.LSTM(INPUT, HIDDEN, dtype=torch.float64)
+    x = torch.randn(STEPS, INPUT, dtype=torch.float64)
+    drop_in = LSTM.from_torch(module, budget="200kB")
+    close(drop_in(x), module(x))
+
+
+def test_parameters_are_shared_under_the_same_names():
+    """The drop-in holds the very parameters, and state dicts go both ways"""
+    module = nn.LSTM(INPUT, HIDDEN, num_layers=2, bidirectional=True)
+    drop_in = LSTM.from_torch(module, budget="1MB")
+    named = dict(drop_in.named_parameters())
+    assert all(named[name] is parameter for name, parameter in module.named_parameters())
+    nn.LSTM(INPUT, HIDDEN, num_layers=2, bidirectional=True).load_state_dict(drop_in.state_dict())
+
+
+def test_a_copy_uses_its_own_parameters():
+    """Deep copies are independent: changing the copy's weights changes only its outputs"""
+    module = nn.GRU(INPUT, HIDDEN, dtype=torch.float64)
+    drop_in = GRU.from_torch(module, budget="100kB")
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    twin = copy.deepcopy(drop_in)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert twin(x)[0].abs().max() == 0
+    close(drop_in(x)[0], module(x)[0])
+
+
+def test_dropout_is_drawn_once_and_replayed():
+    """With dropout the gradient is that of the masks that the outputs show, in training only"""
+    module = nn.GRU(INPUT, HIDDEN, num_layers=2, dropout=0.5, dtype=torch.float64)
+    drop_in = GRU.from_torch(module, budget="60kB")
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+
+    def output_sum():
+        torch.manual_seed(1)
+        return drop_in(x)[0].sum()
+
+    weight = drop_in.weight_ih_l1
+    (gradient,) = torch.autograd.grad(output_sum(), weight)
+    step = 1e-6 * torch.randn_like(weight)
+    with torch.no_grad():
+        weight += step
+        above = output_sum()
+        weight -= 2 * step
+        below = output_sum()
+    # Central differences: the error is that of the third derivative and of rounding, about 1e-8.
+    assert float((gradient * step).sum() * 2) == pytest.approx(float(above - below), rel=1e-5)
+    drop_in.eval()
+    close(drop_in(x)[0], module.eval()(x)[0])
+
+
+@pytest.mark.parametrize("share", [0.5, "50%"])
+def test_a_share_of_the_activations_is_a_budget(share):
+    """A share means that part of what full BPTT keeps for this very input"""
+    module = nn.GRU(INPUT, HIDDEN, dtype=torch.float64)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    kept = activation_bytes(lambda steps: module(x[:steps]), STEPS, held=[x, *module.parameters()])
+    drop_in = GRU.from_torch(module, budget=share)
+
+    def iteration():
+        drop_in(x)[0].sum().backward()
+
+    iteration()
+    drop_in.zero_grad()
+    assert measure(iteration).peak_bytes <= kept / 2
+
+
+def test_what_is_free_is_a_budget():
+    """With what the device has left a small module trains without recomputation"""
+    module = nn.LSTM(INPUT, HIDDEN, dtype=torch.float64)
+    x, state = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64), initial_state(module)
+    drop_in = LSTM.from_torch(module, budget="free")
+    close(results(drop_in, drop_in, x, state), results(module, module, x, state))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_budget_that_is_too_small_names_one_that_is_not(bidirectional):
+    """The refusal carries the least budget, and that budget works"""
+    module = nn.GRU(INPUT, HIDDEN, dtype=torch.float64, bidirectional=bidirectional)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    with pytest.raises(BudgetTooSmall) as caught:
+        GRU.from_torch(module, budget=100)(x)
+    minimum = caught.value.minimum_budget_bytes
+    output, _ = GRU.from_torch(module, budget=minimum)(x)
+    output.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "hx"),
+    [
+        (nn.GRU(INPUT, HIDDEN), torch.randn(5, 2, INPUT + 1), None),
+        (nn.GRU(INPUT, HIDDEN), torch.randn(5), None),
+        (nn.GRU(INPUT, HIDDEN), torch.randn(5, 2, INPUT), torch.zeros(1, 3, HIDDEN)),
+    ],
+)
+def test_wrong_shapes_are_refused_with_both_shapes(module, x, hx):
+    """The error shows what was given and what is expected"""
+    with pytest.raises(ValueError, match=r"\[.*(must be|expected)"):
+        GRU.from_torch(module, budget="1MB")(x, hx)
+
+
+def test_another_kind_of_module_is_refused():
+    """A GRU is no LSTM, and a subclass may compute something else"""
+    with pytest.raises(TypeError, match=r"LSTM takes over a torch\.nn\.LSTM, not a GRU"):
+        LSTM.from_torch(nn.GRU(2, 2), budget="1MB")
+
+
+def test_what_is_no_budget_is_refused_before_anything_runs():
+    """A budget is checked when the drop-in is made"""
+    with pytest.raises(InvalidBudget):
+        GRU.from_torch(nn.GRU(2, 2), budget="much")
