@@ -7,6 +7,8 @@ service start their own with `start_service`.
 from __future__ import annotations
 
 import os
+import random
+import select
 import signal
 import subprocess
 import sys
@@ -84,7 +86,8 @@ def start_service(data_dir: Path, *arguments: str, **environ: str) -> Serving:
     """Start a service on a free port and wait until it says that it is ready."""
     process = launch("--port", "0", "--data-dir", str(data_dir), *arguments, **environ)
     assert process.stdout is not None
-    line = process.stdout.readline()  # printed once the kernels are warm
+    is_ready, _, _ = select.select([process.stdout], [], [], READY_SECONDS)
+    line = process.stdout.readline() if is_ready else ""  # printed once the kernels are warm
     if "http://" not in line:
         process.kill()
         raise AssertionError(f"the service did not start: {process.communicate()}")
@@ -118,3 +121,24 @@ def eventually(condition: Any, seconds: float) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def endless_request(seed: int = 0) -> dict[str, Any]:
+    """A plan request that no solver answers while a test waits: thousands of distinct stages."""
+    draw = random.Random(seed)
+    stages = [
+        {
+            "forward_cost": draw.randint(1, 9),
+            "taped_forward_cost": draw.randint(1, 9),
+            "backward_cost": draw.randint(1, 9),
+            "state_bytes": draw.randint(1, 10**6),
+            "tape_bytes": draw.randint(10**6, 4 * 10**6),
+        }
+        for _ in range(4_000)
+    ]
+    budget_bytes = sum(stage["tape_bytes"] for stage in stages) // 4
+    return {
+        "model": {"kind": "chain", "stages": stages},
+        "memory": {"device_budget_bytes": budget_bytes},
+        "strategy": "optimal",
+    }

@@ -22,22 +22,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C. Exit status 2, with one line, when it cannot start."""
+    try:
+        settings = Settings.from_environ(os.environ, host=args.host, port=args.port, data_dir=args.data_dir)
+    except InvalidSetting as error:
+        return _refuse(error)
     # The web framework loads here, so that the other commands need not wait for it.
     from planner_service.api.server import CannotListen, listen
     from planner_service.store import DatabaseUnavailable, open_database
 
     try:
-        settings = Settings.from_environ(os.environ, host=args.host, port=args.port, data_dir=args.data_dir)
         open_database(settings.store_url).dispose()
         listener = listen(settings.host, settings.port)
-    except (InvalidSetting, DatabaseUnavailable, CannotListen) as error:
-        print(f"tightfit serve: {error}", file=sys.stderr)
-        return 2
+    except (DatabaseUnavailable, CannotListen) as error:
+        return _refuse(error)
     with listener:
-        return _serve(settings, listener)
+        _serve(settings, listener)
+    return 0
 
 
-def _serve(settings: Settings, listener: socket) -> int:
+def _refuse(error: Exception) -> int:
+    print(f"tightfit serve: {error}", file=sys.stderr)
+    return 2
+
+
+def _serve(settings: Settings, listener: socket) -> None:
     from planner_service.api.server import is_open_to_others, serve, url_of
 
     url = url_of(listener)
@@ -48,4 +56,3 @@ def _serve(settings: Settings, listener: socket) -> int:
         serve(settings, listener, on_ready=lambda: print(f"tightfit serves on {url}", flush=True))
     except KeyboardInterrupt:  # uvicorn has closed everything and hands the signal on
         print("stopped", file=sys.stderr)
-    return 0

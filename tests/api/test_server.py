@@ -1,0 +1,152 @@
+"""The service as a process: what it keeps, how it stops, what it refuses to start with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+
+import httpx
+import pytest
+
+from planner_service.cli import main
+from tests.serving import (
+    STOP_SECONDS,
+    Serving,
+    chain_request,
+    endless_request,
+    eventually,
+    launch,
+    start_service,
+)
+
+IDLE_CORES = 0.3
+"""A process that computes a plan uses a whole core."""
+
+
+@pytest.fixture(scope="module")
+def own_service(tmp_path_factory: pytest.TempPathFactory):
+    """A service of these tests alone: one planning thread, one place in the queue, left idle."""
+    running = start_service(
+        tmp_path_factory.mktemp("own"), TIGHTFIT_PLANNING_THREADS="1", TIGHTFIT_QUEUE_LENGTH="1"
+    )
+    yield running
+    running.kill()
+
+
+def cores_used(service: Serving, seconds: float = 0.5) -> float:
+    """Cores that the process keeps busy."""
+    before = service.cpu_seconds()
+    time.sleep(seconds)
+    return (service.cpu_seconds() - before) / seconds
+
+
+def ask_and_leave(service: Serving, request: dict) -> socket.socket:
+    """Send a plan request and do not wait for the answer."""
+    host, port = service.url.removeprefix("http://").split(":")
+    body = json.dumps(request).encode()
+    connection = socket.create_connection((host, int(port)))
+    head = f"POST /v1/plans HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+    connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+    return connection
+
+
+def test_acknowledged_plans_and_measurements_survive_kill_9(tmp_path):
+    report = {
+        "job": "killed",
+        "budget_bytes": 10,
+        "projected_peak_bytes": 9,
+        "measured_peak_bytes": 8,
+        "seconds_per_iteration": 1,
+        "iterations": 1,
+        "torch": "2",
+        "device": "cpu",
+    }
+    first = start_service(tmp_path)
+    plans = [
+        httpx.post(f"{first.url}/v1/plans", json=chain_request(budget_bytes=50 + extra)) for extra in range(5)
+    ]
+    measured = httpx.post(f"{first.url}/v1/measurements", json=report)
+    first.kill()
+    second = start_service(tmp_path)
+    try:
+        for plan in plans:
+            read = httpx.get(second.url + plan.headers["location"])
+            assert (read.status_code, read.content) == (200, plan.content)
+        assert httpx.post(f"{second.url}/v1/plans", json=chain_request(budget_bytes=50)).status_code == 200
+        assert httpx.get(second.url + measured.headers["location"]).json() == measured.json()
+    finally:
+        second.kill()
+
+
+def test_a_client_that_hangs_up_does_not_keep_a_core_busy(own_service):
+    with ask_and_leave(own_service, endless_request()):
+        assert eventually(lambda: cores_used(own_service) > IDLE_CORES, 20)
+    assert eventually(lambda: cores_used(own_service) < IDLE_CORES, 20)
+
+
+def test_the_service_answers_others_while_it_plans(own_service):
+    with ask_and_leave(own_service, endless_request()):
+        assert eventually(lambda: cores_used(own_service) > IDLE_CORES, 20)
+        assert httpx.get(f"{own_service.url}/healthz", timeout=5).is_success
+        assert httpx.get(f"{own_service.url}/readyz", timeout=5).is_success
+    assert eventually(lambda: cores_used(own_service) < IDLE_CORES, 20)
+
+
+def test_one_client_of_two_that_hangs_up_does_not_stop_the_others_plan(own_service):
+    request = endless_request()
+    with ask_and_leave(own_service, request):
+        with ask_and_leave(own_service, request):
+            assert eventually(lambda: cores_used(own_service) > IDLE_CORES, 20)
+        time.sleep(0.3)
+        assert cores_used(own_service) > IDLE_CORES
+    assert eventually(lambda: cores_used(own_service) < IDLE_CORES, 20)
+
+
+def test_a_full_queue_is_503_with_retry_after(own_service):
+    with ask_and_leave(own_service, endless_request(1)), ask_and_leave(own_service, endless_request(2)):
+        assert eventually(lambda: cores_used(own_service) > IDLE_CORES, 20)
+        answer = httpx.post(f"{own_service.url}/v1/plans", json=chain_request(), timeout=30)
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "/problems/queue-full"
+        assert int(answer.headers["retry-after"]) > 0
+    assert eventually(lambda: cores_used(own_service) < IDLE_CORES, 20)
+
+
+def test_sigterm_ends_the_service_though_a_plan_is_being_computed(tmp_path):
+    service = start_service(tmp_path, TIGHTFIT_SHUTDOWN_SECONDS="1")
+    with ask_and_leave(service, endless_request()):
+        assert eventually(lambda: cores_used(service) > IDLE_CORES, 20)
+        assert service.terminate() == -signal.SIGTERM
+
+
+def test_a_port_in_use_is_one_line_and_status_2(service, tmp_path):
+    port = service.url.rpartition(":")[2]
+    process = launch("--port", port, "--data-dir", str(tmp_path))
+    _, complaint = process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 2
+    assert complaint.count("\n") == 1
+    assert f"port {port}: Address already in use" in complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "complaint"),
+    [
+        (("--port", "70000"), {}, "must lie in 0..65535"),
+        ((), {"TIGHTFIT_PLANNING_THREADS": "none"}, "TIGHTFIT_PLANNING_THREADS='none'"),
+        ((), {"TIGHTFIT_DATABASE_URL": "nonsense"}, "cannot open the database nonsense"),
+        (("--host", "203.0.113.1", "--port", "0"), {}, "cannot listen on 203.0.113.1"),
+        (("--data-dir", __file__), {}, "cannot open the database"),
+    ],
+)
+def test_what_it_cannot_start_with_is_one_line_and_status_2(
+    tmp_path, monkeypatch, capsys, arguments, environ, complaint
+):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert main(["serve", "--data-dir", str(tmp_path), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("tightfit serve: ")
+    assert said.count("\n") == 1
+    assert complaint in said
