@@ -27,16 +27,8 @@ def planning_service(data_dir: Path) -> Iterator[str]:
 
     Raises ServiceNotStarted when it is not ready within START_SECONDS.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "planner_service.cli",
-        "serve",
-        "--port",
-        "0",
-        "--data-dir",
-        str(data_dir),
-    ]
+    tightfit = Path(sys.executable).with_name("tightfit")
+    command = [str(tightfit), "serve", "--port", "0", "--data-dir", str(data_dir)]
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / "service.log"
     with log.open("w", encoding="utf-8") as errors:
