@@ -20,6 +20,7 @@ from planner_service.contract.problem import (
     problem_from_validation,
 )
 from planner_service.contract.profile import LedgerLineRecord, ProfileRecord, SegmentRecord
+from planner_service.contract.question import Question
 from planner_service.contract.stages import ChainModel, StageRecord, StageRunRecord
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "PlanRequest",
     "ProblemDocument",
     "ProfileRecord",
+    "Question",
     "RecurrentModel",
     "SegmentRecord",
     "Sequence",

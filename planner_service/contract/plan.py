@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from planner_service.contract.base import Answer, Message
-from planner_service.contract.models import Memory, Model, Sequence, Training
-from planner_service.contract.profile import LedgerLineRecord, ProfileRecord
+from planner_service.contract.base import Answer
+from planner_service.contract.models import Memory
+from planner_service.contract.profile import LedgerLineRecord
+from planner_service.contract.question import Question
 
 
-class PlanRequest(Message):
+class PlanRequest(Question):
     """POST /v1/plans: which model, how long a sequence, how many bytes."""
 
-    model: Model
-    sequence: Sequence | None = None
-    """Needed for a recurrent model; a chain brings its own length."""
-    training: Training | None = None
     memory: Memory
     strategy: str = Field(default="auto", min_length=1, max_length=64)
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the plan will run: it decides which byte formulas apply without a profile."""
-    profile: ProfileRecord | None = None
-    """What a probe measured of this very model; used as it stands where it matches."""
-
-    @model_validator(mode="after")
-    def _sequence_goes_with_the_model(self) -> Self:
-        recurrent = self.model.kind != "chain"
-        if recurrent and self.sequence is None:
-            raise _at("sequence", f"model.kind={self.model.kind!r} needs a sequence with a length")
-        if not recurrent:
-            for name in ("sequence", "training", "profile"):
-                if getattr(self, name) is not None:
-                    raise _at(name, f"a chain brings its own stages: leave {name} out")
-        return self
-
-
-def _at(field: str, reason: str) -> PydanticCustomError:
-    """An error of the whole request that is about one of its fields."""
-    return PydanticCustomError("request", "{reason}", {"reason": reason, "field": field})
 
 
 class PlanCost(Answer):

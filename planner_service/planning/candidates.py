@@ -1,4 +1,4 @@
-"""From a request to the chains that could be planned."""
+"""From a question to the chains that could be planned."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from planner_service.contract import ChainModel, Memory, PlanRequest, RecurrentModel, Training
+from planner_service.contract import ChainModel, Question, RecurrentModel, Training
 from planner_service.memory import (
     Candidate,
     LedgerLine,
@@ -21,31 +21,34 @@ from planner_service.memory import (
 from planner_service.memory import RecurrentModel as CountedModel
 
 
-def candidates_of(request: PlanRequest, known_profiles: Sequence[Profile]) -> list[Candidate]:
+def candidates_of(
+    question: Question, known_profiles: Sequence[Profile], *, reserved_bytes: int = 0
+) -> list[Candidate]:
     """One candidate per segment length; a single one for a chain, whose stages are given.
 
     Raises ProfileMismatch, ProfileNeeded, and InvalidChain when sizes leave the planner's range.
     """
-    if isinstance(request.model, ChainModel):
-        return [_given_chain(request.model, request.memory)]
-    record = request.profile
+    if isinstance(question.model, ChainModel):
+        return [_given_chain(question.model, reserved_bytes)]
+    record = question.profile
     profile = None if record is None else profile_from_record(record.model_dump())
-    return candidates_for(workload_of(request), profile=profile, known_profiles=known_profiles)
+    workload = workload_of(question, reserved_bytes=reserved_bytes)
+    return candidates_for(workload, profile=profile, known_profiles=known_profiles)
 
 
-def workload_of(request: PlanRequest) -> Workload:
-    """What a request for a recurrent model trains, with the defaults that depend on other fields."""
-    model, sequence, training = request.model, request.sequence, request.training or Training()
+def workload_of(question: Question, *, reserved_bytes: int = 0) -> Workload:
+    """What a recurrent model is trained on, with the defaults that depend on other fields."""
+    model, sequence, training = question.model, question.sequence, question.training or Training()
     if isinstance(model, ChainModel) or sequence is None:
         raise TypeError("only a recurrent model with a sequence is a workload")
     return Workload(
-        model=_counted(model, "steps" if request.profile is None else request.profile.implementation),
+        model=_counted(model, "steps" if question.profile is None else question.profile.implementation),
         sequence_length=sequence.length,
         batch_size=sequence.batch_size,
         optimizer=training.optimizer,
         loss=training.loss or ("outside" if model.head is None else "inside"),
-        device=request.device,
-        reserved_bytes=request.memory.reserved_bytes,
+        device=question.device,
+        reserved_bytes=reserved_bytes,
     )
 
 
@@ -62,11 +65,11 @@ def _counted(model: RecurrentModel, default_implementation: Literal["steps", "fu
     )
 
 
-def _given_chain(model: ChainModel, memory: Memory) -> Candidate:
+def _given_chain(model: ChainModel, reserved_bytes: int) -> Candidate:
     given = model.chain()
     ledger = [LedgerLine("static", given.static_bytes, "model.static_bytes", "exact")]
-    if memory.reserved_bytes:
-        ledger.append(LedgerLine("reserved", memory.reserved_bytes, "memory.reserved_bytes", "exact"))
+    if reserved_bytes:
+        ledger.append(LedgerLine("reserved", reserved_bytes, "memory.reserved_bytes", "exact"))
     return Candidate(
         segment_steps=None,
         last_steps=None,

@@ -28,7 +28,7 @@ def plan(
 
     Raises PlanningError (BudgetTooSmall, UnknownStrategy, InvalidChain, Cancelled, …).
     """
-    candidates = candidates_of(request, known_profiles)
+    candidates = candidates_of(request, known_profiles, reserved_bytes=request.memory.reserved_bytes)
     choice = choose(candidates, request.memory.device_budget_bytes, request.strategy, cancellation)
     candidate, solution = choice.candidate, choice.solution
     full = _store_all(candidates)

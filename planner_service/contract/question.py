@@ -1,0 +1,41 @@
+"""What every question to the planner says: which model, trained on what, where."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from planner_service.contract.base import Message
+from planner_service.contract.models import Model, Sequence, Training
+from planner_service.contract.profile import ProfileRecord
+
+
+class Question(Message):
+    """A model with what it is trained on; the requests of the wire add what is asked about it."""
+
+    model: Model
+    sequence: Sequence | None = None
+    """Needed for a recurrent model; a chain brings its own length."""
+    training: Training | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the plan will run: it decides which byte formulas apply without a profile."""
+    profile: ProfileRecord | None = None
+    """What a probe measured of this very model; used as it stands where it matches."""
+
+    @model_validator(mode="after")
+    def _sequence_goes_with_the_model(self) -> Self:
+        recurrent = self.model.kind != "chain"
+        if recurrent and self.sequence is None:
+            raise invalid("sequence", f"model.kind={self.model.kind!r} needs a sequence with a length")
+        if not recurrent:
+            for name in ("sequence", "training", "profile"):
+                if getattr(self, name) is not None:
+                    raise invalid(name, f"a chain brings its own stages: leave {name} out")
+        return self
+
+
+def invalid(field: str, reason: str) -> PydanticCustomError:
+    """An error of a whole request that is about one of its fields."""
+    return PydanticCustomError("request", "{reason}", {"reason": reason, "field": field})
