@@ -5,8 +5,8 @@ updates the first; then the gates of the second half from the input and the *new
 second. Undoing the step goes the other way round, and each time the gates can be computed again from what is
 there. The gates are all that the gradient needs as well, so one computation of them serves both.
 
-Shapes: B batch, m units of a half, g gates of a half; `pre` [B, g*m] is what the input and the bias contribute
-to the gates, `weight` [g*m, m] the weights between the halves.
+Shapes: B batch, m units of a half, g gates of a half; `pre` [B, g*m] is what the input and the bias
+contribute to the gates, `weight` [g*m, m] the weights between the halves.
 """
 
 from __future__ import annotations
@@ -43,12 +43,17 @@ class HalfGradient(NamedTuple):
 class Cell(Protocol):
     """One kind of cell: the gates of a half, the update they make, its inverse and its gradient."""
 
-    register_count: int
-    """Registers of a half."""
-    gate_count: int
-    """g: gates of a half."""
-    forget_bits: int | None
-    """Most bits that a unit can forget in a step; None for a cell that never forgets."""
+    @property
+    def register_count(self) -> int:
+        """Registers of a half."""
+
+    @property
+    def gate_count(self) -> int:
+        """g: gates of a half."""
+
+    @property
+    def forget_bits(self) -> int | None:
+        """Most bits that a unit can forget in a step; None for a cell that never forgets."""
 
     def gates(self, pre: Tensor, other: Tensor, weight: Tensor) -> Any:
         """The gates of a half; the same inputs give the same bits."""

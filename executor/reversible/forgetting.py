@@ -40,7 +40,7 @@ class Forgetting:
     @property
     def least_factor(self) -> float:
         """The factor of a closed gate; without a limit, 1 stands for 0, by which nothing can be divided."""
-        return FACTOR_ONE / 2**self.forget_bits
+        return FACTOR_ONE * 2.0**-self.forget_bits
 
     @property
     def slope(self) -> float:

@@ -1,8 +1,9 @@
 """RevLSTM and NF-RevLSTM (MacKay et al. 2018, arXiv:1810.10999, sections 3.2 and 4).
 
-    f, p, i, o = sigmoid(W [x; other])     g = tanh(V [x; other])
+    i, o, f, p = sigmoid(W [x; other])     g = tanh(V [x; other])
     c' = f * c + i * g                     h' = p * h + o * tanh(c')
-    NF-RevLSTM, which never forgets:       c' = c + i * g,  h' = h + o * tanh(c')
+    NF-RevLSTM, which never forgets and has neither f nor p:
+    c' = c + i * g                         h' = h + o * tanh(c')
 
 Both forget gates, f of c and p of h, are rounded to 10 bits. Gradients pass through the roundings as if they
 were not there (straight through).
@@ -30,7 +31,7 @@ class LstmGates(NamedTuple):
     """Gates of half a RevLSTM step."""
 
     sigmoids: Tensor
-    """f, p, i and o before f and p are limited, [B, 4m]."""
+    """i, o, and before they are limited f and p, [B, 4m]; i and o in the cell that never forgets."""
     candidate: Tensor
     """g, [B, m]."""
     factors: Tensor | None
@@ -43,7 +44,11 @@ class LstmCell:
 
     forgetting: Forgetting | None
     register_count = 2
-    gate_count = 5
+
+    @property
+    def gate_count(self) -> int:
+        """See Cell."""
+        return 5 if self.forgetting else 3
 
     @property
     def forget_bits(self) -> int | None:
@@ -51,19 +56,19 @@ class LstmCell:
         return self.forgetting.forget_bits if self.forgetting else None
 
     def gates(self, pre: Tensor, other: Tensor, weight: Tensor) -> LstmGates:
-        """See Cell; the rows of `weight` are those of f, p, i, o and g."""
+        """See Cell; the rows of `weight` are those of i, o, f, p and g."""
         units = other.shape[1]
         all_gates = torch.addmm(pre, other, weight.t())
-        sigmoids = all_gates[:, : 4 * units].sigmoid_()
-        candidate = all_gates[:, 4 * units :].tanh_()
-        factors = self.forgetting.factor(sigmoids[:, : 2 * units]) if self.forgetting else None
+        sigmoids = all_gates[:, :-units].sigmoid_()
+        candidate = all_gates[:, -units:].tanh_()
+        factors = self.forgetting.factor(sigmoids[:, 2 * units :]) if self.forgetting else None
         return LstmGates(sigmoids, candidate, factors)
 
     def advance(self, gates: LstmGates, registers: Sequence[Register]) -> None:
         """See Cell."""
         cell, hidden = registers
         cell_factor, hidden_factor = _factors(gates)
-        _, _, admit, show = gates.sigmoids.chunk(4, dim=1)
+        admit, show = _admit_and_show(gates)
         cell.advance(admit * gates.candidate, cell_factor)
         hidden.advance(show * torch.tanh(cell.value), hidden_factor)
 
@@ -71,7 +76,7 @@ class LstmCell:
         """See Cell."""
         cell, hidden = registers
         cell_factor, hidden_factor = _factors(gates)
-        _, _, admit, show = gates.sigmoids.chunk(4, dim=1)
+        admit, show = _admit_and_show(gates)
         hidden.reverse(show * torch.tanh(cell.value), hidden_factor)
         cell.reverse(admit * gates.candidate, cell_factor)
 
@@ -79,13 +84,13 @@ class LstmCell:
         """See Cell."""
         gates, (grad_cell, grad_hidden) = tape.gates, grads
         units = tape.other.shape[1]
-        _, _, admit, show = gates.sigmoids.chunk(4, dim=1)
+        admit, show = _admit_and_show(gates)
         squashed = torch.tanh(tape.after[0])
         grad_cell = grad_cell + tanh_backward(grad_hidden * show, squashed)
         before, forget_grads = self._through_forgetting(tape, grad_cell, grad_hidden)
-        grad_gates = [*forget_grads, grad_cell * gates.candidate, grad_hidden * squashed]
-        grad_pre[:, : 4 * units] = sigmoid_backward(torch.cat(grad_gates, dim=1), gates.sigmoids)
-        grad_pre[:, 4 * units :] = tanh_backward(grad_cell * admit, gates.candidate)
+        grad_gates = [grad_cell * gates.candidate, grad_hidden * squashed, *forget_grads]
+        grad_pre[:, :-units] = sigmoid_backward(torch.cat(grad_gates, dim=1), gates.sigmoids)
+        grad_pre[:, -units:] = tanh_backward(grad_cell * admit, gates.candidate)
         return HalfGradient(before, grad_pre @ weight)
 
     def _through_forgetting(
@@ -93,7 +98,7 @@ class LstmCell:
     ) -> tuple[Parts, list[Tensor]]:
         """Gradients of c and h, and of the gates f and p."""
         if self.forgetting is None:
-            return (grad_cell, grad_hidden), [torch.zeros_like(grad_cell)] * 2
+            return (grad_cell, grad_hidden), []
         kept_cell, kept_hidden = (tape.gates.factors * (1 / FACTOR_ONE)).chunk(2, dim=1)
         slope, (cell, hidden) = self.forgetting.slope, tape.before
         grads = [grad_cell * cell * slope, grad_hidden * hidden * slope]
@@ -102,6 +107,11 @@ class LstmCell:
     def weight_gradient(self, tapes: Sequence[HalfTape], grad_pre: Tensor) -> Tensor:
         """See Cell."""
         return grad_pre.t() @ torch.cat([tape.other for tape in tapes])
+
+
+def _admit_and_show(gates: LstmGates) -> tuple[Tensor, Tensor]:
+    units = gates.candidate.shape[1]
+    return gates.sigmoids[:, :units], gates.sigmoids[:, units : 2 * units]
 
 
 def _factors(gates: LstmGates) -> tuple[Tensor | None, Tensor | None]:

@@ -1,4 +1,4 @@
-"""A part of the state in fixed point: one tensor of units that steps change and reversed steps change back."""
+"""A part of the state in fixed point: units that steps change and reversed steps change back."""
 
 from __future__ import annotations
 

@@ -1,0 +1,275 @@
+"""RevGRU, RevLSTM and the NF variants as modules in the manner of torch.nn.GRU and torch.nn.LSTM.
+
+Tensors are time first. Training keeps the words of the buffers instead of T hidden states: at most
+`archive_bound_bytes`, exactly `archived_bytes` after a forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from executor.errors import StateChanged
+from executor.reversible.cell import Cell
+from executor.reversible.coders import entropy_bound_bytes, scheduled_bytes
+from executor.reversible.errors import InvalidReversible
+from executor.reversible.forgetting import Forgetting
+from executor.reversible.gru import GruCell
+from executor.reversible.lstm import LstmCell
+from executor.reversible.outer import Outer
+from executor.reversible.recipe import Recipe
+from executor.reversible.sequence import Pass, ReversibleSequence, State
+from executor.reversible.taped import PlainState, plain_start, run_taped
+from executor.reversible.trajectory import Coding
+
+SEGMENT_STEPS = 4
+"""Steps per segment: more are a little faster and hold the tapes of more steps on the way back."""
+
+
+class Reversible(nn.Module):
+    """Base of the reversible modules; use the subclasses.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: features of the state and of the output; even, because the state is split in halves.
+        num_layers: layers on top of each other.
+        forget_bits: most bits that a unit can forget in a step, 1..10; None sets no limit.
+        dropout: probability of dropping an output of a layer, the last layer excepted.
+        coding: how buffers are emptied. "entropy" stores about the bits forgotten; "scheduled" stores all
+            the bits that may be forgotten, at times known in advance, and needs no look at the data.
+        segment_steps: steps computed at once.
+        device, dtype: of the parameters, float32 or float64.
+
+    Raises:
+        InvalidReversible: sizes, forget bits, dtype or dropout out of range.
+
+    """
+
+    state_names: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        forget_bits: int | None = 3,
+        *,
+        dropout: float = 0.0,
+        coding: Coding = "entropy",
+        segment_steps: int = SEGMENT_STEPS,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_sizes(input_size, hidden_size, num_layers, segment_steps)
+        _check_choices(dropout, coding, dtype or torch.get_default_dtype())
+        self.cell = self._cell(forget_bits)
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.dropout, self.coding, self.segment_steps = dropout, coding, segment_steps
+        self.archived_bytes = 0
+        """Bytes of the words that the last forward pass archived, exactly."""
+        rows, units = self.cell.gate_count * hidden_size, hidden_size // 2
+        for layer in range(num_layers):
+            width = hidden_size if layer else input_size
+            for name, shape in zip(_NAMES, ((rows, width), (rows, units), (rows,)), strict=True):
+                parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+                self.register_parameter(f"{name}_l{layer}", parameter)
+        self.reset_parameters()
+
+    def _cell(self, forget_bits: int | None) -> Cell:
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Uniform within 1 / sqrt(hidden_size), as torch's recurrent modules."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """Sizes and the limit of forgetting."""
+        limit = "" if self.cell.forget_bits is None else f", forget_bits={self.cell.forget_bits}"
+        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}{limit}"
+
+    def forward(self, x: Tensor, state: Tensor | tuple[Tensor, ...] | None = None) -> tuple[Tensor, Any]:
+        """Outputs [T, B, hidden] of x [T, B, input], and the last state.
+
+        The state is h [layers, B, hidden] of a GRU, (h, c) of an LSTM; zeros when not given. It is rounded
+        to 23 fractional bits. The outputs of all steps are as large as all hidden states: `reduce` keeps
+        none of them.
+
+        Raises InvalidReversible or StateChanged for inputs or states of another shape or type.
+        """
+        self._check_input(x)
+        return self._run(x, state, before=None, after=None, targets=None)
+
+    def reduce(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        after: nn.Module,
+        *,
+        before: nn.Module | None = None,
+        state: Tensor | tuple[Tensor, ...] | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Sum of after(y, targets) over the segments of the sequence, and the last state.
+
+        `after` takes outputs [k, B, hidden] and the same steps of `targets` and returns a number, a loss
+        summed over its steps; `before` makes the input [k, B, input] of those steps of `inputs`, an
+        embedding say. They run inside each segment, and again on the way back with the same random numbers:
+        only `inputs` and `targets` grow with T.
+        """
+        if len(targets) != len(inputs):
+            raise InvalidReversible(f"{len(inputs)} steps of inputs meet {len(targets)} steps of targets")
+        if before is None:
+            self._check_input(inputs)
+        return self._run(inputs, state, before=before, after=after, targets=targets)
+
+    def initial_state(self, batch_size: int) -> PlainState:
+        """The state that `step` and `segment` start from: zeros, in fixed point, with empty buffers."""
+        return plain_start(self._recipe(), self._zeros(batch_size))
+
+    def step(self, state: PlainState, x: Tensor) -> tuple[PlainState, Tensor]:
+        """One step as an ordinary differentiable function: x [B, input] -> y [B, hidden].
+
+        For `unroll` and any other loop; every number is the one that `forward` computes with
+        segment_steps=1.
+        """
+        after, y = self.segment(state, x.unsqueeze(0))
+        return after, y.squeeze(0)
+
+    def segment(self, state: PlainState, x: Tensor) -> tuple[PlainState, Tensor]:
+        """Like `step` for the k steps of x [k, B, input]; y is [k, B, hidden]."""
+        self._check_input(x)
+        return run_taped(self._recipe(), state, x, self._weights())
+
+    def archive_bound_bytes(self, steps: int, batch_size: int) -> int:
+        """The most bytes that `steps` steps can archive; with coding="scheduled", exactly what they do."""
+        if self.cell.forget_bits is None:
+            return 0
+        units = batch_size * self.hidden_size * self.cell.register_count * self.num_layers
+        bound = entropy_bound_bytes if self.coding == "entropy" else scheduled_bytes
+        return bound(steps, units=units, forget_bits=self.cell.forget_bits)
+
+    def _run(
+        self, inputs: Tensor, state: Any, *, before: nn.Module | None, after: nn.Module | None, targets: Any
+    ) -> tuple[Tensor, Any]:
+        start = self._state(state, inputs.shape[1])
+        archived: list[int] = []
+        recipe = self._recipe(replays=before is not None or after is not None or self.dropout > 0)
+        work = Pass(recipe, Outer(before), Outer(after), targets, after is None, archived)
+        parameters = (*self._weights(), *work.before.parameters, *work.after.parameters)
+        outputs, *last = ReversibleSequence.apply(work, inputs, *start, *parameters)  # type: ignore[no-untyped-call]
+        (self.archived_bytes,) = archived
+        return outputs, (tuple(last) if len(last) > 1 else last[0])
+
+    def _recipe(self, *, replays: bool = False) -> Recipe:
+        """`replays`: random numbers may be drawn on the way forward and again on the way back."""
+        dropout = self.dropout if self.training else 0.0
+        seed = int(torch.randint(2**62, ())) if replays and self.training else None
+        return Recipe(self.cell, self.num_layers, self.coding, self.segment_steps, dropout, seed)
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        names = [f"{name}_l{layer}" for layer in range(self.num_layers) for name in _NAMES]
+        return tuple(getattr(self, name) for name in names)
+
+    def _zeros(self, batch_size: int) -> State:
+        shape = (self.num_layers, batch_size, self.hidden_size)
+        return tuple(self._weights()[0].new_zeros(shape) for _ in self.state_names)
+
+    def _state(self, given: Any, batch_size: int) -> State:
+        zeros = self._zeros(batch_size)
+        if given is None:
+            return zeros
+        state = given if isinstance(given, tuple) else (given,)
+        names = ", ".join(self.state_names)
+        if len(state) != len(zeros):
+            raise StateChanged(f"the state has {len(state)} parts; it is ({names})")
+        for part, expected in zip(state, zeros, strict=True):
+            if part.shape != expected.shape or part.dtype != expected.dtype:
+                raise StateChanged(
+                    f"a part of the state ({names}) is {part.dtype} {list(part.shape)}; "
+                    f"these layers need {expected.dtype} {list(expected.shape)}"
+                )
+        return state
+
+    def _check_input(self, x: Tensor) -> None:
+        dtype = self._weights()[0].dtype
+        if x.dim() != 3 or x.shape[2] != self.input_size or x.dtype != dtype or not x.numel():
+            raise InvalidReversible(
+                f"inputs are {x.dtype} {list(x.shape)}; these layers need {dtype} "
+                f"[steps, batch, {self.input_size}], at least one step and one row"
+            )
+
+
+_NAMES = ("weight_ih", "weight_hh", "bias")
+
+
+def _check_sizes(input_size: int, hidden_size: int, num_layers: int, segment_steps: int) -> None:
+    sizes = {
+        "input_size": input_size,
+        "hidden_size": hidden_size,
+        "num_layers": num_layers,
+        "segment_steps": segment_steps,
+    }
+    for name, size in sizes.items():
+        if size < 1:
+            raise InvalidReversible(f"{name}={size} must be at least 1")
+    if hidden_size % 2:
+        raise InvalidReversible(
+            f"hidden_size={hidden_size} must be even: a reversible state is split in two halves"
+        )
+
+
+def _check_choices(dropout: float, coding: Coding, dtype: torch.dtype) -> None:
+    if not 0 <= dropout < 1:
+        raise InvalidReversible(f"dropout={dropout} must be in [0, 1)")
+    if coding not in ("entropy", "scheduled"):
+        raise InvalidReversible(f'coding={coding!r} must be "entropy" or "scheduled"')
+    if dtype not in (torch.float32, torch.float64):
+        raise InvalidReversible(f"dtype={dtype} must be float32 or float64")
+
+
+class RevGRU(Reversible):
+    """Reversible GRU (MacKay et al. 2018, section 3.1); state: h. Arguments: see `Reversible`."""
+
+    state_names: ClassVar[tuple[str, ...]] = ("h",)
+
+    def _cell(self, forget_bits: int | None) -> Cell:
+        return GruCell(Forgetting.of(forget_bits))
+
+
+class RevLSTM(Reversible):
+    """Reversible LSTM (MacKay et al. 2018, section 3.2); state: (h, c). Arguments: see `Reversible`."""
+
+    state_names = ("h", "c")
+
+    def _cell(self, forget_bits: int | None) -> Cell:
+        return LstmCell(Forgetting.of(forget_bits))
+
+
+class NFRevGRU(Reversible):
+    """RevGRU whose forget gate is always open (section 4): exactly reversible without any buffer.
+
+    There is no forget_bits; the other arguments are those of `Reversible`. A model that cannot forget
+    learns little: use it to show that, or where a state may only accumulate.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("h",)
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, **options: Any) -> None:
+        super().__init__(input_size, hidden_size, num_layers, None, **options)
+
+    def _cell(self, forget_bits: int | None) -> Cell:
+        return GruCell(forgetting=None)
+
+
+class NFRevLSTM(NFRevGRU):
+    """RevLSTM whose forget gates are always open (section 4); arguments: see NFRevGRU."""
+
+    state_names = ("h", "c")
+
+    def _cell(self, forget_bits: int | None) -> Cell:
+        return LstmCell(forgetting=None)

@@ -1,0 +1,55 @@
+"""Modules around the recurrence that run inside each segment: an embedding before it, a loss after it.
+
+Inside the segment neither embeddings nor outputs nor logits are kept for all T steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+class Outer:
+    """A module with its parameters as explicit tensors: run it now, or again for its gradient."""
+
+    def __init__(self, module: nn.Module | None) -> None:
+        self._module = module
+        named = dict(module.named_parameters()) if module is not None else {}
+        self._names = list(named)
+        self.parameters: tuple[Tensor, ...] = tuple(named.values())
+
+    def run(self, parameters: Sequence[Tensor], *arguments: Any) -> Tensor:
+        """What the module returns with `parameters` in place of its own; the first argument without one."""
+        if self._module is None:
+            first: Tensor = arguments[0]
+            return first
+        chosen = dict(zip(self._names, parameters, strict=True))
+        result: Tensor = functional_call(self._module, chosen, arguments)
+        return result
+
+
+class OuterTape:
+    """One run of an Outer, taped on leaves of its own, so that hooks of the real tensors fire once."""
+
+    def __init__(self, outer: Outer, parameters: Sequence[Tensor], *arguments: Any) -> None:
+        self._parameters = [part.detach().requires_grad_(part.requires_grad) for part in parameters]
+        self.first: Any = arguments[0]
+        if isinstance(self.first, Tensor) and self.first.is_floating_point():
+            self.first = self.first.detach().requires_grad_()
+        with torch.enable_grad():
+            self.result = outer.run(self._parameters, self.first, *arguments[1:])
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Gradients of the first argument and of the parameters; None for what needs none."""
+        leaves = [self.first, *self._parameters]
+        wanted = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+        if not wanted or self.result is self.first:
+            return (grad if self.result is self.first else None), [None] * len(self._parameters)
+        found = iter(torch.autograd.grad(self.result, wanted, grad, allow_unused=True))
+        needs = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]
+        grads = [next(found) if needed else None for needed in needs]
+        return grads[0], grads[1:]

@@ -1,0 +1,225 @@
+"""A whole sequence as one autograd function: forward keeps no hidden state, backward reverses it.
+
+Source: MacKay et al. (2018), arXiv:1810.10999, section 3. Unlike there, the gates that reverse a step are its
+tape as well, so that the way back computes them once, not twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from executor.errors import DoubleBackward
+from executor.reversible.cell import Parts
+from executor.reversible.errors import InvalidReversible
+from executor.reversible.fixed_point import FRACTION_BITS, to_fixed
+from executor.reversible.outer import Outer, OuterTape
+from executor.reversible.recipe import Recipe
+from executor.reversible.stack import LayerGrads, Stack
+from executor.reversible.trajectory import Moment, Trajectory, start_moment
+
+LARGEST_STATE = 2.0**27
+"""A state grows by at most 1 a step: initial value plus steps must stay below this, so that it is exact."""
+State = tuple[Tensor, ...]
+"""(h,) of a RevGRU, (h, c) of a RevLSTM: [layers, B, 2m] each, as torch orders them."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One use of the layers on one sequence."""
+
+    recipe: Recipe
+    before: Outer
+    after: Outer
+    """A module from (y, targets) of a segment to a number; with no module, the outputs are stacked."""
+    targets: Any
+    stacked: bool
+    archived: list[int]
+    """Receives the archived bytes."""
+
+    def split(self, tensors: Sequence[Tensor]) -> tuple[State, list[Tensor], list[Tensor], list[Tensor]]:
+        """The state, the layers' parameters, and those of `before` and `after`, from one flat list."""
+        ends = [self.recipe.cell.register_count, 3 * self.recipe.num_layers, len(self.before.parameters)]
+        parts: list[list[Tensor]] = []
+        start = 0
+        for end in ends:
+            parts.append(list(tensors[start : start + end]))
+            start += end
+        return tuple(parts[0]), parts[1], parts[2], list(tensors[start:])
+
+
+class ReversibleSequence(torch.autograd.Function):
+    """See the module. Returns the outputs (or the sum of `after`) and the last state."""
+
+    @staticmethod
+    def forward(ctx: Any, work: Pass, inputs: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run the segments in order."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(inputs, *tensors)
+        state, weights, _, _ = work.split(tensors)
+        reversible = any(ctx.needs_input_grad)
+        trajectory = start_trajectory(work.recipe, state, weights, len(inputs), reversible=reversible)
+        outputs = _advance(work, inputs, tensors, trajectory)
+        work.archived[:] = [trajectory.archived_bytes]
+        ctx.work, ctx.trajectory = work, trajectory
+        return outputs, *join_state([layer.values() for layer in trajectory.layers])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_outputs: Tensor | None, *grad_state: Tensor | None) -> tuple[Any, ...]:
+        """Reverse the segments from the last to the first."""
+        trajectory, ctx.trajectory = ctx.trajectory, None
+        if trajectory is None:
+            raise DoubleBackward("the sequence was reversed by the first backward: run it forward again")
+        inputs, *tensors = ctx.saved_tensors
+        with torch.autocast(inputs.device.type, enabled=False):
+            way_back = _WayBack(ctx.work, inputs, tensors, trajectory, needs=ctx.needs_input_grad)
+            return None, *way_back.run(grad_outputs, grad_state)
+
+
+def _advance(work: Pass, inputs: Tensor, tensors: Sequence[Tensor], trajectory: Trajectory) -> Tensor:
+    _, weights, before, after = work.split(tensors)
+    recipe, stack = work.recipe, Stack.of(work.recipe.cell, weights)
+    outputs: Tensor | None = None
+    for segment in recipe.segments(len(inputs)):
+        with recipe.replayed(segment, inputs.device), torch.autocast(inputs.device.type, enabled=False):
+            masks = recipe.masks(weights[1], steps=segment.stop - segment.start, batch_size=inputs.shape[1])
+            x = work.before.run(before, inputs[segment])
+            y = stack.advance(x, trajectory, masks).y
+            if work.stacked:
+                outputs = y.new_empty(len(inputs), *y.shape[1:]) if outputs is None else outputs
+                outputs[segment] = y
+            else:
+                loss = work.after.run(after, y, work.targets[segment])
+                outputs = loss if outputs is None else outputs + loss
+    assert outputs is not None  # noqa: S101 - a sequence has at least one step
+    return outputs
+
+
+class _WayBack:
+    """The backward pass: gradients accumulate while the trajectory goes back."""
+
+    def __init__(
+        self,
+        work: Pass,
+        inputs: Tensor,
+        tensors: Sequence[Tensor],
+        trajectory: Trajectory,
+        *,
+        needs: Sequence[bool],
+    ) -> None:
+        self._work, self._inputs, self._trajectory = work, inputs, trajectory
+        self._state, self._weights, self._before, self._after = work.split(tensors)
+        self._stack = Stack.of(work.recipe.cell, self._weights)
+        self._grads: list[Tensor | None] = [None] * len(tensors)
+        self._grad_inputs = torch.zeros_like(inputs) if needs[1] else None
+        self._needs_x = needs[1] or any(part.requires_grad for part in self._before)
+
+    def run(
+        self, grad_outputs: Tensor | None, grad_state: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients of the inputs and of all tensors."""
+        grads = split_gradients(grad_state, self._state, layers=self._work.recipe.num_layers)
+        for segment in reversed(self._work.recipe.segments(len(self._inputs))):
+            with self._work.recipe.replayed(segment, self._inputs.device):
+                grads = self._segment(segment, grad_outputs, grads)
+        self._trajectory.check_at_start(start_moments(self._work.recipe, self._state))
+        joined = join_state(grads)
+        self._grads[: len(joined)] = joined
+        return self._grad_inputs, *self._grads
+
+    def _segment(
+        self, segment: slice, grad_outputs: Tensor | None, grads: list[LayerGrads]
+    ) -> list[LayerGrads]:
+        recipe, inputs = self._work.recipe, self._inputs[segment]
+        masks = recipe.masks(self._weights[1], steps=len(inputs), batch_size=inputs.shape[1])
+        taped = OuterTape(self._work.before, self._before, inputs)
+        tape = self._stack.reverse(taped.result.detach(), self._trajectory, masks)
+        grad_y = self._output_gradient(segment, tape.y, grad_outputs)
+        gradient = self._stack.backward(tape, grad_y, grads)
+        self._add(len(self._state), gradient.weights)
+        if self._needs_x:
+            grad_inputs, own = taped.backward(self._stack.input_gradient(gradient, tape))
+            self._add(len(self._state) + len(self._weights), own)
+            if self._grad_inputs is not None and grad_inputs is not None:
+                self._grad_inputs[segment] = grad_inputs
+        return gradient.state
+
+    def _output_gradient(self, segment: slice, y: Tensor, grad_outputs: Tensor | None) -> Tensor:
+        if grad_outputs is None:
+            return torch.zeros_like(y)
+        if self._work.stacked:
+            return grad_outputs[segment]
+        taped = OuterTape(self._work.after, self._after, y, self._work.targets[segment])
+        grad_y, own = taped.backward(grad_outputs)
+        self._add(len(self._grads) - len(self._after), own)
+        return torch.zeros_like(y) if grad_y is None else grad_y
+
+    def _add(self, start: int, grads: Sequence[Tensor | None]) -> None:
+        for index, grad in enumerate(grads, start):
+            total = self._grads[index]
+            if total is None or grad is None:
+                self._grads[index] = grad if total is None else total
+            else:
+                total.add_(grad)
+
+
+def start_trajectory(
+    recipe: Recipe, state: State, weights: Sequence[Tensor], steps: int, *, reversible: bool
+) -> Trajectory:
+    """The registers of all layers at `state`. Raises InvalidReversible when they could grow too large."""
+    largest = max((float(part.abs().max()) for part in state), default=0.0)
+    if not largest + steps < LARGEST_STATE:
+        raise InvalidReversible(
+            f"a state of up to {largest} could reach {largest + steps} in {steps} steps: fixed point with "
+            f"{FRACTION_BITS} fractional bits is exact below {LARGEST_STATE:.0f}; start from a "
+            "smaller, finite state"
+        )
+    moments = start_moments(recipe, state)
+    dtype = weights[0].dtype
+    return Trajectory(recipe.cell, moments, dtype=dtype, coding=recipe.coding, reversible=reversible)
+
+
+def start_moments(recipe: Recipe, state: State) -> list[Moment]:
+    """The state in fixed point with empty buffers, layer by layer."""
+    return [
+        start_moment(recipe.cell, halves, recipe.coding)
+        for halves in _split_state([to_fixed(part) for part in state], layers=recipe.num_layers)
+    ]
+
+
+def _split_state(state: Sequence[Tensor], *, layers: int) -> list[tuple[Parts, Parts]]:
+    """Halves of each layer, h last in each: the reverse of the order in which torch lists h and c."""
+    units = state[0].shape[2] // 2
+    split = []
+    for layer in range(layers):
+        parts = [part[layer] for part in reversed(state)]
+        first = tuple(part[:, :units].contiguous() for part in parts)
+        split.append((first, tuple(part[:, units:].contiguous() for part in parts)))
+    return split
+
+
+def split_gradients(
+    grads: Sequence[Tensor | None], state: State, *, layers: int
+) -> list[tuple[Parts, Parts]]:
+    """Gradients of the last state as the layers take them; zeros for what is not used."""
+    filled = [
+        torch.zeros_like(part) if grad is None else grad for grad, part in zip(grads, state, strict=True)
+    ]
+    return _split_state(filled, layers=layers)
+
+
+def join_state(layers: Sequence[tuple[Parts, Parts]]) -> State:
+    """(h,) or (h, c) of all layers from their halves."""
+    joined = [
+        torch.stack([torch.cat(parts, dim=1) for parts in part_of_layers])
+        for part_of_layers in zip(
+            *[list(zip(first, second, strict=True)) for first, second in layers], strict=True
+        )
+    ]
+    return tuple(reversed(joined))

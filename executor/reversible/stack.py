@@ -1,0 +1,98 @@
+"""Reversible layers on top of each other, over a segment: forward, reversed, and the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from executor.reversible.cell import Cell, Parts
+from executor.reversible.layer import Halves, Layer, StepTape, Weights
+from executor.reversible.trajectory import Trajectory
+
+LayerGrads = tuple[Parts, Parts]
+"""Gradients of the registers of a layer's halves, as floats [B, m]."""
+
+
+class LayerTape(NamedTuple):
+    """What the gradient of one layer over a segment needs."""
+
+    x: Tensor
+    steps: list[StepTape]
+
+
+class SegmentTape(NamedTuple):
+    """What the gradient of a segment needs, and its outputs y [k, B, 2m]."""
+
+    layers: list[LayerTape]
+    masks: Sequence[Tensor]
+    y: Tensor
+
+
+class SegmentGradient(NamedTuple):
+    """Gradients of a segment."""
+
+    pre: Tensor
+    """Of what the input contributes to the first layer's gates, [k * B, 2*g*m]."""
+    weights: list[Tensor]
+    """In the order of the parameters: weight_ih, weight_hh, bias, layer by layer."""
+    state: list[LayerGrads]
+    """Of the state before the segment."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The layers, lowest first."""
+
+    layers: Sequence[Layer]
+
+    @classmethod
+    def of(cls, cell: Cell, parameters: Sequence[Tensor]) -> Stack:
+        """Layers of `cell`; parameters are weight_ih, weight_hh, bias, layer by layer."""
+        triples = [Weights(*parameters[start : start + 3]) for start in range(0, len(parameters), 3)]
+        return cls([Layer(cell, triple) for triple in triples])
+
+    def advance(self, x: Tensor, trajectory: Trajectory, masks: Sequence[Tensor]) -> SegmentTape:
+        """Run the k steps of x [k, B, input] and take the trajectory with them."""
+        return self._run(Layer.advance, x, trajectory, masks)
+
+    def reverse(self, x: Tensor, trajectory: Trajectory, masks: Sequence[Tensor]) -> SegmentTape:
+        """Undo `advance` on the same x; the same tape, the trajectory back before the segment."""
+        return self._run(Layer.reverse, x, trajectory, masks)
+
+    def _run(
+        self,
+        run_layer: Callable[[Layer, Tensor, Halves], tuple[Tensor, list[StepTape]]],
+        x: Tensor,
+        trajectory: Trajectory,
+        masks: Sequence[Tensor],
+    ) -> SegmentTape:
+        tapes: list[LayerTape] = []
+        for index, (layer, registers) in enumerate(zip(self.layers, trajectory.layers, strict=True)):
+            if index and masks:
+                x = x * masks[index - 1]
+            trajectory.check(x, layer.weights.weight_ih)
+            y, steps = run_layer(layer, x, registers.halves)
+            tapes.append(LayerTape(x, steps))
+            x = y
+        return SegmentTape(tapes, masks, x)
+
+    def backward(self, tape: SegmentTape, grad_y: Tensor, grads: Sequence[LayerGrads]) -> SegmentGradient:
+        """Gradients of a segment from that of its outputs and of the state after it."""
+        weights: list[Tensor] = []
+        state: list[LayerGrads] = []
+        grad_pre = grad_y
+        for index in reversed(range(len(self.layers))):
+            layer, (x, steps) = self.layers[index], tape.layers[index]
+            grad_pre, own, before = layer.backward(x, steps, grad_y, grads[index])
+            weights, state = [*own, *weights], [before, *state]
+            if index:
+                grad_y = layer.input_gradient(grad_pre, x)
+                grad_y = grad_y * tape.masks[index - 1] if tape.masks else grad_y
+        return SegmentGradient(grad_pre, weights, state)
+
+    def input_gradient(self, gradient: SegmentGradient, tape: SegmentTape) -> Tensor:
+        """Gradient of the x of a segment."""
+        return self.layers[0].input_gradient(gradient.pre, tape.layers[0].x)
