@@ -21,6 +21,13 @@ from planner_service.contract.problem import (
 )
 from planner_service.contract.profile import LedgerLineRecord, ProfileRecord, SegmentRecord
 from planner_service.contract.question import Question
+from planner_service.contract.simulation import (
+    IllegalRecord,
+    SimulationMemory,
+    SimulationReply,
+    SimulationRequest,
+    TimelinePoint,
+)
 from planner_service.contract.stages import ChainModel, StageRecord, StageRunRecord
 
 __all__ = [
@@ -29,6 +36,7 @@ __all__ = [
     "Embedding",
     "FieldProblem",
     "Head",
+    "IllegalRecord",
     "LedgerLineRecord",
     "Memory",
     "Model",
@@ -42,8 +50,12 @@ __all__ = [
     "RecurrentModel",
     "SegmentRecord",
     "Sequence",
+    "SimulationMemory",
+    "SimulationReply",
+    "SimulationRequest",
     "StageRecord",
     "StageRunRecord",
+    "TimelinePoint",
     "Training",
     "canonical_json",
     "content_id",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from planner_service.chain import PlanningError
 from planner_service.contract import ChainModel, Question, RecurrentModel, Training
 from planner_service.memory import (
     Candidate,
@@ -21,6 +22,21 @@ from planner_service.memory import (
 from planner_service.memory import RecurrentModel as CountedModel
 
 
+class UnknownSegmentLength(PlanningError, ValueError):
+    """The model is not planned in segments of that length; `known` says in which it is."""
+
+    field = "segment_steps"
+
+    def __init__(self, segment_steps: int, known: tuple[int, ...]) -> None:
+        self.segment_steps = segment_steps
+        self.known = known
+        lengths = ", ".join(map(str, known))
+        super().__init__(f"segment_steps={segment_steps} is not planned: choose one of {lengths}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (UnknownSegmentLength, (self.segment_steps, self.known))
+
+
 def candidates_of(
     question: Question, known_profiles: Sequence[Profile], *, reserved_bytes: int = 0
 ) -> list[Candidate]:
@@ -34,6 +50,17 @@ def candidates_of(
     profile = None if record is None else profile_from_record(record.model_dump())
     workload = workload_of(question, reserved_bytes=reserved_bytes)
     return candidates_for(workload, profile=profile, known_profiles=known_profiles)
+
+
+def segmented_as(
+    question: Question, known_profiles: Sequence[Profile], segment_steps: int, *, reserved_bytes: int
+) -> Candidate:
+    """The candidate with that segment length. Raises UnknownSegmentLength with those there are."""
+    candidates = candidates_of(question, known_profiles, reserved_bytes=reserved_bytes)
+    for candidate in candidates:
+        if candidate.segment_steps == segment_steps:
+            return candidate
+    raise UnknownSegmentLength(segment_steps, tuple(c.segment_steps or 0 for c in candidates))
 
 
 def workload_of(question: Question, *, reserved_bytes: int = 0) -> Workload:

@@ -17,6 +17,7 @@ from planner_service.memory import Candidate, Profile
 from planner_service.planning.candidates import candidates_of
 from planner_service.planning.choice import Choice, choose
 from planner_service.planning.peak import peak_ledger
+from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.version import PLANNER_VERSION
 from planner_service.solvers import Cancellation
 
@@ -60,18 +61,13 @@ def _cost(choice: Choice, store_all_makespan: float) -> PlanCost:
         makespan=verdict.makespan,
         unit=choice.candidate.cost_unit,
         store_all_makespan=store_all_makespan,
-        overhead_ratio=_excess_ratio(verdict.makespan, store_all_makespan),
+        overhead_ratio=excess_ratio(verdict.makespan, store_all_makespan),
         advance_count=verdict.advance_count,
         tape_count=verdict.tape_count,
         lower_bound=solution.lower_bound,
-        gap_ratio=_excess_ratio(verdict.makespan, solution.lower_bound),
+        gap_ratio=excess_ratio(verdict.makespan, solution.lower_bound),
         optimality=solution.optimality,
     )
-
-
-def _excess_ratio(makespan: float, reference: float) -> float:
-    """How far `makespan` lies above `reference`, as a fraction of it; 0 when both are 0."""
-    return makespan / reference - 1 if reference else 0.0
 
 
 def _memory(choice: Choice, budget_bytes: int, store_all_peak_bytes: int) -> PlanMemory:

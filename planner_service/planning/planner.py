@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from planner_service.chain import action_record, expand, policy_from_record
-from planner_service.contract import PlanReply, PlanRequest, content_id
+from planner_service.contract import PlanReply, PlanRequest, SimulationReply, SimulationRequest, content_id
 from planner_service.memory import Profile, shipped_profiles
 from planner_service.planning.plan import plan
+from planner_service.planning.simulation import simulation
 from planner_service.planning.version import PLANNER_VERSION
 from planner_service.solvers import Cancellation
 
@@ -31,6 +32,10 @@ class Planner:
     def plan(self, request: PlanRequest, cancellation: Cancellation | None = None) -> PlanReply:
         """The cheapest plan within the budget (see `planning.plan`)."""
         return plan(request, self._known_profiles, cancellation)
+
+    def simulate(self, request: SimulationRequest) -> SimulationReply:
+        """The simulator's judgement of any schedule or policy."""
+        return simulation(request, self._known_profiles)
 
     def schedule(self, plan: PlanReply) -> Iterator[dict[str, int | str]]:
         """The actions of a plan, one record at a time, in constant memory."""

@@ -1,0 +1,85 @@
+"""The request to judge a schedule, and the judgement."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from planner_service.contract.base import Answer, Message
+from planner_service.contract.quantities import BudgetBytes, Count, SizeBytes
+from planner_service.contract.question import Question, invalid
+
+
+class SimulationMemory(Message):
+    """The bytes against which a schedule is judged."""
+
+    device_budget_bytes: BudgetBytes | None = None
+    """An action that needs more is illegal; null: only the peak is reported."""
+    reserved_bytes: SizeBytes = 0
+    """What the process costs before the first tensor, counted as static."""
+
+
+class SimulationRequest(Question):
+    """POST /v1/simulations: a chain and a schedule, ours or anybody's."""
+
+    segment_steps: Count | None = None
+    """For a recurrent model: the segment length of the schedule. Null where the model is a chain."""
+    memory: SimulationMemory = SimulationMemory()
+    schedule: list[dict[str, Any]] | None = Field(default=None, max_length=5_000_000)
+    """Actions in order: {"action": "advance" | "tape" | "backward", "first": …, "last": …} and
+    {"action": "free", "state": …}. Give either this or `policy`."""
+    policy: dict[str, Any] | None = None
+    """A policy as a plan carries it."""
+    timeline_points: int = Field(default=500, ge=0, le=10_000, strict=True)
+    """At most so many points of the memory timeline; longer schedules are thinned, peaks kept."""
+
+    @model_validator(mode="after")
+    def _what_is_judged_is_given_once(self) -> Self:
+        if (self.schedule is None) == (self.policy is None):
+            raise invalid("schedule", "give either a schedule or a policy")
+        if (self.segment_steps is None) != (self.model.kind == "chain"):
+            raise invalid("segment_steps", "needed for a recurrent model, and only there")
+        return self
+
+
+class IllegalRecord(Answer):
+    """The first action that breaks a rule."""
+
+    index: int
+    """Position in the schedule, from 0; its length when the schedule ends too early."""
+    action: dict[str, int | str] | None
+    """Null when the schedule ends too early."""
+    reason: str
+
+
+class TimelinePoint(Answer):
+    """What happened up to and including one action (or a few, where the timeline is thinned)."""
+
+    index: int
+    """Position of the action (the last of a few) in the schedule, from 0."""
+    elapsed_cost: float
+    """Cost up to the end of the action."""
+    peak_bytes: int
+    """Most bytes live while it ran (while any of a few ran)."""
+    live_bytes: int
+    """Bytes live after it."""
+
+
+class SimulationReply(Answer):
+    """The judgement: legal or not, and what was counted up to there."""
+
+    legal: bool
+    illegal: IllegalRecord | None
+    makespan: float
+    """Cost of the legal actions, in the chain's unit."""
+    unit: Literal["forward", "seconds"]
+    peak_bytes: int
+    advance_count: int
+    tape_count: int
+    backward_count: int
+    action_count: int
+    store_all_makespan: float
+    overhead_ratio: float
+    """makespan / store_all_makespan - 1."""
+    timeline: list[TimelinePoint]
