@@ -1,0 +1,213 @@
+"""Draws the schedule of every strategy: `python docs/strategies/draw.py` rewrites the pictures.
+
+Above: which step runs when, as the simulator replays it. Below: what is live, against the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from planner_service.chain import (
+    Action,
+    Advance,
+    Backward,
+    Chain,
+    Free,
+    Moment,
+    Stage,
+    StageRun,
+    Tape,
+    expand,
+    moments,
+)
+from planner_service.solvers import Solution, solve
+
+PICTURES = Path(__file__).parent / "pictures"
+
+STEP = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=1, tape_bytes=4)
+CHAIN = Chain((StageRun(24, STEP),), input_bytes=1, loss_gradient_bytes=1)
+
+BUDGETS = {"store_all": 99, "sqrt": 30, "every_k": 22, "optimal": 14}
+"""Bytes of memory with which each strategy is drawn, on 24 steps with states of 1 and tapes of 4 bytes."""
+
+WIDTH, STEPS_HEIGHT, BYTES_HEIGHT, GAP, LEFT, TOP = 640, 190, 90, 24, 46, 30
+COLOURS = {"advance": "#8a8f98", "tape": "#1f77b4", "backward": "#d9622b", "checkpoint": "#2a9d5c"}
+
+
+class Bar(NamedTuple):
+    """Something that is live from one time to another, at one height."""
+
+    kind: str
+    begin: float
+    end: float
+    height: float
+
+
+def singles(schedule: Iterable[Action]) -> Iterator[Action]:
+    """The same schedule with one stage a record, so that every step shows its own bytes."""
+    for action in schedule:
+        if isinstance(action, Free):
+            yield action
+        elif isinstance(action, Advance):
+            for stage in range(action.first, action.last + 1):
+                yield Advance(stage, stage)
+                if stage > action.first:
+                    yield Free(stage - 1)
+        else:
+            step = 1 if isinstance(action, Tape) else -1
+            for stage in range(action.first, action.last + step, step):
+                yield type(action)(stage, stage)
+
+
+class Picture:
+    """One strategy's schedule as SVG elements."""
+
+    def __init__(self, chain: Chain, solution: Solution, budget_bytes: int, title: str) -> None:
+        self.chain = chain
+        self.budget_bytes = budget_bytes
+        self.moments = list(moments(chain, singles(expand(solution.policy)), budget_bytes))
+        self.times = [0.0]
+        for moment in self.moments:
+            self.times.append(self.times[-1] + moment.cost)
+        self.most_bytes = max(budget_bytes, *(moment.peak_bytes for moment in self.moments))
+        self.title = title
+
+    def timed(self) -> Iterator[tuple[Moment, float, float]]:
+        """Every moment with the times at which it begins and ends."""
+        for moment, (begin, end) in zip(self.moments, pairwise(self.times), strict=True):
+            yield moment, begin, end
+
+    def x(self, when: float) -> str:
+        """Horizontal position of a time."""
+        return f"{LEFT + when / self.times[-1] * (WIDTH - LEFT - 8):.1f}"
+
+    def step_y(self, step: float) -> str:
+        """Vertical position of a step in the upper part."""
+        return f"{TOP + STEPS_HEIGHT * (1 - step / self.chain.length):.1f}"
+
+    def bytes_y(self, size: float) -> str:
+        """Vertical position of a byte count in the lower part."""
+        return f"{TOP + STEPS_HEIGHT + GAP + BYTES_HEIGHT * (1 - size / self.most_bytes):.1f}"
+
+    def svg(self) -> str:
+        """The whole picture."""
+        height = TOP + STEPS_HEIGHT + GAP + BYTES_HEIGHT + 22
+        parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+            'font-family="sans-serif" font-size="11">',
+            f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+            f'<text x="{LEFT}" y="13" font-size="12">{self.title}</text>',
+            *self.legend(),
+            *self.axes(),
+            *self.lives(),
+            *self.runs(),
+            *self.memory(),
+            "</svg>",
+        ]
+        return "\n".join(parts) + "\n"
+
+    def legend(self) -> Iterator[str]:
+        """Names of the colours, in one line under the title."""
+        words = {"advance": "advance", "tape": "tape", "backward": "backward", "checkpoint": "stored state"}
+        for place, (kind, word) in enumerate(words.items()):
+            x = LEFT + 95 * place
+            yield f'<rect x="{x}" y="19" width="12" height="3" fill="{COLOURS[kind]}"/>'
+            yield f'<text x="{x + 16}" y="24" font-size="10">{word}</text>'
+        yield f'<rect x="{LEFT + 380}" y="17" width="12" height="7" fill="{COLOURS["tape"]}" opacity="0.15"/>'
+        yield f'<text x="{LEFT + 396}" y="24" font-size="10">live tape</text>'
+
+    def axes(self) -> Iterator[str]:
+        """Frames, scales and the budget line."""
+        right = WIDTH - 8
+        for y, size in ((TOP, STEPS_HEIGHT), (TOP + STEPS_HEIGHT + GAP, BYTES_HEIGHT)):
+            yield (
+                f'<rect x="{LEFT}" y="{y}" width="{right - LEFT}" height="{size}" fill="none" stroke="#ccc"/>'
+            )
+        for step in (1, self.chain.length):
+            yield f'<text x="{LEFT - 6}" y="{self.step_y(step - 0.8)}" text-anchor="end">{step}</text>'
+        yield f'<text x="4" y="{self.step_y(self.chain.length / 2)}">step</text>'
+        budget = self.bytes_y(self.budget_bytes)
+        yield (
+            f'<line x1="{LEFT}" x2="{right}" y1="{budget}" y2="{budget}" '
+            'stroke="#c22" stroke-dasharray="5 3"/>'
+        )
+        yield f'<text x="{LEFT - 6}" y="{float(budget) + 4:.1f}" text-anchor="end">{self.budget_bytes}</text>'
+        yield f'<text x="4" y="{self.bytes_y(self.most_bytes / 2)}">bytes</text>'
+        bottom = TOP + STEPS_HEIGHT + GAP + BYTES_HEIGHT + 16
+        yield f'<text x="{right}" y="{bottom}" text-anchor="end">time {self.times[-1]:g}</text>'
+
+    def bars(self) -> Iterator[Bar]:
+        """How long every checkpoint and every tape lives."""
+        born: dict[tuple[str, int], float] = {}
+        for moment, begin, end in self.timed():
+            action = moment.action
+            if isinstance(action, Advance):
+                born["checkpoint", action.last] = end
+            elif isinstance(action, Tape):
+                born["tape", action.last] = begin
+            elif isinstance(action, Backward):
+                yield Bar("tape", born.pop(("tape", action.first)), end, action.first)
+            elif begin - (since := born.pop(("checkpoint", action.state))) > STEP.forward_cost:
+                yield Bar("checkpoint", since, end, action.state)  # others are only passed through
+
+    def lives(self) -> Iterator[str]:
+        """Bars of what is kept: tapes as shades, checkpoints as lines."""
+        step_height = STEPS_HEIGHT / self.chain.length
+        for bar in self.bars():
+            x, width = self.x(bar.begin), float(self.x(bar.end)) - float(self.x(bar.begin))
+            colour = COLOURS[bar.kind]
+            if bar.kind == "tape":
+                place = f'y="{self.step_y(bar.height)}" height="{step_height:.1f}" opacity="0.15"'
+            else:
+                place = f'y="{float(self.step_y(bar.height)) - 0.7:.1f}" height="1.4"'
+            yield f'<rect x="{x}" width="{width:.1f}" {place} fill="{colour}"/>'
+
+    def runs(self) -> Iterator[str]:
+        """One path per kind of action: forward runs rise, backward runs fall."""
+        paths: dict[str, list[str]] = {"advance": [], "tape": [], "backward": []}
+        for moment, begin, end in self.timed():
+            action = moment.action
+            if isinstance(action, Free):
+                continue
+            low, high = min(action.first, action.last) - 1, max(action.first, action.last)
+            start, stop = (high, low) if isinstance(action, Backward) else (low, high)
+            path = f"M{self.x(begin)} {self.step_y(start)}L{self.x(end)} {self.step_y(stop)}"
+            paths[type(action).__name__.lower()].append(path)
+        for kind, pieces in paths.items():
+            yield f'<path d="{"".join(pieces)}" stroke="{COLOURS[kind]}" stroke-width="2" fill="none"/>'
+
+    def memory(self) -> Iterator[str]:
+        """The live bytes as an area; each action is drawn at its own peak."""
+        floor = self.bytes_y(0)
+        points = [f"{self.x(0)},{floor}"]
+        for moment, begin, end in self.timed():
+            if moment.cost:
+                height = self.bytes_y(moment.peak_bytes)
+                points += [f"{self.x(begin)},{height}", f"{self.x(end)},{height}"]
+        points.append(f"{self.x(self.times[-1])},{floor}")
+        yield f'<polygon points="{" ".join(points)}" fill="#5b6f95" opacity="0.55"/>'
+
+
+def title_of(strategy: str, solution: Solution) -> str:
+    """One line with the numbers of the replay."""
+    verdict = solution.verdict
+    slower = verdict.makespan / CHAIN.store_all_makespan - 1
+    return (
+        f"{strategy}: peak {verdict.peak_bytes} bytes, {verdict.advance_count} advances, {slower:.0%} slower"
+    )
+
+
+def main() -> None:
+    """Write one SVG per strategy."""
+    PICTURES.mkdir(exist_ok=True)
+    for strategy, budget_bytes in BUDGETS.items():
+        solution = solve(CHAIN, budget_bytes, strategy)
+        picture = Picture(CHAIN, solution, budget_bytes, title_of(strategy, solution))
+        (PICTURES / f"{strategy}.svg").write_text(picture.svg())
+
+
+if __name__ == "__main__":
+    main()
