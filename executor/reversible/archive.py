@@ -14,8 +14,9 @@ BLOCK_WORDS = 2**14
 class Archive:
     """A last-in-first-out stack of words; what was pushed together may be popped in parts."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, block_words: int = BLOCK_WORDS) -> None:
         self._device = device
+        self._block_words = block_words
         self._blocks: list[Tensor] = []
         self._size = 0
 
@@ -31,16 +32,16 @@ class Archive:
     @property
     def allocated_bytes(self) -> int:
         """Bytes of the blocks that hold them: less than one block more."""
-        return len(self._blocks) * BLOCK_WORDS * WORD_BYTES
+        return len(self._blocks) * self._block_words * WORD_BYTES
 
     def push(self, words: Tensor) -> None:
         """Put int16 `words` [count] on the stack."""
         start, count = 0, words.numel()
         while start < count:
-            used = self._size % BLOCK_WORDS
+            used = self._size % self._block_words
             if not used:
-                self._blocks.append(torch.empty(BLOCK_WORDS, dtype=torch.int16, device=self._device))
-            part = min(count - start, BLOCK_WORDS - used)
+                self._blocks.append(torch.empty(self._block_words, dtype=torch.int16, device=self._device))
+            part = min(count - start, self._block_words - used)
             self._blocks[-1][used : used + part] = words[start : start + part]
             self._size += part
             start += part
@@ -54,7 +55,7 @@ class Archive:
             raise IndexError(f"{count} words were asked of an archive that holds {self._size}")
         parts: list[Tensor] = []
         while count:
-            used = (self._size - 1) % BLOCK_WORDS + 1
+            used = (self._size - 1) % self._block_words + 1
             part = min(count, used)
             parts.append(self._blocks[-1][used - part : used])
             if part == used:

@@ -159,9 +159,11 @@ class Reversible(nn.Module):
         start = self._state(state, inputs.shape[1])
         archived: list[int] = []
         recipe = self._recipe(replays=before is not None or after is not None or self.dropout > 0)
-        work = Pass(recipe, Outer(before), Outer(after), targets, after is None, archived)
+        work = Pass(
+            recipe, Outer(before), Outer(after), targets, after is None, torch.is_grad_enabled(), archived
+        )
         parameters = (*self._weights(), *work.before.parameters, *work.after.parameters)
-        outputs, *last = ReversibleSequence.apply(work, inputs, *start, *parameters)  # type: ignore[no-untyped-call]
+        outputs, *last = ReversibleSequence.apply(work, inputs, *start, *parameters)
         (self.archived_bytes,) = archived
         return outputs, (tuple(last) if len(last) > 1 else last[0])
 

@@ -39,6 +39,8 @@ class Pass:
     """A module from (y, targets) of a segment to a number; with no module, the outputs are stacked."""
     targets: Any
     stacked: bool
+    reversible: bool
+    """False where no gradient will be asked for: nothing is archived."""
     archived: list[int]
     """Receives the archived bytes."""
 
@@ -62,8 +64,7 @@ class ReversibleSequence(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(inputs, *tensors)
         state, weights, _, _ = work.split(tensors)
-        reversible = any(ctx.needs_input_grad)
-        trajectory = start_trajectory(work.recipe, state, weights, len(inputs), reversible=reversible)
+        trajectory = start_trajectory(work.recipe, state, weights, len(inputs), reversible=work.reversible)
         outputs = _advance(work, inputs, tensors, trajectory)
         work.archived[:] = [trajectory.archived_bytes]
         ctx.work, ctx.trajectory = work, trajectory
