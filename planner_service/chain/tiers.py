@@ -42,8 +42,8 @@ class Tier:
     """Whether transfers run next to the compute stream. Otherwise it waits for each of them."""
 
     def __post_init__(self) -> None:
-        if not self.name or not isinstance(self.name, str) or self.name == DEVICE:
-            reason = f"name={self.name!r} of a tier must be a text, not empty and not {DEVICE!r}"
+        if self.name in {"", DEVICE}:
+            reason = f"name={self.name!r} of a tier must be neither empty nor {DEVICE!r}"
             raise InvalidChain(reason, field=TIERS_FIELD)
         check_bytes("budget_bytes", self.budget_bytes)
         for direction in ("write", "read"):

@@ -20,6 +20,7 @@ from planner_service.chain.policy import EMPTY, CheckpointNode, TapeNode
 from planner_service.chain.tiers import DEVICE
 from planner_service.chain.tiers_actions import Discard, Fetch, Move, Store, TieredAction
 
+
 class OffloadNode(NamedTuple):
     """Advance `span` stages and write the state to `tier` (nowhere, for the device); follow `right`
     after it, drop it, follow `left` on the stages before it.

@@ -12,46 +12,90 @@ Two arguments, neither of which looks at a policy:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 
+from planner_service.chain import Chain, Stage, StageRun
 from planner_service.chain.tiers import Tier
-from planner_service.solvers.needs import Bytes, Costs
+from planner_service.solvers.bounds import knapsack_bound
+from planner_service.solvers.intervals import IntervalTable, interval_additions
+from planner_service.solvers.levels import choose_levels
+from planner_service.solvers.needs import Bytes, Costs, chain_needs
+from planner_service.solvers.offload_tables import state_sizes
+from planner_service.solvers.solution import Cancellation
+
+MOST_LEVELS = 2_000
+MOST_ADDITIONS = 1_500_000_000
 
 
-def pooled_bound(
-    makespans: Costs, levels: Bytes, free_bytes: int, tiers: Sequence[Tier], largest_state_bytes: int
-) -> float:
-    """Least of makespan at each pooled level and what moving the bytes above `free_bytes` takes.
-
-    makespans: a lower bound on one device, per ascending free bytes in `levels`, shape (K,).
-    largest_state_bytes: most bytes that one transfer, with its latency, can move.
+def offload_bound(chain: Chain, free_bytes: int, tiers: Sequence[Tier], cancellation: Cancellation) -> float:
+    """No legal schedule of `chain` with `free_bytes` beside static bytes and x_0 and with `tiers` has a
+    smaller makespan.
     """
-    offloaded = np.maximum(levels - free_bytes, 0)
-    fits = levels <= free_bytes + sum(tier.budget_bytes for tier in tiers)
+    budget_bytes = free_bytes + chain.static_bytes + chain.input_bytes
+    tapes = knapsack_bound(chain, budget_bytes)
+    return max(tapes, _pooled_bound(chain, free_bytes, tiers, cancellation))
+
+
+def _pooled_bound(chain: Chain, free_bytes: int, tiers: Sequence[Tier], cancellation: Cancellation) -> float:
+    """The second argument, on the chain of equal stages below `chain`; 0 where its cost is not known for
+    all schedules (tapes no larger than states, levels that are not exact).
+    """
+    relaxed = _leanest_stage(chain)
+    if relaxed.tape_bytes <= relaxed.state_bytes:
+        return 0.0
+    gradient_bytes = relaxed.live_gradient_bytes
+    needs = chain_needs(
+        Chain(
+            (StageRun(chain.length, relaxed),),
+            loss_gradient_bytes=gradient_bytes,
+            input_gradient_bytes=gradient_bytes,
+        )
+    )
+    pooled = free_bytes + sum(tier.budget_bytes for tier in tiers)
+    levels = choose_levels(needs, min(pooled, max(needs.store_all_bytes, free_bytes)), MOST_LEVELS)
+    if not levels.exact or interval_additions(needs, levels) > MOST_ADDITIONS:
+        return 0.0
+    costs = IntervalTable(needs, levels, cancellation).cost(0, needs.length - 1)
+    # More than a level, up to the next one: the cost of the next one is a bound for all of these.
+    beyond = np.maximum(np.concatenate((levels.free_bytes[:1], levels.free_bytes[:-1])) - free_bytes, 0)
+    makespans = chain.store_all_makespan + costs
+    largest_bytes = int(state_sizes(chain).max(initial=0))
+    return float(_with_transfers(makespans, beyond, tiers, largest_bytes).min())
+
+
+def _leanest_stage(chain: Chain) -> Stage:
+    """A stage that costs and occupies no more than any of the chain's: what a legal schedule of the chain
+    does is legal, and no dearer, on equal stages like this one.
+    """
+    stages = [run.stage for run in chain.runs]
+    least = {field.name: min(getattr(stage, field.name) for stage in stages)
+             for field in fields(Stage) if field.name != "gradient_bytes"}  # fmt: skip
+    gradients = [chain.gradient_bytes(0), chain.loss_gradient_bytes]
+    gradients += [stage.live_gradient_bytes for stage in stages]
+    return Stage(**least, gradient_bytes=min(gradients))
+
+
+def _with_transfers(makespans: Costs, beyond: Bytes, tiers: Sequence[Tier], largest_bytes: int) -> Costs:
+    """The makespans with the least time that moving `beyond` bytes takes beside or after them."""
+    if not tiers:
+        return makespans
     if any(tier.overlapped for tier in tiers):
-        bound = np.maximum(makespans, _stream_seconds(offloaded, tiers, largest_state_bytes))
-    else:
-        bound = makespans + _blocking_seconds(offloaded, tiers, largest_state_bytes)
-    return float(np.where(fits, bound, np.inf).min(initial=np.inf))
+        # At best all write streams are busy from the start to the end.
+        rates = [_seconds_per_byte(tier, largest_bytes, reads=False) for tier in tiers]
+        together = 0.0 if min(rates) == 0 else 1 / sum(1 / seconds for seconds in rates)
+        streams: Costs = beyond * together
+        return np.maximum(makespans, streams)
+    # What is written and never read need not have been written.
+    waits: Costs = beyond * min(_seconds_per_byte(tier, largest_bytes, reads=True) for tier in tiers)
+    return makespans + waits
 
 
-def _stream_seconds(offloaded: Bytes, tiers: Sequence[Tier], largest_state_bytes: int) -> Costs:
-    """Least time for bytes to reach the tiers when all write streams run side by side from the start."""
-    per_byte = [_seconds_per_byte(tier, largest_state_bytes, reads=False) for tier in tiers]
-    rate = np.inf if min(per_byte) == 0 else sum(1 / seconds for seconds in per_byte)
-    return offloaded / rate
-
-
-def _blocking_seconds(offloaded: Bytes, tiers: Sequence[Tier], largest_state_bytes: int) -> Costs:
-    """Least time that the compute stream waits when what is written is also read, once."""
-    return offloaded * min(_seconds_per_byte(tier, largest_state_bytes, reads=True) for tier in tiers)
-
-
-def _seconds_per_byte(tier: Tier, largest_state_bytes: int, *, reads: bool) -> float:
+def _seconds_per_byte(tier: Tier, largest_bytes: int, *, reads: bool) -> float:
     """Time per byte with each transfer as large as it can be, so that latencies weigh least."""
     seconds, latency = tier.write_seconds_per_byte, tier.write_latency_seconds
     if reads:
         seconds += tier.read_seconds_per_byte
         latency += tier.read_latency_seconds
-    return seconds + latency / largest_state_bytes if largest_state_bytes else seconds
+    return seconds + latency / largest_bytes if largest_bytes else 0.0

@@ -1,4 +1,4 @@
-"""Tables of the offload recurrence (see `offload.py`) over intervals of stages, in numba.
+"""Tables of the offload recurrence (see `offload.py`) over intervals of stages.
 
 Stages count from 0 and rows are those of `kernels.row_of`. The *start* of an interval is the state
 that its first stage reads; it is loose: the interval drops its device copy. All costs are those of
@@ -12,231 +12,288 @@ Two things outside an interval change its cost, and index the tables:
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import NamedTuple
 
-from planner_service.solvers.kernels import row_of
-from planner_service.solvers.needs import FIRST_ADVANCE, GRADIENT, NEXT_ADVANCE
+import numpy as np
+from numpy.typing import NDArray
+
+from planner_service.solvers.compiled import kernel
+from planner_service.solvers.kernels import Stages, row_of
+from planner_service.solvers.needs import FIRST_ADVANCE, GRADIENT, NEXT_ADVANCE, Bytes, Costs
+
+Flag = NDArray[np.uint8]
+"""Shape (1,): not zero once the solve is cancelled."""
 
 UNDER = -1
 """Decision: write no other state of the interval to this tier."""
 
 WRITE, READ, PENDING = range(3)
-"""Rows of `stalls`, per state: what the compute stream waits for a write and a read of a tier that
-blocks, and how long a write to an overlapped one takes."""
+"""Rows of `Shelf.stalls`: what the compute stream waits for a write and a read of a tier that blocks,
+and how long the writes to overlapped tiers take that may be pending."""
 
 
-@njit(nogil=True, cache=True)
-def level_of(levels, free_bytes):
-    """The highest level within `free_bytes`, -1 for none."""
-    return np.searchsorted(levels, free_bytes, side="right") - 1
+class Device(NamedTuple):
+    """The device, and the states that may lie on it."""
+
+    free_bytes: int
+    """Beside static bytes and x_0."""
+    start_bytes: Bytes
+    """Shape (L,): bytes of the state that each stage reads; x_0 counts as like x_1."""
 
 
-@njit(nogil=True, cache=True)
-def kept_seconds(row, levels, table, kept_bytes, landing_bytes, reversal_seconds, read_seconds):
-    """(plain, behind): cost of an interval that is kept on the device, then a read that follows it.
+class Alone(NamedTuple):
+    """What intervals cost that are reversed on the device alone."""
 
-    The read comes after it (plain), or runs behind it into a buffer of `landing_bytes`.
+    levels: Bytes
+    """Free bytes, ascending, shape (K,)."""
+    costs: Costs
+    """Least recomputation cost of every interval at every level, shape (rows, K)."""
+    reversal_before: Costs
+    """Shape (L + 1,): prefix sums of a lower bound of what taping and reversing each stage costs."""
+    landing_bytes: int
+    """The largest state that can be on its way back from a tier."""
+    read_seconds: Costs
+    """Shape (dues,): time of the read that follows an interval, 0 for none."""
+
+
+class Shelf(NamedTuple):
+    """One tier."""
+
+    due: int
+    """This tier's number when it is overlapped, else 0."""
+    floor: Bytes
+    """Shape (L, levels): the level that is left when a state is written, -1 for none."""
+    stalls: Costs
+    """Shape (3, L): per state, see WRITE, READ and PENDING."""
+    under: Costs
+    """Shape (2, dues, rows): cost of [pending, due, row] when nothing more goes to this tier."""
+    stored: Costs
+    """Shape (2, dues, rows, levels): cost when the start is in this tier, with so much of it left."""
+    over: Costs
+    """Shape (2, dues, rows): cost when the start may go to this tier, all of which is free."""
+
+
+@kernel
+def cost_within(free_bytes: int, row: int, alone: Alone) -> float:
+    """Recomputation cost of an interval on the device alone; infinite when it does not fit."""
+    level = np.searchsorted(alone.levels, free_bytes, side="right") - 1
+    return float(alone.costs[row, level]) if level >= 0 else np.inf
+
+
+@kernel
+def kept_seconds(row: int, seconds: float, free_bytes: int, due: int, alone: Alone) -> tuple[float, float]:
+    """(plain, behind): cost of an interval that is kept on the device, then a read from tier `due`.
+
+    The read comes after the interval (plain), or runs behind it into a buffer that is set aside.
+    seconds: lower bound of the interval's taping and reversing.
     """
-    level = level_of(levels, kept_bytes)
-    plain = table[row, level] + read_seconds if level >= 0 else np.inf
-    level = level_of(levels, kept_bytes - landing_bytes)
-    if level < 0:
+    read = alone.read_seconds[due]
+    plain = cost_within(free_bytes, row, alone) + read
+    behind = cost_within(free_bytes - alone.landing_bytes, row, alone)
+    if behind == np.inf:
         return plain, np.inf
-    behind = table[row, level]
-    return plain, behind + max(0.0, read_seconds - behind - reversal_seconds)
+    return plain, behind + max(0.0, read - behind - seconds)
 
 
-@njit(nogil=True, cache=True)
-def fill_kept(body, levels, table, kept_bytes, landing_bytes, reversal_before, read_seconds, kept):
-    """Cost of each interval that is reversed on the device, its start included, into kept[due, row].
-
-    kept_bytes: free bytes less the start, per first stage. reversal_before: prefix sums, shape (L + 1,),
-    of a lower bound of what taping and reversing each stage costs. read_seconds[due]: 0 for due = 0.
-    """
-    length = len(kept_bytes)
+@kernel
+def fill_kept(stages: Stages, device: Device, alone: Alone, kept: Costs) -> None:
+    """Cost of each interval that is reversed on the device, its start included, into kept[due, row]."""
+    length = len(stages.kind)
     for first in range(length):
         for last in range(first, length):
-            if first > body[0] and last <= body[1]:
+            if first > stages.body_first and last <= stages.body_last:
                 continue
-            row = row_of(first, last, length, body[0], body[1])
-            seconds = reversal_before[last + 1] - reversal_before[first]
-            for due in range(len(read_seconds)):
-                plain, behind = kept_seconds(
-                    row, levels, table, kept_bytes[first], landing_bytes, seconds, read_seconds[due]
-                )
+            row = row_of(first, last, length, stages.body_first, stages.body_last)
+            seconds = alone.reversal_before[last + 1] - alone.reversal_before[first]
+            free_bytes = device.free_bytes - device.start_bytes[first]
+            for due in range(len(kept)):
+                plain, behind = kept_seconds(row, seconds, free_bytes, due, alone)
                 kept[due, row] = min(plain, behind) if due else plain
 
 
-@njit(nogil=True, cache=True)
-def fill_tier(kind, advance_before, needs, body, free_bytes, start_bytes, floor, stalls, due, under, table,
-              over, cancelled):  # fmt: skip
-    """Least cost of each interval whose start is in this tier, into table[pending, due, row, level].
+@kernel
+def fill_held(stages: Stages, device: Device, alone: Alone, held: Costs) -> None:
+    """Cost of the stages 0..last on the device alone, x_0 held, into held[last]."""
+    length = len(stages.kind)
+    for last in range(length):
+        row = row_of(0, last, length, stages.body_first, stages.body_last)
+        held[last] = cost_within(device.free_bytes, row, alone)
 
-    under[pending, due, row]: cost when nothing more goes to this tier (`over` of the tier before).
-    over[pending, due, row]: least cost when the start may go to this tier, all of which is free.
-    floor[state, level]: the tier's level that is left when that state is written, -1 for none.
-    due: this tier's number when it is overlapped, else 0. O(rows · L · levels) time.
-    """
-    length, count = len(kind), floor.shape[1]
-    written = min(due, 1)
+
+@kernel
+def fill_fitting(stages: Stages, device: Device, least: Bytes, kept: Costs, held: Costs) -> None:
+    """`fill_kept` and `fill_held` with 0 for what fits: least[first, last] are the free bytes needed."""
+    length = len(stages.kind)
+    for first in range(length):
+        free_bytes = device.free_bytes - device.start_bytes[first]
+        for last in range(first, length):
+            row = row_of(first, last, length, stages.body_first, stages.body_last)
+            kept[:, row] = 0.0 if least[first, last] <= free_bytes else np.inf
+    for last in range(length):
+        held[last] = 0.0 if least[0, last] <= device.free_bytes else np.inf
+
+
+@kernel
+def fill_tier(stages: Stages, device: Device, shelf: Shelf, cancelled: Flag) -> None:
+    """Fill `shelf.stored` and `shelf.over`. O(rows · L · levels) time."""
+    length, count = shelf.floor.shape
     # Rows as a write to this tier leaves them: the column of the current last stage, the body's rows.
     column = np.empty((length, count))
-    body_rows = np.empty((body[1] - body[0] + 1, count))
+    body_rows = np.empty((stages.body_last - stages.body_first + 1, count))
     for last in range(length):
         for first in range(last, -1, -1):
-            if first > body[0] and last <= body[1]:
+            if first > stages.body_first and last <= stages.body_last:
                 continue
             if cancelled[0]:
                 return
-            row = row_of(first, last, length, body[0], body[1])
+            row = row_of(first, last, length, stages.body_first, stages.body_last)
             for pending in range(2):
-                for after in range(under.shape[1]):
-                    table[pending, after, row, :] = under[pending, after, row]
-            _split(first, last, kind, advance_before, needs, body, free_bytes, start_bytes, stalls,
-                   column, body_rows, table)  # fmt: skip
-            left = floor[first]
+                for due in range(shelf.under.shape[1]):
+                    shelf.stored[pending, due, row, :] = shelf.under[pending, due, row]
+            _split(first, last, stages, device, shelf, column, body_rows)
             for pending in range(2):
-                for after in range(under.shape[1]):
-                    here = table[max(pending, written), after, row]
-                    over[pending, after, row] = stored_cost(
-                        under[pending, after, row], stalls[WRITE, first], here, left[count - 1]
-                    )
+                for due in range(shelf.under.shape[1]):
+                    shelf.over[pending, due, row] = write_or_not(first, row, pending, due, count - 1, shelf)
             for level in range(count):
-                here = table[written, due, row]
-                column[first, level] = stored_cost(
-                    under[0, due, row], stalls[WRITE, first], here, left[level]
-                )
-            if first == body[0] and last <= body[1]:
+                column[first, level] = write_or_not(first, row, 0, shelf.due, level, shelf)
+            if first == stages.body_first and last <= stages.body_last:
                 body_rows[last - first] = column[first]
 
 
-@njit(nogil=True, cache=True)
-def stored_cost(under, write_seconds, costs, level):
-    """The cheaper of leaving the start where it is and writing it to the tier, if `level` allows."""
-    return min(under, write_seconds + costs[level]) if level >= 0 else under
+@kernel
+def write_or_not(first: int, row: int, pending: int, due: int, level: int, shelf: Shelf) -> float:
+    """Cost of an interval whose start may be written to the tier, `level` of which is free."""
+    under = float(shelf.under[pending, due, row])
+    left = shelf.floor[first, level]
+    if left < 0:
+        return under
+    stored = shelf.stored[max(pending, min(shelf.due, 1)), due, row, left]
+    return min(under, float(shelf.stalls[WRITE, first] + stored))
 
 
-@njit(nogil=True, cache=True)
-def _split(first, last, kind, advance_before, needs, body, free_bytes, start_bytes, stalls, column,
-           body_rows, table):  # fmt: skip
-    """Try every state of the interval as the next one to leave the device or to be kept there."""
+@kernel
+def _split(
+    first: int, last: int, stages: Stages, device: Device, shelf: Shelf, column: Costs, body_rows: Costs
+) -> None:
+    """Try every state of the interval as the next one, in this tier or under it."""
     length, count = column.shape
-    row = row_of(first, last, length, body[0], body[1])
+    row = row_of(first, last, length, stages.body_first, stages.body_last)
     lean = roomy = 0
-    for stored in range(first, last):
-        lean, roomy = advance_needs(first, stored, kind, needs, start_bytes, lean, roomy)
-        waits = advance_seconds(first, last, stored, kind, advance_before, needs, free_bytes, lean, roomy,
-                                stalls[PENDING, first])  # fmt: skip
+    for split in range(first, last):
+        lean, roomy = advance_needs(first, split, stages, device, lean, roomy)
+        waits = advance_seconds(first, last, split, stages, device, shelf, lean, roomy)
         if waits[0] == np.inf:
             return
-        if stored + 1 > body[0] and last <= body[1]:
-            right = body_rows[last - stored - 1]
+        if split + 1 > stages.body_first and last <= stages.body_last:
+            right = body_rows[last - split - 1]
         else:
-            right = column[stored + 1]
-        left_row = row_of(first, stored, length, body[0], body[1])
+            right = column[split + 1]
+        left_row = row_of(first, split, length, stages.body_first, stages.body_last)
         for pending in range(2):
-            cost = waits[pending] + stalls[READ, first]
-            for after in range(table.shape[1]):
-                target, left = table[pending, after, row], table[0, after, left_row]
+            cost = waits[pending] + shelf.stalls[READ, first]
+            for due in range(shelf.under.shape[1]):
+                target, left = shelf.stored[pending, due, row], shelf.stored[0, due, left_row]
                 for level in range(count):
                     value = cost + right[level] + left[level]
                     target[level] = value if value < target[level] else target[level]
 
 
-@njit(nogil=True, cache=True)
-def advance_needs(first, stored, kind, needs, start_bytes, lean, roomy):
-    """Bytes that advancing first..stored needs beside the gradient, from those for one stage less:
+@kernel
+def advance_needs(
+    first: int, split: int, stages: Stages, device: Device, lean: int, roomy: int
+) -> tuple[int, int]:
+    """Bytes that advancing first..split needs beside the gradient, from those for one stage less:
     when the start goes after its stage (lean), and when it stays until the end (roomy).
     """
-    here = kind[stored]
-    lean = max(lean, needs[here, NEXT_ADVANCE])
-    beside_start = needs[here, FIRST_ADVANCE] if stored == first else needs[here, NEXT_ADVANCE]
-    return lean, max(roomy, start_bytes[first] + beside_start)
+    needs = stages.needs[stages.kind[split]]
+    beside_start = needs[FIRST_ADVANCE] if split == first else needs[NEXT_ADVANCE]
+    return max(lean, needs[NEXT_ADVANCE]), max(roomy, device.start_bytes[first] + beside_start)
 
 
-@njit(nogil=True, cache=True)
-def advance_seconds(first, last, stored, kind, advance_before, needs, free_bytes, lean, roomy, pending):
-    """What advancing first..stored costs: (nothing pending, start being written in `pending` seconds).
+@kernel
+def advance_seconds(
+    first: int, last: int, split: int, stages: Stages, device: Device, shelf: Shelf, lean: int, roomy: int
+) -> tuple[float, float]:
+    """What advancing first..split costs: (nothing pending, the start being written).
 
-    Infinite where it does not fit `free_bytes`, which include the start.
+    Infinite where it does not fit.
     """
-    free_bytes = free_bytes - needs[kind[last], GRADIENT]
+    free_bytes = device.free_bytes - stages.needs[stages.kind[last], GRADIENT]
     if lean > free_bytes:
         return np.inf, np.inf
-    seconds = advance_before[stored + 1] - advance_before[first]
+    seconds = stages.advance_before[split + 1] - stages.advance_before[first]
+    pending = shelf.stalls[PENDING, first]
     if roomy <= free_bytes:
         return seconds, max(seconds, pending)
-    first_seconds = advance_before[first + 1] - advance_before[first]
+    first_seconds = stages.advance_before[first + 1] - stages.advance_before[first]
     return seconds, seconds + max(0.0, pending - first_seconds)
 
 
-@njit(nogil=True, cache=True)
-def decide_tier(first, last, pending, after, level, kind, advance_before, needs, body, free_bytes,
-                start_bytes, floor, stalls, due, under, table):  # fmt: skip
-    """Best decision where the start is in this tier: (UNDER, 0, 0) or (stage whose output comes next,
-    1 when that state is written to this tier, 1 when the start stays until it is there).
+class Place(NamedTuple):
+    """An interval whose start is in a tier, and what is outside it."""
+
+    first: int
+    last: int
+    pending: int
+    due: int
+    level: int
+    """Of the tier, free."""
+
+
+@kernel
+def decide_tier(place: Place, stages: Stages, device: Device, shelf: Shelf) -> tuple[int, bool, bool]:
+    """(UNDER, False, False), or (stage whose output comes next, whether that is written to this tier,
+    whether the start stays until it is there).
     """
-    length = len(kind)
-    best, choice = under[pending, after, row_of(first, last, length, body[0], body[1])], UNDER
-    in_tier = stays = 0
-    written = min(due, 1)
+    length, first, last = len(stages.kind), place.first, place.last
+    row = row_of(first, last, length, stages.body_first, stages.body_last)
+    best, choice, written, stays = shelf.under[place.pending, place.due, row], UNDER, False, False
     lean = roomy = 0
-    for stored in range(first, last):
-        lean, roomy = advance_needs(first, stored, kind, needs, start_bytes, lean, roomy)
-        waits = advance_seconds(first, last, stored, kind, advance_before, needs, free_bytes, lean, roomy,
-                                stalls[PENDING, first])  # fmt: skip
+    for split in range(first, last):
+        lean, roomy = advance_needs(first, split, stages, device, lean, roomy)
+        waits = advance_seconds(first, last, split, stages, device, shelf, lean, roomy)
         if waits[0] == np.inf:
             break
-        state = stored + 1
-        right_row = row_of(state, last, length, body[0], body[1])
-        left = table[0, after, row_of(first, stored, length, body[0], body[1]), level]
-        beside = under[0, due, right_row]
-        right = stored_cost(beside, stalls[WRITE, state], table[written, due, right_row], floor[state, level])
-        value = waits[pending] + stalls[READ, first] + right + left
+        right_row = row_of(split + 1, last, length, stages.body_first, stages.body_last)
+        right = write_or_not(split + 1, right_row, 0, shelf.due, place.level, shelf)
+        left_row = row_of(first, split, length, stages.body_first, stages.body_last)
+        left = shelf.stored[0, place.due, left_row, place.level]
+        value = waits[place.pending] + shelf.stalls[READ, first] + right + left
         if value < best:
-            best, choice, in_tier = value, stored, int(right < beside)
-            stays = int(pending and roomy + needs[kind[last], GRADIENT] <= free_bytes)
-    return choice, in_tier, stays
+            best, choice = value, split
+            written = right < shelf.under[0, shelf.due, right_row]
+            gradient = stages.needs[stages.kind[last], GRADIENT]
+            stays = place.pending == 1 and roomy + gradient <= device.free_bytes
+    return choice, written, stays
 
 
-@njit(nogil=True, cache=True)
-def fill_roots(kind, advance_before, needs, body, levels, table, free_bytes, over, roots, cancelled):
+@kernel
+def fill_roots(
+    stages: Stages, device: Device, held: Costs, over: Costs, roots: Costs, cancelled: Flag
+) -> None:
     """Least cost of the stages 0..last with x_0 held on the device, into roots[last]. O(L^2).
 
-    over[row]: cost of an interval whose start may go anywhere.
+    held[last]: on the device alone. over[row]: cost of an interval whose start may go anywhere.
     """
-    length = len(kind)
-    top = level_of(levels, free_bytes)
-    for last in range(length):
+    for last in range(len(stages.kind)):
         if cancelled[0]:
             return
-        row = row_of(0, last, length, body[0], body[1])
-        roots[last] = table[row, top] if top >= 0 else np.inf
-        stored, cost = _root_split(last, kind, advance_before, needs, body, free_bytes, over, roots)
-        if stored != UNDER and cost < roots[last]:
-            roots[last] = cost
+        roots[last] = min(held[last], best_root(last, stages, device, over, roots)[1])
 
 
-@njit(nogil=True, cache=True)
-def decide_root(last, kind, advance_before, needs, body, free_bytes, over, roots, held_cost):
-    """Stage whose output leaves x_0's interval 0..last next, or UNDER to stay on the device."""
-    stored, cost = _root_split(last, kind, advance_before, needs, body, free_bytes, over, roots)
-    return stored if cost < held_cost else UNDER
-
-
-@njit(nogil=True, cache=True)
-def _root_split(last, kind, advance_before, needs, body, free_bytes, over, roots):
-    length = len(kind)
+@kernel
+def best_root(last: int, stages: Stages, device: Device, over: Costs, roots: Costs) -> tuple[int, float]:
+    """The stage of 0..last whose output comes next, anywhere, and the cost with it; UNDER for none."""
+    length = len(stages.kind)
     best, choice = np.inf, UNDER
     need = 0
-    for stored in range(last):
-        here = kind[stored]
-        need = max(need, needs[here, NEXT_ADVANCE] if stored else needs[here, FIRST_ADVANCE])
-        if need + needs[kind[last], GRADIENT] > free_bytes:
+    for split in range(last):
+        needs = stages.needs[stages.kind[split]]
+        need = max(need, needs[NEXT_ADVANCE] if split else needs[FIRST_ADVANCE])
+        if need + stages.needs[stages.kind[last], GRADIENT] > device.free_bytes:
             break
-        right = over[row_of(stored + 1, last, length, body[0], body[1])]
-        value = advance_before[stored + 1] + right + roots[stored]
+        right = over[row_of(split + 1, last, length, stages.body_first, stages.body_last)]
+        value = stages.advance_before[split + 1] + right + roots[split]
         if value < best:
-            best, choice = value, stored
+            best, choice = value, split
     return choice, best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from planner_service.chain import EMPTY, CheckpointNode, TapeNode
@@ -15,10 +16,10 @@ from planner_service.chain.tiers_policy import (
     TieredNode,
     TieredPolicy,
 )
-from planner_service.solvers import kernels
 from planner_service.solvers import offload_kernels as offload
-from planner_service.solvers.needs import STATE, TAPE_BYTES
-from planner_service.solvers.offload_tables import OffloadTables, row_of
+from planner_service.solvers.offload_kernels import Alone, Place
+from planner_service.solvers.offload_tables import OffloadTables
+from planner_service.solvers.policies import TAPE, Subproblem, after_tape, canonical, split
 
 
 class Root(NamedTuple):
@@ -27,16 +28,8 @@ class Root(NamedTuple):
     last: int
 
 
-class Held(NamedTuple):
-    """Stages first..last on the device alone, their start held by somebody else."""
-
-    first: int
-    last: int
-    free_bytes: int
-
-
 class Kept(NamedTuple):
-    """Stages first..last on the device alone, their start loose; then a read from tier `due`."""
+    """Stages first..last on the device alone, their start loose; then a read from tier number `due`."""
 
     first: int
     last: int
@@ -51,39 +44,39 @@ class Beside(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Stages first..last whose start is in tier number `tier`, with `level` of it left."""
+    """An interval whose start is in tier number `tier`, from 0."""
 
-    first: int
-    last: int
     tier: int
-    pending: int
-    due: int
-    level: int
+    place: Place
 
 
-Subproblem = Root | Held | Kept | Beside | Stored
+Due = Root | Subproblem | Kept | Beside | Stored
+"""What a node is due for; a `Subproblem` is on the device alone, its start held by somebody else."""
 
 
 class Decision(NamedTuple):
-    """A node's kind and first fields; the subproblems become its last fields."""
+    """A node's kind and first fields; the nodes of `children` become its last fields."""
 
     kind: type[TieredNode]
     fields: tuple[int | str, ...]
-    children: tuple[Subproblem, ...]
+    children: tuple[Due, ...]
 
 
-def build_policy(tables: OffloadTables) -> TieredPolicy:
-    """The policy that the tables imply; equal subproblems share their node."""
-    decisions = _Decisions(tables)
+def build_policy(tables: OffloadTables, alone: Alone, decide: Callable[[Subproblem], int]) -> TieredPolicy:
+    """The policy that the tables imply; equal subproblems share their node.
+
+    decide: the decision of the recurrence without tiers (`policies.py`).
+    """
+    decisions = _Decisions(tables, alone, decide)
     nodes: list[TieredNode] = []
-    index: dict[Subproblem, int] = {}
-    root: Subproblem = Root(tables.device.needs.length - 1)
-    decided: dict[Subproblem, Decision] = {}
-    pending = [root]
+    index: dict[Due, int] = {}
+    decided: dict[Due, Decision] = {}
+    root = Root(tables.needs.length - 1)
+    pending: list[Due] = [root]
     while pending:  # depth first without recursion: children get their nodes before their parents
         here = pending[-1]
         if here not in decided:
-            decided[here] = decisions.decide(here)
+            decided[here] = decisions.take(here)
             pending.extend(child for child in decided[here].children if child not in index)
             continue
         pending.pop()
@@ -96,137 +89,100 @@ def build_policy(tables: OffloadTables) -> TieredPolicy:
 def _node(decision: Decision, children: list[int]) -> TieredNode:
     if decision.kind is TapeNode and not children:
         children = [EMPTY]
-    return decision.kind(*decision.fields, *children)  # type: ignore[arg-type]
+    make: Callable[..., TieredNode] = decision.kind
+    return make(*decision.fields, *children)
 
 
 class _Decisions:
     """The best decision of each subproblem."""
 
-    def __init__(self, tables: OffloadTables) -> None:
+    def __init__(self, tables: OffloadTables, alone: Alone, decide: Callable[[Subproblem], int]) -> None:
         self._tables = tables
+        self._alone = alone
+        self._needs = tables.needs
         self._device = tables.device
-        self._needs = tables.device.needs
-        self._around = tables.around
+        self._decide = decide
 
-    def decide(self, here: Subproblem) -> Decision:
+    def take(self, here: Due) -> Decision:
         """What to do first, and the subproblems that it leaves."""
         if isinstance(here, Root):
             return self._root(here)
-        if isinstance(here, Held):
+        if isinstance(here, Subproblem):
             return self._held(here)
         if isinstance(here, Kept):
             return self._kept(here)
         if isinstance(here, Beside):
-            held = self._without_start(here)
-            free = held.free_bytes - self._around.landing_bytes
-            return Decision(KeepNode, (), (held._replace(free_bytes=free),))
+            aside = self._alone.landing_bytes
+            return Decision(KeepNode, (), (self._without_start(here.first, here.last, aside),))
         return self._stored(here)
 
     def _root(self, here: Root) -> Decision:
         tables, device = self._tables, self._device
-        held = self._held_cost(here)
-        stored = int(
-            offload.decide_root(here.last, *tables.stages, device.free_bytes, tables.over, tables.roots, held)
-        )
-        if stored == offload.UNDER:
-            return self._held(Held(0, here.last, device.free_bytes))
-        tier, right = self._placed(stored + 1, here.last, len(tables.tiers), 0, 0)
+        stored, cost = offload.best_root(here.last, tables.stages, device, tables.over, tables.roots)
+        if cost >= tables.held[here.last]:
+            return self._held(canonical(self._needs, 0, here.last, device.free_bytes))
+        tier, right = self._placed(stored + 1, here.last, len(tables.shelves), 0, 0)
         if isinstance(right, Kept):
-            held = self._without_start(right)
+            held = self._without_start(right.first, right.last)
             return Decision(CheckpointNode, (stored + 1,), (held, Root(stored)))
         return Decision(OffloadNode, (stored + 1, tier), (right, Root(stored)))
 
-    def _held_cost(self, here: Root) -> float:
-        device = self._device
-        level = int(offload.level_of(device.levels, device.free_bytes))
-        return float(device.costs[row_of(self._needs, 0, here.last), level]) if level >= 0 else float("inf")
-
     def _stored(self, here: Stored) -> Decision:
-        table = self._tables.tiers[here.tier]
-        stored, in_tier, stays = offload.decide_tier(
-            here.first, here.last, here.pending, here.due, here.level, *self._tables.instance,
-            table.floor, table.stalls, table.due, table.under, table.costs,
-        )  # fmt: skip
+        shelf, (first, last, pending, due, level) = self._tables.shelves[here.tier], here.place
+        stored, written, stays = offload.decide_tier(here.place, self._tables.stages, self._device, shelf)
         if stored == offload.UNDER:
-            tier, rest = self._placed(here.first, here.last, here.tier, here.pending, here.due)
+            tier, rest = self._placed(first, last, here.tier, pending, due)
             return self._kept(rest) if isinstance(rest, Kept) else Decision(CopyNode, (tier,), (rest,))
-        if in_tier:
-            level = int(table.floor[stored + 1, here.level])
-            right: Kept | Stored = self._canonical_stored(
-                Stored(stored + 1, here.last, here.tier, min(table.due, 1), table.due, level)
-            )
-            tier = table.tier.name
+        if written:
+            after = Place(stored + 1, last, min(shelf.due, 1), shelf.due, int(shelf.floor[stored + 1, level]))
+            tier = self._tables.tiers[here.tier].name
+            right: Kept | Stored = self._canonical(here.tier, after)
         else:
-            tier, right = self._placed(stored + 1, here.last, here.tier, 0, table.due)
-        left = self._canonical_stored(here._replace(last=stored, pending=0))
+            tier, right = self._placed(stored + 1, last, here.tier, 0, shelf.due)
+        left = self._canonical(here.tier, Place(first, stored, 0, due, level))
         kind = OffloadNode if stays else LeaveNode
-        return Decision(kind, (stored - here.first + 1, tier), (right, left))
+        return Decision(kind, (stored - first + 1, tier), (right, left))
 
     def _placed(self, first: int, last: int, under: int, pending: int, due: int) -> tuple[str, Kept | Stored]:
         """Where the tables put a loose start when only the tiers before number `under` may take it."""
-        row = row_of(self._needs, first, last)
+        row = self._tables.row_of(first, last)
         for tier in range(under - 1, -1, -1):
-            table = self._tables.tiers[tier]
-            if table.over[pending, due, row] < table.under[pending, due, row]:
-                level = int(table.floor[first, -1])
-                start = Stored(first, last, tier, max(pending, min(table.due, 1)), due, level)
-                return table.tier.name, self._canonical_stored(start)
-        return DEVICE, Kept(*self._canonical(first, last), due)
+            shelf = self._tables.shelves[tier]
+            if shelf.over[pending, due, row] < shelf.under[pending, due, row]:
+                left = int(shelf.floor[first, -1])
+                place = Place(first, last, max(pending, min(shelf.due, 1)), due, left)
+                return self._tables.tiers[tier].name, self._canonical(tier, place)
+        return DEVICE, Kept(*canonical(self._needs, first, last, 0)[:2], due)
 
     def _kept(self, here: Kept) -> Decision:
-        device, around = self._device, self._around
-        held = self._without_start(here)
-        plain, behind = offload.kept_seconds(
-            row_of(self._needs, here.first, here.last), device.levels, device.costs, held.free_bytes,
-            around.landing_bytes,
-            around.reversal_before[here.last + 1] - around.reversal_before[here.first],
-            self._tables.read_seconds[here.due],
-        )  # fmt: skip
+        before = self._alone.reversal_before
+        held = self._without_start(here.first, here.last)
+        row = self._tables.row_of(here.first, here.last)
+        seconds = float(before[here.last + 1] - before[here.first])
+        plain, behind = offload.kept_seconds(row, seconds, held.free_bytes, here.due, self._alone)
         if here.due and behind <= plain:
             return Decision(PrefetchNode, (), (Beside(here.first, here.last),))
         return Decision(KeepNode, (), (held,))
 
-    def _without_start(self, here: Kept | Beside) -> Held:
-        free = self._device.free_bytes - int(self._around.start_bytes[here.first])
-        return Held(here.first, here.last, free)
-
-    def _held(self, here: Held) -> Decision:
+    def _held(self, here: Subproblem) -> Decision:
         """The decision of the recurrence without tiers; consecutive tapes become one."""
-        needs = self._needs
-        first, last, free = here
-        stored = self._checkpoint(here)
-        if stored != kernels.TAPE:
-            remaining = free - int(needs.table[needs.kind[stored], STATE])
-            right = self._canonical_held(stored + 1, last, remaining)
-            return Decision(
-                CheckpointNode, (stored - first + 1,), (right, self._canonical_held(first, stored, free))
-            )
-        while stored == kernels.TAPE:
-            free -= int(needs.table[needs.kind[first], TAPE_BYTES])
-            first += 1
-            if first > last:
-                return Decision(TapeNode, (last - here.first + 1,), ())
-            stored = self._checkpoint(Held(first, last, free))
-        return Decision(TapeNode, (first - here.first,), (self._canonical_held(first, last, free),))
+        stored = self._decide(here)
+        if stored != TAPE:
+            return Decision(CheckpointNode, (stored - here.first + 1,), split(self._needs, here, stored))
+        span, rest = 0, here
+        while stored == TAPE:
+            span += 1
+            if rest.first == rest.last:
+                return Decision(TapeNode, (span,), ())
+            rest = after_tape(self._needs, rest)
+            stored = self._decide(rest)
+        return Decision(TapeNode, (span,), (rest,))
 
-    def _checkpoint(self, here: Held) -> int:
-        """The stage after which to store a checkpoint, or kernels.TAPE."""
-        device, needs = self._device, self._needs
-        costs = needs.advance_cost_before
-        return int(
-            kernels.decide(*here, needs.kind, costs, needs.table, device.levels, *needs.body, device.costs)
-        )
+    def _without_start(self, first: int, last: int, aside_bytes: int = 0) -> Subproblem:
+        free_bytes = self._device.free_bytes - int(self._device.start_bytes[first]) - aside_bytes
+        return canonical(self._needs, first, last, free_bytes)
 
-    def _canonical(self, first: int, last: int) -> tuple[int, int]:
+    def _canonical(self, tier: int, place: Place) -> Stored:
         """The interval that shares its row: equal subproblems then are equal keys."""
-        body_first, body_last = self._needs.body
-        if first > body_first and last <= body_last:
-            return body_first, last - first + body_first
-        return first, last
-
-    def _canonical_held(self, first: int, last: int, free_bytes: int) -> Held:
-        return Held(*self._canonical(first, last), free_bytes)
-
-    def _canonical_stored(self, here: Stored) -> Stored:
-        first, last = self._canonical(here.first, here.last)
-        return here._replace(first=first, last=last)
+        first, last, _ = canonical(self._needs, place.first, place.last, 0)
+        return Stored(tier, place._replace(first=first, last=last))

@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
-Costs = NDArray[np.float64]
+from planner_service.solvers.compiled import kernel
+from planner_service.solvers.needs import Costs
 
 
 class Level(NamedTuple):
@@ -74,8 +73,10 @@ def disk_revolve_cost(
     return opt_0, opt_1d, opt_inf
 
 
-@njit(cache=True)
-def _fill_level(unwritten, written, write, read, forward, opt):
+@kernel
+def _fill_level(
+    unwritten: Costs, written: Costs, write: float, read: float, forward: float, opt: Costs
+) -> None:
     """opt[l, m] of one level, m slots left: min(unwritten[l], w_k + optp[l, m]).
 
     unwritten: cost when the start is not stored at this level; written: when it is, and no other state.
@@ -91,8 +92,10 @@ def _fill_level(unwritten, written, write, read, forward, opt):
             opt[l, m] = min(unwritten[l], write + optp[l])
 
 
-@njit(cache=True)
-def _fill_disk(opt_0, write, read, forward, opt_1d, opt_inf):
+@kernel
+def _fill_disk(
+    opt_0: Costs, write: float, read: float, forward: float, opt_1d: Costs, opt_inf: Costs
+) -> None:
     for l in range(len(opt_0)):  # noqa: E741 - the papers' name
         opt_1d[l] = opt_inf[l] = opt_0[l]
         for j in range(1, l):

@@ -3,74 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner_service.chain import Chain
 from planner_service.chain.tiers import Tier
 from planner_service.solvers import kernels
 from planner_service.solvers import offload_kernels as offload
+from planner_service.solvers.intervals import stages_of
 from planner_service.solvers.needs import Bytes, ChainNeeds, Costs
+from planner_service.solvers.offload_kernels import Alone, Device, Shelf
+from planner_service.solvers.offload_levels import TierLevels
 from planner_service.solvers.solution import Cancellation
 
-Indices = NDArray[np.int64]
+
+def state_sizes(chain: Chain) -> Bytes:
+    """Bytes of the states that may leave the device, x_1 … x_{L-1}, shape (L - 1,)."""
+    stages = list(chain.stages())
+    return np.array([stage.state_bytes for stage in stages[:-1]], dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class DeviceTable:
-    """Least recomputation cost of every interval at every device level: the recurrence without tiers."""
-
-    needs: ChainNeeds
-    free_bytes: int
-    """The device's free bytes beside static bytes and x_0."""
-    levels: Bytes
-    """Ascending, shape (K,)."""
-    costs: Costs
-    """Shape (rows, K)."""
+def device_view(chain: Chain, free_bytes: int) -> Device:
+    """The device as the offload kernels see it. O(L)."""
+    sizes = state_sizes(chain)
+    start_bytes = np.concatenate((sizes[:1], sizes)) if len(sizes) else np.zeros(1, dtype=np.int64)
+    return Device(free_bytes, start_bytes)
 
 
-@dataclass(frozen=True)
-class TierTable:
-    """The recurrence with one tier more; axes as in `offload_kernels`."""
-
-    tier: Tier
-    due: int
-    """The number by which intervals know that a state is fetched from here next; 0 if it blocks."""
-    floor: Indices
-    """Level that is left when a state is written, -1 for none; shape (L, levels)."""
-    stalls: Costs
-    """Rows WRITE, READ and PENDING per state, shape (3, L)."""
-    under: Costs
-    costs: Costs
-    over: Costs
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What both the tables and the policy's builder read of a chain beside its needs."""
-
-    start_bytes: Bytes
-    """Shape (L,): bytes of the state that stage i, from 0, reads; x_0 counts as like x_1 (see needs)."""
-    reversal_before: Costs
-    """Prefix sums, shape (L + 1,), of the least taping and reversing cost among interchangeable stages."""
-    landing_bytes: int
-    """The largest state that can be on its way back to the device."""
-
-
-def surroundings(chain: Chain, needs: ChainNeeds) -> Surroundings:
-    """The state sizes and reversal costs of `chain`. O(L)."""
-    sizes = [chain.state_bytes(index) for index in range(1, max(2, chain.length))]
+def alone_view(chain: Chain, needs: ChainNeeds, levels: Bytes, costs: Costs, tiers: Sequence[Tier]) -> Alone:
+    """The recurrence without tiers as the offload kernels see it, costs[row, level]. O(L)."""
     reversal = np.array([stage.taped_forward_cost + stage.backward_cost for stage in chain.stages()])
     least = np.full(len(needs.runs), np.inf)
-    np.minimum.at(least, needs.kind, reversal)
-    return Surroundings(
-        start_bytes=np.array(sizes[:1] + sizes[: chain.length - 1], dtype=np.int64),
+    np.minimum.at(least, needs.kind, reversal)  # interchangeable stages share rows: take the fastest
+    landing_bytes = int(state_sizes(chain).max(initial=0))
+    reads = [tier.read_seconds(landing_bytes) for tier in tiers if tier.overlapped]
+    return Alone(
+        levels=levels,
+        costs=costs,
         reversal_before=np.concatenate(([0.0], np.cumsum(least[needs.kind]))),
-        landing_bytes=max(sizes[: chain.length - 1], default=0),
+        landing_bytes=landing_bytes,
+        read_seconds=np.array([0.0, *reads]),
     )
+
+
+class Ground(NamedTuple):
+    """What the tiers stand on: the device alone."""
+
+    kept: Costs
+    """Shape (dues, rows): cost of an interval that drops its start, and of the read that follows."""
+    held: Costs
+    """Shape (L,): cost of the first stages with x_0 held."""
+
+
+def ground(needs: ChainNeeds, device: Device, alone: Alone) -> Ground:
+    """The costs on the device alone."""
+    stages = stages_of(needs)
+    kept = np.full((len(alone.read_seconds), len(alone.costs)), np.inf)
+    held = np.empty(needs.length)
+    offload.fill_kept(stages, device, alone, kept)
+    offload.fill_held(stages, device, alone, held)
+    return Ground(kept, held)
 
 
 class OffloadTables:
@@ -78,34 +71,30 @@ class OffloadTables:
 
     def __init__(
         self,
-        device: DeviceTable,
-        around: Surroundings,
+        needs: ChainNeeds,
+        device: Device,
+        base: Ground,
         tiers: Sequence[Tier],
-        tier_levels: Sequence[Bytes],
+        levels: Sequence[TierLevels],
         cancellation: Cancellation,
     ) -> None:
+        self.needs = needs
+        self.stages = stages_of(needs)
         self.device = device
-        self.around = around
-        overlapped = [tier for tier in tiers if tier.overlapped]
-        self.read_seconds = np.array([0.0, *(tier.read_seconds(around.landing_bytes) for tier in overlapped)])
-        self.tiers: list[TierTable] = []
-        over = self._kept()
-        for position, tier in enumerate(tiers):
-            slower = [other for other in tiers[position:] if other.overlapped]
-            table = self._tier_table(tier, slower, tier_levels[position], over)
-            offload.fill_tier(
-                *self.instance, table.floor, table.stalls, table.due, over, table.costs, table.over,
-                cancellation.flag,
-            )  # fmt: skip
+        self.tiers = tuple(tiers)
+        self.held = base.held
+        self.shelves: list[Shelf] = []
+        # A pending write costs a kept start nothing: it stays anyway.
+        under = np.array([base.kept, base.kept])
+        for position in range(len(tiers)):
+            shelf = self._shelf(position, levels[position].floor, under)
+            offload.fill_tier(self.stages, device, shelf, cancellation.flag)
             cancellation.check()
-            self.tiers.append(table)
-            over = table.over
-        self.over: Costs = over[0, 0]
-        self.roots: Costs = np.empty(device.needs.length)
-        offload.fill_roots(
-            *self.stages, device.levels, device.costs, device.free_bytes, self.over, self.roots,
-            cancellation.flag,
-        )  # fmt: skip
+            self.shelves.append(shelf)
+            under = shelf.over
+        self.over: Costs = np.ascontiguousarray(under[0, 0])
+        self.roots: Costs = np.empty(needs.length)
+        offload.fill_roots(self.stages, device, self.held, self.over, self.roots, cancellation.flag)
         cancellation.check()
 
     @property
@@ -113,48 +102,26 @@ class OffloadTables:
         """Recomputation and stalls of the whole chain; infinite when nothing fits."""
         return float(self.roots[-1])
 
-    @cached_property
-    def stages(self) -> tuple[Indices, Costs, Bytes, tuple[int, int]]:
-        """The kernels' view of the chain: kind, prefix sums of advancing, needs, body."""
-        needs = self.device.needs
-        return needs.kind, needs.advance_cost_before, needs.table, needs.body
+    def row_of(self, first: int, last: int) -> int:
+        """Row of the interval first..last, stages from 0."""
+        return int(kernels.row_of(first, last, self.needs.length, *self.needs.body))
 
-    @cached_property
-    def instance(self) -> tuple[object, ...]:
-        """`stages` with the free bytes and the sizes of the states."""
-        return (*self.stages, self.device.free_bytes, self.around.start_bytes)
-
-    def _kept(self) -> Costs:
-        device, around = self.device, self.around
-        kept = np.full((len(self.read_seconds), len(device.costs)), np.inf)
-        offload.fill_kept(
-            device.needs.body, device.levels, device.costs, device.free_bytes - around.start_bytes,
-            around.landing_bytes, around.reversal_before, self.read_seconds, kept,
-        )  # fmt: skip
-        return np.ascontiguousarray(np.broadcast_to(kept, (2, *kept.shape)))
-
-    def _tier_table(self, tier: Tier, slower: Sequence[Tier], levels: Bytes, under: Costs) -> TierTable:
-        sizes = self.around.start_bytes
-        due = sum(table.tier.overlapped for table in self.tiers) + 1 if tier.overlapped else 0
+    def _shelf(self, position: int, floor: Bytes, under: Costs) -> Shelf:
+        tier, sizes = self.tiers[position], self.device.start_bytes.tolist()
         stalls = np.zeros((3, len(sizes)))
         if not tier.overlapped:
-            stalls[offload.WRITE] = [tier.write_seconds(size) for size in sizes.tolist()]
-            stalls[offload.READ] = [tier.read_seconds(size) for size in sizes.tolist()]
-        for other in slower:
-            pending = [other.write_seconds(size) for size in sizes.tolist()]
-            stalls[offload.PENDING] = np.maximum(stalls[offload.PENDING], pending)
-        remaining = levels[None, :] - sizes[:, None]
-        return TierTable(
-            tier=tier,
-            due=due,
-            floor=np.searchsorted(levels, remaining, side="right") - 1,
+            stalls[offload.WRITE] = [tier.write_seconds(size) for size in sizes]
+            stalls[offload.READ] = [tier.read_seconds(size) for size in sizes]
+        for slower in self.tiers[position:]:
+            if slower.overlapped:
+                pending = [slower.write_seconds(size) for size in sizes]
+                stalls[offload.PENDING] = np.maximum(stalls[offload.PENDING], pending)
+        number = 1 + sum(faster.overlapped for faster in self.tiers[:position])
+        return Shelf(
+            due=number if tier.overlapped else 0,
+            floor=floor,
             stalls=stalls,
             under=under,
-            costs=np.full((*under.shape, len(levels)), np.inf),
+            stored=np.full((*under.shape, floor.shape[1]), np.inf),
             over=np.full(under.shape, np.inf),
         )
-
-
-def row_of(needs: ChainNeeds, first: int, last: int) -> int:
-    """Row of the interval first..last, stages from 0."""
-    return int(kernels.row_of(first, last, needs.length, *needs.body))
