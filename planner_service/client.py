@@ -16,7 +16,13 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from planner_service.chain import Action, action_from_record
-from planner_service.contract import PROBLEM_MEDIA_TYPE, PlanReply, PlanRequest
+from planner_service.contract import (
+    PROBLEM_MEDIA_TYPE,
+    PlanReply,
+    PlanRequest,
+    SimulationReply,
+    SimulationRequest,
+)
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
@@ -106,6 +112,10 @@ class PlannerClient:
         finally:
             response.close()
 
+    def simulate(self, request: SimulationRequest | Mapping[str, Any]) -> SimulationReply:
+        """The simulator's judgement of any schedule or policy."""
+        return self._post("/v1/simulations", request, SimulationReply)
+
     def post_measurement(self, report: MeasurementReport | Mapping[str, Any]) -> Measurement:
         """Report a training run; sending the same report again changes nothing."""
         return self._post("/v1/measurements", report, Measurement)
@@ -125,12 +135,12 @@ class PlannerClient:
 
     def health(self) -> dict[str, Any]:
         """What the service says of itself."""
-        return self._json(self._request("GET", "/healthz"))
+        return self._object(self._send(self._request("GET", "/healthz")))
 
     def is_ready(self) -> bool:
         """Whether plans are answered at full speed and kept."""
         try:
-            self._json(self._request("GET", "/readyz"))
+            self._send(self._request("GET", "/readyz"))
         except PlannerRefused as refused:
             if refused.status == 503:
                 return False
@@ -159,8 +169,7 @@ class PlannerClient:
             reason = f"its answer is no {kind.__name__} ({error.error_count()} fields differ)"
             raise PlannerUnreachable(self.url, reason) from error
 
-    def _json(self, request: httpx.Request) -> dict[str, Any]:
-        response = self._send(request)
+    def _object(self, response: httpx.Response) -> dict[str, Any]:
         try:
             return dict(response.json())
         except (TypeError, ValueError) as error:
@@ -184,7 +193,7 @@ class PlannerClient:
                 self.url,
                 f"it answers {response.status_code} in {media_type or 'no type'}, as no planner does",
             )
-        return PlannerRefused(response.status_code, response.json())
+        return PlannerRefused(response.status_code, self._object(response))
 
 
 def _plan_path(plan_id: str) -> str:

@@ -36,7 +36,7 @@ class Settings:
     planning_threads: int = _setting(2, "Requests planned at the same time")
     queue_length: int = _setting(64, "Requests that may wait for a thread; one more gets 503")
     planning_timeout_seconds: float = _setting(60.0, "Longest wait for one plan, in seconds")
-    plan_cache_bytes: int = _setting(64 * 2**20, "Plans kept ready in memory, in bytes")
+    reply_cache_bytes: int = _setting(64 * 2**20, "Answers kept ready in memory, in bytes")
     plan_retention_days: float = _setting(0.0, "Plans older than this are deleted; 0 keeps all")
     shutdown_seconds: float = _setting(10.0, "Time for open requests to finish after SIGTERM, in seconds")
     log_level: str = _setting("info", "Least severe log level: debug, info, warning or error")
@@ -46,7 +46,7 @@ class Settings:
             raise InvalidSetting(f"{PREFIX}PORT={self.port} must lie in 0..65535")
         for name in ("max_body_bytes", "planning_threads", "planning_timeout_seconds"):
             self._require(name, getattr(self, name) > 0, "must be positive")
-        for name in ("queue_length", "plan_cache_bytes", "plan_retention_days", "shutdown_seconds"):
+        for name in ("queue_length", "reply_cache_bytes", "plan_retention_days", "shutdown_seconds"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
         levels = ("debug", "info", "warning", "error")
         self._require("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from typing import NamedTuple
+
+from starlette.requests import Request
 
 from planner_service.api.errors import UnknownPlan
-from planner_service.api.plan_cache import PlanCache
+from planner_service.api.planning_pool import PlanningPool
+from planner_service.api.reply_cache import ReplyCache
 from planner_service.contract import PlanRequest, canonical_json
 from planner_service.planning import Planner
 from planner_service.solvers import Cancellation
 from planner_service.store import PlanStore, StoredPlan
 
 
-class PlanLibrary:
-    """Everything the service knows about plans. Replies are bytes: once made, never parsed again."""
+class Obtained(NamedTuple):
+    """A plan's reply, and whether it was made for this very question."""
 
-    def __init__(self, planner: Planner, store: PlanStore, *, cache_bytes: int) -> None:
+    plan_id: str
+    reply: bytes
+    is_new: bool
+
+
+class PlanLibrary:
+    """Everything the service knows about plans. Replies are bytes: once made, never parsed again.
+
+    For the event loop's thread, because of the cache.
+    """
+
+    def __init__(self, planner: Planner, store: PlanStore, cache: ReplyCache, pool: PlanningPool) -> None:
         self._planner = planner
         self._store = store
-        self._cache = PlanCache(cache_bytes)
+        self._cache = cache
+        self._pool = pool
 
     def cached(self, plan_id: str) -> bytes | None:
-        """The reply if it is in memory. For the event loop's thread, as all but `make`."""
+        """The reply if it is in memory."""
         return self._cache.get(plan_id)
 
     async def find(self, plan_id: str) -> bytes | None:
@@ -40,10 +57,23 @@ class PlanLibrary:
             raise UnknownPlan(plan_id)
         return reply
 
-    def make(self, plan_id: str, request: PlanRequest, cancellation: Cancellation) -> bytes:
-        """Plan, commit to the store, return the reply. Blocks: for a planning thread."""
-        reply = self._planner.plan(request, cancellation=cancellation).model_dump_json().encode()
-        return self._store.add(StoredPlan(plan_id, canonical_json(request), reply))
+    async def obtain(self, plan_request: PlanRequest, request: Request) -> Obtained:
+        """The plan for `plan_request`, made now if need be; `request` is who waits for it.
+
+        Raises PlanningError and what `PlanningPool.answer` raises.
+        """
+        plan_id = self._planner.plan_id(plan_request)
+        known = await self.find(plan_id)
+        if known is not None:
+            return Obtained(plan_id, known, is_new=False)
+        reply = await self._pool.answer(plan_id, partial(self._make, plan_id, plan_request), request)
+        self._cache.put(plan_id, reply)
+        return Obtained(plan_id, reply, is_new=True)
+
+    def _make(self, plan_id: str, plan_request: PlanRequest, cancellation: Cancellation) -> bytes:
+        """Plan, commit to the store, return the reply; runs in a planning thread."""
+        reply = self._planner.plan(plan_request, cancellation).model_dump_json().encode()
+        return self._store.add(StoredPlan(plan_id, canonical_json(plan_request), reply))
 
     def delete_older_than(self, age_seconds: float) -> int:
         """Forget stored plans made more than `age_seconds` ago; return how many they were."""

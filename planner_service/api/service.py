@@ -6,22 +6,35 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, cast
+from functools import partial
+from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends
+from pydantic import BaseModel
 from sqlalchemy import Engine
 from starlette.requests import Request
+from starlette.responses import Response
 
 from planner_service.api.plan_library import PlanLibrary
 from planner_service.api.planning_pool import PlanningPool
+from planner_service.api.reply_cache import ReplyCache
+from planner_service.contract import content_id
 from planner_service.planning import Planner
 from planner_service.settings import Settings
-from planner_service.solvers import warm_up
+from planner_service.solvers import Cancellation, warm_up
 from planner_service.store import MeasurementStore, PlanStore, open_database
 
 log = logging.getLogger(__name__)
 
 RETENTION_ROUND_SECONDS = 3600
+
+
+Question = TypeVar("Question", bound=BaseModel)
+UseCase = Callable[[Question, Cancellation], BaseModel]
+
+
+def _reply(use_case: UseCase[Question], question: Question, cancellation: Cancellation) -> bytes:
+    return use_case(question, cancellation).model_dump_json().encode()
 
 
 class Service:
@@ -31,15 +44,25 @@ class Service:
         self.settings = settings
         self.engine = engine
         self.planner = planner
-        self.plans = PlanLibrary(planner, PlanStore(engine), cache_bytes=settings.plan_cache_bytes)
-        self.measurements = MeasurementStore(engine)
+        self._cache = ReplyCache(settings.reply_cache_bytes)
         self.pool = PlanningPool(
             threads=settings.planning_threads,
             queue_length=settings.queue_length,
             timeout_seconds=settings.planning_timeout_seconds,
         )
+        self.plans = PlanLibrary(planner, PlanStore(engine), self._cache, self.pool)
+        self.measurements = MeasurementStore(engine)
         self.not_ready_reason: str | None = "the solvers' kernels are being compiled or loaded"
         """None when the service can answer at full speed."""
+
+    async def answer(self, use_case: UseCase[Question], question: Question, request: Request) -> Response:
+        """The answer of a use case whose replies are not kept in the store."""
+        question_id = content_id(question, self.planner.version)
+        reply = self._cache.get(question_id)
+        if reply is None:
+            reply = await self.pool.answer(question_id, partial(_reply, use_case, question), request)
+            self._cache.put(question_id, reply)
+        return Response(reply, media_type="application/json")
 
     async def warm_up(self, on_ready: Callable[[], None]) -> None:
         """Compile or load every kernel, off the event loop."""

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from planner_service.chain import Chain, Stage, StageRun
+from tests.serving import Serving
+
+
+@pytest.fixture
+def http(service: Serving) -> Iterator[httpx.Client]:
+    """A client of the shared service."""
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        yield client
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
-
-from tests.serving import Serving
 
 REPORT = {
     "job": "char-lstm",
@@ -19,12 +16,6 @@ REPORT = {
     "torch": "2.13.0+cpu",
     "device": "cpu",
 }
-
-
-@pytest.fixture
-def http(service: Serving):
-    with httpx.Client(base_url=service.url) as client:
-        yield client
 
 
 def test_a_report_is_kept_once_and_read_back(http):

@@ -10,13 +10,7 @@ import pytest
 
 from planner_service.chain import action_from_record, simulate
 from planner_service.contract import PlanReply
-from tests.serving import CHAIN, Serving, chain_request
-
-
-@pytest.fixture
-def http(service: Serving):
-    with httpx.Client(base_url=service.url) as client:
-        yield client
+from tests.serving import CHAIN, chain_request
 
 
 def test_a_plan_is_made_once_and_then_known(http):
@@ -97,6 +91,8 @@ def test_a_budget_below_the_minimum_names_the_minimum_and_that_works(http):
 def test_the_same_question_from_many_clients_at_once_has_one_answer(service):
     request = chain_request(count=2_000, budget_bytes=300)
     with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(lambda _: httpx.post(f"{service.url}/v1/plans", json=request), range(16)))
+        answers = list(
+            threads.map(lambda _: httpx.post(f"{service.url}/v1/plans", json=request, timeout=60), range(16))
+        )
     assert {answer.status_code for answer in answers} <= {200, 201}
     assert len({answer.content for answer in answers}) == 1

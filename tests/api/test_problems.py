@@ -9,15 +9,9 @@ import httpx
 import pytest
 
 from planner_service.api.errors import STATUSES, ServiceError
-from tests.serving import CHAIN, Serving, chain_request
+from tests.serving import CHAIN, chain_request
 
 JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture
-def http(service: Serving):
-    with httpx.Client(base_url=service.url) as client:
-        yield client
 
 
 def problem(answer: httpx.Response, status: int, slug: str) -> dict:

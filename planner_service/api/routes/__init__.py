@@ -5,9 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.routing import Route
 
-from planner_service.api.routes import health, measurements, plans
+from planner_service.api.routes import health, measurements, plans, simulations
 
-ROUTERS: tuple[APIRouter, ...] = (plans.router, measurements.router, health.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    plans.router,
+    simulations.router,
+    measurements.router,
+    health.router,
+)
 FAST_ROUTES: tuple[Route, ...] = (plans.read_plan_route,)
 """Plain Starlette routes, for what must not pay for FastAPI's parsing."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 
 from fastapi import APIRouter
@@ -41,15 +40,9 @@ class NdjsonResponse(StreamingResponse):
 )
 async def make_plan(plan_request: PlanRequest, request: Request, service: ServiceDependency) -> Response:
     """The plan for a model, a sequence and a budget: 201 when it is new, 200 when it was known."""
-    plan_id = service.planner.plan_id(plan_request)
-    reply = await service.plans.find(plan_id)
-    status = 200
-    if reply is None:
-        make = partial(service.plans.make, plan_id, plan_request)
-        reply = await service.pool.answer(plan_id, make, request)
-        status = 201
-    headers = {"location": f"/v1/plans/{plan_id}", "etag": etag(plan_id)}
-    return Response(reply, status, headers, media_type="application/json")
+    plan = await service.plans.obtain(plan_request, request)
+    headers = {"location": f"/v1/plans/{plan.plan_id}", "etag": etag(plan.plan_id)}
+    return Response(plan.reply, 201 if plan.is_new else 200, headers, media_type="application/json")
 
 
 async def read_plan(request: Request) -> Response:

@@ -1,30 +1,30 @@
-"""Plans ready to send, the least recently used dropped first."""
+"""Answers ready to send, the least recently used dropped first."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
 
-class PlanCache:
-    """Replies by plan id, at most `capacity_bytes` of them. For one thread: the event loop's."""
+class ReplyCache:
+    """Replies by the id of their question, at most `capacity_bytes` of them. For the event loop's thread."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
         self._replies: OrderedDict[str, bytes] = OrderedDict()
         self.used_bytes = 0
 
-    def get(self, plan_id: str) -> bytes | None:
+    def get(self, question_id: str) -> bytes | None:
         """The reply, or None."""
-        reply = self._replies.get(plan_id)
+        reply = self._replies.get(question_id)
         if reply is not None:
-            self._replies.move_to_end(plan_id)
+            self._replies.move_to_end(question_id)
         return reply
 
-    def put(self, plan_id: str, reply: bytes) -> None:
+    def put(self, question_id: str, reply: bytes) -> None:
         """Keep `reply`, unless it alone is over the capacity."""
-        if plan_id in self._replies or len(reply) > self._capacity_bytes:
+        if question_id in self._replies or len(reply) > self._capacity_bytes:
             return
-        self._replies[plan_id] = reply
+        self._replies[question_id] = reply
         self.used_bytes += len(reply)
         while self.used_bytes > self._capacity_bytes:
             _, dropped = self._replies.popitem(last=False)

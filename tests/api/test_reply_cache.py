@@ -1,15 +1,15 @@
-"""The cache of plans holds its bound and drops what was not used longest."""
+"""The cache of answers holds its bound and drops what was not used longest."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner_service.api.plan_cache import PlanCache
+from planner_service.api.reply_cache import ReplyCache
 
 
-def test_the_least_recently_used_plan_is_dropped():
-    cache = PlanCache(capacity_bytes=6)
+def test_the_least_recently_used_answer_is_dropped():
+    cache = ReplyCache(capacity_bytes=6)
     cache.put("a", b"aa")
     cache.put("b", b"bb")
     cache.put("c", b"cc")
@@ -18,8 +18,8 @@ def test_the_least_recently_used_plan_is_dropped():
     assert [cache.get(plan_id) for plan_id in "abcd"] == [b"aa", None, b"cc", b"dd"]
 
 
-def test_a_plan_that_is_larger_than_the_cache_drops_nothing():
-    cache = PlanCache(capacity_bytes=3)
+def test_an_answer_that_is_larger_than_the_cache_drops_nothing():
+    cache = ReplyCache(capacity_bytes=3)
     cache.put("a", b"aa")
     cache.put("b", b"bbbb")
     assert (cache.get("a"), cache.get("b")) == (b"aa", None)
@@ -27,7 +27,7 @@ def test_a_plan_that_is_larger_than_the_cache_drops_nothing():
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 9))))
 def test_the_cache_never_holds_more_than_its_capacity(puts):
-    cache = PlanCache(capacity_bytes=12)
+    cache = ReplyCache(capacity_bytes=12)
     for plan_id, size in puts:
         cache.put(plan_id, bytes(size))
         held = [cache.get(known) for known in "abcdef"]

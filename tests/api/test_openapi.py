@@ -1,0 +1,62 @@
+"""The contract in the repository is the one that the code serves, and its examples work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from planner_service.cli.openapi import document_text
+
+OPENAPI = Path(__file__).parent.parent.parent / "openapi"
+EXAMPLES = sorted((OPENAPI / "examples").glob("*/*.json"))
+PROBLEM = {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
+
+
+def test_the_document_in_the_repository_is_the_services():
+    """`make openapi` writes it anew."""
+    assert (OPENAPI / "openapi.json").read_text() == document_text()
+
+
+def test_the_service_serves_the_same_document(http):
+    assert http.get("/openapi.json").json() == json.loads(document_text())
+
+
+def test_every_operation_declares_its_refusals_as_problem_documents():
+    for path, operations in json.loads(document_text())["paths"].items():
+        for method, operation in operations.items():
+            refusals = {
+                status: answer
+                for status, answer in operation["responses"].items()
+                if status == "default" or status >= "400"
+            }
+            assert "default" in refusals, (method, path)
+            for status, answer in refusals.items():
+                assert answer["content"] == {"application/problem+json": PROBLEM}, (method, path, status)
+
+
+def test_every_schema_that_is_referred_to_is_there():
+    text = document_text()
+    schemas = json.loads(text)["components"]["schemas"]
+    referred = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert referred == set(schemas)
+
+
+def test_there_are_examples_of_success_and_of_refusal():
+    refused = [path for path in EXAMPLES if path.stem.endswith("-refused")]
+    assert 0 < len(refused) < len(EXAMPLES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_an_example_answers_as_its_name_says(http, example):
+    answer = http.post(
+        f"/v1/{example.parent.name}",
+        content=example.read_bytes(),
+        headers={"content-type": "application/json"},
+    )
+    if example.stem.endswith("-refused"):
+        assert answer.status_code == 422, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+    else:
+        assert answer.is_success, answer.text

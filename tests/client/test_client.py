@@ -1,0 +1,162 @@
+"""The typed client against a real service, and against things that are no planner."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import httpx
+import pytest
+
+from planner_service.chain import Advance, Backward, Free, Tape
+from planner_service.client import PlannerClient, PlannerRefused, PlannerUnreachable
+from planner_service.contract import PlanReply, PlanRequest
+from planner_service.contract.measurements import MeasurementReport
+from tests.serving import CHAIN, chain_request
+
+REPORT = {
+    "job": "from-the-client",
+    "budget_bytes": 1000,
+    "projected_peak_bytes": 991,
+    "measured_peak_bytes": 990,
+    "seconds_per_iteration": 0.25,
+    "iterations": 3,
+    "torch": "2.13.0+cpu",
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def planner(service) -> Iterator[PlannerClient]:
+    with PlannerClient(service.url) as client:
+        yield client
+
+
+def test_a_plan_comes_back_typed_and_is_found_again(planner):
+    made = planner.plan(CHAIN)
+    assert isinstance(made, PlanReply)
+    assert planner.get_plan(made.id) == made
+    assert planner.plan(PlanRequest.model_validate(CHAIN)) == made
+
+
+def test_the_schedule_is_an_iterator_of_actions(planner):
+    actions = list(planner.schedule(planner.plan(CHAIN).id))
+    assert {type(action) for action in actions} == {Advance, Backward, Free, Tape}
+    reversed_stages = sum(
+        action.first - action.last + 1 for action in actions if isinstance(action, Backward)
+    )
+    assert reversed_stages == 100
+
+
+def test_a_schedule_may_be_left_before_its_end(planner):
+    plan_id = planner.plan(chain_request(count=3000, budget_bytes=200)).id
+    assert len(list(itertools.islice(planner.schedule(plan_id), 3))) == 3
+    assert planner.is_ready()
+
+
+def test_a_refusal_carries_the_problem_with_its_numbers(planner):
+    with pytest.raises(PlannerRefused) as refused:
+        planner.plan(chain_request(budget_bytes=3))
+    assert (refused.value.status, refused.value.slug) == (422, "budget-too-small")
+    assert planner.plan(chain_request(budget_bytes=refused.value.problem["minimum_budget_bytes"]))
+
+
+@pytest.mark.parametrize("plan_id", ["none", "../healthz", "a/b", "?", "ü"])
+def test_an_id_of_no_plan_is_refused_as_an_id(planner, plan_id):
+    with pytest.raises(PlannerRefused, match=r"id|nothing is served"):
+        planner.get_plan(plan_id)
+    with pytest.raises(PlannerRefused):
+        next(planner.schedule(plan_id))
+
+
+def test_a_measurement_is_reported_and_listed(planner):
+    kept = planner.post_measurement(REPORT)
+    assert planner.post_measurement(MeasurementReport.model_validate(REPORT)) == kept
+    assert planner.measurements(job="from-the-client").measurements == [kept]
+
+
+def test_health_and_readiness(planner):
+    assert planner.health()["status"] == "ok"
+    assert planner.is_ready()
+
+
+def test_not_ready_is_no_error():
+    problem = {"type": "/problems/not-ready", "status": 503}
+    transport = httpx.MockTransport(
+        lambda request: httpx.Response(
+            503, json=problem, headers={"content-type": "application/problem+json"}
+        )
+    )
+    assert PlannerClient("http://planner", transport=transport).is_ready() is False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{port}", "http://nosuchhost.invalid", "ftp://host", "nonsense", "http://[", ""]
+)
+def test_an_url_that_does_not_answer_is_named(url):
+    url = url.format(port=free_port())
+    with PlannerClient(url, timeout_seconds=5) as client:
+        for call in (client.health, lambda: client.plan(CHAIN), lambda: next(client.schedule("a"))):
+            with pytest.raises(PlannerUnreachable) as failed:
+                call()
+            assert failed.value.url == url
+            assert f"no planner answers at {url}: " in str(failed.value)
+
+
+def test_a_planner_that_never_answers_is_given_up_at_the_time_limit():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            PlannerClient(url, timeout_seconds=0.2) as client,
+            pytest.raises(PlannerUnreachable, match="no answer in time"),
+        ):
+            client.plan(CHAIN)
+
+
+class _SomethingElse(BaseHTTPRequestHandler):
+    """A web server that is no planner."""
+
+    status, media_type, body = 404, "text/html", b"<h1>Not here</h1>"
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("content-type", self.media_type)
+        self.send_header("content-length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_request(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.mark.parametrize(
+    ("status", "media_type", "body"),
+    [
+        (404, "text/html", b"<h1>Not here</h1>"),
+        (502, "text/plain", b"bad gateway"),
+        (302, "text/plain", b""),
+        (200, "application/json", b'{"hello": "world"}'),
+        (200, "application/json", b"[1]"),
+        (200, "text/html", b"<h1>Hello</h1>"),
+        (422, "application/problem+json", b"not json"),
+    ],
+)
+def test_a_server_that_is_no_planner_is_recognised(status, media_type, body):
+    handler = type("Handler", (_SomethingElse,), {"status": status, "media_type": media_type, "body": body})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        with PlannerClient(url) as client, pytest.raises(PlannerUnreachable, match=url):
+            client.get_plan("abc")
+        server.shutdown()
+        thread.join()
