@@ -87,6 +87,7 @@ def _one_stage(
     parameters: Parameters,
     captured: Sequence[Tensor],
 ) -> Leaves:
+    torch.clear_autocast_cache()
     since = sequence_number()
     given = tuple(
         leaf.detach().requires_grad_(leaf_needs_gradient(initial[index], stage > 1))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import Variable
 
 from executor.captures import require_no_captures, sequence_number
 from executor.errors import ModifiedBetweenPasses, PlanMismatch, StateMutated
@@ -28,6 +29,10 @@ from planner_service.chain import Action, Advance, Backward, Tape, describe
 
 Observer = Callable[[Action | None], None]
 """Called before each action, and with None where a pass begins and ends."""
+
+_run_backward = Variable._execution_engine.run_backward
+"""`torch.autograd.backward` (tensors, gradients, keep graph, create graph, inputs, allow unreachable,
+accumulate) without its checks: those cost more than a small segment, and import a symbolic algebra."""
 
 
 class StoredState(NamedTuple):
@@ -181,6 +186,7 @@ class Run:
     # Actions
 
     def _interpret(self, *, until_backward: bool) -> None:
+        self._replay.forget_casts()
         self._observe(None)
         action = self._pending if self._pending is not None else next(self._schedule, None)
         while action is not None and not (until_backward and type(action) is Backward):
@@ -214,7 +220,6 @@ class Run:
                 self._replay.rewind(state.surroundings)
         elif first != self._reached + 1:
             raise PlanMismatch(f"stage {first} would run twice before the first backward")
-        self._replay.fresh_casts()
         return state.leaves
 
     def _state(self, index: int) -> StoredState:
@@ -237,6 +242,7 @@ class Run:
             for stage in range(first, last + 1):
                 leaves = self._advance_stage(stage, leaves)
             self._reached = last
+        self._replay.forget_casts()
         self._checkpoints[last] = StoredState(owned(leaves), self._replay.take())
 
     def _advance_stage(self, stage: int, leaves: Leaves) -> Leaves:
@@ -272,6 +278,7 @@ class Run:
             after = self.program.run(
                 stage, tuple(state_leaves), slices, lambda _first, _count, block: blocks.append(block)
             )
+        self._replay.forget_casts()
         if versions != versions_of(state_leaves):
             raise_mutated(stage)
         if not self._recomputing:
@@ -309,7 +316,7 @@ class Run:
             if self.captured:
                 self._accumulate(roots, gradients, leaves)
             else:
-                torch.autograd.backward(roots, gradients, inputs=leaves)
+                _run_backward(tuple(roots), tuple(gradients), False, False, tuple(leaves), True, True)
         self._gradient = [
             leaf.grad if isinstance(leaf, Tensor) and leaf.requires_grad else None
             for leaf in tape.state_leaves

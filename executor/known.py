@@ -16,6 +16,7 @@ from torch import Tensor
 from executor.dry_run import Needs
 from executor.loop import Loop
 from executor.plan import ExecutionPlan
+from executor.probe import ProbeReport, probe_loop
 from executor.replay import AutocastState
 from executor.trees import leaf_description
 
@@ -25,14 +26,22 @@ class Known:
 
     def __init__(self) -> None:
         self._needs: Needs | None = None
+        self._report: ProbeReport | None = None
         self.plans: dict[Hashable, ExecutionPlan] = {}
         """By budget and planner."""
 
     def needs(self, loop: Loop) -> Needs:
         """What must be replayed, looked into once."""
         if self._needs is None:
-            self._needs = loop.needs()
+            self._needs = loop.needs() if self._report is None else self._report.needs
         return self._needs
+
+    def report(self, loop: Loop, budget_bytes: int) -> ProbeReport:
+        """The probe of every segment length that can be rehearsed within the budget."""
+        report = probe_loop(loop, budget_bytes=budget_bytes, already=self._report)
+        if self._report is None or len(report.segments) > len(self._report.segments):
+            self._report = report
+        return report
 
 
 _known: WeakKeyDictionary[Any, dict[Hashable, Known]] = WeakKeyDictionary()

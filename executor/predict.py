@@ -38,12 +38,11 @@ def plan_for(loop: Loop, budget: int | str, planner: str | None = None) -> Execu
     Raises BudgetTooSmall and what `probe_loop` raises.
     """
     budget_bytes = parse_bytes(budget)
-    plans = known(loop).plans
-    plan = plans.get((budget_bytes, planner))
+    about = known(loop)
+    plan = about.plans.get((budget_bytes, planner))
     if plan is None:
-        report = probe_loop(loop, needs=known(loop).needs(loop), budget_bytes=budget_bytes)
-        plan = best_plan(report, budget_bytes, _planner(planner))
-        plans[budget_bytes, planner] = plan
+        plan = best_plan(about.report(loop, budget_bytes), budget_bytes, _planner(planner))
+        about.plans[budget_bytes, planner] = plan
     return plan
 
 
@@ -67,9 +66,8 @@ def predict(
     """
     loop = Loop.of(step, state, inputs, **description)
     budget_bytes = parse_bytes(budget)
-    report = probe_loop(loop, budget_bytes=budget_bytes)
-    plan = best_plan(report, budget_bytes, _planner(planner))
-    known(loop).plans[budget_bytes, planner] = plan
+    report = known(loop).report(loop, budget_bytes)
+    plan = plan_for(loop, budget_bytes, planner)
     chain = report.chain(report.length, plan.segment_steps)
     everything = simulate(chain, tape_everything(report.length, plan.segment_steps).schedule())
     chosen = simulate(chain, plan.schedule())

@@ -20,9 +20,9 @@ from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
 from executor.stage_costs import stage_bytes, stage_seconds
 from executor.trace import paused
-from planner_service.chain import Chain, Stage, segment_sizes, segmented_chain
+from planner_service.chain import MAXIMUM_BYTES, Chain, Stage, segment_sizes, segmented_chain
 
-STEP_CANDIDATES = (1, 2, 5, 10, 20, 50)
+STEP_CANDIDATES = (1, 5, 10, 20, 50)
 """Segment lengths tried for a looped step function."""
 SEGMENT_CANDIDATES = (5, 10, 20, 50, 100)
 """Segment lengths tried for a segment function, whose kernels are slow on a single step."""
@@ -119,30 +119,31 @@ class ProbeReport:
 def probe_loop(
     loop: Loop,
     *,
-    needs: Needs | None = None,
     budget_bytes: int | None = None,
     candidates: Iterable[int] = (),
+    already: ProbeReport | None = None,
 ) -> ProbeReport:
     """Probe `loop` for each candidate segment length (by default a few up to the loop's length).
 
     Candidates are tried in rising order as long as their rehearsal, by the two before it, will not
-    exceed `budget_bytes`; the first is always tried.
+    exceed `budget_bytes`; the first is always tried. What `already` has is not measured again.
 
     Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput for a step that breaks a rule.
     """
     with paused(), without_traces(loop):
-        needs = loop.needs() if needs is None else needs
+        needs = loop.needs() if already is None else already.needs
+        static = None if already is None else already.static
+        measured = {} if already is None else {s.segment_steps: s for s in already.segments}
         probes: list[SegmentProbe] = []
-        rehearsal: Rehearsal | None = None
         for segment_steps in sorted(candidates) or _candidates(loop):
-            if probes and _expected_peak_bytes(probes, segment_steps) > (budget_bytes or 2**62):
+            if probes and _expected_peak_bytes(probes, segment_steps) > (budget_bytes or MAXIMUM_BYTES):
                 break
-            rehearsal = Rehearsal(loop, needs, segment_steps)
-            probes.append(_probe_segment(loop, rehearsal))
-    if rehearsal is None:
-        raise ValueError("no segment length to probe")
-    static = _static_lines(loop, rehearsal)
-    return ProbeReport(loop.inputs.length, needs, static, tuple(probes), str(loop.device))
+            if segment_steps not in measured:
+                rehearsal = Rehearsal(loop, needs, segment_steps)
+                measured[segment_steps] = _probe_segment(loop, rehearsal)
+                static = static or _static_lines(loop, rehearsal)
+            probes.append(measured[segment_steps])
+    return ProbeReport(loop.inputs.length, needs, static or (), tuple(probes), str(loop.device))
 
 
 def _candidates(loop: Loop) -> list[int]:

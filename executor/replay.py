@@ -152,8 +152,10 @@ class Replay:
                 for generator, state in zip(self._generators, streams, strict=True):
                     generator.set_state(state)
 
-    def fresh_casts(self) -> None:
-        """Forget autocast's cached weights, which belong to the mode (taped or not) that made them."""
+    def forget_casts(self) -> None:
+        """Forget autocast's cached weights: they belong to the tape or the advance that made them, and
+        would otherwise be alive, and counted, until some later action replaces them.
+        """
         if self._autocast.is_enabled:
             torch.clear_autocast_cache()
 

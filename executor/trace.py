@@ -6,7 +6,6 @@ inside fused kernels included; nothing is sampled. Recording slows a run down th
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -45,7 +44,6 @@ class Recording:
 
     def start(self) -> None:
         """Begin, or go on."""
-        gc.collect()
         self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._profiler.start()
 

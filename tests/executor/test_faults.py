@@ -1,0 +1,219 @@
+"""What a step may not do is refused by name, and afterwards everything is as before the call."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from executor import (
+    CaptureError,
+    DoubleBackward,
+    ModifiedBetweenPasses,
+    PlanMismatch,
+    StateChanged,
+    StateMutated,
+    UnsupportedOutput,
+    unroll,
+)
+from executor.plan import checkpoint_every, tape_everything
+from tests.executor.loops import STEPS, cell_case, gradients, plain, sequence, states
+
+PLAN = checkpoint_every(STEPS, 1, 3)
+
+
+def run(step: Any, state: Any = None, **options: Any) -> Any:
+    return unroll(step, states() if state is None else state, sequence(), plan=PLAN, **options)
+
+
+def test_a_step_that_changes_the_states_shape_is_refused() -> None:
+    """The message names the leaf, what came and what is expected."""
+    with pytest.raises(StateChanged, match=r"leaf 0 .*\(3, 7\).*\(3, 6\)"):
+        run(lambda state, x: (torch.cat([state, state[:, :1]], 1), x))
+
+
+def test_a_step_that_changes_the_states_dtype_is_refused() -> None:
+    with pytest.raises(StateChanged, match="float32"):
+        run(lambda state, x: ((state + x).float(), x))
+
+
+def test_a_step_that_changes_the_states_structure_is_refused() -> None:
+    with pytest.raises(StateChanged, match="single tensor"):
+        run(lambda state, x: ((state, x), x))
+
+
+def test_a_step_that_writes_into_its_state_is_refused_and_the_state_is_untouched() -> None:
+    state = states()
+    before = state.detach().clone()
+    with pytest.raises(StateMutated, match="in place"):
+        run(lambda state, x: (state.add_(x), x), state)
+    assert torch.equal(state, before)
+
+
+def test_a_step_that_writes_into_an_integer_state_is_refused() -> None:
+    """Autograd would not notice: the version counter does."""
+
+    def step(state: tuple[Tensor, Tensor], x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        hidden, counter = state
+        counter += 1
+        return (hidden + x, counter.clone()), x
+
+    with pytest.raises(StateMutated):
+        run(step, (states(), torch.zeros(1, dtype=torch.long)))
+
+
+def test_an_undeclared_parameter_is_named() -> None:
+    cell = nn.GRUCell(6, 6).double()
+    with pytest.raises(CaptureError, match=r"parameter 'weight_ih' .*'cell'.*module="):
+        run(lambda state, x: (cell(x, state), None))
+
+
+def test_an_undeclared_captured_tensor_is_named_leaf_or_not() -> None:
+    leaf = torch.ones(6, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(CaptureError, match="'leaf'"):
+        run(lambda state, x: (state * leaf + x, None))
+    made = leaf * 2
+    with pytest.raises(CaptureError, match="'made'"):
+        run(lambda state, x: (state * made + x, None))
+    unroll(lambda state, x: (state * made.detach() + x, None), states(), sequence(), plan=PLAN)
+
+
+def test_a_capture_that_the_first_call_did_not_show_is_refused_in_a_later_one() -> None:
+    """The same lines with another tensor: each call looks at one of its tapes."""
+    scale = [torch.ones(6, dtype=torch.float64)]
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tanh(state * scale[0] + x), x
+
+    state, inputs = states(), sequence()
+    unroll(step, state, inputs, plan=PLAN)
+    scale[0] = torch.ones(6, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(CaptureError):
+        unroll(step, state, inputs, plan=PLAN)
+
+
+def test_outputs_that_cannot_be_stacked_are_refused() -> None:
+    with pytest.raises(UnsupportedOutput, match="tensors, not"):
+        run(lambda state, x: (state + x, 1.0))
+    lengths = iter(range(1, 1000))
+    with pytest.raises(UnsupportedOutput, match="agree"):
+        run(lambda state, x: (state + x, torch.zeros(next(lengths))))
+
+
+@pytest.mark.parametrize("length", [STEPS - 1, STEPS + 1, 2 * STEPS])
+def test_a_plan_for_another_length_is_refused(length: int) -> None:
+    with pytest.raises(PlanMismatch, match=f"{length} steps"):
+        unroll(lambda s, x: (s + x, None), states(), sequence(), plan=tape_everything(length, 1))
+
+
+class Boom(Exception):
+    """Raised by a step."""
+
+
+@pytest.mark.parametrize("call", [3, STEPS + 2, STEPS + 7], ids=["forward", "recomputation", "later"])
+def test_a_step_that_raises_leaves_everything_as_it_was(call: int) -> None:
+    """Parameters, buffers, the random stream and memory; in forward and in the middle of recomputation."""
+    cell = nn.Sequential(nn.Dropout(0.3), nn.BatchNorm1d(6)).double()
+    linear = nn.Linear(6, 6).double()
+    module = nn.ModuleList([cell, linear])
+    calls = [-(10**6)]
+    held: list[weakref.ref[Tensor]] = []
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+        calls[0] += 1
+        if calls[0] == call:
+            raise Boom
+        state = torch.tanh(linear(cell(state)) + x)
+        held.append(weakref.ref(state))
+        return state, None
+
+    state, inputs = states(), sequence()
+    unroll(step, state, inputs, plan=PLAN, module=module)  # known from here on
+    parameters = {name: (p, p.detach().clone()) for name, p in module.named_parameters()}
+    buffers = [(b, b.clone()) for b in module.buffers()]
+    stream = torch.get_rng_state()
+    calls[0] = 0
+    held.clear()
+    forward_done = False
+    try:
+        _, final = unroll(step, state, inputs, plan=PLAN, module=module)
+        forward_done = True
+        buffers = [(b, b.clone()) for b in module.buffers()]
+        stream = torch.get_rng_state()
+        final.sum().backward()
+        pytest.fail("the step should have raised")
+    except Boom:
+        pass
+    assert forward_done == (call > STEPS)
+    for name, parameter in module.named_parameters():
+        assert parameter is parameters[name][0]
+        assert torch.equal(parameter, parameters[name][1])
+        assert parameter.grad is None
+    for buffer, (same, value) in zip(module.buffers(), buffers, strict=True):
+        assert buffer is same
+        assert torch.equal(buffer, value)
+    assert torch.equal(torch.get_rng_state(), stream)
+    final = None
+    gc.collect()
+    assert not any(reference() is not None for reference in held)
+
+
+def test_control_c_in_backward_leaves_the_parameters_in_place() -> None:
+    """An interrupt is passed on after the module has its own parameters again."""
+    case = cell_case("GRU")
+    cell = case.modules()[0]
+    weight = cell.weight_hh
+    calls = [0]
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        calls[0] += 1
+        if calls[0] == -1:
+            raise KeyboardInterrupt
+        return case.step(state, x)
+
+    outputs, _ = unroll(step, case.state, case.inputs, plan=PLAN, module=case.module)
+    calls[0] = -5
+    with pytest.raises(KeyboardInterrupt):
+        outputs.sum().backward()
+    assert cell.weight_hh is weight
+    expected = gradients(case, lambda: plain(case))
+    found = gradients(case, lambda: unroll(case.step, case.state, case.inputs, plan=PLAN, module=case.module))
+    assert all(torch.equal(a, b) for a, b in zip(found[2], expected[2], strict=True))
+
+
+def test_a_gradient_of_the_gradient_is_refused() -> None:
+    case = cell_case("RNN")
+    outputs, _ = unroll(case.step, case.state, case.inputs, plan=PLAN, module=case.module)
+    with pytest.raises(DoubleBackward, match="create_graph"):
+        torch.autograd.grad(outputs.sum(), case.state, create_graph=True)
+
+
+def test_a_second_backward_is_refused() -> None:
+    case = cell_case("RNN")
+    outputs, _ = unroll(case.step, case.state, case.inputs, plan=PLAN, module=case.module)
+    outputs.sum().backward(retain_graph=True)
+    with pytest.raises(DoubleBackward, match="already"):
+        outputs.sum().backward()
+
+
+def test_an_optimizer_step_before_backward_is_noticed() -> None:
+    """Recomputation would use the new weights: full BPTT refuses that too."""
+    case = cell_case("RNN")
+    outputs, _ = unroll(case.step, case.state, case.inputs, plan=PLAN, module=case.module)
+    with torch.no_grad():
+        case.modules()[0].weight_hh.mul_(0.5)
+    with pytest.raises(ModifiedBetweenPasses, match="weight_hh"):
+        outputs.sum().backward()
+
+
+def test_an_input_changed_before_backward_is_noticed() -> None:
+    case = cell_case("RNN")
+    outputs, _ = unroll(case.step, case.state, case.inputs, plan=PLAN, module=case.module)
+    with torch.no_grad():
+        case.inputs.add_(1)
+    with pytest.raises(ModifiedBetweenPasses, match="input"):
+        outputs.sum().backward()
