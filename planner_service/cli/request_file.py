@@ -27,10 +27,9 @@ def read_request(source: str) -> dict[str, Any]:
 
     Raises UnreadableRequest.
     """
-    name = "standard input" if source == STANDARD_INPUT else source
-    text = _text(source, name)
+    name = _name(source)
     try:
-        request = json.loads(text, parse_constant=_refuse_constant)
+        request = json.loads(read_text(source), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UnreadableRequest(name, f"not JSON: {error}") from None
     if not isinstance(request, dict):
@@ -38,7 +37,21 @@ def read_request(source: str) -> dict[str, Any]:
     return request
 
 
-def _text(source: str, name: str) -> str:
+def without(request: dict[str, Any], *paths: str) -> dict[str, Any]:
+    """A copy of `request` that lacks the fields at `paths`, such as "memory.device_budget_bytes"."""
+    copy = dict(request)
+    for path in paths:
+        outer, _, inner = path.rpartition(".")
+        if not outer:
+            copy.pop(inner, None)
+        elif isinstance(copy.get(outer), dict):
+            copy[outer] = {name: value for name, value in copy[outer].items() if name != inner}
+    return copy
+
+
+def read_text(source: str) -> str:
+    """The text in the file `source`, or on standard input for "-". Raises UnreadableRequest."""
+    name = _name(source)
     try:
         if source == STANDARD_INPUT:
             content = sys.stdin.buffer.read(MAXIMUM_REQUEST_BYTES + 1)
@@ -53,6 +66,10 @@ def _text(source: str, name: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UnreadableRequest(name, "not UTF-8 text") from None
+
+
+def _name(source: str) -> str:
+    return "standard input" if source == STANDARD_INPUT else source
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,5 +1,7 @@
 """The wire, v1: what requests and replies look like. Other programs are written against this."""
 
+from planner_service.contract.comparison import ComparedStrategy, ComparisonReply, ComparisonRequest
+from planner_service.contract.frontier import FrontierMemory, FrontierPoint, FrontierReply, FrontierRequest
 from planner_service.contract.identity import canonical_json, content_id
 from planner_service.contract.models import (
     Embedding,
@@ -33,8 +35,15 @@ from planner_service.contract.stages import ChainModel, StageRecord, StageRunRec
 __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "ChainModel",
+    "ComparedStrategy",
+    "ComparisonReply",
+    "ComparisonRequest",
     "Embedding",
     "FieldProblem",
+    "FrontierMemory",
+    "FrontierPoint",
+    "FrontierReply",
+    "FrontierRequest",
     "Head",
     "IllegalRecord",
     "LedgerLineRecord",

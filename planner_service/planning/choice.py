@@ -10,7 +10,7 @@ from planner_service.memory import Candidate
 from planner_service.solvers import Cancellation, Solution, minimum_budget_bytes, solve
 from planner_service.solvers.bounds import knapsack_bound
 
-MANY_STAGES = 500
+MANY_STAGES = 100
 WORTHWHILE_RATIO = 1e-3
 """A chain of more than MANY_STAGES stages is solved only if it might be cheaper by this fraction."""
 

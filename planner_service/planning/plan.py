@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from planner_service.chain import Backward, Tape, Verdict, expand, simulate
+from planner_service.chain import expand
 from planner_service.contract import (
     LedgerLineRecord,
     PlanCost,
@@ -16,6 +16,7 @@ from planner_service.contract import (
 from planner_service.memory import Candidate, Profile
 from planner_service.planning.candidates import candidates_of
 from planner_service.planning.choice import Choice, choose
+from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.peak import peak_ledger
 from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.version import PLANNER_VERSION
@@ -32,7 +33,7 @@ def plan(
     candidates = candidates_of(request, known_profiles, reserved_bytes=request.memory.reserved_bytes)
     choice = choose(candidates, request.memory.device_budget_bytes, request.strategy, cancellation)
     candidate, solution = choice.candidate, choice.solution
-    full = _store_all(candidates)
+    full = full_bptt(candidates)
     return PlanReply(
         id=content_id(request, PLANNER_VERSION),
         planner_version=PLANNER_VERSION,
@@ -46,13 +47,6 @@ def plan(
         last_segment_steps=candidate.last_steps,
         policy=solution.policy.record(),
     )
-
-
-def _store_all(candidates: Sequence[Candidate]) -> Verdict:
-    """Full BPTT at its fastest segment length, judged by the simulator."""
-    fastest = min(candidates, key=lambda candidate: candidate.chain.store_all_makespan)
-    length = fastest.chain.length
-    return simulate(fastest.chain, [Tape(1, length), Backward(length, 1)])
 
 
 def _cost(choice: Choice, store_all_makespan: float) -> PlanCost:

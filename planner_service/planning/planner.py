@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from planner_service.chain import action_record, expand, policy_from_record
-from planner_service.contract import PlanReply, PlanRequest, SimulationReply, SimulationRequest, content_id
+from planner_service.contract import (
+    ComparisonReply,
+    ComparisonRequest,
+    FrontierReply,
+    FrontierRequest,
+    PlanReply,
+    PlanRequest,
+    SimulationReply,
+    SimulationRequest,
+    content_id,
+)
 from planner_service.memory import Profile, shipped_profiles
+from planner_service.planning.comparison import comparison
+from planner_service.planning.frontier import frontier
 from planner_service.planning.plan import plan
 from planner_service.planning.simulation import simulation
 from planner_service.planning.version import PLANNER_VERSION
@@ -32,6 +44,16 @@ class Planner:
     def plan(self, request: PlanRequest, cancellation: Cancellation | None = None) -> PlanReply:
         """The cheapest plan within the budget (see `planning.plan`)."""
         return plan(request, self._known_profiles, cancellation)
+
+    def frontier(self, request: FrontierRequest, cancellation: Cancellation | None = None) -> FrontierReply:
+        """What each budget buys, from the least one to that of full BPTT."""
+        return frontier(request, self._known_profiles, cancellation)
+
+    def compare(
+        self, request: ComparisonRequest, cancellation: Cancellation | None = None
+    ) -> ComparisonReply:
+        """Every strategy, at equal bytes and at equal time."""
+        return comparison(request, self._known_profiles, cancellation)
 
     def simulate(self, request: SimulationRequest) -> SimulationReply:
         """The simulator's judgement of any schedule or policy."""

@@ -1,0 +1,47 @@
+"""The request to compare strategies, and the comparison."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from planner_service.contract.base import Answer
+from planner_service.contract.models import Memory
+from planner_service.contract.question import Question
+
+
+class ComparisonRequest(Question):
+    """POST /v1/comparisons: every strategy on one model, at equal bytes and at equal time."""
+
+    memory: Memory
+
+
+class ComparedStrategy(Answer):
+    """One strategy's plan, or why it has none."""
+
+    strategy: str
+    fits: bool
+    """False: there is no such plan, and `reason` says why."""
+    exact_gradient: bool | None
+    """False: the gradient is not that of full BPTT. Null without a plan."""
+    makespan: float | None
+    overhead_ratio: float | None
+    """makespan / store_all_makespan - 1."""
+    peak_bytes: int | None
+    minimum_budget_bytes: int | None
+    """At equal bytes, where the budget is too small: the least that the strategy could do with."""
+    segment_steps: int | None
+    reason: str
+
+
+class ComparisonReply(Answer):
+    """All strategies, the cheapest first."""
+
+    unit: Literal["forward", "seconds"]
+    budget_bytes: int
+    reference_makespan: float | None
+    """The makespan of `auto` within the budget, which at equal time nobody may exceed."""
+    store_all_makespan: float
+    at_equal_bytes: list[ComparedStrategy]
+    """The cheapest plan of each strategy within the budget."""
+    at_equal_time: list[ComparedStrategy]
+    """The leanest plan found of each strategy that is no slower than `reference_makespan`."""

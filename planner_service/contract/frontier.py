@@ -1,0 +1,61 @@
+"""The request for all budgets at once, and the frontier."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from planner_service.contract.base import Answer, Message
+from planner_service.contract.quantities import BudgetBytes, SizeBytes
+from planner_service.contract.question import Question
+
+
+class FrontierMemory(Message):
+    """What is known about the bytes before a budget is chosen."""
+
+    reserved_bytes: SizeBytes = 0
+    """What the process costs before the first tensor."""
+
+
+class FrontierRequest(Question):
+    """POST /v1/frontiers: what does each budget buy?"""
+
+    memory: FrontierMemory = FrontierMemory()
+    points: int = Field(default=25, ge=2, le=500, strict=True)
+    """Budgets that are planned, from the least one to that of full BPTT."""
+    at_most_overhead_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Ask for the least budget with a makespan of at most (1 + this) times that of full BPTT."""
+    at_most_bytes: BudgetBytes | None = None
+    """Ask for the least makespan within so many bytes."""
+
+
+class FrontierPoint(Answer):
+    """One plan that no other point beats in both bytes and makespan."""
+
+    budget_bytes: int
+    """The plan's peak: the least budget under which it runs."""
+    makespan: float
+    overhead_ratio: float
+    """makespan / store_all_makespan - 1."""
+    segment_steps: int | None
+    saving_per_mebibyte: float | None
+    """What the next MiB saves, in the makespan's unit: the slope to the next point; null at the last."""
+
+
+class FrontierReply(Answer):
+    """Non-dominated (bytes, makespan) pairs, bytes ascending."""
+
+    unit: Literal["forward", "seconds"]
+    points: list[FrontierPoint]
+    knee: FrontierPoint
+    """The point farthest below the straight line from the first point to the last."""
+    minimum_budget_bytes: int
+    store_all_makespan: float
+    store_all_peak_bytes: int
+    least_bytes: FrontierPoint | None
+    """The answer to `at_most_overhead_ratio`: the cheapest in bytes that was found."""
+    not_enough_bytes: int | None
+    """A budget that was tried and is too small for it; what lies between was not tried."""
+    least_makespan: FrontierPoint | None
+    """The answer to `at_most_bytes`."""

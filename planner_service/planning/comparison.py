@@ -1,0 +1,143 @@
+"""The use case `compare`: every strategy on one model, at equal bytes and at equal time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from planner_service.chain import BudgetTooSmall, PlanningError
+from planner_service.contract import ComparedStrategy, ComparisonReply, ComparisonRequest
+from planner_service.memory import Candidate, Profile
+from planner_service.planning.candidates import candidates_of
+from planner_service.planning.choice import choose
+from planner_service.planning.full_bptt import full_bptt
+from planner_service.planning.ratios import excess_ratio
+from planner_service.planning.search import least_budget
+from planner_service.solvers import STRATEGIES, Cancellation, Cancelled, Solution, solve
+
+AUTO = "auto"
+
+
+class _Planned(NamedTuple):
+    candidate: Candidate
+    solution: Solution
+
+
+def comparison(
+    request: ComparisonRequest, known_profiles: Sequence[Profile], cancellation: Cancellation | None = None
+) -> ComparisonReply:
+    """Each strategy's cheapest plan in the budget, and its leanest plan in the time of `auto`.
+
+    A strategy without a plan is a row that says why. Raises what `candidates_of` raises, and Cancelled.
+    """
+    memory = request.memory
+    candidates = candidates_of(request, known_profiles, reserved_bytes=memory.reserved_bytes)
+    contest = _Contest(candidates, memory.device_budget_bytes, cancellation)
+    at_bytes = [contest.at_equal_bytes(name) for name in STRATEGIES if name != AUTO]
+    reference = contest.reference_makespan
+    at_time = (
+        [] if reference is None else [contest.at_equal_time(row.strategy, reference) for row in at_bytes]
+    )
+    return ComparisonReply(
+        unit=candidates[0].cost_unit,
+        budget_bytes=memory.device_budget_bytes,
+        reference_makespan=reference,
+        store_all_makespan=contest.full.makespan,
+        at_equal_bytes=sorted(at_bytes, key=_by_makespan),
+        at_equal_time=sorted(at_time, key=_by_bytes),
+    )
+
+
+class _Contest:
+    """The strategies on the same candidates."""
+
+    def __init__(
+        self, candidates: Sequence[Candidate], budget_bytes: int, cancellation: Cancellation | None
+    ) -> None:
+        self._candidates = candidates
+        self._budget_bytes = budget_bytes
+        self._cancellation = cancellation
+        self._chosen: dict[str, Candidate] = {}
+        self.full = full_bptt(candidates)
+
+    @property
+    def reference_makespan(self) -> float | None:
+        """The makespan of `auto` within the budget; None when nothing fits."""
+        try:
+            choice = choose(self._candidates, self._budget_bytes, AUTO, self._cancellation)
+        except BudgetTooSmall:
+            return None
+        self._chosen[AUTO] = choice.candidate
+        return choice.solution.verdict.makespan
+
+    def at_equal_bytes(self, strategy: str) -> ComparedStrategy:
+        """The cheapest plan of `strategy` within the budget."""
+        try:
+            choice = choose(self._candidates, self._budget_bytes, strategy, self._cancellation)
+        except Cancelled:
+            raise
+        except PlanningError as refusal:
+            return _without_a_plan(strategy, refusal)
+        self._chosen[strategy] = choice.candidate
+        return self._row(strategy, _Planned(choice.candidate, choice.solution))
+
+    def at_equal_time(self, strategy: str, limit: float) -> ComparedStrategy:
+        """The leanest plan found of `strategy` no slower than `limit`, at the segment length that it
+        (or `auto`, where nothing fitted) has within the budget.
+        """
+        candidate = self._chosen.get(strategy) or self._chosen[AUTO]
+
+        def attempt(budget_bytes: int) -> _Planned | None:
+            try:
+                found = solve(candidate.chain, budget_bytes, strategy, cancellation=self._cancellation)
+            except BudgetTooSmall:
+                return None
+            return _Planned(candidate, found) if found.verdict.makespan <= limit else None
+
+        low = candidate.chain.static_bytes + candidate.chain.input_bytes + 1
+        try:
+            found = least_budget(attempt, low_bytes=low, high_bytes=2 * self.full.peak_bytes)
+        except Cancelled:
+            raise
+        except PlanningError as refusal:
+            return _without_a_plan(strategy, refusal)
+        if found is None:
+            return _without_a_plan(strategy, f"no plan takes at most {limit:.6g} in any memory")
+        return self._row(strategy, found.plan)
+
+    def _row(self, strategy: str, planned: _Planned) -> ComparedStrategy:
+        verdict = planned.solution.verdict
+        return ComparedStrategy(
+            strategy=strategy,
+            fits=True,
+            exact_gradient=planned.solution.exact_gradient,
+            makespan=verdict.makespan,
+            overhead_ratio=excess_ratio(verdict.makespan, self.full.makespan),
+            peak_bytes=verdict.peak_bytes,
+            minimum_budget_bytes=None,
+            segment_steps=planned.candidate.segment_steps,
+            reason=planned.solution.reason,
+        )
+
+
+def _without_a_plan(strategy: str, refusal: PlanningError | str) -> ComparedStrategy:
+    least = refusal.minimum_budget_bytes if isinstance(refusal, BudgetTooSmall) else None
+    return ComparedStrategy(
+        strategy=strategy,
+        fits=False,
+        exact_gradient=None,
+        makespan=None,
+        overhead_ratio=None,
+        peak_bytes=None,
+        minimum_budget_bytes=least,
+        segment_steps=None,
+        reason=str(refusal),
+    )
+
+
+def _by_makespan(row: ComparedStrategy) -> tuple[bool, float, str]:
+    return row.makespan is None, row.makespan or 0.0, row.strategy
+
+
+def _by_bytes(row: ComparedStrategy) -> tuple[bool, int, str]:
+    return row.peak_bytes is None, row.peak_bytes or 0, row.strategy
