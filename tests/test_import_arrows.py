@@ -21,7 +21,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("planner_service", "executor")
 
 CHAIN = "planner_service.chain"
-SERVICE_SIDE = ("alembic", "anyio", "fastapi", "httpx", "pydantic", "sqlalchemy", "starlette", "uvicorn")
+SERVICE_SIDE = (
+    "alembic",
+    "anyio",
+    "fastapi",
+    "httpx",
+    "prometheus_client",
+    "pydantic",
+    "sqlalchemy",
+    "starlette",
+    "uvicorn",
+)
 BARE_EXECUTOR = ("torch", "executor", CHAIN)
 PLOTS_AND_YAML = ("matplotlib", "yaml")  # job files are YAML or JSON; the demo draws a PNG
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from planner_service.api import openapi
 from planner_service.api.body_limit import BodyLimit
 from planner_service.api.handlers import add_handlers
+from planner_service.api.metrics import CountRequests, Metrics
 from planner_service.api.request_ids import RequestIds
 from planner_service.api.routes import FAST_ROUTES, ROUTERS
 from planner_service.api.service import running_service
@@ -27,10 +28,11 @@ def create_app(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
 
     `on_ready` is called once, when the kernels are warm.
     """
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_service(settings, on_ready) as service:
+        async with running_service(settings, metrics, on_ready) as service:
             app.state.service = service
             yield
 
@@ -50,6 +52,7 @@ def create_app(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
         app.include_router(router)
     add_handlers(app)
     app.add_middleware(BodyLimit, maximum_bytes=settings.max_body_bytes)
+    app.add_middleware(CountRequests, metrics=metrics)
     app.add_middleware(RequestIds)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app

@@ -16,7 +16,8 @@ from typing import Any
 from starlette.requests import Request
 
 from planner_service.api.errors import ClientGone, PlanningTimeout, QueueFull
-from planner_service.solvers import Cancellation
+from planner_service.chain import PlanningError
+from planner_service.solvers import Cancellation, Cancelled
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,16 @@ def _retrieve(future: asyncio.Future[bytes]) -> None:
 class PlanningPool:
     """Runs the planner for the routes. Belongs to one event loop."""
 
-    def __init__(self, *, threads: int, queue_length: int, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int,
+        queue_length: int,
+        timeout_seconds: float,
+        on_end: Callable[[str, float], None] = lambda outcome, seconds: None,
+    ) -> None:
+        """`on_end` is told how each computation ended and how many seconds it took, waiting included."""
+        self._on_end = on_end
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="planning")
         self._threads = threads
         self._queue_length = queue_length
@@ -83,13 +93,15 @@ class PlanningPool:
         cancellation = Cancellation()
         future = self._executor.submit(work, cancellation)
         self.unfinished += 1
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finished))
-        flight = _Flight(future, cancellation, loop.time() + self._timeout_seconds)
+        started = loop.time()
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finished, done, started))
+        flight = _Flight(future, cancellation, started + self._timeout_seconds)
         self._flights[question] = flight
         return flight
 
-    def _finished(self) -> None:
+    def _finished(self, future: Future[bytes], started: float) -> None:
         self.unfinished -= 1
+        self._on_end(_outcome(future), asyncio.get_running_loop().time() - started)
 
     def _land(self, question: str, flight: _Flight) -> None:
         """Nobody waits any more: forget the flight, and stop it when it still runs."""
@@ -105,6 +117,15 @@ class PlanningPool:
         for question, flight in list(self._flights.items()):
             self._land(question, flight)
         await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
+
+
+def _outcome(future: Future[bytes]) -> str:
+    error = None if future.cancelled() else future.exception()
+    if future.cancelled() or isinstance(error, Cancelled):
+        return "cancelled"
+    if error is None:
+        return "answered"
+    return "refused" if isinstance(error, PlanningError) else "failed"
 
 
 async def _hung_up(request: Request) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import Response
 
+from planner_service.api.metrics import Metrics
 from planner_service.api.plan_library import PlanLibrary
 from planner_service.api.planning_pool import PlanningPool
 from planner_service.api.reply_cache import ReplyCache
@@ -40,7 +41,7 @@ def _reply(use_case: UseCase[Question], question: Question, cancellation: Cancel
 class Service:
     """One running service; lives as long as the application."""
 
-    def __init__(self, settings: Settings, engine: Engine, planner: Planner) -> None:
+    def __init__(self, settings: Settings, engine: Engine, planner: Planner, metrics: Metrics) -> None:
         self.settings = settings
         self.engine = engine
         self.planner = planner
@@ -49,9 +50,19 @@ class Service:
             threads=settings.planning_threads,
             queue_length=settings.queue_length,
             timeout_seconds=settings.planning_timeout_seconds,
+            on_end=metrics.count_planning,
         )
         self.plans = PlanLibrary(planner, PlanStore(engine), self._cache, self.pool)
         self.measurements = MeasurementStore(engine)
+        self.metrics = metrics
+        metrics.watch(
+            "tightfit_planning_unfinished",
+            "Computations that run or wait for a thread",
+            lambda: self.pool.unfinished,
+        )
+        metrics.watch(
+            "tightfit_reply_cache_bytes", "Answers kept in memory, in bytes", lambda: self._cache.used_bytes
+        )
         self.not_ready_reason: str | None = "the solvers' kernels are being compiled or loaded"
         """None when the service can answer at full speed."""
 
@@ -86,13 +97,15 @@ class Service:
 
 
 @asynccontextmanager
-async def running_service(settings: Settings, on_ready: Callable[[], None]) -> AsyncIterator[Service]:
+async def running_service(
+    settings: Settings, metrics: Metrics, on_ready: Callable[[], None]
+) -> AsyncIterator[Service]:
     """A service with its database open and its background work started.
 
     Raises DatabaseUnavailable.
     """
     engine = await asyncio.to_thread(open_database, settings.store_url)
-    service = Service(settings, engine, Planner())
+    service = Service(settings, engine, Planner(), metrics)
     work = (service.warm_up(on_ready), service.forget_old_plans())
     background = [asyncio.create_task(part) for part in work]
     try:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from planner_service.api.errors import ClientGone, PlanningTimeout, QueueFull
 from planner_service.api.planning_pool import PlanningPool
+from planner_service.chain import PlanningError
 from planner_service.solvers import Cancellation, Cancelled
 
 PATIENCE_SECONDS = 20
@@ -203,3 +204,34 @@ def test_closing_stops_what_runs():
             await asked
 
     in_pool(scenario)
+
+
+def test_it_tells_how_every_computation_ended():
+    ended: list[str] = []
+
+    async def run() -> None:
+        pool = PlanningPool(
+            threads=1, queue_length=9, timeout_seconds=60, on_end=lambda outcome, _: ended.append(outcome)
+        )
+        done, stopped, client = Work(), Work(), Client()
+        done.released.set()
+        await pool.answer("done", done, client.request)
+        for error in (PlanningError("no"), ValueError("oh")):
+            with pytest.raises(type(error)):
+                await pool.answer(str(error), _raising(error), client.request)
+        left = asyncio.ensure_future(pool.answer("stopped", stopped, client.request))
+        await stopped.wait_for_start()
+        client.hang_up()
+        await asyncio.wait([left])
+        await pool.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert ended == ["answered", "refused", "failed", "cancelled"]
+
+
+def _raising(error: Exception) -> Callable[[Cancellation], bytes]:
+    def work(cancellation: Cancellation) -> bytes:
+        raise error
+
+    return work

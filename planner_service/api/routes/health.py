@@ -1,4 +1,4 @@
-"""/healthz and /readyz: is the process alive, and can it answer."""
+"""/healthz, /readyz and /metrics: is the process alive, can it answer, what does it do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 from typing import Literal
 
 from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import Response
 
 from planner_service.api.errors import NotReady
 from planner_service.api.openapi import problems
@@ -16,6 +18,12 @@ from planner_service.api.service import Service, ServiceDependency
 from planner_service.planning import PLANNER_VERSION
 
 router = APIRouter(tags=["operations"])
+
+
+class PrometheusText(Response):
+    """Prometheus's text format."""
+
+    media_type = CONTENT_TYPE_LATEST
 
 
 class Health(BaseModel):
@@ -38,6 +46,12 @@ async def readiness(service: ServiceDependency) -> Health:
         raise NotReady(service.not_ready_reason)
     await asyncio.to_thread(_require_database, service)
     return Health()
+
+
+@router.get("/metrics", response_class=PrometheusText)
+async def read_metrics(service: ServiceDependency) -> Response:
+    """Figures for Prometheus."""
+    return PrometheusText(service.metrics.text())
 
 
 def _require_database(service: Service) -> None:
