@@ -16,16 +16,6 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "openapi" / "examples" / "plans")
 SMALL = changed(CHAIN, "model", "stages", 0, "count", to=20)
 
 
-@pytest.fixture
-def request_path(tmp_path):
-    def write(request):
-        path = tmp_path / "request.json"
-        path.write_text(request if isinstance(request, str) else json.dumps(request))
-        return str(path)
-
-    return write
-
-
 def refusal(capsys, *arguments):
     """The problem document of a refused command; nothing may be on standard output."""
     assert main(arguments) == 2

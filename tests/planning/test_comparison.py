@@ -1,0 +1,72 @@
+"""Strategies side by side: each row is that strategy's own plan."""
+
+import pytest
+
+from planner_service.contract import ComparisonRequest, PlanRequest
+from planner_service.planning import Planner
+from planner_service.solvers import STRATEGIES
+from tests.contract.requests import CHAIN, changed
+from tests.planning.test_plan import SMALL
+
+PLANNER = Planner(())
+MODEL = changed(CHAIN, "model", "stages", 0, "count", to=30)["model"]
+
+
+def compared(budget_bytes, question=None):
+    question = question or {"model": MODEL}
+    request = {**question, "memory": {"device_budget_bytes": budget_bytes}}
+    return request, PLANNER.compare(ComparisonRequest.model_validate(request))
+
+
+def row_of(rows, strategy):
+    return next(row for row in rows if row.strategy == strategy)
+
+
+@pytest.mark.parametrize("budget_bytes", [20, 40, 200])
+def test_every_strategy_is_a_row_with_its_own_plan(budget_bytes):
+    request, reply = compared(budget_bytes)
+    assert {row.strategy for row in reply.at_equal_bytes} == set(STRATEGIES) - {"auto"}
+    for row in reply.at_equal_bytes:
+        if row.fits:
+            plan = PLANNER.plan(PlanRequest.model_validate({**request, "strategy": row.strategy}))
+            assert (row.makespan, row.peak_bytes) == (plan.cost.makespan, plan.memory.projected_peak_bytes)
+            assert row.exact_gradient == plan.exact_gradient
+            assert row.peak_bytes <= budget_bytes
+        else:
+            assert row.reason
+
+
+def test_rows_without_a_plan_come_last_and_say_what_they_would_need():
+    _, reply = compared(20)
+    fits = [row.fits for row in reply.at_equal_bytes]
+    assert fits == sorted(fits, reverse=True)
+    assert row_of(reply.at_equal_bytes, "store_all").minimum_budget_bytes == 121
+
+
+def test_auto_is_no_slower_than_any_exact_strategy_in_the_same_bytes():
+    for budget_bytes in (15, 20, 40, 70):
+        _, reply = compared(budget_bytes)
+        exact = [row.makespan for row in reply.at_equal_bytes if row.fits and row.exact_gradient]
+        assert reply.reference_makespan == min(exact)
+
+
+def test_at_equal_time_nobody_is_slower_and_the_optimum_needs_no_more_than_the_budget():
+    _, reply = compared(40)
+    for row in reply.at_equal_time:
+        if row.fits:
+            assert row.makespan <= reply.reference_makespan
+    assert row_of(reply.at_equal_time, "optimal").peak_bytes <= 40
+    assert row_of(reply.at_equal_time, "store_all").peak_bytes == 121
+
+
+def test_without_any_plan_there_is_no_time_to_compare_at():
+    _, reply = compared(1)
+    assert reply.reference_makespan is None
+    assert reply.at_equal_time == []
+    assert not any(row.fits for row in reply.at_equal_bytes)
+
+
+def test_recurrent_models_are_compared_too():
+    question = {name: SMALL[name] for name in ("model", "sequence", "training")}
+    _, reply = compared(10**6, question)
+    assert row_of(reply.at_equal_bytes, "store_all").overhead_ratio == 0

@@ -1,0 +1,118 @@
+"""The frontier is made of plans that hold, none of which beats another."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner_service.chain import BudgetTooSmall
+from planner_service.contract import FrontierRequest, PlanRequest
+from planner_service.planning import Planner
+from planner_service.planning.frontier import Pair, knee_index, non_dominated, spread
+from tests.contract.requests import CHAIN, changed
+from tests.planning.test_plan import SMALL
+
+PLANNER = Planner(())
+MODEL = changed(CHAIN, "model", "stages", 0, "count", to=30)["model"]
+QUESTIONS = {
+    "chain": {"model": MODEL},
+    "gru": {name: SMALL[name] for name in ("model", "sequence", "training")},
+}
+
+
+def frontier_of(question, **asked):
+    return PLANNER.frontier(FrontierRequest.model_validate({**question, **asked}))
+
+
+def planned(question, budget_bytes):
+    request = {**question, "memory": {"device_budget_bytes": budget_bytes}}
+    return PLANNER.plan(PlanRequest.model_validate(request))
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+def test_every_point_is_what_its_budget_buys(question):
+    reply = frontier_of(question, points=9)
+    for point in reply.points:
+        plan = planned(question, point.budget_bytes)
+        assert plan.cost.makespan == point.makespan
+        assert plan.memory.projected_peak_bytes <= point.budget_bytes
+        assert plan.cost.overhead_ratio == point.overhead_ratio
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+def test_it_runs_from_the_least_budget_to_full_bptt(question):
+    reply = frontier_of(question, points=5)
+    assert reply.points[0].budget_bytes == reply.minimum_budget_bytes
+    assert reply.points[-1].makespan == reply.store_all_makespan
+    assert reply.points[-1].budget_bytes <= reply.store_all_peak_bytes
+    assert reply.knee in reply.points
+
+
+def test_the_price_of_the_next_mebibyte_is_the_slope_to_the_next_point():
+    points = frontier_of(QUESTIONS["gru"], points=6).points
+    for left, right in pairwise(points):
+        mebibytes = (right.budget_bytes - left.budget_bytes) / 2**20
+        assert left.saving_per_mebibyte * mebibytes == pytest.approx(left.makespan - right.makespan)
+    assert points[-1].saving_per_mebibyte is None
+
+
+def test_every_budget_of_a_small_chain_is_on_it_when_asked_for_all():
+    """With a point for each byte, the frontier is what planning every single budget gives."""
+    reply = frontier_of(QUESTIONS["chain"], points=500)
+    every = [planned(QUESTIONS["chain"], budget) for budget in range(7, 122)]
+    pairs = {(plan.memory.projected_peak_bytes, plan.cost.makespan) for plan in every}
+    best = {}
+    for peak, makespan in sorted(pairs):
+        if not best or makespan < min(best.values()):
+            best[peak] = makespan
+    assert {point.budget_bytes: point.makespan for point in reply.points}.items() <= best.items()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5])
+def test_the_least_bytes_within_an_overhead_are_enough_and_fewer_were_not(ratio):
+    question = QUESTIONS["chain"]
+    reply = frontier_of(question, points=2, at_most_overhead_ratio=ratio)
+    limit = (1 + ratio) * reply.store_all_makespan
+    assert reply.least_bytes.makespan <= limit
+    assert planned(question, reply.not_enough_bytes).cost.makespan > limit
+    assert reply.least_bytes.budget_bytes - reply.not_enough_bytes <= 1
+
+
+def test_the_least_time_within_bytes_is_the_plans():
+    reply = frontier_of(QUESTIONS["chain"], points=2, at_most_bytes="40")
+    assert reply.least_makespan.makespan == planned(QUESTIONS["chain"], 40).cost.makespan
+    assert reply.least_makespan.budget_bytes <= 40
+
+
+def test_bytes_below_the_least_are_refused_by_their_own_name():
+    with pytest.raises(BudgetTooSmall) as refusal:
+        frontier_of(QUESTIONS["chain"], at_most_bytes=2)
+    assert refusal.value.field == "at_most_bytes"
+
+
+pairs = st.builds(Pair, st.integers(1, 50), st.integers(1, 50).map(float), st.none())
+
+
+@given(st.lists(pairs, min_size=1))
+def test_what_is_kept_is_not_beaten_and_what_is_dropped_is(given_pairs):
+    kept = non_dominated(given_pairs)
+    assert kept == sorted(kept)
+    for pair in given_pairs:
+        beaten = any(k.peak_bytes <= pair.peak_bytes and k.makespan <= pair.makespan for k in kept)
+        assert beaten
+    for left, right in pairwise(kept):
+        assert left.makespan > right.makespan
+
+
+def test_the_knee_of_a_bend_is_the_bend():
+    bend = [Pair(0, 100.0, None), Pair(10, 10.0, None), Pair(100, 0.0, None)]
+    assert knee_index(bend) == 1
+    assert knee_index(bend[:1]) == 0
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(2, 100))
+def test_budgets_are_spread_from_end_to_end(low, span, count):
+    budgets = spread(low, low + span, count)
+    assert (budgets[0], budgets[-1]) == (low, low + span)
+    assert budgets == sorted(set(budgets))
