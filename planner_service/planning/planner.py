@@ -55,9 +55,11 @@ class Planner:
         """Every strategy, at equal bytes and at equal time."""
         return comparison(request, self._known_profiles, cancellation)
 
-    def simulate(self, request: SimulationRequest) -> SimulationReply:
+    def simulate(
+        self, request: SimulationRequest, cancellation: Cancellation | None = None
+    ) -> SimulationReply:
         """The simulator's judgement of any schedule or policy."""
-        return simulation(request, self._known_profiles)
+        return simulation(request, self._known_profiles, cancellation)
 
     def schedule(self, plan: PlanReply) -> Iterator[dict[str, int | str]]:
         """The actions of a plan, one record at a time, in constant memory."""

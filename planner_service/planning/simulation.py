@@ -25,7 +25,9 @@ from planner_service.contract import IllegalRecord, SimulationReply, SimulationR
 from planner_service.memory import Candidate, Profile
 from planner_service.planning.candidates import candidates_of, segmented_as
 from planner_service.planning.ratios import excess_ratio
+from planner_service.solvers import Cancellation
 
+ACTIONS_PER_POLL = 4096
 MOST_ACTIONS = 5_000_000
 """As many as a request may spell out; about ten seconds of replay."""
 
@@ -57,13 +59,16 @@ class ScheduleTooLong(PlanningError):
         return (ScheduleTooLong, (self.action_count,))
 
 
-def simulation(request: SimulationRequest, known_profiles: Sequence[Profile]) -> SimulationReply:
+def simulation(
+    request: SimulationRequest, known_profiles: Sequence[Profile], cancellation: Cancellation | None = None
+) -> SimulationReply:
     """The judgement of the request's schedule; an illegal one is an answer, no error.
 
-    Raises InvalidSchedule for a record that is no action, InvalidChain for a policy that is none.
+    Raises InvalidSchedule for a record that is no action, InvalidChain for a policy that is none,
+    ScheduleTooLong and Cancelled.
     """
     candidate = _candidate(request, known_profiles)
-    actions = _actions(request, candidate.chain)
+    actions = _Polled(_actions(request, candidate.chain), cancellation or Cancellation())
     budget_bytes = request.memory.device_budget_bytes
     verdict = simulate(candidate.chain, actions, budget_bytes)
     store_all_makespan = candidate.chain.store_all_makespan
@@ -83,6 +88,20 @@ def simulation(request: SimulationRequest, known_profiles: Sequence[Profile]) ->
             _legal_moments(candidate, actions, budget_bytes), verdict.action_count, request.timeline_points
         ),
     )
+
+
+class _Polled:
+    """Actions to iterate over, as often as needed, until somebody cancels."""
+
+    def __init__(self, actions: Sequence[Action], cancellation: Cancellation) -> None:
+        self._actions = actions
+        self._cancellation = cancellation
+
+    def __iter__(self) -> Iterator[Action]:
+        for position, action in enumerate(self._actions):
+            if position % ACTIONS_PER_POLL == 0:
+                self._cancellation.check()
+            yield action
 
 
 def _candidate(request: SimulationRequest, known_profiles: Sequence[Profile]) -> Candidate:

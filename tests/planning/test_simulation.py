@@ -9,6 +9,7 @@ from planner_service.contract import PlanRequest, SimulationRequest
 from planner_service.planning import Planner
 from planner_service.planning.candidates import UnknownSegmentLength
 from planner_service.planning.simulation import InvalidSchedule, ScheduleTooLong, action_count
+from planner_service.solvers import Cancellation, Cancelled
 from tests.contract.requests import CHAIN, changed
 from tests.planning.test_plan import SMALL
 
@@ -126,3 +127,11 @@ def test_a_short_policy_of_a_huge_schedule_is_refused():
     model = changed({"model": MODEL}, "model", "stages", 0, "count", to=2**35)["model"]
     with pytest.raises(ScheduleTooLong):
         judged(model=model, policy=doubling_policy(35))
+
+
+def test_a_cancelled_judgement_stops():
+    cancellation = Cancellation()
+    cancellation.cancel()
+    request = SimulationRequest.model_validate({"model": MODEL, "policy": planned()[1].policy})
+    with pytest.raises(Cancelled):
+        PLANNER.simulate(request, cancellation)
