@@ -20,12 +20,13 @@ from planner_service.chain import Chain, Stage, StageRun
 from planner_service.chain.tiers import Tier
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.intervals import IntervalTable, interval_additions
-from planner_service.solvers.levels import choose_levels
-from planner_service.solvers.needs import Bytes, Costs, chain_needs
+from planner_service.solvers.levels import Levels
+from planner_service.solvers.needs import REVERSE_NEED, Bytes, ChainNeeds, Costs, chain_needs
 from planner_service.solvers.offload_tables import state_sizes
 from planner_service.solvers.solution import Cancellation
 
 MOST_LEVELS = 2_000
+MOST_COMBINATIONS = 4_000_000
 MOST_ADDITIONS = 1_500_000_000
 
 
@@ -53,16 +54,41 @@ def _pooled_bound(chain: Chain, free_bytes: int, tiers: Sequence[Tier], cancella
             input_gradient_bytes=gradient_bytes,
         )
     )
-    pooled = free_bytes + sum(tier.budget_bytes for tier in tiers)
-    levels = choose_levels(needs, min(pooled, max(needs.store_all_bytes, free_bytes)), MOST_LEVELS)
-    if not levels.exact or interval_additions(needs, levels) > MOST_ADDITIONS:
+    pooled_bytes = min(free_bytes + sum(tier.budget_bytes for tier in tiers), needs.store_all_bytes)
+    levels = _pooled_levels(relaxed, needs, free_bytes, max(pooled_bytes, free_bytes))
+    if levels is None:
         return 0.0
     costs = IntervalTable(needs, levels, cancellation).cost(0, needs.length - 1)
-    # More than a level, up to the next one: the cost of the next one is a bound for all of these.
-    beyond = np.maximum(np.concatenate((levels.free_bytes[:1], levels.free_bytes[:-1])) - free_bytes, 0)
-    makespans = chain.store_all_makespan + costs
+    # Up to the first level, or more than one and up to the next: the upper end's cost holds for all of
+    # these. Nothing runs twice beyond the last one.
+    lower_ends = np.concatenate(([free_bytes], levels.free_bytes))
+    makespans = chain.store_all_makespan + np.concatenate((costs, [0.0]))
+    if levels.free_bytes[-1] >= pooled_bytes:
+        lower_ends, makespans = lower_ends[:-1], makespans[:-1]
+    beyond = np.maximum(lower_ends - free_bytes, 0)
     largest_bytes = int(state_sizes(chain).max(initial=0))
     return float(_with_transfers(makespans, beyond, tiers, largest_bytes).min())
+
+
+def _pooled_levels(stage: Stage, needs: ChainNeeds, free_bytes: int, pooled_bytes: int) -> Levels | None:
+    """Levels up to `pooled_bytes`, or to fewer if that is too many, closed under storing any number of
+    states and tapes: the cost at every one of them is then exact. None when even `free_bytes` has too many.
+    """
+    least_bytes = int(needs.table[:, REVERSE_NEED].min())
+    while True:
+        states, tapes = (
+            np.arange((pooled_bytes - least_bytes) // max(1, size) + 1, dtype=np.int64) * size
+            for size in (stage.state_bytes, stage.tape_bytes)
+        )
+        if len(states) * len(tapes) <= MOST_COMBINATIONS:
+            values = np.unique(pooled_bytes - states[:, None] - tapes[None, :])
+            levels = Levels(values[values >= least_bytes], exact=True)
+            small = len(levels.free_bytes) <= MOST_LEVELS
+            if small and interval_additions(needs, levels) <= MOST_ADDITIONS:
+                return levels
+        if pooled_bytes <= free_bytes:
+            return None
+        pooled_bytes = free_bytes + (pooled_bytes - free_bytes) // 2
 
 
 def _leanest_stage(chain: Chain) -> Stage:
@@ -85,11 +111,11 @@ def _with_transfers(makespans: Costs, beyond: Bytes, tiers: Sequence[Tier], larg
         # At best all write streams are busy from the start to the end.
         rates = [_seconds_per_byte(tier, largest_bytes, reads=False) for tier in tiers]
         together = 0.0 if min(rates) == 0 else 1 / sum(1 / seconds for seconds in rates)
-        streams: Costs = beyond * together
+        streams = (beyond * together).astype(np.float64)
         return np.maximum(makespans, streams)
     # What is written and never read need not have been written.
-    waits: Costs = beyond * min(_seconds_per_byte(tier, largest_bytes, reads=True) for tier in tiers)
-    return makespans + waits
+    per_byte = min(_seconds_per_byte(tier, largest_bytes, reads=True) for tier in tiers)
+    return makespans + (beyond * per_byte).astype(np.float64)
 
 
 def _seconds_per_byte(tier: Tier, largest_bytes: int, *, reads: bool) -> float:

@@ -15,14 +15,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner_service.solvers.compiled import kernel
 from planner_service.solvers.kernels import Stages, row_of
 from planner_service.solvers.needs import FIRST_ADVANCE, GRADIENT, NEXT_ADVANCE, Bytes, Costs
-
-Flag = NDArray[np.uint8]
-"""Shape (1,): not zero once the solve is cancelled."""
 
 UNDER = -1
 """Decision: write no other state of the interval to this tier."""
@@ -134,7 +130,7 @@ def fill_fitting(stages: Stages, device: Device, least: Bytes, kept: Costs, held
 
 
 @kernel
-def fill_tier(stages: Stages, device: Device, shelf: Shelf, cancelled: Flag) -> None:
+def fill_tier(stages: Stages, device: Device, shelf: Shelf, cancelled: Bytes) -> None:
     """Fill `shelf.stored` and `shelf.over`. O(rows · L · levels) time."""
     length, count = shelf.floor.shape
     # Rows as a write to this tier leaves them: the column of the current last stage, the body's rows.
@@ -269,7 +265,7 @@ def decide_tier(place: Place, stages: Stages, device: Device, shelf: Shelf) -> t
 
 @kernel
 def fill_roots(
-    stages: Stages, device: Device, held: Costs, over: Costs, roots: Costs, cancelled: Flag
+    stages: Stages, device: Device, held: Costs, over: Costs, roots: Costs, cancelled: Bytes
 ) -> None:
     """Least cost of the stages 0..last with x_0 held on the device, into roots[last]. O(L^2).
 
