@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from torch.autograd import backward
 
 from executor.device import device_name
-from executor.job import Job
+from executor.job import InvalidJob, Job
 from executor.measure import measure
 from executor.models import Window
 from executor.plan import ExecutionPlan, checkpoint_every
@@ -44,6 +45,9 @@ def run_job(
 
     Raises InvalidJob, BudgetTooSmall, and PlannerUnreachable or PlannerRefused for a planner by URL.
     """
+    if output is None and job.report.output is not None:
+        output = Path(job.report.output)
+    _require_folders({"report.output": output, "report.weights": job.report.weights})
     planner = None if planner_url is None else RemotePlanner(planner_url)
     prepared = PreparedJob.of(job, progress)
     plan, plan_id = prepared.plan(planner)
@@ -57,13 +61,18 @@ def run_job(
     return report
 
 
+def _require_folders(paths: Mapping[str, Path | str | None]) -> None:
+    """Refuse, before anything is trained, paths that could not be written afterwards."""
+    for field, path in paths.items():
+        if path is not None and not Path(path).resolve().parent.is_dir():
+            raise InvalidJob(field, f"{path} cannot be written: its folder does not exist")
+
+
 def _write(report: RunReport, prepared: PreparedJob, output: Path | None, progress: Progress) -> None:
     wanted = prepared.job.report
     if wanted.weights is not None:
         torch.save(prepared.model.state_dict(), wanted.weights)
         progress(f"weights: {wanted.weights}")
-    if output is None and wanted.output is not None:
-        output = Path(wanted.output)
     if output is not None:
         output.write_text(json.dumps(report.record(), indent=2) + "\n", encoding="utf-8")
         progress(f"report: {output}")

@@ -1,0 +1,95 @@
+"""The worker's command line: what it prints, and how it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from executor.cli import main
+
+JOB = {
+    "model": {"kind": "rnn", "hidden_size": 8, "embedding_size": 4},
+    "data": {"characters": 5_000},
+    "sequence": {"length": 60, "batch_size": 2},
+    "training": {"iterations": 2, "learning_rate": 0.02},
+    "budget": "200kB",
+}
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    """Writes JOB with some sections changed; gives its path."""
+
+    def write(**changes):
+        path = tmp_path / "job.json"
+        path.write_text(json.dumps({**JOB, **changes}))
+        return str(path)
+
+    return write
+
+
+def test_run_prints_the_table_and_writes_the_report(job_file, tmp_path, capsys):
+    """Progress goes to standard error, the table to standard output, the report to its file"""
+    output = tmp_path / "report.json"
+    assert main(["run", job_file(), "--output", str(output)]) == 0
+    printed = capsys.readouterr()
+    assert "measured peak" in printed.out
+    assert "iteration 2/2" in printed.err
+    assert json.loads(output.read_text())["job"] == "job"
+
+
+def test_probe_prints_a_profile(job_file, tmp_path, capsys):
+    """The profile is JSON with bytes and seconds for several segment lengths, printed or written"""
+    assert main(["probe", job_file()]) == 0
+    profile = json.loads(capsys.readouterr().out)
+    assert (profile["cell"], profile["sequence_length"], profile["batch_size"]) == ("rnn", 60, 2)
+    assert len(profile["segments"]) > 1
+    assert main(["probe", job_file(), "--output", str(tmp_path / "profile.json")]) == 0
+    written = json.loads((tmp_path / "profile.json").read_text())
+    assert written["hidden_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "reason"),
+    [
+        ({"budget": 1_000}, [], "give at least"),
+        ({"budget": "much"}, [], "budget: "),
+        ({"sequence": {"length": 0, "batch_size": 2}}, [], "sequence.length: 0"),
+        ({"data": {"text": "absent.txt"}}, [], "data.text: "),
+        ({}, ["--planner", "http://127.0.0.1:1"], "no planner answers at http://127.0.0.1:1"),
+        ({}, ["--planner", "nonsense"], "no planner answers at nonsense"),
+    ],
+)
+def test_refusals_are_one_line_and_status_2(job_file, capsys, changes, options, reason):
+    """Whatever is wrong is said in one line that starts with the program's name, without a traceback"""
+    assert main(["run", job_file(**changes), "--quiet", *options]) == 2
+    printed = capsys.readouterr().err.strip()
+    assert printed.startswith("tightfit-worker: ")
+    assert reason in printed
+    assert "\n" not in printed
+
+
+def test_a_report_that_cannot_be_written_is_a_refusal(job_file, tmp_path, capsys):
+    """A folder that does not exist is named"""
+    output = tmp_path / "absent" / "report.json"
+    assert main(["run", job_file(), "--quiet", "--output", str(output)]) == 2
+    assert str(output) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["probe"], ["demo"]])
+def test_help_teaches(command, capsys):
+    """Every command has a help text with an example or a description"""
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_the_command_is_installed():
+    """`tightfit-worker` is there after installation and answers"""
+    command = Path(sys.executable).with_name("tightfit-worker")
+    answer = subprocess.run([command, "--help"], capture_output=True, text=True)
+    assert answer.returncode == 0
+    assert "demo" in answer.stdout
