@@ -72,6 +72,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "planner_service.solvers",
     ),
     "executor.cli": ("torch", "numpy", "executor", CHAIN, *PLOTS_AND_YAML),
+    "executor.chart": ("torch", "numpy", "executor", CHAIN, *PLOTS_AND_YAML),
     "executor.demo": ("torch", "numpy", "executor", CHAIN, *PLOTS_AND_YAML),
     "executor.job": ("torch", "numpy", "executor", CHAIN, *PLOTS_AND_YAML),
     "executor.worker": ("torch", "numpy", "executor", CHAIN, *PLOTS_AND_YAML),
