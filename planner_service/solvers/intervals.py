@@ -28,14 +28,12 @@ class IntervalTable:
         self._needs = needs
         self._levels = levels
         self.costs = np.empty((kernels.row_count(needs.length, *needs.body), len(levels.free_bytes)))
+        self._stages = stages_of(needs)
         kernels.fill_costs(
-            needs.kind,
-            needs.advance_cost_before,
-            needs.table,
+            self._stages,
             levels.free_bytes,
             levels.floor(needs.table[:, STATE]),
             levels.floor(needs.table[:, TAPE_BYTES]),
-            *needs.body,
             self.costs,
             cancellation.flag,
         )
@@ -50,15 +48,9 @@ class IntervalTable:
         """TAPE or the stage after which to store a checkpoint (policies.py). The true free bytes may lie
         between levels: what rounding lost further up is found again here.
         """
-        needs = self._needs
-        return int(
-            kernels.decide(
-                *here,
-                needs.kind,
-                needs.advance_cost_before,
-                needs.table,
-                self._levels.free_bytes,
-                *needs.body,
-                self.costs,
-            )
-        )
+        return kernels.decide(self._stages, *here, self._levels.free_bytes, self.costs)
+
+
+def stages_of(needs: ChainNeeds) -> kernels.Stages:
+    """The chain as the kernels take it."""
+    return kernels.Stages(needs.kind, needs.table, needs.advance_cost_before, *needs.body)

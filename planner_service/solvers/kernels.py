@@ -1,4 +1,4 @@
-"""Tables of the two-branch recurrence (DESIGN.md, section 3) over intervals of stages, in numba.
+"""Tables of the two-branch recurrence (DESIGN.md, section 3) over intervals of stages.
 
 Stages count from 0 here. Intervals inside the *body* (stages body_first..body_last, all
 interchangeable) depend on their length alone and share the row of the interval that starts the body.
@@ -7,9 +7,11 @@ A row runs over the memory levels: contiguous, so that the inner loops vectorise
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import NamedTuple
 
+import numpy as np
+
+from planner_service.solvers.compiled import kernel
 from planner_service.solvers.needs import (
     FIRST_ADVANCE,
     GRADIENT,
@@ -18,16 +20,29 @@ from planner_service.solvers.needs import (
     STATE,
     TAPE_BYTES,
     TAPE_NEED,
+    Bytes,
+    Costs,
+    Flag,
 )
 from planner_service.solvers.policies import TAPE
 
-INFEASIBLE = np.inf
 NOTHING_FITS = -2
-POLL_ROWS = 256
-"""The cancel flag is read once per so many rows."""
 
 
-@njit(nogil=True, cache=True)
+class Stages(NamedTuple):
+    """The chain as the kernels take it."""
+
+    kind: Bytes
+    """Shape (L,): the run of each stage."""
+    needs: Bytes
+    """Shape (runs, 7): byte fields per run."""
+    advance_before: Costs
+    """Shape (L + 1,): cost of advancing the first k stages."""
+    body_first: int
+    body_last: int
+
+
+@kernel
 def row_of(first: int, last: int, length: int, body_first: int, body_last: int) -> int:
     """Row of the interval first..last; equal for intervals of one length inside the body."""
     if first > body_first and last <= body_last:
@@ -46,113 +61,148 @@ def row_count(length: int, body_first: int, body_last: int) -> int:
     return before + (length - 1 - body_first) * (length - 1 - body_last)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_costs(
-    kind, advance_before, needs, levels, state_floor, tape_floor, body_first, body_last, table, cancelled
-):
+    stages: Stages,
+    levels: Bytes,
+    state_floor: Bytes,
+    tape_floor: Bytes,
+    table: Costs,
+    cancelled: Flag,
+) -> None:
     """Least recomputation cost of each interval at each level, into table[row, level].
 
-    levels: free bytes, ascending, shape (K,). state_floor and tape_floor, shape (kinds, K): the level
+    levels: free bytes, ascending, shape (K,). state_floor and tape_floor, shape (runs, K): the level
     that is left when that kind's checkpoint or tape is stored, rounded down; -1 for none.
     O(rows · L · K) time.
     """
-    length, count = len(kind), len(levels)
+    length, count = len(stages.kind), len(levels)
+    body_first, body_last = stages.body_first, stages.body_last
     # Rows as a checkpoint leaves them: the column of the current last stage, and the body's rows.
     column = np.empty((length, count))
     body_rows = np.empty((body_last - body_first + 1, count))
     for last in range(length):
-        end_gradient = needs[kind[last], GRADIENT]
         for first in range(last, -1, -1):
             if first > body_first and last <= body_last:
                 continue
             if cancelled[0]:
                 return
             row = table[row_of(first, last, length, body_first, body_last)]
-            here = kind[first]
-            _tape_first(
-                row,
-                end_gradient,
-                needs[here],
-                levels,
-                tape_floor[here],
-                table[row_of(min(first + 1, last), last, length, body_first, body_last)],
-                first == last,
-            )
-            need = end_gradient + needs[here, FIRST_ADVANCE]
-            low = 0
-            for stored in range(first, last):
-                if stored > first:
-                    need = max(need, end_gradient + needs[kind[stored], NEXT_ADVANCE])
-                while low < count and levels[low] < need:
-                    low += 1
-                if low == count:
-                    break
-                if stored + 1 > body_first and last <= body_last:
-                    right = body_rows[last - stored - 1]
-                else:
-                    right = column[stored + 1]
-                left = table[row_of(first, stored, length, body_first, body_last)]
-                cost = advance_before[stored + 1] - advance_before[first]
-                for level in range(low, count):
-                    value = cost + right[level] + left[level]
-                    row[level] = value if value < row[level] else row[level]
+            rest = row_of(min(first + 1, last), last, length, body_first, body_last)
+            _tape_first(row, stages, first, last, levels, tape_floor[stages.kind[first]], table[rest])
+            _store_inside(row, stages, first, last, levels, column, body_rows, table)
             if first > 0:
-                _floored(column[first], row, state_floor[kind[first - 1]])
+                _floored(column[first], row, state_floor[stages.kind[first - 1]])
             if first == body_first and last <= body_last:
-                _floored(body_rows[last - first], row, state_floor[kind[body_first]])
+                _floored(body_rows[last - first], row, state_floor[stages.kind[body_first]])
 
 
-@njit(nogil=True, cache=True)
-def _tape_first(row, end_gradient, needs, levels, tape_floor, rest, single):
-    need = max(end_gradient + needs[TAPE_NEED], needs[REVERSE_NEED])
+@kernel
+def _tape_first(
+    row: Costs, stages: Stages, first: int, last: int, levels: Bytes, floor: Bytes, rest: Costs
+) -> None:
+    """The row if the first stage is taped; `rest` is the row of what follows."""
+    need = _taping_need(stages, first, last)
     for level in range(len(levels)):
         if levels[level] < need:
             row[level] = np.inf
-        elif single:
+        elif first == last:
             row[level] = 0.0
         else:
-            left = tape_floor[level]
-            row[level] = rest[left] if left >= 0 else np.inf
+            row[level] = rest[floor[level]] if floor[level] >= 0 else np.inf
 
 
-@njit(nogil=True, cache=True)
-def _floored(target, row, floor):
+@kernel
+def _taping_need(stages: Stages, first: int, last: int) -> int:
+    needs, here = stages.needs, stages.kind[first]
+    gradient = needs[stages.kind[last], GRADIENT]
+    return int(max(gradient + needs[here, TAPE_NEED], needs[here, REVERSE_NEED]))
+
+
+@kernel
+def _store_inside(
+    row: Costs,
+    stages: Stages,
+    first: int,
+    last: int,
+    levels: Bytes,
+    column: Costs,
+    body_rows: Costs,
+    table: Costs,
+) -> None:
+    """The row's minimum with every place for a checkpoint."""
+    kind, needs, before = stages.kind, stages.needs, stages.advance_before
+    length, count = len(kind), len(levels)
+    body_first, body_last = stages.body_first, stages.body_last
+    gradient = needs[kind[last], GRADIENT]
+    need = gradient + needs[kind[first], FIRST_ADVANCE]
+    low = 0
+    for stored in range(first, last):
+        if stored > first:
+            need = max(need, gradient + needs[kind[stored], NEXT_ADVANCE])
+        while low < count and levels[low] < need:
+            low += 1
+        if low == count:
+            return
+        if stored + 1 > body_first and last <= body_last:
+            right = body_rows[last - stored - 1]
+        else:
+            right = column[stored + 1]
+        left = table[row_of(first, stored, length, body_first, body_last)]
+        cost = before[stored + 1] - before[first]
+        for level in range(low, count):
+            value = cost + right[level] + left[level]
+            row[level] = value if value < row[level] else row[level]
+
+
+@kernel
+def _floored(target: Costs, row: Costs, floor: Bytes) -> None:
     for level in range(len(row)):
         target[level] = row[floor[level]] if floor[level] >= 0 else np.inf
 
 
-@njit(nogil=True, cache=True)
-def decide(first, last, free_bytes, kind, advance_before, needs, levels, body_first, body_last, table):
+@kernel
+def level_below(levels: Bytes, free_bytes: int) -> int:
+    """Highest level that `free_bytes` covers; -1 for none."""
+    low, high = -1, len(levels)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if levels[middle] <= free_bytes:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def decide(stages: Stages, first: int, last: int, free_bytes: int, levels: Bytes, table: Costs) -> int:
     """Best decision for the interval with `free_bytes`: TAPE, the stage whose output is stored, or
     NOTHING_FITS. The true bytes may lie between levels: what rounding lost above is used here.
     """
-    length = len(kind)
-    here = kind[first]
-    end_gradient = needs[kind[last], GRADIENT]
+    kind, needs, before = stages.kind, stages.needs, stages.advance_before
+    length, body_first, body_last = len(kind), stages.body_first, stages.body_last
     best, choice = np.inf, NOTHING_FITS
-    if free_bytes >= max(end_gradient + needs[here, TAPE_NEED], needs[here, REVERSE_NEED]):
+    if free_bytes >= _taping_need(stages, first, last):
         if first == last:
             return TAPE
-        level = np.searchsorted(levels, free_bytes - needs[here, TAPE_BYTES], side="right") - 1
+        level = level_below(levels, free_bytes - needs[kind[first], TAPE_BYTES])
         if level >= 0:
             best = table[row_of(first + 1, last, length, body_first, body_last), level]
             choice = TAPE if best < np.inf else NOTHING_FITS
-    need = end_gradient + needs[here, FIRST_ADVANCE]
-    left_level = np.searchsorted(levels, free_bytes, side="right") - 1
+    gradient = needs[kind[last], GRADIENT]
+    need = gradient + needs[kind[first], FIRST_ADVANCE]
+    left_level = level_below(levels, free_bytes)
     for stored in range(first, last):
         if stored > first:
-            need = max(need, end_gradient + needs[kind[stored], NEXT_ADVANCE])
+            need = max(need, gradient + needs[kind[stored], NEXT_ADVANCE])
         if need > free_bytes or left_level < 0:
             break
-        level = np.searchsorted(levels, free_bytes - needs[kind[stored], STATE], side="right") - 1
+        level = level_below(levels, free_bytes - needs[kind[stored], STATE])
         if level < 0:
             continue
-        value = (
-            advance_before[stored + 1]
-            - advance_before[first]
-            + table[row_of(stored + 1, last, length, body_first, body_last), level]
-            + table[row_of(first, stored, length, body_first, body_last), left_level]
-        )
+        right = table[row_of(stored + 1, last, length, body_first, body_last), level]
+        left = table[row_of(first, stored, length, body_first, body_last), left_level]
+        value = before[stored + 1] - before[first] + right + left
         if value < best:
             best, choice = value, stored
     return choice

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import NamedTuple
 
-from planner_service.solvers import kernels
+import numpy as np
+
+from planner_service.solvers.compiled import kernel
 from planner_service.solvers.needs import (
     FIRST_ADVANCE,
     GRADIENT,
@@ -16,6 +17,7 @@ from planner_service.solvers.needs import (
     TAPE_NEED,
     Bytes,
     ChainNeeds,
+    Flag,
 )
 from planner_service.solvers.sections import Sections
 from planner_service.solvers.solution import Cancellation
@@ -33,15 +35,14 @@ def least_free_bytes(needs: ChainNeeds, cancellation: Cancellation) -> int:
     if not sections.nearly_homogeneous:
         return int(_least_of_intervals(needs, cancellation)[0, -1])
     least = np.empty((sections.families, sections.body_stages + 1), dtype=np.int64)
-    fill_least_of_sections(
+    chain = Sectioned(
         sections.prefix_table,
         sections.body_needs,
         sections.suffix_table,
         _least_of_part(sections.prefix, cancellation),
         _least_of_part(sections.suffix, cancellation),
-        least,
-        cancellation.flag,
     )
+    fill_least_of_sections(chain, least, cancellation.flag)
     cancellation.check()
     return int(least[sections.suffix_table.shape[0], -1])
 
@@ -58,8 +59,8 @@ def _least_of_intervals(needs: ChainNeeds, cancellation: Cancellation) -> Bytes:
     return least
 
 
-@njit(nogil=True, cache=True)
-def fill_least_of_intervals(needs, least, cancelled):
+@kernel
+def fill_least_of_intervals(needs: Bytes, least: Bytes, cancelled: Flag) -> None:
     """Least free bytes of every interval, into least[first, last]; needs per stage, shape (L, 7)."""
     for last in range(len(needs)):
         if cancelled[0]:
@@ -80,56 +81,80 @@ def fill_least_of_intervals(needs, least, cancelled):
             least[first, last] = best
 
 
-@njit(nogil=True, cache=True)
-def fill_least_of_sections(prefix, body, suffix, prefix_least, suffix_least, least, cancelled):
-    """Least free bytes of the interval (s, t, n), into least[s * (S + 1) + t, n] (sections.py).
+class Sectioned(NamedTuple):
+    """The chain by sections (sections.py), and the least bytes of the intervals beside the body."""
 
-    Adding a body stage never needs less memory, so the best place for a checkpoint inside the body is
-    where the needs of its two sides cross.
-    """
-    prefixes, ends = len(prefix), len(suffix) + 1
+    prefix: Bytes
+    """Shape (P, 7)."""
+    body: Bytes
+    suffix: Bytes
+    prefix_least: Bytes
+    """Shape (P, P), in bytes."""
+    suffix_least: Bytes
+
+
+@kernel
+def fill_least_of_sections(chain: Sectioned, least: Bytes, cancelled: Flag) -> None:
+    """Least free bytes of the interval (s, t, n), into least[s * (S + 1) + t, n]."""
+    prefixes, ends = len(chain.prefix), len(chain.suffix) + 1
     for t in range(ends):
-        gradient = body[GRADIENT] if t == 0 else suffix[t - 1, GRADIENT]
         for s in range(prefixes, -1, -1):
-            if cancelled[0]:
-                return
-            here = body if s == prefixes else prefix[s]
             row = least[s * ends + t]
-            left = least[s * ends]
-            right = least[prefixes * ends + t]
             row[0] = NEVER
             if s == prefixes:
-                row[0] = 0 if t == 0 else suffix_least[0, t - 1]
+                row[0] = 0 if t == 0 else chain.suffix_least[0, t - 1]
             elif t == 0:
-                row[0] = prefix_least[s, prefixes - 1]
-            taping = max(gradient + here[TAPE_NEED], here[REVERSE_NEED])
+                row[0] = chain.prefix_least[s, prefixes - 1]
+            if cancelled[0]:
+                return
             for n in range(1, len(row)):
-                rest = row[n - 1] if s == prefixes else least[(s + 1) * ends + t, n]
-                best = max(taping, here[TAPE_BYTES] + rest)
-                need = gradient + here[FIRST_ADVANCE]
-                for stored in range(s, prefixes):
-                    if stored > s:
-                        need = max(need, gradient + prefix[stored, NEXT_ADVANCE])
-                    after = prefix[stored, STATE] + least[(stored + 1) * ends + t, n]
-                    best = min(best, max(need, after, prefix_least[s, stored]))
-                several = max(need, gradient + body[NEXT_ADVANCE])
-                single = need if s == prefixes else several
-                most = n - 1 if t == 0 else n
-                if most >= 1:
-                    best = min(best, max(single, body[STATE] + right[n - 1], left[1]))
-                if most >= 2 and several < best:
-                    low, high = 2, most
-                    while low < high:
-                        middle = (low + high) // 2
-                        if left[middle] >= body[STATE] + right[n - middle]:
-                            high = middle
-                        else:
-                            low = middle + 1
-                    for k in range(max(2, low - 1), low + 1):
-                        best = min(best, max(several, body[STATE] + right[n - k], left[k]))
-                need = single if n == 1 else several
-                for stored in range(t - 1):
-                    need = max(need, gradient + suffix[stored, NEXT_ADVANCE])
-                    after = suffix[stored, STATE] + suffix_least[stored + 1, t - 1]
-                    best = min(best, max(need, after, least[s * ends + stored + 1, n]))
-                row[n] = best
+                row[n] = _least_of_section(chain, least, s, t, n)
+
+
+@kernel
+def _least_of_section(chain: Sectioned, least: Bytes, s: int, t: int, n: int) -> int:
+    """Least free bytes of one interval from those of smaller ones."""
+    prefix, body, suffix = chain.prefix, chain.body, chain.suffix
+    prefixes, ends = len(prefix), len(suffix) + 1
+    gradient = body[GRADIENT] if t == 0 else suffix[t - 1, GRADIENT]
+    here = body if s == prefixes else prefix[s]
+    rest = least[s * ends + t, n - 1] if s == prefixes else least[(s + 1) * ends + t, n]
+    best = max(gradient + here[TAPE_NEED], here[REVERSE_NEED], here[TAPE_BYTES] + rest)
+    need = gradient + here[FIRST_ADVANCE]
+    for stored in range(s, prefixes):
+        if stored > s:
+            need = max(need, gradient + prefix[stored, NEXT_ADVANCE])
+        right = prefix[stored, STATE] + least[(stored + 1) * ends + t, n]
+        best = min(best, max(need, right, chain.prefix_least[s, stored]))
+    several = max(need, gradient + body[NEXT_ADVANCE])
+    single = need if s == prefixes else several
+    most = n - 1 if t == 0 else n
+    left, right_row = least[s * ends], least[prefixes * ends + t]
+    if most >= 1:
+        best = min(best, max(single, body[STATE] + right_row[n - 1], left[1]))
+    if most >= 2 and several < best:
+        best = min(best, max(several, _crossing(left, right_row, n, most, body[STATE])))
+    need = single if n == 1 else several
+    for stored in range(t - 1):
+        need = max(need, gradient + suffix[stored, NEXT_ADVANCE])
+        right = suffix[stored, STATE] + chain.suffix_least[stored + 1, t - 1]
+        best = min(best, max(need, right, least[s * ends + stored + 1, n]))
+    return int(best)
+
+
+@kernel
+def _crossing(left: Bytes, right: Bytes, n: int, most: int, state_bytes: int) -> int:
+    """Least max(left[k], state + right[n - k]) for 2 <= k <= most.
+
+    Adding a body stage never needs less memory, so the best place is where the two sides cross.
+    """
+    low, high = 2, most
+    while low < high:
+        middle = (low + high) // 2
+        if left[middle] >= state_bytes + right[n - middle]:
+            high = middle
+        else:
+            low = middle + 1
+    before = max(2, low - 1)
+    at_crossing = max(left[low], state_bytes + right[n - low])
+    return int(min(at_crossing, max(left[before], state_bytes + right[n - before])))

@@ -1,508 +1,363 @@
-"""Greatest convex minorants of the two-branch recurrence along the body, in numba.
+"""Greatest convex minorants of the two-branch recurrence along the body.
 
 For each family of intervals (sections.py) and each memory level, the recomputation cost as a function
 of the number of body stages n is bounded from below by a convex, piecewise linear function V(n),
-kept as its corners. V obeys the recurrence with the minimum over checkpoints replaced by an infimal
-convolution, whose pieces are those of its two parts merged by slope, and the minimum of the branches
-by their convex hull. By induction V <= cost; at the corners of body intervals V = cost, because a
-corner of a hull is a corner of one of its functions and a corner of a convolution is a sum of corners.
+kept as its corners. V obeys the recurrence with the minimum over checkpoints in the body replaced by an
+infimal convolution, whose pieces are those of its two parts merged by slope, and the minimum of the
+branches by their convex hull. By induction V <= cost. At the corners of intervals inside the body
+V = cost, because a corner of a hull is a corner of one of its functions and a corner of a convolution is
+a sum of corners. Costs are in units of one advance of a body stage.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import NamedTuple
 
+import numpy as np
+
+from planner_service.solvers.compiled import kernel
 from planner_service.solvers.needs import (
     FIRST_ADVANCE,
     GRADIENT,
     NEXT_ADVANCE,
     REVERSE_NEED,
-    STATE,
-    TAPE_BYTES,
     TAPE_NEED,
+    Bytes,
+    Costs,
+    Flag,
 )
-from planner_service.solvers.policies import TAPE
 
-WHOLE = 1e-9
-"""Relative excess over a whole number that is a rounding error."""
 SAME_SLOPE = 1e-12
 """Slopes closer than this, relatively, are one piece."""
 
 
-@njit(nogil=True, cache=True)
-def value_at(row, x, start, size, corner_x, corner_cost):
-    """V(x) of a row; infinite outside its domain."""
-    low, high = start[row], start[row] + size[row] - 1
-    if size[row] == 0 or x < corner_x[low] or x > corner_x[high]:
+class Families(NamedTuple):
+    """What the rows are made from. Stages count from 0 through prefix, body (one entry, P) and suffix;
+    floors name the level left after storing, -1 for none.
+    """
+
+    levels: Bytes
+    """Shape (K,), ascending free bytes."""
+    needs: Bytes
+    """Shape (P + 1 + S, 7): byte fields per stage."""
+    state_floor: Bytes
+    """Shape (P + 1 + S, K)."""
+    tape_floor: Bytes
+    advance_before: Costs
+    """Shape (P + 2 + S,): cost of advancing the special stages before each one, in units."""
+    prefix_costs: Costs
+    """Shape (P, P, K): cost of the stages first..last of the section, in units."""
+    suffix_costs: Costs
+    prefixes: int
+    """P"""
+    ends: int
+    """S + 1"""
+    body_stages: int
+
+
+class Rows(NamedTuple):
+    """Row (s, t, level) is number (s (S + 1) + t) K + level; the last one is the empty interval's."""
+
+    start: Bytes
+    """Index of the row's first corner."""
+    size: Bytes
+    """Number of its corners; 0 where nothing fits."""
+    x: Bytes
+    """Corners: number of body stages, ascending within a row."""
+    cost: Costs
+
+
+class Branches(NamedTuple):
+    """Convex functions of n: V_row(n - shift) + slope n + cost for n <= most."""
+
+    row: Bytes
+    shift: Bytes
+    slope: Costs
+    cost: Costs
+    most: Bytes
+    pointer: Bytes
+    """The corner of the row that a walk has reached."""
+
+
+@kernel
+def value_at(rows: Rows, row: int, n: int) -> float:
+    """V(n) of a row; infinite outside its domain."""
+    low, high = rows.start[row], rows.start[row] + rows.size[row] - 1
+    if rows.size[row] == 0 or n < rows.x[low] or n > rows.x[high]:
         return np.inf
     while high - low > 1:
         middle = (low + high) // 2
-        if corner_x[middle] <= x:
+        if rows.x[middle] <= n:
             low = middle
         else:
             high = middle
-    if corner_x[high] <= x:
-        return corner_cost[high]
-    rise = corner_cost[high] - corner_cost[low]
-    return corner_cost[low] + rise * ((x - corner_x[low]) / (corner_x[high] - corner_x[low]))
+    if rows.x[high] <= n:
+        return float(rows.cost[high])
+    part = (n - rows.x[low]) / (rows.x[high] - rows.x[low])
+    return float(rows.cost[low] + (rows.cost[high] - rows.cost[low]) * part)
 
 
-@njit(nogil=True, cache=True)
-def _branches(
-    s,
-    t,
-    level,
-    free,
-    prefix_needs,
-    body,
-    suffix_needs,
-    floors_prefix_state,
-    floors_prefix_tape,
-    floor_body_state,
-    floor_body_tape,
-    floors_suffix_state,
-    prefix_weights,
-    suffix_weights,
-    prefix_costs,
-    suffix_costs,
-    body_stages,
-    ends,
-    count,
-    branch_row,
-    branch_shift,
-    branch_slope,
-    branch_cost,
-    branch_most,
-):
-    """The convex branches of a family at a level other than checkpoints inside the body.
+@kernel
+def row_number(families: Families, s: int, t: int, level: int) -> int:
+    """The row of a family at a level."""
+    return (s * families.ends + t) * len(families.levels) + level
 
-    Branch b is V_row(n - shift) + slope * n + cost for n <= most. Returns their number and the free
-    bytes that advancing at least two stages into the body takes.
-    """
-    prefixes = len(prefix_needs)
-    gradient = body[GRADIENT] if t == 0 else suffix_needs[t - 1, GRADIENT]
-    here = body if s == prefixes else prefix_needs[s]
+
+@kernel
+def taping_need(families: Families, s: int, t: int) -> int:
+    """Free bytes that taping and reversing the interval's first stage take."""
+    needs = families.needs
+    gradient = needs[families.prefixes + t, GRADIENT]
+    return int(max(gradient + needs[s, TAPE_NEED], needs[s, REVERSE_NEED]))
+
+
+@kernel
+def advance_need(families: Families, s: int, t: int, last: int, n: int) -> int:
+    """Free bytes that advancing from stage s through stage `last` takes; n body stages on the way."""
+    needs, prefixes = families.needs, families.prefixes
+    need = needs[s, FIRST_ADVANCE]
+    if s == prefixes and n > 1:
+        need = max(need, needs[s, NEXT_ADVANCE])
+    for stage in range(s + 1, last + 1):
+        need = max(need, needs[stage, NEXT_ADVANCE])
+    return int(needs[prefixes + t, GRADIENT] + need)
+
+
+@kernel
+def _add(branches: Branches, found: int, row: int, shift: int, slope: float, cost: float, most: int) -> int:
+    branches.row[found], branches.shift[found], branches.most[found] = row, shift, most
+    branches.slope[found], branches.cost[found] = slope, cost
+    return found + 1
+
+
+@kernel
+def _collect(families: Families, branches: Branches, s: int, t: int, level: int) -> int:
+    """The branches of a row other than checkpoints deep inside the body; returns their number."""
+    free, prefixes, most = families.levels[level], families.prefixes, families.body_stages
     found = 0
-    if free >= max(gradient + here[TAPE_NEED], here[REVERSE_NEED]):
-        floor = floor_body_tape[level] if s == prefixes else floors_prefix_tape[s, level]
-        after = s if s == prefixes else s + 1
+    if free >= taping_need(families, s, t):
+        floor = families.tape_floor[s, level]
+        after, shift = (s, 1) if s == prefixes else (s + 1, 0)
         if floor >= 0:
-            branch_row[found] = (after * ends + t) * count + floor
-        if floor >= 0 or (s == prefixes and t == 0):
-            if floor < 0:
-                branch_row[found] = (prefixes + 1) * ends * count  # the empty interval, cost 0
-            branch_shift[found] = 1 if s == prefixes else 0
-            branch_slope[found] = 0.0
-            branch_cost[found] = 0.0
-            branch_most[found] = body_stages
-            found += 1
-    need = here[FIRST_ADVANCE]
-    advanced = 0.0
-    for stored in range(s, prefixes):
-        if stored > s:
-            need = max(need, prefix_needs[stored, NEXT_ADVANCE])
-        advanced += prefix_weights[stored]
-        floor = floors_prefix_state[stored, level]
-        if free >= gradient + need and floor >= 0 and prefix_costs[s, stored, level] < np.inf:
-            branch_row[found] = ((stored + 1) * ends + t) * count + floor
-            branch_shift[found] = 0
-            branch_slope[found] = 0.0
-            branch_cost[found] = advanced + prefix_costs[s, stored, level]
-            branch_most[found] = body_stages
-            found += 1
-    single = need if s == prefixes else max(need, body[NEXT_ADVANCE])
-    several = max(need, body[NEXT_ADVANCE])
-    if gradient + single <= free < gradient + several and floor_body_state[level] >= 0:
-        if free >= max(body[GRADIENT] + body[TAPE_NEED], body[REVERSE_NEED]):
-            branch_row[found] = (s * ends + t) * count + floor_body_state[level]
-            branch_shift[found] = 1
-            branch_slope[found] = 0.0
-            branch_cost[found] = 1.0
-            branch_most[found] = body_stages
-            found += 1
-    inside = several
-    for stored in range(t - 1):
-        advanced += suffix_weights[stored]
-        single = max(single, suffix_needs[stored, NEXT_ADVANCE])
-        inside = max(inside, suffix_needs[stored, NEXT_ADVANCE])
-        floor = floors_suffix_state[stored, level]
-        if free >= gradient + single and floor >= 0 and suffix_costs[stored + 1, t - 1, floor] < np.inf:
-            branch_row[found] = (s * ends + stored + 1) * count + level
-            branch_shift[found] = 0
-            branch_slope[found] = 1.0
-            branch_cost[found] = advanced + suffix_costs[stored + 1, t - 1, floor]
-            branch_most[found] = body_stages if free >= gradient + inside else 1
-            found += 1
-    return found, gradient + several
+            row = row_number(families, after, t, floor)
+            found = _add(branches, found, row, shift, 0.0, 0.0, most)
+        elif s == prefixes and t == 0:  # a single stage leaves the empty interval, whatever is free
+            row = row_number(families, prefixes + 1, 0, 0)
+            found = _add(branches, found, row, 1, 0.0, 0.0, most)
+    for stored in range(s, prefixes + max(t, 1)):
+        floor = families.state_floor[stored, level]
+        if floor < 0 or free < advance_need(families, s, t, stored, 1):
+            continue
+        advanced = families.advance_before[stored + 1] - families.advance_before[s]
+        deep = free >= advance_need(families, s, t, stored, 2)
+        if stored < prefixes:
+            cost = advanced + families.prefix_costs[s, stored, level]
+            if cost < np.inf:
+                row = row_number(families, stored + 1, t, floor)
+                found = _add(branches, found, row, 0, 0.0, cost, most)
+        elif stored > prefixes:
+            cost = advanced + families.suffix_costs[stored - prefixes, t - 1, floor]
+            if cost < np.inf:
+                row = row_number(families, s, stored - prefixes, level)
+                found = _add(branches, found, row, 0, 1.0, cost, most if deep else 1)
+        elif not deep and free >= taping_need(families, s, 0):
+            found = _add(branches, found, row_number(families, s, t, floor), 1, 0.0, 1.0, most)
+    return found
 
 
-@njit(nogil=True, cache=True)
-def _branch_corner(index, branch, most, shift, slope, cost, corner_x, corner_cost):
+@kernel
+def _corner(rows: Rows, branches: Branches, branch: int, index: int) -> tuple[int, float]:
     """Corner `index` of a branch, cut off at n = most."""
-    x = corner_x[index] + shift[branch]
-    y = corner_cost[index]
-    if x > most[branch]:
-        before = corner_x[index - 1] + shift[branch]
-        part = (most[branch] - before) / (x - before)
-        y = corner_cost[index - 1] + (y - corner_cost[index - 1]) * part
-        x = most[branch]
-    return x, y + slope[branch] * x + cost[branch]
+    n = rows.x[index] + branches.shift[branch]
+    cost = rows.cost[index]
+    most = branches.most[branch]
+    if n > most:
+        before = rows.x[index - 1] + branches.shift[branch]
+        cost = rows.cost[index - 1] + (cost - rows.cost[index - 1]) * ((most - before) / (n - before))
+        n = most
+    return n, cost + branches.slope[branch] * n + branches.cost[branch]
 
 
-@njit(nogil=True, cache=True)
-def _grow(
-    row,
-    right_row,
-    left_row,
-    advanced,
-    found,
-    branch_row,
-    branch_shift,
-    branch_slope,
-    branch_cost,
-    branch_most,
-    body_stages,
-    most_corners,
-    pointer,
-    start,
-    size,
-    corner_x,
-    corner_cost,
-):
-    """Extend `row`, which holds its first corner, to the hull of its branches and of the convolution
-    right_row ⊕ (left_row + n), where left_row may be the row itself. Negative right_row: no convolution.
+@kernel
+def _tangent(rows: Rows, branches: Branches, branch: int, n0: int, cost0: float) -> tuple[int, float]:
+    """Where the tangent from (n0, cost0) touches a branch further right; (-1, inf) if it has ended."""
+    begin = rows.start[branches.row[branch]]
+    end = begin + rows.size[branches.row[branch]]
+    shift, most = branches.shift[branch], branches.most[branch]
+    index = branches.pointer[branch]
+    while index < end and rows.x[index] + shift <= n0:
+        index += 1
+    branches.pointer[branch] = index
+    if index == end or most <= n0 or (index == begin and rows.x[index] + shift > most):
+        return -1, np.inf
+    n, cost = _corner(rows, branches, branch, index)
+    slope = (cost - cost0) / (n - n0)
+    while index + 1 < end and n < most:
+        next_n, next_cost = _corner(rows, branches, branch, index + 1)
+        next_slope = (next_cost - cost0) / (next_n - n0)
+        if next_slope > slope + SAME_SLOPE * abs(slope):
+            break
+        index, n, cost, slope = index + 1, next_n, next_cost, next_slope
+    branches.pointer[branch] = index
+    return n, cost
+
+
+@kernel
+def _piece(rows: Rows, row: int, index: int) -> tuple[int, float]:
+    """Length and slope of the piece that starts at corner `index` of a row; slope inf past its end."""
+    if index >= rows.start[row] + rows.size[row] - 1:
+        return 0, np.inf
+    length = rows.x[index + 1] - rows.x[index]
+    return length, (rows.cost[index + 1] - rows.cost[index]) / length
+
+
+@kernel
+def _convolve(
+    rows: Rows, right_row: int, left_row: int, walk: Bytes, cost: float, n0: int, cost0: float, most: int
+) -> float:
+    """Walk the convolution right ⊕ (left + n) to where its tangent from (n0, cost0) touches.
+
+    walk holds n and the corners reached in the right and the left row; `cost` and the result are its
+    value at n. The left row may be the one under construction: its pieces to come are steeper, by one
+    unit, than the edge that is looked for, so they are not missed.
     """
+    while walk[0] < most:
+        right_length, right_slope = _piece(rows, right_row, walk[1])
+        left_length, left_slope = _piece(rows, left_row, walk[2])
+        left_slope += 1.0
+        slope = min(right_slope, left_slope)
+        if slope == np.inf:
+            break
+        if walk[0] > n0:
+            tangent = (cost - cost0) / (walk[0] - n0)
+            if slope > tangent + SAME_SLOPE * abs(tangent):
+                break
+        on_right = right_slope <= left_slope
+        length = min(right_length if on_right else left_length, most - walk[0])
+        walk[1 if on_right else 2] += 1
+        walk[0] += length
+        cost += slope * length
+    return cost
+
+
+@kernel
+def _grow(
+    families: Families,
+    rows: Rows,
+    branches: Branches,
+    found: int,
+    row: int,
+    right_row: int,
+    left_row: int,
+    advanced: float,
+    most_corners: int,
+) -> None:
+    """Extend a row, which holds its first corner, to the hull of its branches and of the convolution.
+
+    Negative right_row: no convolution. A row with more than `most_corners` goes on straight: slopes
+    only grow, so it stays below, and no good policy goes there.
+    """
+    body_stages = families.body_stages
     for branch in range(found):
-        pointer[branch] = start[branch_row[branch]]
-    first = start[row]
-    conv_x, conv_cost = -1, np.inf
-    right, left = 0, 0
+        branches.pointer[branch] = rows.start[branches.row[branch]]
+    walk = np.zeros(3, np.int64)
+    met = np.inf
     if right_row >= 0:
-        right, left = start[right_row], start[left_row]
-        conv_x = corner_x[right] + corner_x[left]
-        conv_cost = corner_cost[right] + corner_cost[left] + corner_x[left] + advanced
-    while True:
-        last = first + size[row] - 1
-        x0, y0 = corner_x[last], corner_cost[last]
-        if x0 >= body_stages:
-            return
-        best, best_x, best_y = np.inf, -1, np.inf
-        for branch in range(found):
-            at = branch_row[branch]
-            end = start[at] + size[at]
-            index = pointer[branch]
-            most = branch_most[branch]
-            shift = branch_shift[branch]
-            while index < end and corner_x[index] + shift <= x0:
-                index += 1
-            pointer[branch] = index
-            if index == end or most <= x0 or (index == start[at] and corner_x[index] + shift > most):
+        walk[1], walk[2] = rows.start[right_row], rows.start[left_row]
+        walk[0] = rows.x[walk[1]] + rows.x[walk[2]]
+        met = rows.cost[walk[1]] + rows.cost[walk[2]] + rows.x[walk[2]] + advanced
+    last = rows.start[row]
+    while rows.x[last] < body_stages:
+        n0, cost0 = rows.x[last], rows.cost[last]
+        best, best_n, best_cost = np.inf, -1, np.inf
+        for branch in range(found + (right_row >= 0)):
+            if branch < found:
+                n, cost = _tangent(rows, branches, branch, n0, cost0)
+            else:
+                met = _convolve(rows, right_row, left_row, walk, met, n0, cost0, body_stages)
+                n, cost = walk[0], met
+            if n <= n0:
                 continue
-            x, y = _branch_corner(
-                index, branch, branch_most, branch_shift, branch_slope, branch_cost, corner_x, corner_cost
-            )
-            slope = (y - y0) / (x - x0)
-            while index + 1 < end and x < most:
-                next_x, next_y = _branch_corner(
-                    index + 1,
-                    branch,
-                    branch_most,
-                    branch_shift,
-                    branch_slope,
-                    branch_cost,
-                    corner_x,
-                    corner_cost,
-                )
-                next_slope = (next_y - y0) / (next_x - x0)
-                if next_slope > slope + SAME_SLOPE * abs(slope):
-                    break
-                index, x, y, slope = index + 1, next_x, next_y, next_slope
-            pointer[branch] = index
+            slope = (cost - cost0) / (n - n0)
             tolerance = SAME_SLOPE * abs(slope)
-            if slope < best - tolerance or (slope <= best + tolerance and x > best_x):
-                best, best_x, best_y = slope, x, y
-        if right_row >= 0:
-            right_end = start[right_row] + size[right_row] - 1
-            left_end = start[left_row] + size[left_row] - 1
-            while conv_x < body_stages:
-                right_slope, left_slope = np.inf, np.inf
-                if right < right_end:
-                    right_slope = (corner_cost[right + 1] - corner_cost[right]) / (
-                        corner_x[right + 1] - corner_x[right]
-                    )
-                if left < left_end:
-                    left_slope = 1.0 + (
-                        (corner_cost[left + 1] - corner_cost[left]) / (corner_x[left + 1] - corner_x[left])
-                    )
-                piece = min(right_slope, left_slope)
-                if piece == np.inf:
-                    break
-                if conv_x > x0:
-                    slope = (conv_cost - y0) / (conv_x - x0)
-                    if piece > slope + SAME_SLOPE * abs(slope):
-                        break
-                if right_slope <= left_slope:
-                    length = corner_x[right + 1] - corner_x[right]
-                    right += 1
-                else:
-                    length = corner_x[left + 1] - corner_x[left]
-                    left += 1
-                length = min(length, body_stages - conv_x)
-                conv_x += length
-                conv_cost += piece * length
-            if conv_x > x0:
-                slope = (conv_cost - y0) / (conv_x - x0)
-                tolerance = SAME_SLOPE * abs(slope)
-                if slope < best - tolerance or (slope <= best + tolerance and conv_x > best_x):
-                    best, best_x, best_y = slope, conv_x, conv_cost
-        if best_x < 0:
+            if slope < best - tolerance or (slope <= best + tolerance and n > best_n):
+                best, best_n, best_cost = slope, n, cost
+        if best_n < 0:
             return
-        if size[row] + 1 >= most_corners:
-            # Slopes only grow: going on straight stays below, and is far from where policies go.
-            best_y = y0 + best * (body_stages - x0)
-            best_x = body_stages
-        corner_x[last + 1] = best_x
-        corner_cost[last + 1] = best_y
-        size[row] += 1
+        if rows.size[row] + 1 >= most_corners:
+            best_n, best_cost = body_stages, cost0 + best * (body_stages - n0)
+        last += 1
+        rows.x[last], rows.cost[last] = best_n, best_cost
+        rows.size[row] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
+def _first_corner(
+    families: Families, rows: Rows, branches: Branches, found: int, s: int, t: int, level: int, right_row: int
+) -> tuple[int, float]:
+    """The least n for which the interval can be reversed, 0 or 1, and its cost; cost inf if neither."""
+    prefixes = families.prefixes
+    if s == prefixes:
+        return 0, 0.0 if t == 0 else families.suffix_costs[0, t - 1, level]
+    cost = np.inf
+    if t == 0:
+        cost = families.prefix_costs[s, prefixes - 1, level]
+    if cost < np.inf:
+        return 0, cost
+    for branch in range(found):
+        value = value_at(rows, branches.row[branch], 1 - branches.shift[branch])
+        cost = min(cost, value + branches.slope[branch] + branches.cost[branch])
+    if t > 0 and right_row >= 0:
+        advanced = families.advance_before[prefixes] - families.advance_before[s] + 1.0
+        left = value_at(rows, row_number(families, s, 0, level), 1)
+        cost = min(cost, advanced + left + rows.cost[rows.start[right_row]])
+    return 1, cost
+
+
+@kernel
+def _fill_row(
+    families: Families, rows: Rows, branches: Branches, s: int, t: int, level: int, most_corners: int
+) -> None:
+    """The corners of one row, written from rows.start[row] on."""
+    prefixes = families.prefixes
+    row = row_number(families, s, t, level)
+    found = _collect(families, branches, s, t, level)
+    left_row = row_number(families, s, 0, level)
+    right_row = -1
+    floor = families.state_floor[prefixes, level]
+    if floor >= 0 and families.levels[level] >= advance_need(families, s, t, prefixes, 2):
+        right_row = row_number(families, prefixes, t, floor)
+        if rows.size[right_row] == 0 or (t > 0 and rows.size[left_row] == 0):
+            right_row = -1
+    n, cost = _first_corner(families, rows, branches, found, s, t, level, right_row)
+    if cost < np.inf:
+        first = rows.start[row]
+        rows.x[first], rows.cost[first], rows.size[row] = n, cost, 1
+        advanced = families.advance_before[prefixes] - families.advance_before[s]
+        _grow(families, rows, branches, found, row, right_row, left_row, advanced, most_corners)
+
+
+@kernel
 def fill_minorants(
-    levels,
-    prefix_needs,
-    body,
-    suffix_needs,
-    floors_prefix_state,
-    floors_prefix_tape,
-    floor_body_state,
-    floor_body_tape,
-    floors_suffix_state,
-    prefix_weights,
-    suffix_weights,
-    prefix_costs,
-    suffix_costs,
-    body_stages,
-    most_corners,
-    start,
-    size,
-    corner_x,
-    corner_cost,
-    cancelled,
-):
+    families: Families, rows: Rows, branches: Branches, most_corners: int, cancelled: Flag
+) -> bool:
     """Corners of every family at every level; returns False if the corner arrays are too short.
 
-    Row (s, t, level) is (s * ends + t) * K + level; the row after all of them is the empty interval.
+    O(corners) time: independent of the length of the body except where memory is so scarce that
+    nearly every stage is a corner.
     """
-    count, prefixes, ends = len(levels), len(prefix_needs), len(suffix_needs) + 1
-    empty = (prefixes + 1) * ends * count
-    most_branches = prefixes + ends + 3
-    pointer = np.empty(most_branches, np.int64)
-    branch_row = np.empty(most_branches, np.int64)
-    branch_shift = np.empty(most_branches, np.int64)
-    branch_slope = np.empty(most_branches)
-    branch_cost = np.empty(most_branches)
-    branch_most = np.empty(most_branches, np.int64)
+    empty = row_number(families, families.prefixes + 1, 0, 0)
+    rows.start[empty], rows.size[empty], rows.x[0], rows.cost[0] = 0, 1, 0, 0.0
     used = 1
-    start[empty], size[empty], corner_x[0], corner_cost[0] = 0, 1, 0, 0.0
-    for level in range(count):
+    for level in range(len(families.levels)):
         if cancelled[0]:
             return True
-        for t in range(ends):
-            for s in range(prefixes, -1, -1):
-                if used + most_corners > len(corner_x):
+        for t in range(families.ends):
+            for s in range(families.prefixes, -1, -1):
+                if used + most_corners > len(rows.x):
                     return False
-                row = (s * ends + t) * count + level
-                start[row], size[row] = used, 0
-                found, several = _branches(
-                    s,
-                    t,
-                    level,
-                    levels[level],
-                    prefix_needs,
-                    body,
-                    suffix_needs,
-                    floors_prefix_state,
-                    floors_prefix_tape,
-                    floor_body_state,
-                    floor_body_tape,
-                    floors_suffix_state,
-                    prefix_weights,
-                    suffix_weights,
-                    prefix_costs,
-                    suffix_costs,
-                    body_stages,
-                    ends,
-                    count,
-                    branch_row,
-                    branch_shift,
-                    branch_slope,
-                    branch_cost,
-                    branch_most,
-                )
-                right_row = -1
-                left_row = s * ends * count + level
-                if levels[level] >= several and floor_body_state[level] >= 0:
-                    right_row = (prefixes * ends + t) * count + floor_body_state[level]
-                    if size[right_row] == 0 or (t > 0 and size[left_row] == 0):
-                        right_row = -1
-                advanced = 0.0
-                for stage in range(s, prefixes):
-                    advanced += prefix_weights[stage]
-                first_x, first_cost = 0, np.inf
-                if s == prefixes:
-                    first_cost = 0.0 if t == 0 else suffix_costs[0, t - 1, level]
-                elif t == 0:
-                    first_cost = prefix_costs[s, prefixes - 1, level]
-                if s < prefixes and first_cost == np.inf:
-                    first_x = 1
-                    for branch in range(found):
-                        at = branch_row[branch]
-                        cost = value_at(at, 1 - branch_shift[branch], start, size, corner_x, corner_cost)
-                        first_cost = min(first_cost, cost + branch_slope[branch] + branch_cost[branch])
-                    if t > 0 and right_row >= 0:
-                        first_cost = min(
-                            first_cost,
-                            advanced
-                            + 1.0
-                            + corner_cost[start[right_row]]
-                            + value_at(left_row, 1, start, size, corner_x, corner_cost),
-                        )
-                if first_cost == np.inf:
-                    continue
-                corner_x[used], corner_cost[used] = first_x, first_cost
-                size[row] = 1
-                _grow(
-                    row,
-                    right_row,
-                    left_row,
-                    advanced,
-                    found,
-                    branch_row,
-                    branch_shift,
-                    branch_slope,
-                    branch_cost,
-                    branch_most,
-                    body_stages,
-                    most_corners,
-                    pointer,
-                    start,
-                    size,
-                    corner_x,
-                    corner_cost,
-                )
-                used += size[row]
+                row = row_number(families, s, t, level)
+                rows.start[row], rows.size[row] = used, 0
+                _fill_row(families, rows, branches, s, t, level, most_corners)
+                used += rows.size[row]
     return True
-
-
-@njit(nogil=True, cache=True)
-def propose(
-    s,
-    t,
-    n,
-    level,
-    free,
-    state_levels,
-    tape_level,
-    count,
-    prefix_needs,
-    body,
-    suffix_needs,
-    prefix_weights,
-    suffix_weights,
-    prefix_costs,
-    suffix_costs,
-    whole_units,
-    start,
-    size,
-    corner_x,
-    corner_cost,
-    bounds,
-    stored,
-):
-    """Decisions for the interval (s, t, n) with `free` bytes and what each costs at least, best first.
-
-    state_levels, shape (P + 1 + S): the level left after each stage's state is stored (the body's at P).
-    Fills bounds and stored (TAPE, or how many stages after the first one to store); returns how many.
-    """
-    prefixes, ends = len(prefix_needs), len(suffix_needs) + 1
-    gradient = body[GRADIENT] if t == 0 else suffix_needs[t - 1, GRADIENT]
-    here = body if s == prefixes else prefix_needs[s]
-    found = 0
-    if free >= max(gradient + here[TAPE_NEED], here[REVERSE_NEED]):
-        if s == prefixes and t == 0 and n == 1:
-            bounds[0], stored[0] = 0.0, TAPE
-            return 1
-        after, rest = (s, n - 1) if s == prefixes else (s + 1, n)
-        if tape_level >= 0:
-            bounds[found] = value_at(
-                (after * ends + t) * count + tape_level, rest, start, size, corner_x, corner_cost
-            )
-            stored[found] = TAPE
-            found += 1
-    need = here[FIRST_ADVANCE]
-    advanced = 0.0
-    for stage in range(s, prefixes):
-        if stage > s:
-            need = max(need, prefix_needs[stage, NEXT_ADVANCE])
-        advanced += prefix_weights[stage]
-        if free >= gradient + need and state_levels[stage] >= 0:
-            right = value_at(
-                ((stage + 1) * ends + t) * count + state_levels[stage], n, start, size, corner_x, corner_cost
-            )
-            bounds[found] = advanced + prefix_costs[s, stage, level] + right
-            stored[found] = stage - s
-            found += 1
-    single = need if s == prefixes else max(need, body[NEXT_ADVANCE])
-    several = max(need, body[NEXT_ADVANCE])
-    if state_levels[prefixes] >= 0 and free >= gradient + single:
-        right_row = (prefixes * ends + t) * count + state_levels[prefixes]
-        left_row = s * ends * count + level
-        most = 1 if free < gradient + several else (n - 1 if t == 0 else n)
-        for source in range(2):
-            row = left_row if source == 0 else right_row
-            for index in range(start[row], start[row] + size[row] + 1):
-                k = 1
-                if index < start[row] + size[row]:
-                    k = corner_x[index] if source == 0 else n - corner_x[index]
-                elif source == 1:
-                    k = most
-                if not 1 <= k <= most or found == len(bounds):
-                    continue
-                bounds[found] = (
-                    advanced
-                    + k
-                    + value_at(right_row, n - k, start, size, corner_x, corner_cost)
-                    + value_at(left_row, k, start, size, corner_x, corner_cost)
-                )
-                stored[found] = prefixes - s + k - 1
-                found += 1
-    need = single if n == 1 else several
-    advanced += n
-    for stage in range(t - 1):
-        need = max(need, suffix_needs[stage, NEXT_ADVANCE])
-        advanced += suffix_weights[stage]
-        right_level = state_levels[prefixes + 1 + stage]
-        if free >= gradient + need and right_level >= 0:
-            left = value_at((s * ends + stage + 1) * count + level, n, start, size, corner_x, corner_cost)
-            bounds[found] = advanced + suffix_costs[stage + 1, t - 1, right_level] + left
-            stored[found] = prefixes - s + n + stage
-            found += 1
-    return _sorted(found, bounds, stored, whole_units)
-
-
-@njit(nogil=True, cache=True)
-def _sorted(found, bounds, stored, whole_units):
-    """Order the finite decisions by bound, rounded up to whole units where costs are whole."""
-    kept = 0
-    for index in range(found):
-        if bounds[index] < np.inf:
-            bounds[kept], stored[kept] = bounds[index], stored[index]
-            kept += 1
-    keys = bounds[:kept].copy()
-    if whole_units:
-        keys = np.ceil(keys - WHOLE * np.maximum(1.0, keys))
-    order = np.argsort(keys, kind="mergesort")
-    bounds[:kept] = bounds[:kept][order]
-    stored[:kept] = stored[:kept][order]
-    return kept

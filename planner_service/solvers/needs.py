@@ -21,9 +21,7 @@ from planner_service.chain import Chain
 
 Bytes = NDArray[np.int64]
 Costs = NDArray[np.float64]
-
-LIMIT_BYTES = 2**61
-"""Needs are cut off here: the sum of two still fits a 64-bit word."""
+Flag = NDArray[np.uint8]
 
 MINIMUM_BODY = 3
 """Fewer equal neighbours than this are not worth the bookkeeping of a body."""
@@ -54,7 +52,8 @@ STATE, TAPE_BYTES, GRADIENT, TAPE_NEED, REVERSE_NEED, FIRST_ADVANCE, NEXT_ADVANC
 """Columns of `ChainNeeds.table`: the byte fields of StageNeeds in order."""
 
 
-class NeedsRun(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class NeedsRun:
     """`count` consecutive interchangeable stages."""
 
     count: int
@@ -98,7 +97,8 @@ class ChainNeeds:
         """Free bytes that taping every stage takes."""
         end_gradient = self.runs[-1].needs.gradient_bytes
         taped = need = 0
-        for count, stage in self.runs:
+        for run in self.runs:
+            count, stage = run.count, run.needs
             # Within a run the last stage is the one that sees the most tapes.
             taped += (count - 1) * stage.tape_bytes
             need = max(need, taped + end_gradient + stage.tape_need_bytes, taped + stage.reverse_need_bytes)
@@ -112,7 +112,7 @@ class ChainNeeds:
 
     @cached_property
     def advance_cost(self) -> Costs:
-        """f per run, shape (runs,)."""
+        """Costs of an advance per run, shape (runs,)."""
         return np.array([run.needs.advance_cost for run in self.runs], dtype=np.float64)
 
     @cached_property
@@ -147,24 +147,22 @@ def _stage_needs(chain: Chain) -> Iterator[tuple[int, StageNeeds]]:
         for start, end in zip(cuts, [*(cut - 1 for cut in cuts[1:]), last], strict=True):
             gradient = chain.gradient_bytes(start)
             stage = run.stage
+            tape = stage.tape_bytes
             yield (
                 end - start + 1,
                 StageNeeds(
                     advance_cost=stage.forward_cost,
                     state_bytes=stage.state_bytes,
-                    tape_bytes=stage.tape_bytes,
+                    tape_bytes=tape,
                     gradient_bytes=gradient,
-                    tape_need_bytes=_cut(stage.tape_bytes + stage.taped_forward_workspace_bytes),
-                    reverse_need_bytes=_cut(
-                        gradient + stage.tape_bytes + gradient_before + stage.backward_workspace_bytes
-                    ),
-                    first_advance_bytes=_cut(stage.state_bytes + stage.forward_workspace_bytes),
-                    next_advance_bytes=_cut(state_before + stage.state_bytes + stage.forward_workspace_bytes),
+                    tape_need_bytes=tape + stage.taped_forward_workspace_bytes,
+                    reverse_need_bytes=gradient
+                    + stage.tape_bytes
+                    + gradient_before
+                    + stage.backward_workspace_bytes,
+                    first_advance_bytes=stage.state_bytes + stage.forward_workspace_bytes,
+                    next_advance_bytes=state_before + stage.state_bytes + stage.forward_workspace_bytes,
                 ),
             )
             state_before, gradient_before = stage.state_bytes, gradient
         first = last + 1
-
-
-def _cut(value: int) -> int:
-    return min(value, LIMIT_BYTES)

@@ -10,6 +10,8 @@ optimal among all schedules (checked exhaustively on small ones).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from planner_service.chain import EMPTY, BudgetTooSmall, Chain, Policy, TapeNode
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.intervals import IntervalTable, interval_additions
@@ -17,10 +19,11 @@ from planner_service.solvers.leanest import least_free_bytes
 from planner_service.solvers.levels import Levels, choose_levels
 from planner_service.solvers.minorant import MinorantTable
 from planner_service.solvers.needs import ChainNeeds, chain_needs
-from planner_service.solvers.policies import Subproblem, build_policy
+from planner_service.solvers.policies import build_policy
 from planner_service.solvers.search import PolicySearch
 from planner_service.solvers.sections import Sections
 from planner_service.solvers.solution import ROUNDING, Cancellation, Optimality
+from planner_service.solvers.wide import WidePlanner, is_wide
 
 MOST_LEVELS = 20_000
 """Levels of a table by families; few enough that it takes a second at most."""
@@ -34,14 +37,23 @@ def draft_optimal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -
     """The cheapest persistent policy of `chain` in `budget_bytes`. Raises BudgetTooSmall, Cancelled."""
     needs = chain_needs(chain)
     held = chain.static_bytes + chain.input_bytes
-    least = least_free_bytes(needs, cancellation)
     free = budget_bytes - held
+    wide = WidePlanner(needs) if is_wide(needs) and free < needs.store_all_bytes else None
+    least = _least(needs, wide, cancellation) if free < needs.store_all_bytes else 0
     if free < least:
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=held + least)
     if free >= needs.store_all_bytes:
         policy = Policy((TapeNode(chain.length, EMPTY),), 0)
         return Draft("optimal", policy, "optimal", "the whole tape fits: nothing is run twice")
-    return _tabulated(needs, free, cancellation)
+    exact = _optimality(chain)
+    if wide:
+        return Draft("optimal", wide.policy(free), exact, "every byte counted, in wide numbers")
+    draft = _tabulated(needs, free, cancellation)
+    return replace(draft, optimality=exact) if draft.optimality == "persistent" else draft
+
+
+def _least(needs: ChainNeeds, wide: WidePlanner | None, cancellation: Cancellation) -> int:
+    return wide.least_bytes(0, needs.length - 1) if wide else least_free_bytes(needs, cancellation)
 
 
 def _tabulated(needs: ChainNeeds, free_bytes: int, cancellation: Cancellation) -> Draft:
@@ -61,7 +73,7 @@ def _tabulated(needs: ChainNeeds, free_bytes: int, cancellation: Cancellation) -
 def _by_intervals(needs: ChainNeeds, levels: Levels, free_bytes: int, cancellation: Cancellation) -> Draft:
     policy = build_policy(needs, free_bytes, IntervalTable(needs, levels, cancellation).decide)
     if levels.exact:
-        return Draft("optimal", policy, _exact(needs), "every interval tabulated, every byte counted")
+        return Draft("optimal", policy, "persistent", "every interval tabulated, every byte counted")
     count = len(levels.free_bytes)
     return Draft("optimal", policy, "bounded", f"free bytes rounded down to {count} levels")
 
@@ -70,27 +82,33 @@ def _by_families(sections: Sections, free_bytes: int, cancellation: Cancellation
     levels = choose_levels(sections.needs, free_bytes, MOST_LEVELS)
     search = PolicySearch(MinorantTable(sections, levels, cancellation), cancellation)
     cost = search.run(free_bytes)
-    bound = search.lower_bound(Subproblem(0, sections.needs.length - 1, free_bytes))
+    bound = search.least_cost(free_bytes)
     policy = build_policy(sections.needs, free_bytes, search.decide)
     if not levels.exact:
         count = len(levels.free_bytes)
         return Draft("optimal", policy, "bounded", f"free bytes rounded down to {count} levels")
     if cost <= bound * (1 + ROUNDING):
-        return Draft("optimal", policy, _exact(sections.needs), "meets the convex minorant")
+        return Draft("optimal", policy, "persistent", "meets the convex minorant")
     return Draft("optimal", policy, "bounded", f"at most {cost - bound:.3g} advances above the minorant")
 
 
-def _exact(needs: ChainNeeds) -> Optimality:
-    """Persistent schedules are the best of all where stages are interchangeable and taping is no
-    leaner way to advance (DESIGN.md, section 3).
+def _optimality(chain: Chain) -> Optimality:
+    """Whether the recurrence's optimum is that of all schedules.
+
+    On equal stages it is, whatever surrounds them: exhaustive search has found no exception but where
+    taping is a leaner way to advance (DESIGN.md, section 3). Where the first or last stage differs it
+    is nearly always, which is no guarantee.
     """
-    if len(needs.runs) > 1:
-        return "persistent"
-    stage = needs.runs[0].needs
-    return "optimal" if stage.tape_bytes > stage.state_bytes else "persistent"
+    stage = chain.runs[0].stage
+    lean = (
+        stage.tape_bytes <= stage.state_bytes
+        and stage.taped_forward_workspace_bytes < stage.forward_workspace_bytes
+    )
+    return "persistent" if len(chain.runs) > 1 or lean else "optimal"
 
 
 def minimum_budget_bytes(chain: Chain) -> int:
     """Least budget for which some policy of `chain` fits, in bytes."""
-    least = least_free_bytes(chain_needs(chain), Cancellation())
-    return chain.static_bytes + chain.input_bytes + least
+    needs = chain_needs(chain)
+    wide = WidePlanner(needs) if is_wide(needs) else None
+    return chain.static_bytes + chain.input_bytes + _least(needs, wide, Cancellation())
