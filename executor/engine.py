@@ -201,12 +201,12 @@ class Run:
             self.observer(action)
 
     def _execute(self, action: Action) -> None:
-        if isinstance(action, Advance):
-            self._advance(action.first, action.last)
-        elif isinstance(action, Tape):
+        if isinstance(action, Tape):
             self._tape(action.first, action.last)
         elif isinstance(action, Backward):
             self._backward(action.first, action.last)
+        elif isinstance(action, Advance):
+            self._advance(action.first, action.last)
         elif self._checkpoints.pop(action.state, None) is None:
             raise PlanMismatch(f"{describe(action)}: x_{action.state} is not a checkpoint")
 

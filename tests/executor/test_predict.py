@@ -64,12 +64,12 @@ def train(loop: dict[str, Any], budget: int) -> Callable[[], Any]:
 
 
 LOOPS = {
-    "RNN cell": (cell_loop, "RNN", 150),
-    "GRU cell": (cell_loop, "GRU", 120),
-    "LSTM cell": (cell_loop, "LSTM", 103),
-    "fused RNN": (fused_loop, "RNN", 200),
-    "fused GRU": (fused_loop, "GRU", 157),
-    "fused LSTM": (fused_loop, "LSTM", 200),
+    "RNN cell": (cell_loop, "RNN", 60),
+    "GRU cell": (cell_loop, "GRU", 50),
+    "LSTM cell": (cell_loop, "LSTM", 43),
+    "fused RNN": (fused_loop, "RNN", 90),
+    "fused GRU": (fused_loop, "GRU", 77),
+    "fused LSTM": (fused_loop, "LSTM", 100),
 }
 
 
