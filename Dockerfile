@@ -11,7 +11,8 @@ RUN pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS:+[$EXTRAS
     && useradd --uid 10001 --create-home tightfit \
     && install --directory --owner tightfit /data /kernels
 
-USER tightfit
+# A number, so that a cluster can check that it is not root.
+USER 10001
 WORKDIR /data
 # Compiled kernels are kept outside the image's read-only packages.
 ENV NUMBA_CACHE_DIR=/kernels \

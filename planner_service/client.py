@@ -18,6 +18,10 @@ from pydantic import BaseModel, ValidationError
 from planner_service.chain import Action, action_from_record
 from planner_service.contract import (
     PROBLEM_MEDIA_TYPE,
+    ComparisonReply,
+    ComparisonRequest,
+    FrontierReply,
+    FrontierRequest,
     PlanReply,
     PlanRequest,
     SimulationReply,
@@ -111,6 +115,14 @@ class PlannerClient:
             raise PlannerUnreachable(self.url, _reason(error)) from error
         finally:
             response.close()
+
+    def frontier(self, request: FrontierRequest | Mapping[str, Any]) -> FrontierReply:
+        """What each budget buys, from the least one to that of full BPTT."""
+        return self._post("/v1/frontiers", request, FrontierReply)
+
+    def compare(self, request: ComparisonRequest | Mapping[str, Any]) -> ComparisonReply:
+        """Every strategy, at equal bytes and at equal time."""
+        return self._post("/v1/comparisons", request, ComparisonReply)
 
     def simulate(self, request: SimulationRequest | Mapping[str, Any]) -> SimulationReply:
         """The simulator's judgement of any schedule or policy."""

@@ -33,6 +33,10 @@ def problems(*statuses: int) -> Responses:
     return {status: {"description": _MEANINGS[status], "content": _PROBLEM} for status in statuses}
 
 
+QUESTION_PROBLEMS = problems(400, 413, 415, 422, 503)
+"""Of every route that takes a question in its body and computes the answer."""
+
+
 def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of `app`."""
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)

@@ -42,12 +42,12 @@ def cores_used(service: Serving, seconds: float = 0.5) -> float:
     return (service.cpu_seconds() - before) / seconds
 
 
-def ask_and_leave(service: Serving, request: dict) -> socket.socket:
-    """Send a plan request and do not wait for the answer."""
+def ask_and_leave(service: Serving, request: dict, path: str = "/v1/plans") -> socket.socket:
+    """Send a request and do not wait for the answer."""
     host, port = service.url.removeprefix("http://").split(":")
     body = json.dumps(request).encode()
     connection = socket.create_connection((host, int(port)))
-    head = f"POST /v1/plans HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
     connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
     return connection
 
@@ -80,8 +80,28 @@ def test_acknowledged_plans_and_measurements_survive_kill_9(tmp_path):
         second.kill()
 
 
-def test_a_client_that_hangs_up_does_not_keep_a_core_busy(own_service):
-    with ask_and_leave(own_service, endless_request()):
+ENDLESS_POLICY = {
+    "root": 60,
+    "nodes": [["tape", 1, -1], *(["checkpoint", 2**level, level, level] for level in range(60))],
+}
+"""A kilobyte that expands to 2^61 actions."""
+
+
+@pytest.mark.parametrize(
+    ("path", "request_body"),
+    [
+        ("/v1/plans", endless_request()),
+        ("/v1/frontiers", {"model": endless_request()["model"]}),
+        ("/v1/comparisons", {key: endless_request()[key] for key in ("model", "memory")}),
+        (
+            "/v1/simulations",
+            {"model": chain_request(count=10**12)["model"], "policy": ENDLESS_POLICY},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_client_that_hangs_up_does_not_keep_a_core_busy(own_service, path, request_body):
+    with ask_and_leave(own_service, request_body, path):
         assert eventually(lambda: cores_used(own_service) > IDLE_CORES, 20)
     assert eventually(lambda: cores_used(own_service) < IDLE_CORES, 20)
 

@@ -72,6 +72,35 @@ def test_an_id_of_no_plan_is_refused_as_an_id(planner, plan_id):
         next(planner.schedule(plan_id))
 
 
+def test_a_frontier_ends_at_full_bptt(planner):
+    frontier = planner.frontier({"model": CHAIN["model"], "points": 5})
+    assert frontier.points[-1].makespan == frontier.store_all_makespan
+    budgets = [point.budget_bytes for point in frontier.points]
+    assert budgets == sorted(budgets)
+    assert planner.plan(chain_request(budget_bytes=budgets[0])).memory.projected_peak_bytes <= budgets[0]
+
+
+def test_a_comparison_has_the_plan_that_auto_makes_among_its_cheapest(planner):
+    comparison = planner.compare({"model": CHAIN["model"], "memory": CHAIN["memory"]})
+    assert comparison.reference_makespan == planner.plan(CHAIN).cost.makespan
+
+
+def test_the_simulator_confirms_the_planners_own_policy(planner):
+    plan = planner.plan(CHAIN)
+    judged = planner.simulate({"model": CHAIN["model"], "memory": CHAIN["memory"], "policy": plan.policy})
+    assert judged.legal
+    assert (judged.makespan, judged.peak_bytes) == (plan.cost.makespan, plan.memory.projected_peak_bytes)
+
+
+def test_a_schedule_that_was_streamed_is_judged_like_its_policy(planner):
+    plan = planner.plan(CHAIN)
+    schedule = list(planner.schedule_records(plan.id))
+    judged = planner.simulate({"model": CHAIN["model"], "memory": CHAIN["memory"], "schedule": schedule})
+    assert (judged.legal, judged.makespan) == (True, plan.cost.makespan)
+    cut = planner.simulate({"model": CHAIN["model"], "schedule": schedule[:-1]})
+    assert (cut.legal, cut.illegal.index) == (False, len(schedule) - 1)
+
+
 def test_a_measurement_is_reported_and_listed(planner):
     kept = planner.post_measurement(REPORT)
     assert planner.post_measurement(MeasurementReport.model_validate(REPORT)) == kept

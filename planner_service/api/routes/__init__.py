@@ -5,10 +5,19 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.routing import Route
 
-from planner_service.api.routes import health, measurements, plans, simulations
+from planner_service.api.routes import (
+    comparisons,
+    frontiers,
+    health,
+    measurements,
+    plans,
+    simulations,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     plans.router,
+    frontiers.router,
+    comparisons.router,
     simulations.router,
     measurements.router,
     health.router,

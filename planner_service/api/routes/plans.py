@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from planner_service.api.caching import IMMUTABLE, etag, not_modified
-from planner_service.api.openapi import problems
+from planner_service.api.openapi import QUESTION_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency, service_of
 from planner_service.contract import PlanReply, PlanRequest
 from planner_service.planning import Planner
@@ -35,7 +35,7 @@ class NdjsonResponse(StreamingResponse):
     response_model=PlanReply,
     responses={
         200: {"model": PlanReply, "description": "The plan was made before"},
-        **problems(400, 413, 415, 422, 503),
+        **QUESTION_PROBLEMS,
     },
 )
 async def make_plan(plan_request: PlanRequest, request: Request, service: ServiceDependency) -> Response:

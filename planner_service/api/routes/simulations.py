@@ -6,14 +6,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planner_service.api.openapi import problems
+from planner_service.api.openapi import QUESTION_PROBLEMS
 from planner_service.api.service import ServiceDependency
 from planner_service.contract import SimulationReply, SimulationRequest
 
 router = APIRouter(tags=["simulations"])
 
 
-@router.post("/v1/simulations", response_model=SimulationReply, responses=problems(400, 413, 415, 422, 503))
+@router.post("/v1/simulations", response_model=SimulationReply, responses=QUESTION_PROBLEMS)
 async def simulate(question: SimulationRequest, request: Request, service: ServiceDependency) -> Response:
     """The simulator's judgement: legal, or the first illegal action and why; peak and makespan."""
     return await service.answer(lambda asked, _: service.planner.simulate(asked), question, request)
