@@ -95,3 +95,21 @@ def test_homogeneous_answers_called_optimal_are(data):
     assert solution.verdict.makespan == persistent_optimum(chain, budget_bytes)
     if solution.optimality == "optimal":
         assert solution.verdict.makespan == exhaustive_optimum(chain, budget_bytes)
+
+
+@given(st.data())
+def test_longer_chains_cost_what_the_recurrence_says(data):
+    """Too long to search all schedules: the plain recursion is the oracle."""
+    chain = data.draw(chains(max_length=16))
+    budget_bytes = minimum_budget_bytes(chain) + data.draw(st.integers(0, 60))
+    assert solve(chain, budget_bytes, "optimal").verdict.makespan == persistent_optimum(chain, budget_bytes)
+
+
+@pytest.mark.parametrize("tape_bytes", [1, 2, 5])
+@pytest.mark.parametrize("length", [17, 31])
+def test_long_homogeneous_chains_cost_what_the_recurrence_says(length, tape_bytes):
+    chain = Chain((StageRun(length, stage((1, 1, 2), (1, tape_bytes), (0, 0, 0))),), input_bytes=1)
+    for extra_bytes in [0, 1, 3, 8, 21]:
+        budget_bytes = minimum_budget_bytes(chain) + extra_bytes
+        expected = persistent_optimum(chain, budget_bytes)
+        assert solve(chain, budget_bytes, "optimal").verdict.makespan == expected
