@@ -143,17 +143,16 @@ def fill_tier(stages: Stages, device: Device, shelf: Shelf, cancelled: Bytes) ->
             if cancelled[0]:
                 return
             row = row_of(first, last, length, stages.body_first, stages.body_last)
-            for pending in range(2):
-                for due in range(shelf.under.shape[1]):
-                    shelf.stored[pending, due, row, :] = shelf.under[pending, due, row]
             _split(first, last, stages, device, shelf, column, body_rows)
             for pending in range(2):
                 for due in range(shelf.under.shape[1]):
                     shelf.over[pending, due, row] = write_or_not(first, row, pending, due, count - 1, shelf)
+            shared = first == stages.body_first and last <= stages.body_last
             for level in range(count):
-                column[first, level] = write_or_not(first, row, 0, shelf.due, level, shelf)
-            if first == stages.body_first and last <= stages.body_last:
-                body_rows[last - first] = column[first]
+                cost = write_or_not(first, row, 0, shelf.due, level, shelf)
+                column[first, level] = cost
+                if shared:
+                    body_rows[last - first, level] = cost
 
 
 @kernel
@@ -174,6 +173,10 @@ def _split(
     """Try every state of the interval as the next one, in this tier or under it."""
     length, count = column.shape
     row = row_of(first, last, length, stages.body_first, stages.body_last)
+    for pending in range(2):
+        for due in range(shelf.under.shape[1]):
+            for level in range(count):
+                shelf.stored[pending, due, row, level] = shelf.under[pending, due, row]
     lean = roomy = 0
     for split in range(first, last):
         lean, roomy = advance_needs(first, split, stages, device, lean, roomy)
