@@ -36,7 +36,7 @@ class SegmentRecord(Message):
 
 
 class ProfileRecord(Message):
-    """What a probe measured of one model at one batch size, costs in seconds."""
+    """What a probe measured of one model at one batch size."""
 
     source: str = "probe"
     device: str
@@ -52,6 +52,10 @@ class ProfileRecord(Message):
     """Rows of the embedding table, null without one."""
     head_output_size: Count | None = None
     sequence_length: Count
+    loss: Literal["inside", "outside"] | None = None
+    """Where the loss was while it was measured; null: not told, and not compared."""
+    cost_unit: Literal["seconds", "forward"] = "seconds"
+    """forward: only the bytes were measured; costs are counted in forward passes of a step."""
     input_bytes: SizeBytes
     input_gradient_bytes: SizeBytes | None = None
     loss_gradient_bytes: SizeBytes = 0

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from planner_service.chain import InvalidChain, PlanningError, Stage, segment_sizes, segmented_chain
-from planner_service.memory.candidate import Candidate, Source, StageSources
+from planner_service.memory.candidate import Candidate, CostUnit, Source, StageSources
 from planner_service.memory.ledger import LedgerLine, total_bytes
-from planner_service.memory.workload import Workload
+from planner_service.memory.workload import LossPlace, Workload
 
 
 class ProfileMismatch(PlanningError):
@@ -53,7 +53,7 @@ class ProfiledSegments:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What was measured; costs are seconds."""
+    """What was measured; costs are in `cost_unit`."""
 
     source: str
     device: str
@@ -68,6 +68,9 @@ class Profile:
     embedding_size: int | None
     head_output_size: int | None
     sequence_length: int
+    loss: LossPlace | None
+    """Where the loss was; None: not told, and not compared."""
+    cost_unit: CostUnit
     input_bytes: int
     input_gradient_bytes: int | None
     loss_gradient_bytes: int
@@ -89,6 +92,7 @@ class Profile:
             "head_output_size": model.head_output_size,
             "batch_size": workload.batch_size,
             "sequence_length": workload.sequence_length,
+            "loss": workload.loss if self.loss else None,
         }
         measured = {name: getattr(self, name) for name in asked}
         measured["device"] = self.device.partition(":")[0]
@@ -101,6 +105,8 @@ class Profile:
 
 _OPTIONAL: dict[str, Any] = {
     "num_layers": 1,
+    "loss": None,
+    "cost_unit": "seconds",
     "embedding_size": None,
     "head_output_size": None,
     "input_gradient_bytes": None,
@@ -167,6 +173,6 @@ def _candidate(workload: Workload, profile: Profile, measured: ProfiledSegments)
         last_steps=measured.last_steps,
         chain=chain,
         ledger=ledger,
-        cost_unit="seconds",
+        cost_unit=profile.cost_unit,
         sources=StageSources.all_from(Source(formula, "calibrated")),
     )

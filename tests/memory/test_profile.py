@@ -15,6 +15,8 @@ from planner_service.memory import (
     profile_from_record,
     shipped_profiles,
 )
+from planner_service.memory.cells import CELLS
+from planner_service.memory.model import ITEM_BYTES
 
 STAGE = {
     "forward_cost": 0.25,
@@ -114,6 +116,14 @@ def test_a_profile_of_something_else_is_refused_by_name(change, said):
         candidates_for(workload(**change), profile=profile_from_record(RECORD))
 
 
+def test_where_the_loss_was_is_compared_where_it_is_told():
+    record = {**RECORD, "loss": "outside", "cost_unit": "forward"}
+    with pytest.raises(ProfileMismatch, match="loss=outside where inside"):
+        candidates_for(workload(), profile=profile_from_record(record))
+    told = profile_from_record({**record, "loss": "inside"})
+    assert candidates_for(workload(), profile=told)[0].cost_unit == "forward"
+
+
 def test_a_wrong_remainder_is_refused():
     record = copy.deepcopy(RECORD)
     record["segments"][0]["last_steps"] = 4
@@ -147,7 +157,46 @@ def test_shipped_profiles_are_sound():
         for segments in profile.segments:
             assert 1 <= segments.last_steps <= segments.segment_steps <= profile.sequence_length
             assert segments.inner.tape_bytes >= segments.inner.state_bytes > 0
-            assert segments.inner.backward_cost > 0
+            steps = segments.segment_steps
+            costs = segments.inner.forward_cost, segments.inner.taped_forward_cost
+            assert profile.cost_unit == "forward"
+            assert (*costs, segments.inner.backward_cost) == (steps, steps, 2 * steps)
+
+
+def test_a_request_that_matches_a_shipped_profile_is_planned_with_it():
+    for profile in shipped_profiles():
+        model = RecurrentModel(
+            cell_kind=profile.cell,
+            input_size=profile.input_size,
+            hidden_size=profile.hidden_size,
+            num_layers=1,
+            dtype=profile.dtype,
+            implementation=profile.implementation,
+        )
+        asked = Workload(
+            model=model,
+            sequence_length=profile.sequence_length,
+            batch_size=profile.batch_size,
+            optimizer="sgd",
+            loss="outside",
+            device="cpu",
+        )
+        candidates = candidates_for(asked, known_profiles=shipped_profiles())
+        assert [c.segment_steps for c in candidates] == [s.segment_steps for s in profile.segments]
+        assert candidates[0].sources.tapes.exactness == "calibrated"
+
+
+@pytest.mark.parametrize(
+    "profile", shipped_profiles(), ids=lambda p: f"{p.cell}-{p.implementation}-{p.dtype}"
+)
+def test_unfused_cells_tape_as_much_as_the_counted_units_say(profile):
+    """Probes of other sizes and of float64 give the whole numbers on which the counting rests."""
+    cell = CELLS[profile.cell]
+    unit = profile.batch_size * profile.hidden_size * ITEM_BYTES[profile.dtype]
+    for segments in profile.segments:
+        assert segments.inner.state_bytes == cell.state_units * unit
+        if profile.implementation == "steps":
+            assert segments.inner.tape_bytes == segments.segment_steps * cell.taped_units * unit
 
 
 def test_a_record_survives_json():
