@@ -142,3 +142,9 @@ def test_the_callers_request_id_is_kept_and_a_strange_one_replaced(http):
     assert http.get("/healthz", headers={"x-request-id": "job-7"}).headers["x-request-id"] == "job-7"
     strange = http.get("/healthz", headers={"x-request-id": "a b\t<script>"}).headers["x-request-id"]
     assert strange.isalnum()
+
+
+def test_a_policy_that_expands_without_end_is_refused_at_once(http):
+    nodes = [["tape", 1, -1], *(["checkpoint", 2**level, level, level] for level in range(39))]
+    request = {"model": chain_request(count=2**39)["model"], "policy": {"root": 39, "nodes": nodes}}
+    problem(http.post("/v1/simulations", json=request), 422, "schedule-too-long")

