@@ -97,7 +97,7 @@ class MemoryChart:
         begin = next((action.begin_seconds for action in self.projected if not action.is_forward), None)
         if begin is None:
             return
-        axes.axvline(begin, color=_PEAK, linewidth=0.8, linestyle=":")
+        axes.axvline(begin, ymax=0.8, color=_PEAK, linewidth=0.8, linestyle=":")  # up to the budget
         axes.annotate(
             "first backward",
             (begin, 0),

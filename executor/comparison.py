@@ -70,21 +70,31 @@ class Outcome:
         """The one table."""
         planned, full = self.planned, self.full
         share = 100 * self.budget_bytes / self.activation_bytes
-        check = self.at_full_length
         rows = [
             ("", "tightfit", "full BPTT"),
             ("budget", format_bytes(self.budget_bytes), "none"),
             ("  share of the activations", f"{share:.1f} %", "100 %"),
             ("projected peak", format_bytes(self.projected_peak_bytes), ""),
             ("measured peak", format_bytes(self.measured_peak_bytes), format_bytes(self.full_peak_bytes)),
+            ("  share of full BPTT's", f"{100 * self.measured_peak_bytes / self.full_peak_bytes:.1f} %", ""),
             ("utilization of the budget", f"{100 * self.measured_peak_bytes / self.budget_bytes:.1f} %", ""),
             ("time per iteration", f"{planned.seconds:.2f} s", f"{full.seconds:.2f} s"),
             ("  ratio", f"{planned.seconds / full.seconds:.2f}", "1.00"),
-            ("largest gradient difference", f"{check.largest_relative_difference:.1e}", ""),
+            *self._gradient_rows(),
             ("loss before", f"{planned.loss_before:.3f}", f"{full.loss_before:.3f}"),
             ("loss after", f"{planned.loss_after:.3f}", f"{full.loss_after:.3f}"),
         ]
         return _three_columns(rows)
+
+    def _gradient_rows(self) -> list[tuple[str, str, str]]:
+        checks = [self.at_full_length, *([] if self.in_float64 is None else [self.in_float64])]
+        differences = [f"{check.largest_relative_difference:.1e}" for check in checks]
+        rows = [("largest gradient difference", "", "")]
+        rows += [
+            (f"  {check.dtype}, {check.steps:,} steps", difference, "")
+            for check, difference in zip(checks, differences, strict=True)
+        ]
+        return rows
 
 
 def _three_columns(rows: Sequence[tuple[str, str, str]]) -> str:

@@ -1,0 +1,95 @@
+"""What the README shows works: its commands run, its code runs, its figures are what the planner says."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """The code blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in blocks("console")
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An empty folder with the files that the commands read."""
+    for name in ("examples", "openapi", "Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def run(script, folder):
+    """Run a shell script with this environment's commands first in the path."""
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(["bash", "-c", script], cwd=folder, env=environ, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "command", [each for each in COMMANDS if each.startswith("tightfit") and "serve" not in each]
+)
+def test_a_command_succeeds(command, folder):
+    """Every tightfit command ends with status 0 and says something"""
+    finished = run(command, folder)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("make")])
+def test_a_target_exists(command, folder):
+    """`make -n` knows every target"""
+    assert run(command.replace("make", "make --dry-run", 1), folder).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_service_answers_the_request_that_is_shown(folder):
+    """The commands that start the service and ask it print a plan with the figures of the reply shown"""
+    (block,) = [each for each in blocks("console") if "serve" in each]
+    lines = [line.removeprefix("$ ") for line in block.splitlines()]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    script = "\n".join(["trap 'kill $(jobs -p)' EXIT", *lines]).replace("8080", port)
+    finished = run(script, folder)
+    reply = json.loads(finished.stdout.splitlines()[-1])
+    _, shown = (json.loads(each) for each in blocks("json"))
+    for name, value in shown.items():
+        found = {key: reply[name][key] for key in value} if isinstance(value, dict) else reply[name]
+        assert found == value
+
+
+def test_the_request_that_is_shown_is_the_file():
+    """The JSON block and openapi/examples/plans/lstm.json are the same request"""
+    shown = json.loads(blocks("json")[0])
+    assert shown == json.loads((ROOT / "openapi/examples/plans/lstm.json").read_text())
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=["unroll", "drop-in"])
+def test_the_code_runs(code, capsys):
+    """The Python examples run, and the measured peak is within the budget that they name"""
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own document
+    printed = capsys.readouterr().out.strip()
+    if "2MiB" in code:
+        assert 0 < int(printed) <= 2 * 2**20
+
+
+def test_links_lead_somewhere():
+    """Every relative link of the README names a file of the repository"""
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
