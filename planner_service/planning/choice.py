@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from planner_service.chain import BudgetTooSmall
 from planner_service.memory import Candidate
-from planner_service.solvers import Cancellation, Solution, minimum_budget_bytes, solve
+from planner_service.solvers import Cancellation, Solution, solve
 from planner_service.solvers.bounds import knapsack_bound
 
 MANY_STAGES = 100
@@ -21,8 +21,6 @@ class Choice:
 
     candidate: Candidate
     solution: Solution
-    minimum_budget_bytes: int
-    """The least budget that could be planned, over all candidates."""
 
 
 def choose(
@@ -50,8 +48,7 @@ def choose(
     if best is None:
         least = min(refusal.minimum_budget_bytes for refusal in refusals)
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=least)
-    least = min(minimum_budget_bytes(candidate.chain) for candidate in candidates)
-    return Choice(*best, minimum_budget_bytes=least)
+    return Choice(*best)
 
 
 def _could_win(candidate: Candidate, budget_bytes: int, best: Solution) -> bool:

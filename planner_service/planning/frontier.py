@@ -12,9 +12,10 @@ from planner_service.memory import Candidate, Profile
 from planner_service.planning.candidates import candidates_of
 from planner_service.planning.choice import Choice, choose
 from planner_service.planning.full_bptt import full_bptt
+from planner_service.planning.least import least_budget_bytes
 from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.search import Found, least_budget
-from planner_service.solvers import Cancellation, minimum_budget_bytes
+from planner_service.solvers import Cancellation
 
 MEBIBYTE = 2**20
 
@@ -67,7 +68,7 @@ class _View:
         self._cancellation = cancellation
         full = full_bptt(candidates)
         self.full_makespan, self.full_bytes = full.makespan, full.peak_bytes
-        self.minimum_bytes = min(minimum_budget_bytes(candidate.chain) for candidate in candidates)
+        self.minimum_bytes = least_budget_bytes(candidates, cancellation)
 
     def pair(self, budget_bytes: int) -> Pair:
         """The prices of the best plan within `budget_bytes`."""

@@ -17,6 +17,7 @@ from planner_service.memory import Candidate, Profile
 from planner_service.planning.candidates import candidates_of
 from planner_service.planning.choice import Choice, choose
 from planner_service.planning.full_bptt import full_bptt
+from planner_service.planning.least import least_budget_bytes
 from planner_service.planning.peak import peak_ledger
 from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.version import PLANNER_VERSION
@@ -41,7 +42,12 @@ def plan(
         exact_gradient=solution.exact_gradient,
         reason=_reason(choice, candidates),
         cost=_cost(choice, full.makespan),
-        memory=_memory(choice, request.memory.device_budget_bytes, full.peak_bytes),
+        memory=_memory(
+            choice,
+            budget_bytes=request.memory.device_budget_bytes,
+            store_all_peak_bytes=full.peak_bytes,
+            minimum_budget_bytes=least_budget_bytes(candidates, cancellation),
+        ),
         segment_steps=candidate.segment_steps,
         segment_count=candidate.chain.length,
         last_segment_steps=candidate.last_steps,
@@ -64,14 +70,16 @@ def _cost(choice: Choice, store_all_makespan: float) -> PlanCost:
     )
 
 
-def _memory(choice: Choice, budget_bytes: int, store_all_peak_bytes: int) -> PlanMemory:
+def _memory(
+    choice: Choice, *, budget_bytes: int, store_all_peak_bytes: int, minimum_budget_bytes: int
+) -> PlanMemory:
     verdict = choice.solution.verdict
     lines = peak_ledger(choice.candidate, expand(choice.solution.policy), verdict.peak_bytes)
     return PlanMemory(
         budget_bytes=budget_bytes,
         projected_peak_bytes=verdict.peak_bytes,
         store_all_peak_bytes=store_all_peak_bytes,
-        minimum_budget_bytes=choice.minimum_budget_bytes,
+        minimum_budget_bytes=minimum_budget_bytes,
         ledger=[LedgerLineRecord(**line._asdict()) for line in lines],
     )
 
