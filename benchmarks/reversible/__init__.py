@@ -1,0 +1,1 @@
+"""Reversible layers: quality, memory, speed and exactness. `python -m benchmarks.reversible --help`."""

@@ -1,0 +1,69 @@
+"""Reversible layers against stored states and full BPTT: `python -m benchmarks.reversible --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from benchmarks.machine import RESULTS, description
+from benchmarks.reversible import exactness, memory, quality, repeat, speed
+
+Rows = Iterator[dict[str, Any]]
+SEEDS = 3
+
+PARTS: dict[str, Callable[[list[dict[str, Any]]], Rows]] = {
+    "exactness": lambda done: _rest(exactness.rows(), done),
+    "memory": lambda done: _rest(memory.rows(), done),
+    "speed": lambda done: _rest(speed.rows(), done),
+    "repeat": lambda done: _rest(repeat.rows(), done),
+    "quality-gru": lambda done: quality.rows("gru", quality.Training(), SEEDS, _pairs(done)),
+    "quality-lstm": lambda done: quality.rows("lstm", quality.Training(), SEEDS, _pairs(done)),
+}
+
+
+def _rest(rows: Rows, done: list[dict[str, Any]]) -> Rows:
+    """All rows, or none when the result file is there: these parts are measured in one go."""
+    return iter(()) if done else rows
+
+
+def _pairs(done: list[dict[str, Any]]) -> set[tuple[str, int]]:
+    return {(row["model"], row["seed"]) for row in done}
+
+
+def run(part: str, *, fresh: bool) -> None:
+    """Measure a part row by row; rows already in its result file are kept unless `fresh`."""
+    path = RESULTS / f"reversible-{part}.json"
+    done = [] if fresh or not path.exists() else json.loads(path.read_text())["rows"]
+    for row in PARTS[part](done):
+        done.append(row)
+        print(json.dumps(row), flush=True)
+        record = {
+            "command": f"python -m benchmarks.reversible {part}",
+            "machine": description("torch"),
+            "threads": torch.get_num_threads(),
+            "rows": done,
+        }
+        path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def main() -> int:
+    """Run the parts named on the command line, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reversible", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--fresh", action="store_true", help="measure again what the result files hold")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.parts) - set(PARTS)):
+        parser.error(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
+    torch.set_num_threads(1)
+    for part in arguments.parts or PARTS:
+        run(part, fresh=arguments.fresh)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""A character language model over any recurrent layers, and the text it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from executor.data import load_text, vocabulary_of
+from executor.job import DataSpec
+from executor.reversible import Reversible, RevGRU, RevLSTM
+
+EMBEDDING_SIZE = 64
+HELD_OUT = 0.1
+"""Share of the text, its end, on which models are compared."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Parallel streams of character indices, int64 [steps, batch]."""
+
+    train: Tensor
+    held_out: Tensor
+    vocabulary_size: int
+
+    @classmethod
+    def of_python(cls, batch_size: int) -> Corpus:
+        """The language reference that CPython carries, some 700,000 characters."""
+        text = load_text(DataSpec())
+        vocabulary = vocabulary_of(text)
+        indices = vocabulary.encoded(text)
+        cut = int(len(indices) * (1 - HELD_OUT))
+        streams = [_streams(part, batch_size) for part in (indices[:cut], indices[cut:])]
+        return cls(*streams, vocabulary.size)
+
+
+def _streams(indices: Tensor, batch_size: int) -> Tensor:
+    steps = len(indices) // batch_size
+    return indices[: steps * batch_size].view(batch_size, steps).t().contiguous()
+
+
+class Head(nn.Module):
+    """Logits of the next character and their loss in nats, summed over steps and batch."""
+
+    def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, vocabulary_size)
+
+    def forward(self, y: Tensor, targets: Tensor) -> Tensor:
+        """The loss of outputs [k, B, hidden] against targets [k, B]."""
+        return nn.functional.cross_entropy(self.linear(y).flatten(0, 1), targets.flatten(), reduction="sum")
+
+
+class LanguageModel(nn.Module):
+    """Embedding, layers, head."""
+
+    def __init__(self, layers: nn.Module, hidden_size: int, vocabulary_size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary_size, EMBEDDING_SIZE)
+        self.layers = layers
+        self.head = Head(hidden_size, vocabulary_size)
+
+    def loss(self, window: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Summed loss of a window [T + 1, B] and the state after it."""
+        if isinstance(self.layers, Reversible):
+            return self.layers.reduce(window[:-1], window[1:], self.head, before=self.embedding, state=state)
+        y, state = self.layers(self.embedding(window[:-1]), state)
+        return self.head(y, window[1:]), state
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Numbers that training changes."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def baseline(kind: str, hidden_size: int, vocabulary_size: int) -> LanguageModel:
+    """A model over torch.nn.GRU or torch.nn.LSTM; kind is `gru` or `lstm`."""
+    layers = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](EMBEDDING_SIZE, hidden_size)
+    return LanguageModel(layers, hidden_size, vocabulary_size)
+
+
+def reversible(kind: str, forget_bits: int | None, *, parameters: int, vocabulary_size: int) -> LanguageModel:
+    """A reversible model with as nearly `parameters` parameters as an even hidden size allows."""
+    layers = {"gru": RevGRU, "lstm": RevLSTM}[kind]
+
+    def model(hidden_size: int) -> LanguageModel:
+        made = layers(EMBEDDING_SIZE, hidden_size, forget_bits=forget_bits, segment_steps=25)
+        return LanguageModel(made, hidden_size, vocabulary_size)
+
+    with torch.random.fork_rng():
+        sizes = range(2, 1024, 2)
+        best = min(sizes, key=lambda size: abs(_count(kind, size, vocabulary_size) - parameters))
+    return model(best)
+
+
+def _count(kind: str, hidden_size: int, vocabulary_size: int) -> int:
+    gates = {"gru": 3, "lstm": 5}[kind]
+    recurrent = gates * hidden_size * (EMBEDDING_SIZE + hidden_size // 2 + 1)
+    return recurrent + EMBEDDING_SIZE * vocabulary_size + (hidden_size + 1) * vocabulary_size

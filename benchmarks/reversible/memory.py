@@ -1,0 +1,58 @@
+"""Measured activation bytes of an iteration against stored hidden states and against the full tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.reversible.floats import SquareSum, full_bptt_loss
+from executor.measure import measure
+from executor.reversible import Reversible, RevGRU, RevLSTM
+
+BATCH_SIZE, HIDDEN_SIZE, STEPS = 16, 128, 2000
+LIMITS = (1, 2, 3, 5, None)
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """Every cell with every limit, both ways to code; fresh weights, inputs held by the caller."""
+    torch.manual_seed(0)
+    x, targets = torch.randn(2, STEPS, BATCH_SIZE, HIDDEN_SIZE).unbind(0)
+    for kind in (RevGRU, RevLSTM):
+        module = kind(HIDDEN_SIZE, HIDDEN_SIZE)
+        tape_bytes = activation_bytes(module, lambda m=module: full_bptt_loss(m, x, targets))
+        for limit in LIMITS:
+            for coding in ("entropy", "scheduled"):
+                yield {**_row(kind, limit, coding, x, targets), "full_tape_bytes": tape_bytes}
+
+
+def _row(
+    kind: type[Reversible], limit: int | None, coding: Any, x: Tensor, targets: Tensor
+) -> dict[str, Any]:
+    torch.manual_seed(0)
+    module = kind(HIDDEN_SIZE, HIDDEN_SIZE, forget_bits=limit, coding=coding)
+    found = activation_bytes(module, lambda: module.reduce(x, targets, SquareSum())[0])
+    hidden = 4 * STEPS * BATCH_SIZE * HIDDEN_SIZE * len(module.state_names)
+    return {
+        "cell": kind.__name__,
+        "forget_bits": limit,
+        "coding": coding,
+        "activation_bytes": found,
+        "archived_bytes": module.archived_bytes,
+        "archive_bound_bytes": module.archive_bound_bytes(STEPS, BATCH_SIZE),
+        "hidden_states_bytes": hidden,
+        "hidden_states_ratio": hidden / found,
+    }
+
+
+def activation_bytes(module: Reversible, loss: Callable[[], Tensor]) -> int:
+    """Measured peak of the loss and its backward, less the parameters' gradients that it leaves."""
+
+    def iteration() -> None:
+        loss().backward()
+
+    module.zero_grad()
+    peak_bytes = measure(iteration, device="cpu").peak_bytes
+    return peak_bytes - sum(parameter.nbytes for parameter in module.parameters())

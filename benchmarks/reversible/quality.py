@@ -1,0 +1,116 @@
+"""Perplexity of RevGRU and RevLSTM against GRU and LSTM with as many parameters, and what they archive."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.reversible.language import (
+    Corpus,
+    LanguageModel,
+    baseline,
+    parameter_count,
+    reversible,
+)
+from executor.reversible import Reversible
+
+LIMITS: tuple[int | None, ...] = (2, 3, 5)
+ARCHIVE_STEPS = 1000
+"""Length of the sequence on which the trained models' archives are weighed."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all models have in common."""
+
+    hidden_size: int = 96
+    """Of the GRU and the LSTM; the reversible models get the size with as many parameters."""
+    batch_size: int = 32
+    length: int = 50
+    """Steps of a window. Every window starts from the zero state: a RevLSTM that carried its state over
+    lets h grow without bound, since its forget gates can reach 1."""
+    iterations: int = 400
+    learning_rate: float = 2e-3
+    clip_norm: float = 1.0
+
+
+def models(kind: str, training: Training, vocabulary_size: int) -> dict[str, Callable[[], LanguageModel]]:
+    """Every model of one kind, `gru` or `lstm`, by name."""
+    made: dict[str, Callable[[], LanguageModel]] = {
+        kind: lambda: baseline(kind, training.hidden_size, vocabulary_size)
+    }
+    count = parameter_count(made[kind]())
+    for limit in LIMITS:
+        made[f"rev{kind} n={limit}"] = lambda limit=limit: reversible(
+            kind, limit, parameters=count, vocabulary_size=vocabulary_size
+        )
+    return made
+
+
+def rows(kind: str, training: Training, seeds: int, done: set[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """Train every model with every seed that is not `done`; seeds outermost."""
+    corpus = Corpus.of_python(training.batch_size)
+    makers = models(kind, training, corpus.vocabulary_size)
+    for seed in range(seeds):
+        for name, make in makers.items():
+            if (name, seed) not in done:
+                torch.manual_seed(seed)
+                yield {"model": name, "seed": seed, **trained(make(), corpus, training)}
+
+
+def trained(model: LanguageModel, corpus: Corpus, training: Training) -> dict[str, Any]:
+    """Train the model; its held-out perplexity per character and the seconds of processor time."""
+    start = time.process_time()
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
+    windows = (len(corpus.train) - 1) // training.length
+    for iteration in range(training.iterations):
+        first = iteration % windows * training.length
+        window = corpus.train[first : first + training.length + 1]
+        total, _ = model.loss(window, None)
+        optimizer.zero_grad()
+        (total / window[1:].numel()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+        optimizer.step()
+    seconds = time.process_time() - start
+    nats = held_out_nats(model, corpus, training.length)
+    return {
+        "parameters": parameter_count(model),
+        "nats_per_character": nats,
+        "perplexity": math.exp(nats),
+        "processor_seconds": seconds,
+        **archive(model, corpus),
+    }
+
+
+def held_out_nats(model: LanguageModel, corpus: Corpus, length: int) -> float:
+    """Mean loss per character of the held-out text, in windows as those of the training."""
+    model.eval()
+    starts = range(0, len(corpus.held_out) - length, length)
+    windows = torch.cat([corpus.held_out[start : start + length + 1] for start in starts], dim=1)
+    with torch.no_grad():
+        total, _ = model.loss(windows, None)
+    return float(total) / windows[1:].numel()
+
+
+def archive(model: LanguageModel, corpus: Corpus) -> dict[str, Any]:
+    """Bytes archived over a sequence against those of its hidden states (the paper's memory ratio)."""
+    layers = model.layers
+    if not isinstance(layers, Reversible):
+        return {}
+    window = corpus.held_out[: ARCHIVE_STEPS + 1]
+    total, _ = model.loss(window, None)
+    parts = len(layers.state_names)
+    numbers = (len(window) - 1) * window.shape[1] * layers.hidden_size * parts
+    return {
+        "hidden_size": layers.hidden_size,
+        "archive_steps": len(window) - 1,
+        "nats_per_character_there": float(total.detach()) / window[1:].numel(),
+        "archived_bytes": layers.archived_bytes,
+        "bits_per_unit_and_step": 8 * layers.archived_bytes / numbers,
+        "hidden_states_ratio": 4 * numbers / layers.archived_bytes,
+    }
