@@ -26,7 +26,7 @@ STEP_CANDIDATES = (1, 5, 10, 20, 50)
 """Segment lengths tried for a looped step function."""
 SEGMENT_CANDIDATES = (5, 10, 20, 50, 100)
 """Segment lengths tried for a segment function, whose kernels are slow on a single step."""
-TIMING_ROUNDS = 3
+TIMING_ROUNDS = 5
 _LOSS_SCALARS_BYTES = 32
 """The caller's loss and its gradient: a few scalars that a measurement around the whole sees."""
 
@@ -167,7 +167,11 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
     pieces, peak = bytes_of_actions(rehearsal.run, device)
     accumulated = rehearsal.accumulated_bytes
     sized = stage_bytes(
-        pieces, accumulated, stages=rehearsal.stages, final_state_bytes=rehearsal.final_state_bytes
+        pieces,
+        accumulated,
+        stages=rehearsal.stages,
+        final_state_bytes=rehearsal.final_state_bytes,
+        backward_only_bytes=_backward_only_bytes(loop, rehearsal),
     )
     rounds = [seconds_of_actions(rehearsal.run, device) for _ in range(TIMING_ROUNDS)]
     stages = stage_seconds(rounds, sized.stages)
@@ -185,19 +189,27 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
 
 def _static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
     outputs = loop.output_bytes(rehearsal.output_leaves)
-    gradients = sum(shadow.nbytes for shadow in Parameters(loop.modules).real)
+    gradients = sum(parameter.nbytes for parameter in Parameters(loop.modules).real)
     captured = sum(tensor.nbytes for tensor in loop.captured)
-    differentiable = loop.output_bytes([t for t in rehearsal.output_leaves if t.is_floating_point()])
-    state_gradient = sum(g.nbytes for g in rehearsal.state_gradients if g is not None)
     return (
         StaticLine("parameter gradients", gradients + captured, "one per parameter and captured tensor"),
         StaticLine("outputs", outputs, "stacked over the steps, or one reduced"),
-        StaticLine("gradients of the outputs", differentiable, "like the outputs"),
+        StaticLine("gradients of the outputs", _output_gradient_bytes(loop, rehearsal), "like the outputs"),
         StaticLine("gradients of the inputs", loop.inputs.gradient_bytes, "like the inputs that need one"),
         StaticLine("final state", rehearsal.final_state_bytes, "returned to the caller"),
-        StaticLine("gradient of the final state", state_gradient, "like the final state"),
+        StaticLine("gradient of the final state", rehearsal.state_gradient_bytes, "like the final state"),
         StaticLine("loss", _LOSS_SCALARS_BYTES, "the caller's scalars", "bound"),
     )
+
+
+def _output_gradient_bytes(loop: Loop, rehearsal: Rehearsal) -> int:
+    return loop.output_bytes([leaf for leaf in rehearsal.output_leaves if leaf.is_floating_point()])
+
+
+def _backward_only_bytes(loop: Loop, rehearsal: Rehearsal) -> int:
+    """Gradients among the static lines that do not exist yet in the first pass, parameters' aside."""
+    gradients = _output_gradient_bytes(loop, rehearsal) + rehearsal.state_gradient_bytes
+    return gradients + loop.inputs.gradient_bytes
 
 
 def _segment_record(segment: SegmentProbe) -> dict[str, Any]:

@@ -78,9 +78,9 @@ class Rehearsal:
         run.backward(self._output_gradients, self._state_gradients)
 
     @property
-    def state_gradients(self) -> list[Tensor | None]:
-        """Gradients like those that may come in for the final state."""
-        return self._state_gradients
+    def state_gradient_bytes(self) -> int:
+        """Bytes of the gradients that may come in for the final state."""
+        return sum(gradient.nbytes for gradient in self._state_gradients if gradient is not None)
 
     def surroundings_bytes(self, pieces: Sequence[ActionBytes]) -> int:
         """Copies of streams and buffers that a run holds throughout, out of its observed actions: what is

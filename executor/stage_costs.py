@@ -28,13 +28,20 @@ class StageBytes:
 
 
 def stage_bytes(
-    pieces: Sequence[ActionBytes], accumulated: Sequence[int], *, stages: int, final_state_bytes: int
+    pieces: Sequence[ActionBytes],
+    accumulated: Sequence[int],
+    *,
+    stages: int,
+    final_state_bytes: int,
+    backward_only_bytes: int,
 ) -> StageBytes:
     """The byte sizes of every stage.
 
-    `accumulated[i]` are the bytes of accumulated gradients that were live before piece i.
+    `accumulated[i]` are the bytes of accumulated gradients that were live before piece i;
+    `backward_only_bytes` are other gradients that the plan counts from the start, which come from
+    outside when backward begins.
     """
-    reader = _Reader(stages, max(accumulated), final_state_bytes)
+    reader = _Reader(stages, max(accumulated), final_state_bytes, backward_only_bytes)
     for piece, before in zip(pieces, accumulated, strict=False):
         reader.read(piece, before)
     return reader.result()
@@ -43,10 +50,13 @@ def stage_bytes(
 class _Reader:
     """Follows the actions; knows what each state's gradient takes."""
 
-    def __init__(self, stages: int, accumulated_bytes: int, final_state_bytes: int) -> None:
+    def __init__(
+        self, stages: int, accumulated_bytes: int, final_state_bytes: int, backward_only_bytes: int
+    ) -> None:
         self._last = stages
         self._accumulated_bytes = accumulated_bytes
         self._final_state_bytes = final_state_bytes
+        self._backward_only_bytes = backward_only_bytes
         self._stages = dict.fromkeys(range(1, stages + 1), EMPTY_STAGE)
         self._gradients = {stages: 0}
 
@@ -73,6 +83,8 @@ class _Reader:
 
     def _read_tape(self, piece: ActionBytes, index: int, spare: int) -> None:
         tape = piece.after_bytes - piece.before_bytes
+        if index == self._last:  # only ever taped in the first pass
+            spare += self._backward_only_bytes
         workspace = piece.peak_bytes - piece.after_bytes - spare
         self._stages[index] = replace(
             self._stages[index], tape_bytes=tape, taped_forward_workspace_bytes=max(workspace, 0)
