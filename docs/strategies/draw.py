@@ -6,24 +6,26 @@ Above: which step runs when, as the simulator replays it. Below: what is live, a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from planner_service.chain import (
-    Action,
     Advance,
     Backward,
     Chain,
     Free,
-    Moment,
     Stage,
     StageRun,
     Tape,
+    Verdict,
     expand,
-    moments,
 )
-from planner_service.solvers import Solution, solve
+from planner_service.chain.tiers import Tier
+from planner_service.chain.tiers_actions import Discard, Fetch, Move, Store, TieredAction
+from planner_service.chain.tiers_policy import expand_tiers
+from planner_service.chain.tiers_simulator import timed_moments
+from planner_service.solvers import solve
+from planner_service.solvers.offload import solve_offload
 
 PICTURES = Path(__file__).parent / "pictures"
 
@@ -33,8 +35,19 @@ CHAIN = Chain((StageRun(24, STEP),), input_bytes=1, loss_gradient_bytes=1)
 BUDGETS = {"store_all": 99, "sqrt": 30, "every_k": 22, "optimal": 14}
 """Bytes of memory with which each strategy is drawn, on 24 steps with states of 1 and tapes of 4 bytes."""
 
+HOST = Tier(
+    name="host", budget_bytes=12, write_seconds_per_byte=1.0, read_seconds_per_byte=1.0, overlapped=True
+)
+OFFLOAD_BUDGET = 14
+
 WIDTH, STEPS_HEIGHT, BYTES_HEIGHT, GAP, LEFT, TOP = 640, 190, 90, 24, 46, 30
-COLOURS = {"advance": "#8a8f98", "tape": "#1f77b4", "backward": "#d9622b", "checkpoint": "#2a9d5c"}
+COLOURS = {
+    "advance": "#8a8f98",
+    "tape": "#1f77b4",
+    "backward": "#d9622b",
+    "checkpoint": "#2a9d5c",
+    "host": "#8e5bb5",
+}
 
 
 class Bar(NamedTuple):
@@ -46,10 +59,10 @@ class Bar(NamedTuple):
     height: float
 
 
-def singles(schedule: Iterable[Action]) -> Iterator[Action]:
+def singles(schedule: Iterable[TieredAction]) -> Iterator[TieredAction]:
     """The same schedule with one stage a record, so that every step shows its own bytes."""
     for action in schedule:
-        if isinstance(action, Free):
+        if isinstance(action, Free | Store | Fetch | Discard):
             yield action
         elif isinstance(action, Advance):
             for stage in range(action.first, action.last + 1):
@@ -57,7 +70,7 @@ def singles(schedule: Iterable[Action]) -> Iterator[Action]:
                 if stage > action.first:
                     yield Free(stage - 1)
         else:
-            step = 1 if isinstance(action, Tape) else -1
+            step = -1 if isinstance(action, Backward) else 1
             for stage in range(action.first, action.last + step, step):
                 yield type(action)(stage, stage)
 
@@ -65,28 +78,23 @@ def singles(schedule: Iterable[Action]) -> Iterator[Action]:
 class Picture:
     """One strategy's schedule as SVG elements."""
 
-    def __init__(self, chain: Chain, solution: Solution, budget_bytes: int, title: str) -> None:
-        self.chain = chain
+    def __init__(
+        self, schedule: Iterable[TieredAction], budget_bytes: int, title: str, *, tiers: tuple[Tier, ...] = ()
+    ) -> None:
         self.budget_bytes = budget_bytes
-        self.moments = list(moments(chain, singles(expand(solution.policy)), budget_bytes))
-        self.times = [0.0]
-        for moment in self.moments:
-            self.times.append(self.times[-1] + moment.cost)
+        self.tiers = tiers
+        self.moments = list(timed_moments(CHAIN, tiers, singles(schedule), budget_bytes))
+        self.ends_at = self.moments[-1].ended_at
         self.most_bytes = max(budget_bytes, *(moment.peak_bytes for moment in self.moments))
         self.title = title
 
-    def timed(self) -> Iterator[tuple[Moment, float, float]]:
-        """Every moment with the times at which it begins and ends."""
-        for moment, (begin, end) in zip(self.moments, pairwise(self.times), strict=True):
-            yield moment, begin, end
-
     def x(self, when: float) -> str:
         """Horizontal position of a time."""
-        return f"{LEFT + when / self.times[-1] * (WIDTH - LEFT - 8):.1f}"
+        return f"{LEFT + when / self.ends_at * (WIDTH - LEFT - 8):.1f}"
 
     def step_y(self, step: float) -> str:
         """Vertical position of a step in the upper part."""
-        return f"{TOP + STEPS_HEIGHT * (1 - step / self.chain.length):.1f}"
+        return f"{TOP + STEPS_HEIGHT * (1 - step / CHAIN.length):.1f}"
 
     def bytes_y(self, size: float) -> str:
         """Vertical position of a byte count in the lower part."""
@@ -112,12 +120,14 @@ class Picture:
     def legend(self) -> Iterator[str]:
         """Names of the colours, in one line under the title."""
         words = {"advance": "advance", "tape": "tape", "backward": "backward", "checkpoint": "stored state"}
+        if self.tiers:
+            words["host"] = "copy in host"
         for place, (kind, word) in enumerate(words.items()):
             x = LEFT + 95 * place
             yield f'<rect x="{x}" y="19" width="12" height="3" fill="{COLOURS[kind]}"/>'
             yield f'<text x="{x + 16}" y="24" font-size="10">{word}</text>'
-        yield f'<rect x="{LEFT + 380}" y="17" width="12" height="7" fill="{COLOURS["tape"]}" opacity="0.15"/>'
-        yield f'<text x="{LEFT + 396}" y="24" font-size="10">live tape</text>'
+        yield f'<rect x="{LEFT + 475}" y="17" width="12" height="7" fill="{COLOURS["tape"]}" opacity="0.15"/>'
+        yield f'<text x="{LEFT + 491}" y="24" font-size="10">live tape</text>'
 
     def axes(self) -> Iterator[str]:
         """Frames, scales and the budget line."""
@@ -126,9 +136,9 @@ class Picture:
             yield (
                 f'<rect x="{LEFT}" y="{y}" width="{right - LEFT}" height="{size}" fill="none" stroke="#ccc"/>'
             )
-        for step in (1, self.chain.length):
+        for step in (1, CHAIN.length):
             yield f'<text x="{LEFT - 6}" y="{self.step_y(step - 0.8)}" text-anchor="end">{step}</text>'
-        yield f'<text x="4" y="{self.step_y(self.chain.length / 2)}">step</text>'
+        yield f'<text x="4" y="{self.step_y(CHAIN.length / 2)}">step</text>'
         budget = self.bytes_y(self.budget_bytes)
         yield (
             f'<line x1="{LEFT}" x2="{right}" y1="{budget}" y2="{budget}" '
@@ -137,45 +147,54 @@ class Picture:
         yield f'<text x="{LEFT - 6}" y="{float(budget) + 4:.1f}" text-anchor="end">{self.budget_bytes}</text>'
         yield f'<text x="4" y="{self.bytes_y(self.most_bytes / 2)}">bytes</text>'
         bottom = TOP + STEPS_HEIGHT + GAP + BYTES_HEIGHT + 16
-        yield f'<text x="{right}" y="{bottom}" text-anchor="end">time {self.times[-1]:g}</text>'
+        yield f'<text x="{right}" y="{bottom}" text-anchor="end">time {self.ends_at:g}</text>'
 
     def bars(self) -> Iterator[Bar]:
-        """How long every checkpoint and every tape lives."""
+        """How long every checkpoint, every tape and every copy in a tier lives."""
         born: dict[tuple[str, int], float] = {}
-        for moment, begin, end in self.timed():
-            action = moment.action
-            if isinstance(action, Advance):
+        for moment in self.moments:
+            action, begin, end = moment.action, moment.started_at, moment.ended_at
+            if isinstance(action, Advance | Move):
                 born["checkpoint", action.last] = end
             elif isinstance(action, Tape):
                 born["tape", action.last] = begin
             elif isinstance(action, Backward):
                 yield Bar("tape", born.pop(("tape", action.first)), end, action.first)
+            elif isinstance(action, Store):
+                born["host", action.state] = moment.transfer_ended_at
+            elif isinstance(action, Fetch):
+                born["checkpoint", action.state] = moment.transfer_started_at
+            elif isinstance(action, Discard):
+                yield Bar("host", born.pop(("host", action.state)), end, action.state)
             elif begin - (since := born.pop(("checkpoint", action.state))) > STEP.forward_cost:
                 yield Bar("checkpoint", since, end, action.state)  # others are only passed through
 
     def lives(self) -> Iterator[str]:
         """Bars of what is kept: tapes as shades, checkpoints as lines."""
-        step_height = STEPS_HEIGHT / self.chain.length
+        step_height = STEPS_HEIGHT / CHAIN.length
         for bar in self.bars():
             x, width = self.x(bar.begin), float(self.x(bar.end)) - float(self.x(bar.begin))
             colour = COLOURS[bar.kind]
             if bar.kind == "tape":
                 place = f'y="{self.step_y(bar.height)}" height="{step_height:.1f}" opacity="0.15"'
             else:
-                place = f'y="{float(self.step_y(bar.height)) - 0.7:.1f}" height="1.4"'
+                above = 0.7 if bar.kind == "checkpoint" else -0.9  # both are seen when both are there
+                place = f'y="{float(self.step_y(bar.height)) - above:.1f}" height="1.4"'
             yield f'<rect x="{x}" width="{width:.1f}" {place} fill="{colour}"/>'
 
     def runs(self) -> Iterator[str]:
         """One path per kind of action: forward runs rise, backward runs fall."""
         paths: dict[str, list[str]] = {"advance": [], "tape": [], "backward": []}
-        for moment, begin, end in self.timed():
+        for moment in self.moments:
             action = moment.action
-            if isinstance(action, Free):
+            if not isinstance(action, Advance | Move | Tape | Backward):
                 continue
+            begin, end = moment.ended_at - moment.cost, moment.ended_at
             low, high = min(action.first, action.last) - 1, max(action.first, action.last)
             start, stop = (high, low) if isinstance(action, Backward) else (low, high)
             path = f"M{self.x(begin)} {self.step_y(start)}L{self.x(end)} {self.step_y(stop)}"
-            paths[type(action).__name__.lower()].append(path)
+            kind = "advance" if isinstance(action, Move) else type(action).__name__.lower()
+            paths[kind].append(path)
         for kind, pieces in paths.items():
             yield f'<path d="{"".join(pieces)}" stroke="{COLOURS[kind]}" stroke-width="2" fill="none"/>'
 
@@ -183,17 +202,16 @@ class Picture:
         """The live bytes as an area; each action is drawn at its own peak."""
         floor = self.bytes_y(0)
         points = [f"{self.x(0)},{floor}"]
-        for moment, begin, end in self.timed():
-            if moment.cost:
+        for moment in self.moments:
+            if moment.ended_at > moment.started_at:
                 height = self.bytes_y(moment.peak_bytes)
-                points += [f"{self.x(begin)},{height}", f"{self.x(end)},{height}"]
-        points.append(f"{self.x(self.times[-1])},{floor}")
+                points += [f"{self.x(when)},{height}" for when in (moment.started_at, moment.ended_at)]
+        points.append(f"{self.x(self.ends_at)},{floor}")
         yield f'<polygon points="{" ".join(points)}" fill="#5b6f95" opacity="0.55"/>'
 
 
-def title_of(strategy: str, solution: Solution) -> str:
+def title_of(strategy: str, verdict: Verdict) -> str:
     """One line with the numbers of the replay."""
-    verdict = solution.verdict
     slower = verdict.makespan / CHAIN.store_all_makespan - 1
     return (
         f"{strategy}: peak {verdict.peak_bytes} bytes, {verdict.advance_count} advances, {slower:.0%} slower"
@@ -205,8 +223,12 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     for strategy, budget_bytes in BUDGETS.items():
         solution = solve(CHAIN, budget_bytes, strategy)
-        picture = Picture(CHAIN, solution, budget_bytes, title_of(strategy, solution))
+        picture = Picture(expand(solution.policy), budget_bytes, title_of(strategy, solution.verdict))
         (PICTURES / f"{strategy}.svg").write_text(picture.svg())
+    offloaded = solve_offload(CHAIN, OFFLOAD_BUDGET, [HOST])
+    title = title_of("offload", offloaded.verdict)
+    picture = Picture(expand_tiers(offloaded.policy), OFFLOAD_BUDGET, title, tiers=(HOST,))
+    (PICTURES / "offload.svg").write_text(picture.svg())
 
 
 if __name__ == "__main__":
