@@ -23,49 +23,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
-import numpy as np
-
-from planner_service.chain import BudgetTooSmall, Chain, PlanningError
+from planner_service.chain import Chain, Stage, StageRun
 from planner_service.chain.tiers import Tier, check_tiers
 from planner_service.chain.tiers_policy import TieredPolicy, expand_tiers
 from planner_service.chain.tiers_simulator import TieredVerdict, simulate_tiers
-from planner_service.solvers.intervals import IntervalTable, interval_additions
-from planner_service.solvers.levels import Levels, choose_levels
-from planner_service.solvers.needs import REVERSE_NEED, ChainNeeds, chain_needs
 from planner_service.solvers.offload_bounds import offload_bound
-from planner_service.solvers.offload_leanest import least_free_bytes_with_tiers
-from planner_service.solvers.offload_levels import TierLevels, tier_levels, unlimited_levels
-from planner_service.solvers.offload_policy import build_policy
-from planner_service.solvers.offload_tables import OffloadTables, alone_view, device_view, ground
+from planner_service.solvers.offload_search import find_policy
 from planner_service.solvers.solution import ROUNDING, Cancellation, Optimality
 from planner_service.solvers.solve import UnsoundPlan
-
-MOST_ADDITIONS = 1_500_000_000
-"""Of a table without tiers: about a second. The device's levels are as many as that allows."""
-MOST_LEVELS = 2_000
-FEWEST_LEVELS = 16
-"""Fewer levels would round away what makes a plan good."""
-
-
-class ChainTooLong(PlanningError):
-    """Offloading this many stages is too much to tabulate; `length` is their number."""
-
-    field = "model.stages"
-
-    def __init__(self, *, length: int) -> None:
-        self.length = length
-        super().__init__(
-            f"{length} stages are too many for a plan with storage tiers: run several steps as one segment"
-        )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_chain_too_long, (self.length,))
-
-
-def _rebuild_chain_too_long(length: int) -> ChainTooLong:
-    return ChainTooLong(length=length)
 
 
 @dataclass(frozen=True)
@@ -98,86 +64,23 @@ def solve_offload(
     least device budget beside these tiers, InvalidChain for two tiers of one name, and Cancelled.
     """
     check_tiers(tiers)
-    request = _Request(chain, chain_needs(chain), tuple(tiers), cancellation or Cancellation())
-    free_bytes = budget_bytes - chain.static_bytes - chain.input_bytes
-    policy, exact = request.policy(free_bytes)
-    verdict = simulate_tiers(chain, tiers, expand_tiers(policy), budget_bytes)
+    cancellation = cancellation or Cancellation()
+    found = find_policy(chain, budget_bytes, tiers, cancellation)
+    verdict = simulate_tiers(chain, tiers, expand_tiers(found.policy), budget_bytes)
     if not verdict.legal:
         raise UnsoundPlan(f"offload: {verdict.illegal}")
-    return request.solution(free_bytes, policy, verdict, exact)
+    bound = offload_bound(chain, budget_bytes - chain.static_bytes - chain.input_bytes, tiers, cancellation)
+    if bound > verdict.makespan * (1 + ROUNDING):
+        raise UnsoundPlan(f"offload: makespan {verdict.makespan} is below the bound {bound}")
+    blocking = not any(tier.overlapped for tier in tiers)
+    optimality: Optimality = "persistent" if found.exact and blocking else "bounded"
+    if verdict.makespan <= bound * (1 + ROUNDING):
+        optimality, bound = "optimal", verdict.makespan
+    return OffloadSolution(found.policy, verdict, bound, optimality, found.reason)
 
 
-@dataclass(frozen=True)
-class _Request:
-    """The chain as the solvers see it, and its tiers."""
-
-    chain: Chain
-    needs: ChainNeeds
-    tiers: tuple[Tier, ...]
-    cancellation: Cancellation
-
-    def policy(self, free_bytes: int) -> tuple[TieredPolicy, bool]:
-        """The policy, and whether no byte was rounded. Raises BudgetTooSmall."""
-        if free_bytes < int(self.needs.table[:, REVERSE_NEED].min()):
-            raise self._too_small(free_bytes)
-        levels = self._device_levels(free_bytes)
-        table = IntervalTable(self.needs, levels, self.cancellation)
-        device = device_view(self.chain, free_bytes)
-        alone = alone_view(self.chain, self.needs, levels.free_bytes, table.costs, self.tiers)
-        base = ground(self.needs, device, alone)
-        for levels_of_tiers in (self._unlimited, self._limited):
-            shelves = levels_of_tiers()
-            tables = OffloadTables(self.needs, device, base, self.tiers, shelves, self.cancellation)
-            if not isfinite(tables.cost):
-                raise self._too_small(free_bytes)
-            policy = build_policy(tables, alone, table.decide)
-            if self._fits_tiers(policy):
-                return policy, levels.exact and all(shelf.exact for shelf in shelves)
-        raise UnsoundPlan("offload: a tier's table let it overflow")
-
-    def _device_levels(self, free_bytes: int) -> Levels:
-        levels = choose_levels(self.needs, free_bytes, MOST_LEVELS)
-        price = interval_additions(self.needs, levels)
-        if price <= MOST_ADDITIONS:
-            return levels
-        affordable = MOST_ADDITIONS * len(levels.free_bytes) // price
-        if affordable < FEWEST_LEVELS:
-            raise ChainTooLong(length=self.chain.length)
-        return choose_levels(self.needs, free_bytes, affordable)
-
-    def _unlimited(self) -> list[TierLevels]:
-        starts = device_view(self.chain, 0).start_bytes
-        return [unlimited_levels(starts) for _ in self.tiers]
-
-    def _limited(self) -> list[TierLevels]:
-        starts = device_view(self.chain, 0).start_bytes
-        one_level = Levels(np.zeros(1, dtype=np.int64), exact=True)
-        tables = 2 * (1 + len(self.tiers)) * max(1, len(self.tiers))
-        price = max(1, interval_additions(self.needs, one_level) * tables)
-        most = max(FEWEST_LEVELS, min(MOST_LEVELS, MOST_ADDITIONS // price))
-        return [tier_levels(starts, tier.budget_bytes, most) for tier in self.tiers]
-
-    def _fits_tiers(self, policy: TieredPolicy) -> bool:
-        verdict = simulate_tiers(self.chain, self.tiers, expand_tiers(policy))
-        return verdict.legal
-
-    def _too_small(self, free_bytes: int) -> BudgetTooSmall:
-        least = least_free_bytes_with_tiers(
-            self.chain, self.needs, self.tiers, self._limited(), self.cancellation
-        )
-        held = self.chain.static_bytes + self.chain.input_bytes
-        return BudgetTooSmall(budget_bytes=free_bytes + held, minimum_budget_bytes=least + held)
-
-    def solution(
-        self, free_bytes: int, policy: TieredPolicy, verdict: TieredVerdict, exact: bool
-    ) -> OffloadSolution:
-        """The policy with what is known about it."""
-        bound = offload_bound(self.chain, free_bytes, self.tiers, self.cancellation)
-        if bound > verdict.makespan * (1 + ROUNDING):
-            raise UnsoundPlan(f"offload: makespan {verdict.makespan} is below the bound {bound}")
-        blocking = not any(tier.overlapped for tier in self.tiers)
-        optimality: Optimality = "persistent" if exact and blocking else "bounded"
-        if verdict.makespan <= bound * (1 + ROUNDING):
-            optimality, bound = "optimal", verdict.makespan
-        writes = ", ".join(f"{use.write_count} writes to {use.name}" for use in verdict.tiers)
-        return OffloadSolution(policy, verdict, bound, optimality, writes or "no tier was given")
+def warm_up_offload() -> None:
+    """Compile or load the kernels of this strategy, so that the next solve runs at full speed."""
+    stage = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=1, state_bytes=1, tape_bytes=2)
+    host = Tier(name="host", budget_bytes=1, overlapped=True)
+    solve_offload(Chain((StageRun(6, stage),)), 8, [host])

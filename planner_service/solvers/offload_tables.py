@@ -77,7 +77,9 @@ class OffloadTables:
         tiers: Sequence[Tier],
         levels: Sequence[TierLevels],
         cancellation: Cancellation,
+        price_per_byte: float = 0.0,
     ) -> None:
+        """price_per_byte: what writing a byte costs beside its time; part of every cost below."""
         self.needs = needs
         self.stages = stages_of(needs)
         self.device = device
@@ -87,7 +89,7 @@ class OffloadTables:
         # A pending write costs a kept start nothing: it stays anyway.
         under = np.array([base.kept, base.kept])
         for position in range(len(tiers)):
-            shelf = self._shelf(position, levels[position].floor, under)
+            shelf = self._shelf(position, levels[position].floor, under, price_per_byte)
             offload.fill_tier(self.stages, device, shelf, cancellation.flag)
             cancellation.check()
             self.shelves.append(shelf)
@@ -106,12 +108,13 @@ class OffloadTables:
         """Row of the interval first..last, stages from 0."""
         return int(kernels.row_of(first, last, self.needs.length, *self.needs.body))
 
-    def _shelf(self, position: int, floor: Bytes, under: Costs) -> Shelf:
+    def _shelf(self, position: int, floor: Bytes, under: Costs, price_per_byte: float) -> Shelf:
         tier, sizes = self.tiers[position], self.device.start_bytes.tolist()
         stalls = np.zeros((3, len(sizes)))
         if not tier.overlapped:
             stalls[offload.WRITE] = [tier.write_seconds(size) for size in sizes]
             stalls[offload.READ] = [tier.read_seconds(size) for size in sizes]
+        stalls[offload.WRITE] += price_per_byte * self.device.start_bytes
         for slower in self.tiers[position:]:
             if slower.overlapped:
                 pending = [slower.write_seconds(size) for size in sizes]
