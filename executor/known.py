@@ -7,7 +7,8 @@ same autocast. What is known is forgotten with the module or function it is abou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from executor.dry_run import Needs
 from executor.loop import Loop
 from executor.plan import ExecutionPlan
-from executor.probe import ProbeReport, probe_loop
+from executor.probe import ProbeReport, probe_loop, usual_candidates
 from executor.replay import AutocastState
 from executor.trees import leaf_description
 
@@ -36,11 +37,17 @@ class Known:
             self._needs = loop.needs() if self._report is None else self._report.needs
         return self._needs
 
-    def report(self, loop: Loop, budget_bytes: int) -> ProbeReport:
-        """The probe of every segment length that can be rehearsed within the budget."""
-        report = probe_loop(loop, budget_bytes=budget_bytes, already=self._report)
-        if self._report is None or len(report.segments) > len(self._report.segments):
+    def report(self, loop: Loop, budget_bytes: int, extra_candidates: Iterable[int] = ()) -> ProbeReport:
+        """The probe of every usual segment length that can be rehearsed within the budget, and of the
+        extra ones. What was measured before is not measured again.
+        """
+        candidates = [*usual_candidates(loop), *extra_candidates]
+        report = probe_loop(loop, budget_bytes=budget_bytes, candidates=candidates, already=self._report)
+        if self._report is None:
             self._report = report
+        measured = {segment.segment_steps: segment for segment in self._report.segments}
+        measured |= {segment.segment_steps: segment for segment in report.segments}
+        self._report = replace(report, segments=tuple(measured[steps] for steps in sorted(measured)))
         return report
 
 

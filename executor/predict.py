@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from executor.known import known
+from executor.known import Known, known
 from executor.loop import Loop
 from executor.plan import ExecutionPlan, tape_everything
 from executor.planner import AskPlanner, best_plan, in_process, over_http
-from executor.probe import ProbeReport, StaticLine, probe_loop
+from executor.probe import ProbeReport, StaticLine, probe_loop, usual_candidates
 from executor.sizes import parse_bytes
 from planner_service.chain import simulate
+
+REFINEMENTS = 2
+"""How many further segment lengths are probed once the best of the usual ones is known."""
+SMALLEST_GAP = 1.3
+"""Lengths closer than this ratio are not worth telling apart."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,28 @@ def plan_for(loop: Loop, budget: int | str, planner: str | None = None) -> Execu
     about = known(loop)
     plan = about.plans.get((budget_bytes, planner))
     if plan is None:
-        plan = best_plan(about.report(loop, budget_bytes), budget_bytes, _planner(planner))
+        plan = _refined_plan(about, loop, budget_bytes, _planner(planner))
         about.plans[budget_bytes, planner] = plan
+    return plan
+
+
+def _refined_plan(about: Known, loop: Loop, budget_bytes: int, ask: AskPlanner) -> ExecutionPlan:
+    """The best plan over the usual segment lengths, then over some between the best and the next: the
+    longest segments that fit are the quickest, and the usual lengths are far apart.
+    """
+    plan = best_plan(about.report(loop, budget_bytes), budget_bytes, ask)
+    longer = [steps for steps in usual_candidates(loop) if steps > plan.segment_steps]
+    extra: list[int] = []
+    above = min(longer, default=plan.segment_steps)
+    for _ in range(REFINEMENTS):
+        between = round(math.sqrt(plan.segment_steps * above))
+        if above < SMALLEST_GAP * plan.segment_steps or between in (plan.segment_steps, above):
+            break
+        extra.append(between)
+        finer = best_plan(about.report(loop, budget_bytes, extra), budget_bytes, ask)
+        if finer.segment_steps != between:
+            above = between
+        plan = finer
     return plan
 
 
@@ -66,8 +92,8 @@ def predict(
     """
     loop = Loop.of(step, state, inputs, **description)
     budget_bytes = parse_bytes(budget)
-    report = known(loop).report(loop, budget_bytes)
     plan = plan_for(loop, budget_bytes, planner)
+    report = known(loop).report(loop, budget_bytes, [plan.segment_steps])
     chain = report.chain(report.length, plan.segment_steps)
     everything = simulate(chain, tape_everything(report.length, plan.segment_steps).schedule())
     chosen = simulate(chain, plan.schedule())

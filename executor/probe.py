@@ -135,7 +135,7 @@ def probe_loop(
         static = None if already is None else already.static
         measured = {} if already is None else {s.segment_steps: s for s in already.segments}
         probes: list[SegmentProbe] = []
-        for segment_steps in sorted(candidates) or _candidates(loop):
+        for segment_steps in sorted(set(candidates)) or usual_candidates(loop):
             if probes and _expected_peak_bytes(probes, segment_steps) > (budget_bytes or MAXIMUM_BYTES):
                 break
             if segment_steps not in measured:
@@ -146,7 +146,8 @@ def probe_loop(
     return ProbeReport(loop.inputs.length, needs, static or (), tuple(probes), str(loop.device))
 
 
-def _candidates(loop: Loop) -> list[int]:
+def usual_candidates(loop: Loop) -> list[int]:
+    """The segment lengths that are tried for this loop unless others are asked for."""
     usual = SEGMENT_CANDIDATES if loop.is_segment else STEP_CANDIDATES
     return [steps for steps in usual if steps < loop.inputs.length] or [loop.inputs.length]
 
