@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from planner_service.solvers import kernels
+from planner_service.solvers.leanest import least_of_intervals
 from planner_service.solvers.levels import Levels
-from planner_service.solvers.needs import STATE, TAPE_BYTES, ChainNeeds, Costs
+from planner_service.solvers.needs import STATE, TAPE_BYTES, Bytes, ChainNeeds, Costs
 from planner_service.solvers.policies import Subproblem
 from planner_service.solvers.solution import Cancellation
 
 
-def interval_additions(needs: ChainNeeds, levels: Levels) -> int:
-    """Roughly how many additions a table of intervals takes: its price."""
+def additions_per_level(needs: ChainNeeds) -> int:
+    """Roughly how many additions a table of intervals takes at each level: its price."""
     first, last = needs.body
     length = needs.length
     body, special = last - first + 1, length - (last - first + 1)
     # Intervals by where they start and end, times the places for a checkpoint in each.
-    intervals = body**2 // 2 * (1 + special) + body * special**2 + special**3 // 6
-    return intervals * len(levels.free_bytes)
+    return body**2 // 2 * (1 + special) + body * special**2 + special**3 // 6
+
+
+def interval_additions(needs: ChainNeeds, levels: Levels) -> int:
+    """The price of a table of intervals at these levels, in additions."""
+    return additions_per_level(needs) * len(levels.free_bytes)
 
 
 class IntervalTable:
@@ -48,7 +55,15 @@ class IntervalTable:
         """TAPE or the stage after which to store a checkpoint (policies.py). The true free bytes may lie
         between levels: what rounding lost further up is found again here.
         """
-        return kernels.decide(self._stages, *here, self._levels.free_bytes, self.costs)
+        stored = kernels.decide(self._stages, *here, self._levels.free_bytes, self.costs)
+        if stored == kernels.NOTHING_FITS:
+            # Rounding hid what fits: any decision whose sides fit to the byte will do.
+            return kernels.decide_lean(self._stages, *here, self._least)
+        return stored
+
+    @cached_property
+    def _least(self) -> Bytes:
+        return least_of_intervals(self._needs, Cancellation())
 
 
 def stages_of(needs: ChainNeeds) -> kernels.Stages:

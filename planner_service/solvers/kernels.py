@@ -150,9 +150,24 @@ def _store_inside(
             right = column[stored + 1]
         left = table[row_of(first, stored, length, body_first, body_last)]
         cost = before[stored + 1] - before[first]
-        for level in range(low, count):
-            value = cost + right[level] + left[level]
-            row[level] = value if value < row[level] else row[level]
+        # Costs fall with the level: where the row is at most the candidate's least, it stays.
+        least = cost + right[count - 1] + left[count - 1]
+        high, above = low - 1, count
+        while above - high > 1:
+            middle = (above + high) // 2
+            if row[middle] > least:
+                high = middle
+            else:
+                above = middle
+        _lower(row[low:above], cost, right[low:above], left[low:above])
+
+
+@kernel
+def _lower(row: Costs, cost: float, right: Costs, left: Costs) -> None:
+    """Row = min(row, cost + right + left). Counting from 0 lets the compiler vectorise."""
+    for level in range(len(row)):
+        value = cost + right[level] + left[level]
+        row[level] = value if value < row[level] else row[level]
 
 
 @kernel
@@ -205,4 +220,32 @@ def decide(stages: Stages, first: int, last: int, free_bytes: int, levels: Bytes
         value = before[stored + 1] - before[first] + right + left
         if value < best:
             best, choice = value, stored
+    return choice
+
+
+@kernel
+def decide_lean(stages: Stages, first: int, last: int, free_bytes: int, least: Bytes) -> int:
+    """Some decision for the interval that fits `free_bytes`, the first that does; or NOTHING_FITS.
+
+    least: least free bytes of every interval, shape (L, L). Taping comes first, then checkpoints as
+    near to the middle as they fit.
+    """
+    kind, needs = stages.kind, stages.needs
+    taped = free_bytes - needs[kind[first], TAPE_BYTES]
+    fits = first == last or least[first + 1, last] <= taped
+    if fits and free_bytes >= _taping_need(stages, first, last):
+        return TAPE
+    gradient = needs[kind[last], GRADIENT]
+    need = gradient + needs[kind[first], FIRST_ADVANCE]
+    choice = NOTHING_FITS
+    for stored in range(first, last):
+        if stored > first:
+            need = max(need, gradient + needs[kind[stored], NEXT_ADVANCE])
+        if need > free_bytes:
+            break
+        remaining = free_bytes - needs[kind[stored], STATE]
+        if least[stored + 1, last] <= remaining and least[first, stored] <= free_bytes:
+            choice = stored
+            if 2 * stored >= first + last:
+                break
     return choice

@@ -33,7 +33,7 @@ def least_free_bytes(needs: ChainNeeds, cancellation: Cancellation) -> int:
     """
     sections = Sections(needs)
     if not sections.nearly_homogeneous:
-        return int(_least_of_intervals(needs, cancellation)[0, -1])
+        return int(least_of_intervals(needs, cancellation)[0, -1])
     least = np.empty((sections.families, sections.body_stages + 1), dtype=np.int64)
     chain = Sectioned(
         sections.prefix_table,
@@ -48,10 +48,10 @@ def least_free_bytes(needs: ChainNeeds, cancellation: Cancellation) -> int:
 
 
 def _least_of_part(part: ChainNeeds | None, cancellation: Cancellation) -> Bytes:
-    return np.empty((0, 0), dtype=np.int64) if part is None else _least_of_intervals(part, cancellation)
+    return np.empty((0, 0), dtype=np.int64) if part is None else least_of_intervals(part, cancellation)
 
 
-def _least_of_intervals(needs: ChainNeeds, cancellation: Cancellation) -> Bytes:
+def least_of_intervals(needs: ChainNeeds, cancellation: Cancellation) -> Bytes:
     """Least free bytes of every interval first..last, shape (L, L)."""
     least = np.empty((needs.length, needs.length), dtype=np.int64)
     fill_least_of_intervals(needs.table[needs.kind], least, cancellation.flag)

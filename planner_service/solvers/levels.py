@@ -8,10 +8,14 @@ below the full budget stand in: storing then rounds the free bytes down, which i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 
 from planner_service.solvers.needs import REVERSE_NEED, Bytes, ChainNeeds
+
+SPREAD = 8
+"""Sums are enumerated while there are at most so many times more of them than levels allowed."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,22 @@ def _closure(needs: ChainNeeds, free_bytes: int, least_bytes: int, most_levels: 
     for run in needs.runs:
         for size in {run.needs.state_bytes, run.needs.tape_bytes} - {0}:
             counts[size] = counts.get(size, 0) + run.count
+    span = free_bytes - least_bytes
     values = np.array([free_bytes], dtype=np.int64)
     for size in sorted(counts, reverse=True):
-        times = min(counts[size], (free_bytes - least_bytes) // size)
-        if len(values) + times > most_levels:
-            return None
+        times = min(counts[size], span // size)
+        if len(values) * (times + 1) > SPREAD * most_levels:
+            return _multiples(gcd(*counts), free_bytes, span, most_levels)
         spread = values[:, None] - size * np.arange(times + 1, dtype=np.int64)[None, :]
         values = np.unique(spread[spread >= least_bytes])
         if len(values) > most_levels:
             return None
     return values
+
+
+def _multiples(unit_bytes: int, free_bytes: int, span_bytes: int, most_levels: int) -> Bytes | None:
+    """Every multiple of the sizes' common divisor below the budget, or None if too many."""
+    count = span_bytes // unit_bytes + 1
+    if count > most_levels:
+        return None
+    return free_bytes - unit_bytes * np.arange(count - 1, -1, -1, dtype=np.int64)

@@ -10,11 +10,13 @@ optimal among all schedules (checked exhaustively on small ones).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from planner_service.chain import EMPTY, BudgetTooSmall, Chain, Policy, TapeNode
 from planner_service.solvers.draft import Draft
-from planner_service.solvers.intervals import IntervalTable, interval_additions
+from planner_service.solvers.grouping import Grouping, group_body, group_evenly, ungrouped
+from planner_service.solvers.intervals import IntervalTable, additions_per_level, interval_additions
 from planner_service.solvers.leanest import least_free_bytes
 from planner_service.solvers.levels import Levels, choose_levels
 from planner_service.solvers.minorant import MinorantTable
@@ -27,10 +29,13 @@ from planner_service.solvers.wide import WidePlanner, is_wide
 
 MOST_LEVELS = 20_000
 """Levels of a table by families; few enough that it takes a second at most."""
-MOST_INTERVAL_LEVELS = 2_000
-CHEAP_INTERVALS = 20_000_000
-"""Additions that a table of intervals may take when there is a faster way: a few hundredths of a second."""
-AFFORDABLE_INTERVALS = 2_000_000_000
+INTERVAL_LEVELS = 500, 4_000
+"""Fewest and most levels of a table by intervals."""
+CHEAP_ADDITIONS = 20_000_000
+"""What a table of intervals may take when there is another way: a few hundredths of a second."""
+AFFORDABLE_ADDITIONS = 4_000_000_000
+"""What it may take when there is none: a few seconds."""
+MOST_GROUPS = 256
 
 
 def draft_optimal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
@@ -38,58 +43,112 @@ def draft_optimal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -
     needs = chain_needs(chain)
     held = chain.static_bytes + chain.input_bytes
     free = budget_bytes - held
-    wide = WidePlanner(needs) if is_wide(needs) and free < needs.store_all_bytes else None
-    least = _least(needs, wide, cancellation) if free < needs.store_all_bytes else 0
-    if free < least:
-        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=held + least)
     if free >= needs.store_all_bytes:
         policy = Policy((TapeNode(chain.length, EMPTY),), 0)
         return Draft("optimal", policy, "optimal", "the whole tape fits: nothing is run twice")
+    planner = _planner(needs)
+    least = planner.least_bytes(cancellation)
+    if free < least:
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=held + least)
+    draft = planner.draft(free, cancellation)
     exact = _optimality(chain)
-    if wide:
-        return Draft("optimal", wide.policy(free), exact, "every byte counted, in wide numbers")
-    draft = _tabulated(needs, free, cancellation)
     return replace(draft, optimality=exact) if draft.optimality == "persistent" else draft
 
 
-def _least(needs: ChainNeeds, wide: WidePlanner | None, cancellation: Cancellation) -> int:
-    return wide.least_bytes(0, needs.length - 1) if wide else least_free_bytes(needs, cancellation)
+def minimum_budget_bytes(chain: Chain) -> int:
+    """Least budget for which some policy of `chain` is found, in bytes."""
+    least = _planner(chain_needs(chain)).least_bytes(Cancellation())
+    return chain.static_bytes + chain.input_bytes + least
 
 
-def _tabulated(needs: ChainNeeds, free_bytes: int, cancellation: Cancellation) -> Draft:
-    sections = Sections(needs)
-    levels = choose_levels(needs, free_bytes, MOST_INTERVAL_LEVELS)
-    additions = interval_additions(needs, levels)
-    if levels.exact and additions <= CHEAP_INTERVALS:
-        return _by_intervals(needs, levels, free_bytes, cancellation)
-    if not sections.convex:
-        return _by_intervals(needs, levels, free_bytes, cancellation)
-    draft = _by_families(sections, free_bytes, cancellation)
-    if draft.optimality == "bounded" and levels.exact and additions <= AFFORDABLE_INTERVALS:
-        return _by_intervals(needs, levels, free_bytes, cancellation)
-    return draft
+class _Planner(Protocol):
+    def least_bytes(self, cancellation: Cancellation) -> int: ...
+
+    def draft(self, free_bytes: int, cancellation: Cancellation) -> Draft: ...
 
 
-def _by_intervals(needs: ChainNeeds, levels: Levels, free_bytes: int, cancellation: Cancellation) -> Draft:
-    policy = build_policy(needs, free_bytes, IntervalTable(needs, levels, cancellation).decide)
-    if levels.exact:
-        return Draft("optimal", policy, "persistent", "every interval tabulated, every byte counted")
-    count = len(levels.free_bytes)
-    return Draft("optimal", policy, "bounded", f"free bytes rounded down to {count} levels")
+def _planner(needs: ChainNeeds) -> _Planner:
+    """The way to plan this chain, by its size and shape."""
+    if is_wide(needs):
+        return WidePlanner(needs)
+    if Sections(needs).convex:
+        return _ByFamilies(Sections(needs))
+    if additions_per_level(needs) * INTERVAL_LEVELS[0] > AFFORDABLE_ADDITIONS:
+        return _ByIntervals(group_evenly(needs, MOST_GROUPS))
+    return _ByIntervals(ungrouped(needs))
 
 
-def _by_families(sections: Sections, free_bytes: int, cancellation: Cancellation) -> Draft:
-    levels = choose_levels(sections.needs, free_bytes, MOST_LEVELS)
-    search = PolicySearch(MinorantTable(sections, levels, cancellation), cancellation)
-    cost = search.run(free_bytes)
-    bound = search.least_cost(free_bytes)
-    policy = build_policy(sections.needs, free_bytes, search.decide)
-    if not levels.exact:
+@dataclass(frozen=True)
+class _ByIntervals:
+    """One table over all intervals of stages, or of groups of them."""
+
+    grouping: Grouping
+
+    def least_bytes(self, cancellation: Cancellation) -> int:
+        return least_free_bytes(self.grouping.needs, cancellation)
+
+    def draft(self, free_bytes: int, cancellation: Cancellation) -> Draft:
+        needs, before = self.grouping.needs, self.grouping.stages_before
+        fewest, most = INTERVAL_LEVELS
+        affordable = AFFORDABLE_ADDITIONS // max(1, additions_per_level(needs))
+        levels = choose_levels(needs, free_bytes, min(max(affordable, fewest), most))
+        table = IntervalTable(needs, levels, cancellation)
+        policy = build_policy(needs, free_bytes, table.decide, before)
         count = len(levels.free_bytes)
+        if max(self.grouping.widths) > 1:
+            reason = f"planned in {needs.length} groups of stages, free bytes rounded to {count} levels"
+            return Draft("optimal", policy, "bounded", reason)
+        if levels.exact:
+            return Draft("optimal", policy, "persistent", "every interval tabulated, every byte counted")
         return Draft("optimal", policy, "bounded", f"free bytes rounded down to {count} levels")
-    if cost <= bound * (1 + ROUNDING):
+
+
+@dataclass(frozen=True)
+class _ByFamilies:
+    """Convex minorants along the body, or a table of intervals where that is as quick."""
+
+    sections: Sections
+
+    def least_bytes(self, cancellation: Cancellation) -> int:
+        return least_free_bytes(self.sections.needs, cancellation)
+
+    def draft(self, free_bytes: int, cancellation: Cancellation) -> Draft:
+        needs = self.sections.needs
+        levels = choose_levels(needs, free_bytes, MOST_LEVELS)
+        additions = interval_additions(needs, levels)
+        by_intervals = _ByIntervals(ungrouped(needs))
+        if levels.exact and additions <= CHEAP_ADDITIONS:
+            return by_intervals.draft(free_bytes, cancellation)
+        if not levels.exact:
+            return self._grouped(free_bytes, cancellation)
+        draft = _search(self.sections, ungrouped(needs), levels, free_bytes, cancellation)
+        if draft.optimality == "bounded" and additions <= AFFORDABLE_ADDITIONS // 4:
+            return by_intervals.draft(free_bytes, cancellation)
+        return draft
+
+    def _grouped(self, free_bytes: int, cancellation: Cancellation) -> Draft:
+        """With so much memory that levels abound, few of them are lost by taping several at a time."""
+        width = 2
+        while True:
+            grouping = group_body(self.sections.needs, width)
+            levels = choose_levels(grouping.needs, free_bytes, MOST_LEVELS)
+            if levels.exact or 2 * width > self.sections.body_stages:
+                sections = Sections(grouping.needs)
+                return _search(sections, grouping, levels, free_bytes, cancellation)
+            width *= 2
+
+
+def _search(
+    sections: Sections, grouping: Grouping, levels: Levels, free_bytes: int, cancellation: Cancellation
+) -> Draft:
+    search = PolicySearch(MinorantTable(sections, levels, cancellation), cancellation)
+    cost, least = search.run(free_bytes), search.least_cost(free_bytes)
+    policy = build_policy(grouping.needs, free_bytes, search.decide, grouping.stages_before)
+    if max(grouping.widths) > 1:
+        return Draft("optimal", policy, "bounded", f"planned in groups of {max(grouping.widths)} stages")
+    if cost <= least * (1 + ROUNDING):
         return Draft("optimal", policy, "persistent", "meets the convex minorant")
-    return Draft("optimal", policy, "bounded", f"at most {cost - bound:.3g} advances above the minorant")
+    return Draft("optimal", policy, "bounded", f"at most {cost - least:.3g} advances above the minorant")
 
 
 def _optimality(chain: Chain) -> Optimality:
@@ -105,10 +164,3 @@ def _optimality(chain: Chain) -> Optimality:
         and stage.taped_forward_workspace_bytes < stage.forward_workspace_bytes
     )
     return "persistent" if len(chain.runs) > 1 or lean else "optimal"
-
-
-def minimum_budget_bytes(chain: Chain) -> int:
-    """Least budget for which some policy of `chain` fits, in bytes."""
-    needs = chain_needs(chain)
-    wide = WidePlanner(needs) if is_wide(needs) else None
-    return chain.static_bytes + chain.input_bytes + _least(needs, wide, Cancellation())

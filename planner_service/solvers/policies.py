@@ -35,8 +35,16 @@ class _Decision(NamedTuple):
     children: tuple[Subproblem, ...]
 
 
-def build_policy(needs: ChainNeeds, free_bytes: int, decide: Callable[[Subproblem], int]) -> Policy:
-    """The policy of the whole chain in which every subproblem follows `decide`."""
+def build_policy(
+    needs: ChainNeeds,
+    free_bytes: int,
+    decide: Callable[[Subproblem], int],
+    stages_before: Callable[[int], int] = int,
+) -> Policy:
+    """The policy of the whole chain in which every subproblem follows `decide`.
+
+    stages_before: how many stages come before one of `needs`, which may stand for several.
+    """
     root = canonical(needs, 0, needs.length - 1, free_bytes)
     nodes: list[PolicyNode] = []
     index: dict[Subproblem, int] = {}
@@ -45,7 +53,7 @@ def build_policy(needs: ChainNeeds, free_bytes: int, decide: Callable[[Subproble
     while pending:
         here = pending[-1]
         if here not in decisions:
-            decisions[here] = _decision(needs, here, decide)
+            decisions[here] = _decision(needs, here, decide, stages_before)
             pending.extend(child for child in decisions[here].children if child not in index)
             continue
         pending.pop()
@@ -62,15 +70,20 @@ def _node(decision: _Decision, index: dict[Subproblem, int]) -> PolicyNode:
     return CheckpointNode(decision.span, *children)
 
 
-def _decision(needs: ChainNeeds, here: Subproblem, decide: Callable[[Subproblem], int]) -> _Decision:
+def _decision(
+    needs: ChainNeeds,
+    here: Subproblem,
+    decide: Callable[[Subproblem], int],
+    stages_before: Callable[[int], int],
+) -> _Decision:
     """The node to write for `here`: consecutive tapes become one."""
     stored = decide(here)
     if stored != TAPE:
         right, left = split(needs, here, stored)
-        return _Decision(CheckpointNode, stored - here.first + 1, (right, left))
+        return _Decision(CheckpointNode, stages_before(stored + 1) - stages_before(here.first), (right, left))
     span, rest = 0, here
     while stored == TAPE:
-        span += 1
+        span += stages_before(rest.first + 1) - stages_before(rest.first)
         if rest.first == rest.last:
             return _Decision(TapeNode, span, ())
         rest = after_tape(needs, rest)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from planner_service.chain import BudgetTooSmall, Chain, Stage, expand, simulate
+from planner_service.chain import Chain, Stage, expand, simulate
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.optimal import draft_optimal
@@ -17,10 +18,12 @@ class UnsoundPlan(RuntimeError):
 
 
 def _draft_auto(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
-    try:
-        return draft_store_all(chain, budget_bytes, cancellation)
-    except BudgetTooSmall:
-        return draft_optimal(chain, budget_bytes, cancellation)
+    """The optimum: no strategy that keeps the gradient exact is cheaper."""
+    draft = draft_optimal(chain, budget_bytes, cancellation)
+    stores_all = draft.policy.length == chain.length and len(draft.policy.nodes) == 1
+    if stores_all:
+        return replace(draft, strategy="store_all")
+    return replace(draft, reason=f"the whole tape does not fit; {draft.reason}")
 
 
 STRATEGIES: dict[str, Callable[[Chain, int, Cancellation], Draft]] = {

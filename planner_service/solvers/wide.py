@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from math import inf
 
-from planner_service.chain import InvalidChain, Policy
+from planner_service.chain import InvalidChain
+from planner_service.solvers.draft import Draft
 from planner_service.solvers.needs import ChainNeeds
 from planner_service.solvers.policies import TAPE, Subproblem, after_tape, build_policy, split
+from planner_service.solvers.solution import Cancellation
 
 LIMIT_BYTES = 2**61
 """Sums of needs stay inside 64-bit words up to here."""
@@ -36,23 +38,30 @@ class WidePlanner:
         self._least: dict[tuple[int, int], int] = {}
         self._costs: dict[Subproblem, tuple[float, int]] = {}
 
-    def least_bytes(self, first: int, last: int) -> int:
+    def least_bytes(self, cancellation: Cancellation) -> int:
+        """Least free bytes with which the chain can be reversed."""
+        cancellation.check()
+        return self._least_of(0, self._needs.length - 1)
+
+    def draft(self, free_bytes: int, cancellation: Cancellation) -> Draft:
+        """The cheapest persistent policy with `free_bytes`, which must suffice."""
+        cancellation.check()
+        policy = build_policy(self._needs, free_bytes, lambda here: self._best(here)[1])
+        return Draft("optimal", policy, "persistent", "every byte counted, in wide numbers")
+
+    def _least_of(self, first: int, last: int) -> int:
         """Least free bytes with which the stages first..last can be reversed."""
         if (first, last) not in self._least:
             options = [self._taping_need(first, last)]
             if first < last:
-                rest = self._needs.stage(first).tape_bytes + self.least_bytes(first + 1, last)
+                rest = self._needs.stage(first).tape_bytes + self._least_of(first + 1, last)
                 options[0] = max(options[0], rest)
             for stored in range(first, last):
-                right = self._needs.stage(stored).state_bytes + self.least_bytes(stored + 1, last)
+                right = self._needs.stage(stored).state_bytes + self._least_of(stored + 1, last)
                 need = self._advance_need(first, stored, last)
-                options.append(max(need, right, self.least_bytes(first, stored)))
+                options.append(max(need, right, self._least_of(first, stored)))
             self._least[first, last] = min(options)
         return self._least[first, last]
-
-    def policy(self, free_bytes: int) -> Policy:
-        """The cheapest persistent policy with `free_bytes`, which must suffice."""
-        return build_policy(self._needs, free_bytes, lambda here: self._best(here)[1])
 
     def _best(self, here: Subproblem) -> tuple[float, int]:
         """Recomputation cost and decision; infinite where nothing fits."""
