@@ -42,17 +42,24 @@ class Stage:
     """g_i: the gradient of x_i, in bytes. None means a_i; 0 turns gradients off, as the papers do."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("_cost"):
-                check_cost(field.name, value)
-            elif value is not None:
-                check_bytes(field.name, value)
+        for name in _COST_FIELDS:
+            check_cost(name, getattr(self, name))
+        for name in _BYTES_FIELDS:
+            check_bytes(name, getattr(self, name))
+        if self.gradient_bytes is not None:
+            check_bytes("gradient_bytes", self.gradient_bytes)
 
     @property
     def live_gradient_bytes(self) -> int:
         """g_i with its default resolved, in bytes."""
         return self.state_bytes if self.gradient_bytes is None else self.gradient_bytes
+
+
+# Not looked up for every stage: a chain may have a million different ones.
+_COST_FIELDS = tuple(field.name for field in fields(Stage) if field.name.endswith("_cost"))
+_BYTES_FIELDS = tuple(
+    field.name for field in fields(Stage) if field.name.endswith("_bytes") and field.name != "gradient_bytes"
+)
 
 
 def check_bytes(name: str, value: object) -> None:

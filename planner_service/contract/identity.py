@@ -5,14 +5,30 @@ from __future__ import annotations
 import hashlib
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
+
+from planner_service.chain import PlanningError
+
+
+class UnwritableText(PlanningError, ValueError):
+    """JSON can escape half of a surrogate pair; UTF-8 cannot write it."""
+
+    def __init__(self) -> None:
+        super().__init__("a text of the request is no Unicode: it holds half of a surrogate pair")
 
 
 def canonical_json(request: BaseModel) -> bytes:
     """The request with every default written out, quantities in bytes and fields in a fixed order.
 
     Requests that mean the same field by field ("2GiB" and 2147483648) have the same canonical form.
+    Raises UnwritableText.
     """
-    return request.model_dump_json().encode()
+    try:
+        return request.model_dump_json().encode()
+    except PydanticSerializationError as error:
+        if "surrogates" in str(error):
+            raise UnwritableText from None
+        raise
 
 
 def content_id(request: BaseModel, planner_version: str) -> str:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from planner_service.chain import Chain, Stage, StageRun, merge_runs
+from planner_service.chain import Chain, PlanningError, Stage, StageRun, merge_runs
 from planner_service.contract.base import Message
 from planner_service.contract.quantities import Cost, Count, SizeBytes
+
+MOST_RUNS = 100_000
+"""Runs of equal stages that a chain may have; their number is not limited, only their variety."""
+
+
+class TooManyStages(PlanningError):
+    """A chain whose stages differ too often to be planned in a few seconds."""
+
+    field = "model.stages"
+
+    def __init__(self, *, entry_count: int) -> None:
+        self.entry_count = entry_count
+        self.most_runs = MOST_RUNS
+        super().__init__(
+            f"the {entry_count} entries make more than {MOST_RUNS} runs of equal stages: join neighbouring "
+            "stages, or round their costs and sizes so that neighbours become equal"
+        )
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True, slots=True, kw_only=True)
@@ -67,11 +85,22 @@ class ChainModel(Message):
     stages: list[StageRunRecord] = Field(min_length=1, max_length=1_000_000)
 
     def chain(self) -> Chain:
-        """The chain as the planner's core knows it."""
+        """The chain as the planner's core knows it. Raises TooManyStages."""
         return Chain(
-            merge_runs(StageRun(record.count, record.stage()) for record in self.stages),
+            merge_runs(self._runs()),
             input_bytes=self.input_bytes,
             static_bytes=self.static_bytes,
             loss_gradient_bytes=self.loss_gradient_bytes,
             input_gradient_bytes=self.input_gradient_bytes,
         )
+
+    def _runs(self) -> Iterator[StageRun]:
+        changes = 0
+        previous: Stage | None = None
+        for record in self.stages:
+            stage = record.stage()
+            changes += stage != previous
+            if changes > MOST_RUNS:
+                raise TooManyStages(entry_count=len(self.stages))
+            yield StageRun(record.count, stage)
+            previous = stage

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from planner_service.chain import InvalidChain, Stage
-from planner_service.contract import PlanRequest, problem_from_validation
+from planner_service.contract import PlanRequest, problem_from_validation, stages
 from tests.contract.requests import CHAIN, LSTM, MISSING, changed
 
 STAGE = ("model", "stages", 0)
@@ -137,3 +137,16 @@ def test_long_chains_validate_in_time_proportional_to_their_length():
 def test_a_million_entries_are_the_most():
     stages = PlanRequest.model_json_schema()["$defs"]["ChainModel"]["properties"]["stages"]
     assert (stages["minItems"], stages["maxItems"]) == (1, 1_000_000)
+
+
+def test_too_many_different_stages_are_refused_before_they_are_planned(monkeypatch):
+    monkeypatch.setattr(stages, "MOST_RUNS", 3)
+    entry = CHAIN["model"]["stages"][0]
+    fine = [entry, {**entry, "tape_bytes": 5}, {**entry, "tape_bytes": 5}, entry]
+    assert PlanRequest.model_validate(changed(CHAIN, "model", "stages", to=fine)).model.chain().length == 4000
+    request = PlanRequest.model_validate(
+        changed(CHAIN, "model", "stages", to=[*fine, {**entry, "tape_bytes": 6}])
+    )
+    with pytest.raises(stages.TooManyStages, match="5 entries") as refusal:
+        request.model.chain()
+    assert refusal.value.field == "model.stages"
