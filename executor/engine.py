@@ -24,6 +24,7 @@ from executor.errors import ModifiedBetweenPasses, PlanMismatch, StateMutated
 from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import NOTHING, Replay, Surroundings, state_only
+from executor.sizes import held_bytes
 from executor.trees import Leaves, versions_of
 from planner_service.chain import Action, Advance, Backward, Tape, describe
 
@@ -168,7 +169,7 @@ class Run:
     def accumulated_bytes(self) -> int:
         """Bytes of the gradients of parameters and captured tensors that are live."""
         gradients = [*(shadow.grad for shadow in self.parameters.shadows), *self._captured_gradients]
-        return sum(gradient.nbytes for gradient in gradients if gradient is not None)
+        return sum(held_bytes(gradient) for gradient in gradients if gradient is not None)
 
     def prepare_input_gradients(self) -> None:
         """Allocate the gradients of the inputs now rather than in backward."""

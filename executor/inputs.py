@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from executor.sizes import held_bytes
 from executor.trees import Leaves, structure_of
 
 
@@ -38,7 +39,7 @@ class Inputs:
     @property
     def gradient_bytes(self) -> int:
         """Bytes of the gradients of the inputs that need one."""
-        return sum(int(self.leaves[position].nbytes) for position in self.differentiable)
+        return sum(held_bytes(self.leaves[position]) for position in self.differentiable)
 
     def shortened(self, length: int) -> Inputs:
         """The first `length` inputs, detached from whatever made them."""

@@ -14,6 +14,7 @@ from executor.inputs import Inputs
 from executor.outputs import Outputs, Reduce
 from executor.program import Program
 from executor.replay import Buffers, Replay
+from executor.sizes import held_bytes, rounded_bytes
 from executor.trees import Leaves, Structure, leaf_description, structure_of
 
 StepFunction = Callable[[Any, Any], Any]
@@ -97,8 +98,9 @@ class Loop:
     def output_bytes(self, leaves: Sequence[Tensor]) -> int:
         """Bytes of the whole loop's outputs, given those of fewer steps."""
         if self.reduce != "stack":
-            return sum(leaf.nbytes for leaf in leaves)
-        return sum(leaf.nbytes // leaf.shape[0] * self.inputs.length for leaf in leaves)
+            return sum(held_bytes(leaf) for leaf in leaves)
+        sizes = [(leaf.nbytes // leaf.shape[0] * self.inputs.length, leaf.device) for leaf in leaves]
+        return sum(rounded_bytes(size, device) for size, device in sizes)
 
     def generators(self) -> list[torch.Generator]:
         """The random streams that the step may draw from."""

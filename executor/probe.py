@@ -18,6 +18,7 @@ from executor.dry_run import Needs
 from executor.loop import Loop
 from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
+from executor.sizes import held_bytes
 from executor.stage_costs import stage_bytes, stage_seconds
 from executor.trace import paused
 from planner_service.chain import MAXIMUM_BYTES, Chain, Stage, segment_sizes, segmented_chain
@@ -190,8 +191,8 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
 
 def _static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
     outputs = loop.output_bytes(rehearsal.output_leaves)
-    gradients = sum(parameter.nbytes for parameter in Parameters(loop.modules).real)
-    captured = sum(tensor.nbytes for tensor in loop.captured)
+    gradients = sum(held_bytes(parameter) for parameter in Parameters(loop.modules).real)
+    captured = sum(held_bytes(tensor) for tensor in loop.captured)
     return (
         StaticLine("parameter gradients", gradients + captured, "one per parameter and captured tensor"),
         StaticLine("outputs", outputs, "stacked over the steps, or one reduced"),

@@ -19,6 +19,7 @@ from executor.engine import Observer, Run
 from executor.loop import Loop
 from executor.parameters import Parameters
 from executor.replay import Buffers, recomputing
+from executor.sizes import held_bytes, rounded_bytes
 from executor.trees import Leaves
 from planner_service.chain import Action, Advance, Backward, Free, Tape, segment_sizes
 
@@ -80,13 +81,13 @@ class Rehearsal:
     @property
     def state_gradient_bytes(self) -> int:
         """Bytes of the gradients that may come in for the final state."""
-        return sum(gradient.nbytes for gradient in self._state_gradients if gradient is not None)
+        return sum(held_bytes(gradient) for gradient in self._state_gradients if gradient is not None)
 
     def surroundings_bytes(self, pieces: Sequence[ActionBytes]) -> int:
         """Copies of streams and buffers that a run holds throughout, out of its observed actions: what is
         live before the first one, and what the backward pass adds when it begins.
         """
-        prepared = sum(leaf.nbytes for leaf in self.output_leaves) + self._loop.inputs.gradient_bytes
+        prepared = sum(held_bytes(leaf) for leaf in self.output_leaves) + self._loop.inputs.gradient_bytes
         between = [index for index, piece in enumerate(pieces) if piece.action is None]
         end_of_forward, start_of_backward = pieces[between[1]], pieces[between[2]]
         taken = start_of_backward.before_bytes - end_of_forward.before_bytes
@@ -134,7 +135,7 @@ def _storage_bytes(leaves: Leaves, *, besides: Leaves) -> int:
     """Bytes of the storages that hold `leaves` and none of `besides`."""
     held = {leaf.untyped_storage().data_ptr() for leaf in besides if isinstance(leaf, Tensor)}
     storages = {
-        leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes()
+        leaf.untyped_storage().data_ptr(): rounded_bytes(leaf.untyped_storage().nbytes(), leaf.device)
         for leaf in leaves
         if isinstance(leaf, Tensor)
     }

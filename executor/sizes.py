@@ -1,8 +1,14 @@
-"""Byte counts as people write them."""
+"""Byte counts: as people write them, and as allocators count them."""
 
 from __future__ import annotations
 
 import re
+
+import torch
+from torch import Tensor
+
+CUDA_BLOCK_BYTES = 512
+"""CUDA's caching allocator hands out multiples of this."""
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -21,3 +27,15 @@ def parse_bytes(value: int | str) -> int:
     if value <= 0:
         raise ValueError(f"budget={value} must be a positive number of bytes")
     return value
+
+
+def held_bytes(tensor: Tensor) -> int:
+    """What the allocator holds for a tensor of this shape: whole blocks on CUDA, its bytes elsewhere."""
+    return rounded_bytes(tensor.nbytes, tensor.device)
+
+
+def rounded_bytes(size_bytes: int, device: torch.device) -> int:
+    """`size_bytes` as the allocator of `device` counts them."""
+    if device.type != "cuda":
+        return size_bytes
+    return -(-size_bytes // CUDA_BLOCK_BYTES) * CUDA_BLOCK_BYTES
