@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from planner_service.contract import canonical_json
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 from planner_service.store.tables import measurements
 
@@ -84,9 +85,11 @@ class MeasurementStore:
 
 
 def _canonical(report: MeasurementReport) -> bytes:
+    fields = json.loads(canonical_json(report))
     # A worker may send back what it once read here: what the service adds is no part of a report.
-    text = report.model_dump_json(exclude={"id", "received_at", "utilization_ratio"})
-    return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")).encode()
+    for name in ("id", "received_at", "utilization_ratio"):
+        fields.pop(name, None)
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _measurement(row: Row[*tuple[Any, ...]]) -> Measurement:

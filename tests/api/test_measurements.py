@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 REPORT = {
@@ -57,10 +59,9 @@ def test_a_wrong_report_is_refused_where_it_is_wrong(http, change, field):
     assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
-def test_a_lone_surrogate_in_a_further_field_is_refused(http):
-    answer = http.post(
-        "/v1/measurements",
-        content=b'{"note": "\\ud800"}',
-        headers={"content-type": "application/json"},
-    )
-    assert answer.status_code == 422
+@pytest.mark.parametrize("text", ["value", "key"])
+def test_half_of_a_surrogate_pair_in_a_further_field_is_refused(http, text):
+    further = {"note": "HALF"} if text == "value" else {"HALF": 1}
+    body = json.dumps(REPORT | further).replace("HALF", "\\ud800").encode()
+    answer = http.post("/v1/measurements", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422, answer.text
