@@ -27,7 +27,7 @@ from planner_service.solvers.solution import Cancellation
 
 MOST_LEVELS = 2_000
 MOST_COMBINATIONS = 4_000_000
-MOST_ADDITIONS = 1_500_000_000
+MOST_ADDITIONS = 500_000_000
 
 
 def offload_bound(chain: Chain, free_bytes: int, tiers: Sequence[Tier], cancellation: Cancellation) -> float:

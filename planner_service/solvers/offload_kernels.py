@@ -18,7 +18,7 @@ import numpy as np
 
 from planner_service.solvers.compiled import kernel
 from planner_service.solvers.kernels import Stages, row_of
-from planner_service.solvers.needs import FIRST_ADVANCE, GRADIENT, NEXT_ADVANCE, Bytes, Costs
+from planner_service.solvers.needs import FIRST_ADVANCE, GRADIENT, NEXT_ADVANCE, Bytes, Costs, Flag
 
 UNDER = -1
 """Decision: write no other state of the interval to this tier."""
@@ -130,7 +130,7 @@ def fill_fitting(stages: Stages, device: Device, least: Bytes, kept: Costs, held
 
 
 @kernel
-def fill_tier(stages: Stages, device: Device, shelf: Shelf, cancelled: Bytes) -> None:
+def fill_tier(stages: Stages, device: Device, shelf: Shelf, cancelled: Flag) -> None:
     """Fill `shelf.stored` and `shelf.over`. O(rows · L · levels) time."""
     length, count = shelf.floor.shape
     # Rows as a write to this tier leaves them: the column of the current last stage, the body's rows.
@@ -268,7 +268,7 @@ def decide_tier(place: Place, stages: Stages, device: Device, shelf: Shelf) -> t
 
 @kernel
 def fill_roots(
-    stages: Stages, device: Device, held: Costs, over: Costs, roots: Costs, cancelled: Bytes
+    stages: Stages, device: Device, held: Costs, over: Costs, roots: Costs, cancelled: Flag
 ) -> None:
     """Least cost of the stages 0..last with x_0 held on the device, into roots[last]. O(L^2).
 

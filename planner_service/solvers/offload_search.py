@@ -30,13 +30,15 @@ from planner_service.solvers.offload_tables import Ground, OffloadTables, alone_
 from planner_service.solvers.optimal import draft_optimal
 from planner_service.solvers.solution import Cancellation
 
-MOST_ADDITIONS = 1_500_000_000
-"""Of one table: about a second. Levels are as many as that allows."""
+MOST_ADDITIONS = 1_000_000_000
+"""Of one table: some tenths of a second. Levels are as many as that allows."""
 MOST_LEVELS = 2_000
 FEWEST_LEVELS = 16
 """Fewer levels would round away what makes a plan good."""
-PRICES = 9
-"""Prices tried: halving a range of 10^8 so often leaves less than a tenth between two of them."""
+MOST_TIER_ADDITIONS = 4_000_000_000
+"""Of one tier's table: a few seconds."""
+PRICES = 4
+"""Prices tried, each with tables of its own."""
 MOST_STAGES_FOR_LEAST = 2_000
 """The least budget beside the tiers takes a table of all intervals, whatever the chain."""
 
@@ -142,7 +144,7 @@ class _Search:
         """Policies that fit because every byte written has a price, the best near the end."""
         found: list[Found] = []
         highest = float(self.needs.advance_cost_before[-1])
-        low, high = highest * 1e-8, highest
+        low, high = highest / self.needs.length / 10, highest
         for _ in range(PRICES):
             price = (low * high) ** 0.5
             policy = self._policy(self._unlimited(), price / max(1, self.alone.landing_bytes))
@@ -168,7 +170,7 @@ def limited_levels(needs: ChainNeeds, device: Device, tiers: Sequence[Tier]) -> 
     one_level = Levels(np.zeros(1, dtype=np.int64), exact=True)
     tables = 2 * (1 + len(tiers)) * max(1, len(tiers))
     price = max(1, interval_additions(needs, one_level) * tables)
-    most = max(FEWEST_LEVELS, min(MOST_LEVELS, MOST_ADDITIONS // price))
+    most = max(FEWEST_LEVELS, min(MOST_LEVELS, MOST_TIER_ADDITIONS // price))
     return [tier_levels(device.start_bytes, tier.budget_bytes, most) for tier in tiers]
 
 
