@@ -1,5 +1,6 @@
 """Solvers: from a chain and a byte budget to the cheapest policy that fits. Pure; numpy and numba only."""
 
+from planner_service.solvers.frontier import FrontierPoint, frontier, knee
 from planner_service.solvers.optimal import minimum_budget_bytes
 from planner_service.solvers.solution import Cancellation, Cancelled, Solution, UnknownStrategy
 from planner_service.solvers.solve import STRATEGIES, UnsoundPlan, solve, warm_up
@@ -8,9 +9,12 @@ __all__ = [
     "STRATEGIES",
     "Cancellation",
     "Cancelled",
+    "FrontierPoint",
     "Solution",
     "UnknownStrategy",
     "UnsoundPlan",
+    "frontier",
+    "knee",
     "minimum_budget_bytes",
     "solve",
     "warm_up",

@@ -20,7 +20,7 @@ from planner_service.solvers.intervals import IntervalTable, additions_per_level
 from planner_service.solvers.leanest import least_free_bytes
 from planner_service.solvers.levels import Levels, choose_levels
 from planner_service.solvers.minorant import MinorantTable
-from planner_service.solvers.needs import ChainNeeds, chain_needs
+from planner_service.solvers.needs import ChainNeeds, NeedsRun, StageNeeds, chain_needs
 from planner_service.solvers.policies import build_policy
 from planner_service.solvers.search import PolicySearch
 from planner_service.solvers.sections import Sections
@@ -53,6 +53,33 @@ def draft_optimal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -
     draft = planner.draft(free, cancellation)
     exact = _optimality(chain)
     return replace(draft, optimality=exact) if draft.optimality == "persistent" else draft
+
+
+def draft_mixed(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
+    """MSM by equation 7 in bytes: an internal state is charged its own copy of its input state.
+
+    Equation 10, without the copy, is what `optimal` solves. Raises BudgetTooSmall, Cancelled.
+    """
+    shared = chain_needs(chain)
+    needs = replace(shared, runs=tuple(NeedsRun(run.count, _with_input(run.needs)) for run in shared.runs))
+    held = chain.static_bytes + chain.input_bytes
+    free = budget_bytes - held
+    planner = _planner(needs)
+    least = planner.least_bytes(cancellation)
+    if free < least:
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=held + least)
+    # More than every tape takes is of no use, and would only make for more levels.
+    draft = planner.draft(min(free, needs.store_all_bytes), cancellation)
+    return replace(draft, strategy="mixed", optimality="bounded")
+
+
+def _with_input(stage: StageNeeds) -> StageNeeds:
+    input_bytes = stage.next_advance_bytes - stage.first_advance_bytes
+    return stage._replace(
+        tape_bytes=stage.tape_bytes + input_bytes,
+        tape_need_bytes=stage.tape_need_bytes + input_bytes,
+        reverse_need_bytes=stage.reverse_need_bytes + input_bytes,
+    )
 
 
 def minimum_budget_bytes(chain: Chain) -> int:

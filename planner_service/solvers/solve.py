@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from planner_service.chain import Chain, Stage, expand, simulate
 from planner_service.solvers.bounds import knapsack_bound
+from planner_service.solvers.chen import draft_chen_recursive
 from planner_service.solvers.draft import Draft
-from planner_service.solvers.optimal import draft_optimal
+from planner_service.solvers.optimal import draft_mixed, draft_optimal
+from planner_service.solvers.slots import draft_hidden, draft_internal
 from planner_service.solvers.solution import ROUNDING, Cancellation, Solution, UnknownStrategy
 from planner_service.solvers.uniform import draft_every_k, draft_sqrt, draft_store_all
 
@@ -32,6 +34,10 @@ STRATEGIES: dict[str, Callable[[Chain, int, Cancellation], Draft]] = {
     "store_all": draft_store_all,
     "every_k": draft_every_k,
     "sqrt": draft_sqrt,
+    "chen_recursive": draft_chen_recursive,
+    "hidden": draft_hidden,
+    "internal": draft_internal,
+    "mixed": draft_mixed,
 }
 
 

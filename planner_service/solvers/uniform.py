@@ -24,6 +24,10 @@ from planner_service.chain import (
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.solution import Cancellation
 
+MOST_CANDIDATES = 128
+MOST_CHECKPOINTS = 5_000
+"""Checkpoints of the densest schedule that is tried on a long chain."""
+
 
 def segments_policy(length: int, segment_stages: int) -> Policy:
     """A checkpoint after every `segment_stages` stages; each segment is taped when its turn comes.
@@ -53,10 +57,18 @@ def draft_sqrt(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> D
 
 def draft_every_k(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
     """The cheapest fixed distance between checkpoints that fits. Raises BudgetTooSmall."""
-    segment, _ = _cheapest(chain, budget_bytes, range(1, chain.length + 1), cancellation)
+    segment, _ = _cheapest(chain, budget_bytes, _candidates(chain.length), cancellation)
     return Draft(
         "every_k", segments_policy(chain.length, segment), "bounded", f"segments of {segment} stages"
     )
+
+
+def _candidates(length: int) -> Iterable[int]:
+    """Distances worth a replay: all on short chains, about a hundred on long ones."""
+    if length <= MOST_CANDIDATES:
+        return range(1, length + 1)
+    ratio = (length / max(1, length // MOST_CHECKPOINTS)) ** (1 / MOST_CANDIDATES)
+    return sorted({min(length, round(length / ratio**power)) for power in range(MOST_CANDIDATES + 1)})
 
 
 def _cheapest(

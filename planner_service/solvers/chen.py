@@ -1,0 +1,65 @@
+"""Chen's recursive scheme: cut into k + 1 segments, and each segment again.
+
+Source: Chen, Xu, Zhang, Guestrin (2016), arXiv:1604.06174, section 4.4: memory g(n) = k + g(n / (k + 1)),
+time O(n log n / log k). The number of cuts k is chosen: the cheapest that fits. O(log L) replays.
+"""
+
+from __future__ import annotations
+
+from planner_service.chain import (
+    EMPTY,
+    BudgetTooSmall,
+    Chain,
+    CheckpointNode,
+    Policy,
+    PolicyNode,
+    TapeNode,
+    expand,
+    simulate,
+)
+from planner_service.solvers.draft import Draft
+from planner_service.solvers.solution import Cancellation
+
+
+def recursive_policy(length: int, cuts: int) -> Policy:
+    """`cuts` evenly spaced checkpoints, the same inside every segment, down to single stages."""
+    nodes: list[PolicyNode] = []
+    index: dict[int, int] = {}
+    pending = [length]
+    while pending:
+        stages = pending[-1]
+        segment = -(-stages // (cuts + 1))
+        tail = stages - (-(-stages // segment) - 1) * segment
+        missing = [part for part in {segment, tail} if part not in index and part != stages]
+        if stages > 1 and missing:
+            pending.extend(missing)
+            continue
+        pending.pop()
+        if stages == 1:
+            nodes.append(TapeNode(1, EMPTY))
+            index[1] = len(nodes) - 1
+            continue
+        right = index[tail]
+        for _ in range((stages - tail) // segment):
+            nodes.append(CheckpointNode(segment, right, index[segment]))
+            right = len(nodes) - 1
+        index[stages] = right
+    return Policy(tuple(nodes), index[length])
+
+
+def draft_chen_recursive(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
+    """The cheapest number of cuts that fits. Raises BudgetTooSmall, Cancelled."""
+    best: tuple[float, int] | None = None
+    leanest: int | None = None
+    cuts = 1
+    while cuts < 2 * chain.length:
+        cancellation.check()
+        verdict = simulate(chain, expand(recursive_policy(chain.length, cuts)))
+        leanest = verdict.peak_bytes if leanest is None else min(leanest, verdict.peak_bytes)
+        if verdict.peak_bytes <= budget_bytes and (best is None or (verdict.makespan, cuts) < best):
+            best = verdict.makespan, cuts
+        cuts = cuts + max(1, cuts // 2)
+    if best is None:
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=leanest or 0)
+    policy = recursive_policy(chain.length, best[1])
+    return Draft("chen_recursive", policy, "bounded", f"{best[1]} cuts at every depth")

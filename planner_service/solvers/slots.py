@@ -1,0 +1,139 @@
+"""Checkpointing by slots: hidden states only (BPTT-HSM) or internal states only (BPTT-ISM), in bytes.
+
+Source: Gruslys, Munos, Danihelka, Lanctot, Graves (2016), arXiv:1606.03401, sections 3.1 and 3.2. Where to
+store next has a closed form (Griewank, Walther 2000: the binomial schedule), so no table is needed:
+O(distinct subproblems) time. The slots of the paper have no size; here the largest number of slots whose
+replay fits the budget is taken. Made for equal stages; on others the policy fits, but is not tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import comb
+from typing import NamedTuple
+
+from planner_service.chain import (
+    EMPTY,
+    BudgetTooSmall,
+    Chain,
+    CheckpointNode,
+    Policy,
+    PolicyNode,
+    TapeNode,
+    expand,
+    simulate,
+)
+from planner_service.solvers.draft import Draft
+from planner_service.solvers.solution import Cancellation
+
+
+class _Slots(NamedTuple):
+    """Reverse `stages` stages with `slots` slots."""
+
+    stages: int
+    slots: int
+
+
+_Split = Callable[[_Slots], tuple[type[TapeNode] | type[CheckpointNode], int, tuple[_Slots, ...]]]
+
+
+def first_push(stages: int, slots: int) -> int:
+    """Stages to advance before the next checkpoint: the least optimal y of HSM's D(t, m), t, m >= 2.
+
+    max(1, β(m, r − 2), t − β(m − 1, r)) with β(c, r) = binom(c + r, c) and r the repetitions that t needs.
+    """
+    repetitions = 0
+    while comb(slots + repetitions, slots) < stages:
+        repetitions += 1
+    before = comb(slots + repetitions - 2, slots) if repetitions >= 2 else 0
+    return max(1, before, stages - comb(slots - 1 + repetitions, slots - 1))
+
+
+def hidden_policy(stages: int, slots: int) -> Policy:
+    """The BPTT-HSM policy with `slots` hidden states, the initial one included."""
+    return _build(_Slots(stages, slots), _split_hidden)
+
+
+def internal_policy(stages: int, slots: int) -> Policy:
+    """The BPTT-ISM policy with `slots` internal states, the one being computed included."""
+    return _build(_Slots(stages, slots), _split_internal)
+
+
+def draft_hidden(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
+    """HSM with as many hidden states as fit. Raises BudgetTooSmall, Cancelled."""
+    slots = _most_slots(chain, budget_bytes, hidden_policy, cancellation)
+    return Draft("hidden", hidden_policy(chain.length, slots), "bounded", f"{slots} hidden states fit")
+
+
+def draft_internal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
+    """ISM with as many internal states as fit. Raises BudgetTooSmall, Cancelled."""
+    slots = _most_slots(chain, budget_bytes, internal_policy, cancellation)
+    return Draft("internal", internal_policy(chain.length, slots), "bounded", f"{slots} internal states fit")
+
+
+def _split_hidden(
+    here: _Slots,
+) -> tuple[type[TapeNode] | type[CheckpointNode], int, tuple[_Slots, ...]]:
+    stages, slots = here
+    if stages == 1:
+        return TapeNode, 1, ()
+    if slots == 1:
+        # Only the start is kept; the state before the last stage belongs to the working core.
+        return CheckpointNode, stages - 1, (_Slots(1, 1), _Slots(stages - 1, 1))
+    y = first_push(stages, slots)
+    return CheckpointNode, y, (_Slots(stages - y, slots - 1), _Slots(y, slots))
+
+
+def _split_internal(
+    here: _Slots,
+) -> tuple[type[TapeNode] | type[CheckpointNode], int, tuple[_Slots, ...]]:
+    """A stored internal state is a checkpoint whose right side begins with its tape: negative slots mark
+    that the first stage must be taped.
+    """
+    stages, slots = here
+    if slots < 0:
+        rest = () if stages == 1 else (_Slots(stages - 1, -slots - 1),)
+        return TapeNode, 1, rest
+    if stages <= slots:
+        return TapeNode, stages, ()
+    y = stages if slots == 1 else first_push(stages + 1, slots)
+    if y == 1:
+        return TapeNode, 1, (_Slots(stages - 1, slots - 1),)
+    return CheckpointNode, y - 1, (_Slots(stages - y + 1, -slots), _Slots(y - 1, slots))
+
+
+def _build(root: _Slots, split: _Split) -> Policy:
+    nodes: list[PolicyNode] = []
+    index: dict[_Slots, int] = {}
+    pending = [root]
+    while pending:
+        here = pending[-1]
+        node, span, children = split(here)
+        missing = [child for child in children if child not in index]
+        if missing:
+            pending.extend(missing)
+            continue
+        pending.pop()
+        if here not in index:
+            index[here] = len(nodes)
+            nodes.append(node(span, *([index[child] for child in children] or [EMPTY])))
+    return Policy(tuple(nodes), index[root])
+
+
+def _most_slots(
+    chain: Chain, budget_bytes: int, policy: Callable[[int, int], Policy], cancellation: Cancellation
+) -> int:
+    """The largest number of slots whose replay fits, by bisection: more slots hold more at a time."""
+    low, high = 0, chain.length + 1
+    while high - low > 1:
+        cancellation.check()
+        slots = (low + high) // 2
+        peak = simulate(chain, expand(policy(chain.length, slots))).peak_bytes
+        if peak <= budget_bytes:
+            low = slots
+        else:
+            high = slots
+    if low == 0:
+        leanest = simulate(chain, expand(policy(chain.length, 1))).peak_bytes
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=leanest)
+    return low
