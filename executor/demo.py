@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.autograd import backward
 
@@ -37,6 +38,8 @@ JOB = Job(
     training=TrainingSpec(optimizer="adam", learning_rate=0.005, iterations=8),
     budget=parse_budget("5%"),
 )
+_DEVICE = torch.device("cpu")
+"""Where every allocation can be seen, so that the picture shows them all."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def run_demo(output_dir: Path, progress: Progress, job: Job = JOB) -> int:
     with planning_service(output_dir / "service") as url:
         progress(f"{url} is ready")
         planner = RemotePlanner(url)
-        prepared = PreparedJob.of(job, progress)
+        prepared = PreparedJob.of(job, progress, _DEVICE)
         plan, plan_id = prepared.plan(planner)
         progress(f"{describe_plan(plan)} ({url}/v1/plans/{plan_id})")
         outcome, chart = _compare(prepared, plan, progress)
@@ -118,7 +121,7 @@ def traced_iteration(prepared: PreparedJob, plan: ExecutionPlan) -> Traced:
 
 
 def _full_iteration(model: CharacterModel, window: Window) -> tuple[int, dict[str, Tensor | None]]:
-    peak_bytes = measure(lambda: backward(model.full_loss(window))).peak_bytes
+    peak_bytes = measure(lambda: backward(model.full_loss(window)), device=_DEVICE).peak_bytes
     return peak_bytes, gradients_of(model)
 
 

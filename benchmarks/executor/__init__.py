@@ -1,0 +1,1 @@
+"""The executor against full BPTT and torch.utils.checkpoint, in one run."""

@@ -1,0 +1,150 @@
+"""Time and peak inside a budget, against full BPTT and torch.utils.checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.executor.cases import Case, Iteration, fused, looped
+from benchmarks.executor.table import markdown
+from benchmarks.machine import RESULTS, description
+from executor import BudgetTooSmall, measure
+
+STEPS = 1_000
+SHARES: tuple[float | int, ...] = (0.05, 0.02, 0.01)
+"""Budgets, as shares of full BPTT's measured peak."""
+EQUINOX_BYTES = (7_759_462, 4_299_161)
+"""What equinox's checkpointed scan compiles to with 31 and with 5 checkpoints: 7.4 and 4.1 MiB."""
+CHECKPOINT_SEGMENTS = (10, 20, 31, 62, 125, 250)
+"""Segment counts tried for torch.utils.checkpoint."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A case to be made when it is run, with its budgets: shares of full BPTT's peak, or bytes."""
+
+    make: Callable[[], Case]
+    budgets: tuple[float | int, ...] = SHARES
+
+
+def entries() -> dict[str, Entry]:
+    """Every case by name."""
+    found: dict[str, Entry] = {}
+    for kind in ("lstm", "gru"):
+        for hidden, batch in ((256, 16), (256, 64), (512, 16), (512, 64)):
+            make = partial(fused, kind, hidden=hidden, batch=batch, steps=STEPS)
+            found[f"fused-{kind}-{hidden}-{batch}"] = Entry(make)
+        found[f"cell-{kind}-256-16"] = Entry(partial(looped, kind, hidden=256, batch=16, steps=STEPS))
+    scan = partial(looped, "lstm", hidden=256, batch=64, steps=STEPS)
+    found["scan-lstm-256-64"] = Entry(scan, EQUINOX_BYTES)
+    return found
+
+
+def measured(case: Case, budgets: Sequence[float | int], rounds: int) -> dict[str, Any]:
+    """Peaks, and times as ratios to full BPTT, of every budget and its best checkpointed rival."""
+    case.full_iteration()
+    full_peak_bytes = peak_bytes(case.full_iteration)
+    rivals = {count: peak_bytes(case.checkpointed(count)) for count in CHECKPOINT_SEGMENTS}
+    rival_seconds = {count: seconds(case.checkpointed(count)) for count in CHECKPOINT_SEGMENTS}
+    rows = [budget_row(case, budget, full_peak_bytes) for budget in budgets]
+    variants: dict[str, Iteration] = {"full": case.full_iteration}
+    for row in rows:
+        if row["measured_peak_bytes"] is None:
+            continue
+        variants[f"ours {row['budget_bytes']}"] = case.budgeted(row["budget_bytes"])
+        lean = [count for count in rivals if rivals[count] <= row["measured_peak_bytes"]]
+        row["checkpoint_segments"] = min(lean, key=rival_seconds.__getitem__) if lean else None
+        if lean:
+            row["checkpoint_peak_bytes"] = rivals[row["checkpoint_segments"]]
+            best = row["checkpoint_segments"]
+            variants[f"checkpoint {best}"] = case.checkpointed(best)
+    times = interleaved(variants, rounds)
+    for row in rows:
+        add_ratios(row, times)
+    return {"name": case.name, "full_peak_bytes": full_peak_bytes, "rows": rows, "cpu_seconds": times}
+
+
+def budget_row(case: Case, budget: float | int, full_peak_bytes: int) -> dict[str, Any]:
+    """Plan for a budget (the first call probes) and measure the peak; None where nothing fits."""
+    budget_bytes = int(budget * full_peak_bytes) if isinstance(budget, float) else budget
+    share = budget_bytes / full_peak_bytes
+    row: dict[str, Any] = {"share": share, "budget_bytes": budget_bytes, "measured_peak_bytes": None}
+    try:
+        case.budgeted(budget_bytes)()
+    except BudgetTooSmall as refusal:
+        return {**row, "minimum_budget_bytes": refusal.minimum_budget_bytes}
+    return {**row, "measured_peak_bytes": peak_bytes(case.budgeted(budget_bytes))}
+
+
+def add_ratios(row: dict[str, Any], times: Mapping[str, list[float]]) -> None:
+    """Time over that of full BPTT, and over that of the best checkpointed rival: medians of rounds."""
+    ours = times.get(f"ours {row['budget_bytes']}")
+    if ours is None:
+        return
+    row["time_ratio"] = median_ratio(ours, times["full"])
+    rival = times.get(f"checkpoint {row['checkpoint_segments']}")
+    row["checkpoint_time_ratio"] = None if rival is None else median_ratio(ours, rival)
+
+
+def median_ratio(ours: list[float], theirs: list[float]) -> float:
+    """Median over the rounds of the ratio within a round."""
+    return median(mine / other for mine, other in zip(ours, theirs, strict=True))
+
+
+def interleaved(variants: Mapping[str, Iteration], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of every variant in every round, the variants taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, iteration in variants.items():
+            times[name].append(seconds(iteration))
+    return times
+
+
+def seconds(iteration: Iteration) -> float:
+    """CPU seconds of one iteration: on a busy machine the wall's clock tells about the others."""
+    begin = time.process_time()
+    iteration()
+    return time.process_time() - begin
+
+
+def peak_bytes(iteration: Iteration) -> int:
+    """The iteration's measured peak, parameter gradients included."""
+    return measure(iteration).peak_bytes
+
+
+def main() -> int:
+    """Run the chosen cases, print the table, write benchmarks/results/executor.json."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.executor", description=__doc__)
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="cases whose name matches: fused-lstm-256"
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (7)")
+    parser.add_argument("--output", default="executor.json", help="file under benchmarks/results")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    chosen = {name: entry for name, entry in entries().items() if re.search(options.only, name)}
+    if not chosen:
+        parser.error(f"no case matches {options.only!r}: {', '.join(entries())}")
+    results = []
+    for name, entry in chosen.items():
+        print(f"{name} …", flush=True)
+        results.append(measured(entry.make(), entry.budgets, options.rounds))
+    found = {"machine": description("torch"), "rounds": options.rounds, "steps": STEPS, "cases": results}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / options.output).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(markdown(found))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,115 @@
+"""The models that are timed, each as a full loop, under torch.utils.checkpoint, and inside a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from executor import unroll
+from executor.recurrence import Recurrence, State, segment_of
+
+Iteration = Callable[[], None]
+"""One forward and backward pass."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recurrent model over one sequence; the loss is computed inside each segment."""
+
+    name: str
+    module: nn.Module
+    x: Tensor
+    """[T, batch, features]; needs no gradient."""
+    state: State
+    segment: Callable[[State, Tensor], tuple[State, Tensor]]
+    """Runs some steps; returns the state and their share of the loss."""
+    full: Callable[[], Tensor]
+    """The loss with every step taped: the fused kernel in one call, or the loop of cells."""
+    is_fused: bool
+
+    def full_iteration(self) -> None:
+        """Full BPTT."""
+        self._iterate(self.full)
+
+    def budgeted(self, budget_bytes: int) -> Iteration:
+        """Inside a budget."""
+        return lambda: self._iterate(lambda: self._unrolled(budget_bytes))
+
+    def checkpointed(self, segments: int) -> Iteration:
+        """torch.utils.checkpoint, non-reentrant, over equal segments."""
+        return lambda: self._iterate(lambda: self._checkpointed(segments))
+
+    def _unrolled(self, budget_bytes: int) -> Tensor:
+        given: dict[str, Any] = {"segment": self.segment} if self.is_fused else {}
+        step = None if self.is_fused else self._step
+        loss, _ = unroll(
+            step,
+            self.state,
+            self.x,
+            module=self.module,
+            budget=budget_bytes,
+            reduce="sum",
+            final_state="detached",
+            **given,
+        )
+        return loss
+
+    def _step(self, state: State, x_t: Tensor) -> tuple[State, Tensor]:
+        return self.segment(state, x_t.unsqueeze(0))
+
+    def _checkpointed(self, segments: int) -> Tensor:
+        state, total = self.state, self.x.new_zeros(())
+        for part in self.x.chunk(segments):
+            state, loss = checkpoint(self.segment, state, part, use_reentrant=False)
+            total = total + loss
+        return total
+
+    def _iterate(self, loss: Callable[[], Tensor]) -> None:
+        self.module.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss())
+
+
+def fused(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
+    """torch.nn.LSTM or GRU, as wide in as out."""
+    module = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](hidden, hidden)
+    x = torch.randn(steps, batch, hidden)
+    recurrence = Recurrence.of(module)
+    run = segment_of(module, recurrence)
+    scale = 1 / x.numel()
+
+    def segment(state: State, part: Tensor) -> tuple[State, Tensor]:
+        state, y = run(state, part)
+        return state, y.square().sum() * scale
+
+    def full() -> Tensor:
+        return module(x)[0].square().sum() * scale
+
+    name = f"nn.{kind.upper()} H{hidden} B{batch}"
+    return Case(name, module, x, recurrence.initial_state(x, batch_size=batch), segment, full, is_fused=True)
+
+
+def looped(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
+    """A Python loop over torch.nn.LSTMCell or GRUCell."""
+    cell = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}[kind](hidden, hidden)
+    x = torch.randn(steps, batch, hidden)
+    state = tuple(torch.zeros(batch, hidden) for _ in range(2 if kind == "lstm" else 1))
+    scale = 1 / x.numel()
+
+    def segment(state: State, part: Tensor) -> tuple[State, Tensor]:
+        total = part.new_zeros(())
+        for x_t in part.unbind(0):
+            after = cell(x_t, state if kind == "lstm" else state[0])
+            state = after if kind == "lstm" else (after,)
+            total = total + state[0].square().sum() * scale
+        return state, total
+
+    def full() -> Tensor:
+        return segment(state, x)[1]
+
+    name = f"{kind.upper()}Cell loop H{hidden} B{batch}"
+    return Case(name, cell, x, state, segment, full, is_fused=False)
