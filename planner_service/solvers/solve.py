@@ -12,6 +12,7 @@ from planner_service.solvers.draft import Draft
 from planner_service.solvers.optimal import draft_mixed, draft_optimal
 from planner_service.solvers.slots import draft_hidden, draft_internal
 from planner_service.solvers.solution import ROUNDING, Cancellation, Solution, UnknownStrategy
+from planner_service.solvers.truncated import solve_truncated
 from planner_service.solvers.uniform import draft_every_k, draft_sqrt, draft_store_all
 
 
@@ -28,7 +29,7 @@ def _draft_auto(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> 
     return replace(draft, reason=f"the whole tape does not fit; {draft.reason}")
 
 
-STRATEGIES: dict[str, Callable[[Chain, int, Cancellation], Draft]] = {
+DRAFTS: dict[str, Callable[[Chain, int, Cancellation], Draft]] = {
     "auto": _draft_auto,
     "optimal": draft_optimal,
     "store_all": draft_store_all,
@@ -39,6 +40,10 @@ STRATEGIES: dict[str, Callable[[Chain, int, Cancellation], Draft]] = {
     "internal": draft_internal,
     "mixed": draft_mixed,
 }
+"""Strategies that keep the gradient exact."""
+
+STRATEGIES = (*DRAFTS, "truncated")
+"""Every strategy of `solve` by name."""
 
 
 def solve(
@@ -49,9 +54,12 @@ def solve(
     Raises BudgetTooSmall (with the least budget of that strategy), UnknownStrategy and, when another
     thread cancels, Cancelled.
     """
-    if strategy not in STRATEGIES:
-        raise UnknownStrategy(strategy=strategy, known=tuple(STRATEGIES))
-    draft = STRATEGIES[strategy](chain, budget_bytes, cancellation or Cancellation())
+    cancellation = cancellation or Cancellation()
+    if strategy == "truncated":
+        return solve_truncated(chain, budget_bytes, cancellation)
+    if strategy not in DRAFTS:
+        raise UnknownStrategy(strategy=strategy, known=STRATEGIES)
+    draft = DRAFTS[strategy](chain, budget_bytes, cancellation)
     return _judged(chain, budget_bytes, draft)
 
 

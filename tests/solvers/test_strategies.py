@@ -1,0 +1,90 @@
+"""The strategies beside the optimum: what each one guarantees."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner_service.chain import BudgetTooSmall, Chain, Stage, StageRun, expand, simulate
+from planner_service.solvers import STRATEGIES, UnknownStrategy, minimum_budget_bytes, solve
+from planner_service.solvers.chen import recursive_policy
+from planner_service.solvers.papers import hidden_operations, internal_operations
+from planner_service.solvers.slots import hidden_policy, internal_policy
+
+# A backward cost of 0 makes the makespan the paper's count of forward operations.
+UNIT = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=0, state_bytes=1, tape_bytes=4)
+EXACT = [name for name in STRATEGIES if name != "truncated"]
+
+
+def unit_chain(length: int) -> Chain:
+    return Chain((StageRun(length, UNIT),))
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5, 8])
+def test_slot_policies_cost_what_the_closed_forms_say(slots):
+    for length in range(1, 41):
+        hidden = simulate(unit_chain(length), expand(hidden_policy(length, slots)))
+        internal = simulate(unit_chain(length), expand(internal_policy(length, slots)))
+        assert hidden.legal
+        assert internal.legal
+        assert hidden.makespan == hidden_operations(length, slots)
+        assert internal.makespan == internal_operations(length, slots)
+
+
+@pytest.mark.parametrize("strategy", EXACT)
+def test_every_strategy_refuses_one_byte_below_the_least_budget_it_names(strategy):
+    chain = unit_chain(30)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        solve(chain, 0, strategy)
+    least = refusal.value.minimum_budget_bytes
+    assert solve(chain, least, strategy).verdict.peak_bytes <= least
+    with pytest.raises(BudgetTooSmall):
+        solve(chain, least - 1, strategy)
+
+
+@pytest.mark.parametrize("strategy", EXACT)
+def test_no_strategy_beats_the_optimum(strategy):
+    chain = unit_chain(60)
+    for budget_bytes in (60, 90, 150, 300):
+        best = solve(chain, budget_bytes, "optimal").verdict.makespan
+        solution = solve(chain, budget_bytes, strategy) if strategy != "store_all" else None
+        if solution is not None:
+            assert solution.exact_gradient
+            assert solution.lower_bound <= best <= solution.verdict.makespan
+
+
+def test_auto_stores_everything_as_soon_as_it_fits():
+    chain = unit_chain(10)
+    full = solve(chain, 10**6, "store_all").verdict.peak_bytes
+    assert solve(chain, full).strategy == "store_all"
+    assert solve(chain, full - 1).strategy == "optimal"
+
+
+def test_truncation_is_flagged_and_runs_every_stage_once():
+    solution = solve(unit_chain(100), 25, "truncated")
+    assert not solution.exact_gradient
+    assert solution.verdict.makespan == 100
+    assert solution.verdict.peak_bytes <= 25
+
+
+def test_truncation_to_the_whole_chain_is_exact():
+    assert solve(unit_chain(5), 10**6, "truncated").exact_gradient
+
+
+@pytest.mark.parametrize("cuts", [1, 2, 5])
+def test_chens_recursion_with_one_cut_holds_a_logarithm_of_states(cuts):
+    for length in range(1, 65):
+        verdict = simulate(unit_chain(length), expand(recursive_policy(length, cuts)))
+        assert verdict.legal
+        assert verdict.tape_count == length
+
+
+def test_an_unknown_strategy_names_the_known_ones():
+    with pytest.raises(UnknownStrategy, match="optimal"):
+        solve(unit_chain(3), 100, "magic")
+
+
+def test_mixed_charges_the_input_of_every_tape_so_it_needs_no_less_than_optimal():
+    chain = unit_chain(20)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        solve(chain, 0, "mixed")
+    assert refusal.value.minimum_budget_bytes >= minimum_budget_bytes(chain)
