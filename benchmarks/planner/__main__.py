@@ -79,19 +79,19 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=RESULTS / "planner.json", help="result file")
     arguments = parser.parse_args()
     peers = Path(arguments.peers).resolve() if arguments.peers else None
-    results = []
-    with tempfile.TemporaryDirectory() as kernel_cache:
-        for row in (row for row in ROWS if arguments.only in row.name):
-            print(f"… {row.name}", file=sys.stderr, flush=True)
-            results.append(measured(row, peers, kernel_cache))
+    results: list[dict[str, Any]] = []
     document = {
         "command": "python -m benchmarks.planner --peers DIRECTORY",
         "machine": description("numba", "numpy"),
         "rows": results,
     }
-    if not arguments.only:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as kernel_cache:
+        for row in (row for row in ROWS if arguments.only in row.name):
+            print(f"… {row.name}", file=sys.stderr, flush=True)
+            results.append(measured(row, peers, kernel_cache))
+            if not arguments.only:  # after every row: a run that is stopped keeps what it has
+                arguments.output.parent.mkdir(parents=True, exist_ok=True)
+                arguments.output.write_text(json.dumps(document, indent=1) + "\n")
     print(markdown(document))
     return 1 if any(result["missed"] for result in results) else 0
 
