@@ -92,11 +92,16 @@ def test_acknowledged_plans_and_measurements_survive_kill_9(tmp_path):
         second.kill()
 
 
-@pytest.mark.parametrize("path", ["/v1/plans", "/v1/comparisons"])
-def test_a_client_that_hangs_up_does_not_keep_a_core_busy(own_service, path):
-    request = endless_request()
-    if path == "/v1/comparisons":
-        del request["strategy"]
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/plans", {"model", "memory", "strategy"}),
+        ("/v1/comparisons", {"model", "memory"}),
+        ("/v1/frontiers", {"model"}),
+    ],
+)
+def test_a_client_that_hangs_up_does_not_keep_a_core_busy(own_service, path, fields):
+    request = {name: value for name, value in endless_request().items() if name in fields}
     with ask_and_leave(own_service, request, path):
         assert eventually(lambda: unfinished(own_service) == 1, 20)
     assert eventually(lambda: is_idle(own_service), 20)

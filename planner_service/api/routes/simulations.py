@@ -16,4 +16,4 @@ router = APIRouter(tags=["simulations"])
 @router.post("/v1/simulations", response_model=SimulationReply, responses=QUESTION_PROBLEMS)
 async def simulate(question: SimulationRequest, request: Request, service: ServiceDependency) -> Response:
     """The simulator's judgement: legal, or the first illegal action and why; peak and makespan."""
-    return await service.answer(lambda asked, _: service.planner.simulate(asked), question, request)
+    return await service.answer(service.planner.simulate, question, request)
