@@ -61,7 +61,8 @@ def solve_offload(
     """The fastest policy found for `chain` with `budget_bytes` on the device and the tiers' own budgets.
 
     tiers: from fast to slow; their times are in the chain's cost unit. Raises BudgetTooSmall with the
-    least device budget beside these tiers, InvalidChain for two tiers of one name, and Cancelled.
+    least device budget beside these tiers, InvalidChain for two tiers of one name, ChainTooLong (above
+    some 10,000 stages) and Cancelled. Beyond 2,000 stages a refusal names what the device needs alone.
     """
     check_tiers(tiers)
     cancellation = cancellation or Cancellation()
