@@ -62,7 +62,8 @@ def solve_offload(
 
     tiers: from fast to slow; their times are in the chain's cost unit. Raises BudgetTooSmall with the
     least device budget beside these tiers, InvalidChain for two tiers of one name, ChainTooLong (above
-    some 10,000 stages) and Cancelled. Beyond 2,000 stages a refusal names what the device needs alone.
+    some 10,000 equal or 700 different stages) and Cancelled. Beyond 2,000 stages a refusal
+    names what the device needs alone.
     """
     check_tiers(tiers)
     cancellation = cancellation or Cancellation()
