@@ -27,7 +27,11 @@ from planner_service.solvers.sections import Sections
 from planner_service.solvers.solution import Cancellation
 from planner_service.solvers.wide import is_wide
 
-MOST_LEVELS = 4_000
+MOST_INTERVAL_LEVELS = 4_000
+MOST_FAMILY_LEVELS = 20_000
+MOST_ADVANCES = 100
+"""Long chains: points where each stage is advanced more often than this are left out."""
+LONG_BODY = 5_000
 AFFORDABLE_ADDITIONS = 2_000_000_000
 
 
@@ -86,7 +90,7 @@ def _costs(needs: ChainNeeds, most_points: int, cancellation: Cancellation) -> I
 def _costs_by_intervals(grouping: Grouping, cancellation: Cancellation) -> Iterator[tuple[int, float]]:
     needs = grouping.needs
     affordable = AFFORDABLE_ADDITIONS // max(1, additions_per_level(needs))
-    levels = _levels(needs, max(500, min(MOST_LEVELS, affordable)), cancellation)
+    levels = _levels(needs, max(500, min(MOST_INTERVAL_LEVELS, affordable)), cancellation)
     costs = IntervalTable(needs, levels, cancellation).cost(0, needs.length - 1)
     yield from zip(levels.free_bytes.tolist(), costs.tolist(), strict=True)
 
@@ -94,15 +98,17 @@ def _costs_by_intervals(grouping: Grouping, cancellation: Cancellation) -> Itera
 def _costs_by_families(
     sections: Sections, most_points: int, cancellation: Cancellation
 ) -> Iterator[tuple[int, float]]:
-    levels = _levels(sections.needs, MOST_LEVELS, cancellation)
+    levels = _levels(sections.needs, MOST_FAMILY_LEVELS, cancellation)
     search = PolicySearch(MinorantTable(sections, levels, cancellation), cancellation)
     unit = sections.unit_cost
     least = least_free_bytes(sections.needs, cancellation)
     feasible = levels.free_bytes[levels.free_bytes >= least]
     # More points where memory is scarce: that is where a byte buys most.
     picks = np.unique(np.geomspace(1, len(feasible), most_points).astype(np.int64)) - 1
+    affordable = MOST_ADVANCES if sections.body_stages > LONG_BODY else sections.body_stages
     for free_bytes in feasible[picks].tolist():
-        yield free_bytes, search.run(free_bytes) * unit
+        if search.least_cost(free_bytes) <= affordable * sections.body_stages:
+            yield free_bytes, search.run(free_bytes) * unit
 
 
 def _levels(needs: ChainNeeds, most_levels: int, cancellation: Cancellation) -> Levels:

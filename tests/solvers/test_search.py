@@ -1,0 +1,76 @@
+"""Planning by families: convex minorants bound every policy, and the search meets the table's optimum."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner_service.chain import Chain, Stage, expand, simulate
+from planner_service.solvers.intervals import IntervalTable
+from planner_service.solvers.leanest import least_free_bytes, least_of_intervals
+from planner_service.solvers.levels import choose_levels
+from planner_service.solvers.minorant import MinorantTable
+from planner_service.solvers.needs import chain_needs
+from planner_service.solvers.policies import build_policy
+from planner_service.solvers.search import PolicySearch
+from planner_service.solvers.sections import Sections
+from planner_service.solvers.solution import Cancellation
+
+GO = Cancellation()
+
+
+@st.composite
+def stages(draw: st.DrawFn, forward_cost: int | None = None) -> Stage:
+    """Positive sizes, each workspace now and then large."""
+    state = draw(st.integers(1, 4))
+    return Stage(
+        forward_cost=draw(st.integers(1, 3)) if forward_cost is None else forward_cost,
+        taped_forward_cost=1,
+        backward_cost=2,
+        state_bytes=state,
+        tape_bytes=draw(st.integers(1, 3)) + state * draw(st.integers(0, 3)),
+        forward_workspace_bytes=draw(st.sampled_from([0, 0, 0, 3, 9])),
+        taped_forward_workspace_bytes=draw(st.sampled_from([0, 0, 2])),
+        backward_workspace_bytes=draw(st.sampled_from([0, 0, 2])),
+        gradient_bytes=draw(st.sampled_from([None, None, 0])),
+    )
+
+
+@st.composite
+def nearly_homogeneous(draw: st.DrawFn) -> Chain:
+    """Up to two special stages at either end of a body of 9 to 40 equal ones."""
+    body = draw(stages(forward_cost=1))
+    ends = st.lists(stages(), max_size=2)
+    return Chain.of(
+        [*draw(ends), *[body] * draw(st.integers(9, 40)), *draw(ends)],
+        input_bytes=draw(st.integers(0, 4)),
+        loss_gradient_bytes=draw(st.integers(0, 4)),
+    )
+
+
+@given(st.data())
+def test_the_search_finds_the_optimum_of_the_table_and_the_minorant_stays_below(data):
+    chain = data.draw(nearly_homogeneous())
+    needs = chain_needs(chain)
+    sections = Sections(needs)
+    if not sections.convex:
+        return
+    least = least_free_bytes(needs, GO)
+    free = data.draw(st.integers(least, max(least, needs.store_all_bytes - 1)))
+    levels = choose_levels(needs, free, 20_000)
+    assert levels.exact
+    optimum = IntervalTable(needs, levels, GO).cost(0, needs.length - 1)[-1]
+    search = PolicySearch(MinorantTable(sections, levels, GO), GO)
+    cost = search.run(free) * sections.unit_cost
+    assert search.least_cost(free) * sections.unit_cost <= optimum * (1 + 1e-9)
+    # The search may be cut short; it is then at most one advance per end and body stage above.
+    assert optimum * (1 - 1e-9) <= cost <= optimum + 3 * sections.unit_cost
+    verdict = simulate(chain, expand(build_policy(needs, free, search.decide)), free + chain.input_bytes)
+    assert verdict.legal
+    assert abs(verdict.makespan - chain.store_all_makespan - cost) <= 1e-9 * verdict.makespan
+
+
+@given(nearly_homogeneous())
+def test_the_least_memory_by_families_is_that_by_intervals(chain):
+    needs = chain_needs(chain)
+    assert least_free_bytes(needs, GO) == least_of_intervals(needs, GO)[0, -1]
