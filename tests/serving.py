@@ -70,7 +70,11 @@ class Serving:
         return self._reap()
 
     def _reap(self) -> int:
-        status = self.process.wait(STOP_SECONDS)
+        try:
+            status = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # leave nothing behind, whatever the test finds
+            raise
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()

@@ -138,8 +138,9 @@ def test_a_full_queue_is_503_with_retry_after(own_service):
 def test_sigterm_ends_the_service_though_a_plan_is_being_computed(tmp_path):
     service = start_service(tmp_path, TIGHTFIT_SHUTDOWN_SECONDS="1")
     with ask_and_leave(service, endless_request()):
-        assert eventually(lambda: unfinished(service) == 1, 20)
+        has_started = eventually(lambda: unfinished(service) == 1, 20)
         assert service.terminate() == -signal.SIGTERM
+    assert has_started
 
 
 def test_a_port_in_use_is_one_line_and_status_2(service, tmp_path):
