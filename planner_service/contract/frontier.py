@@ -23,7 +23,7 @@ class FrontierRequest(Question):
 
     memory: FrontierMemory = FrontierMemory()
     points: int = Field(default=25, ge=2, le=500, strict=True)
-    """Budgets that are planned, from the least one to that of full BPTT."""
+    """At most so many points, from the least budget to that of full BPTT."""
     at_most_overhead_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Ask for the least budget with a makespan of at most (1 + this) times that of full BPTT."""
     at_most_bytes: BudgetBytes | None = None
@@ -34,8 +34,9 @@ class FrontierPoint(Answer):
     """One plan that no other point beats in both bytes and makespan."""
 
     budget_bytes: int
-    """The plan's peak: the least budget under which it runs."""
+    """A budget under which it runs."""
     makespan: float
+    """Planning this budget gives this makespan or a lower one."""
     overhead_ratio: float
     """makespan / store_all_makespan - 1."""
     segment_steps: int | None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from planner_service import solvers
 from planner_service.chain import BudgetTooSmall
 from planner_service.contract import FrontierPoint, FrontierReply, FrontierRequest
 from planner_service.memory import Candidate, Profile
@@ -18,12 +19,17 @@ from planner_service.planning.search import Found, least_budget
 from planner_service.solvers import Cancellation
 
 MEBIBYTE = 2**20
+MOST_POINTS = 2000
+"""Points that a table is asked for, before those of all candidates are thinned."""
+SHORT_CHAIN = 300
+"""Up to so many stages one table holds every budget; longer chains are planned budget by budget."""
 
 
 class Pair(NamedTuple):
     """A plan's two prices."""
 
     peak_bytes: int
+    """A budget under which it runs."""
     makespan: float
     segment_steps: int | None
 
@@ -37,15 +43,15 @@ class Pair(NamedTuple):
 def frontier(
     request: FrontierRequest, known_profiles: Sequence[Profile], cancellation: Cancellation | None = None
 ) -> FrontierReply:
-    """Plan `request.points` budgets and keep what no other plan beats.
+    """The frontiers of all segment lengths as one, and the two questions about it.
 
     Raises BudgetTooSmall when `at_most_bytes` is below the least budget, and what `choose` raises.
     """
     candidates = candidates_of(request, known_profiles, reserved_bytes=request.memory.reserved_bytes)
     view = _View(candidates, cancellation)
-    budgets = spread(view.minimum_bytes, view.full_bytes, request.points)
-    pairs = non_dominated([view.pair(budget) for budget in budgets])
-    found = view.within_overhead(request.at_most_overhead_ratio)
+    every_pair = view.pairs(request.points)
+    pairs = thinned(every_pair, request.points)
+    found = view.within_overhead(request.at_most_overhead_ratio, every_pair)
     points = view.points(pairs)
     return FrontierReply(
         unit=candidates[0].cost_unit,
@@ -74,7 +80,21 @@ class _View:
         """The prices of the best plan within `budget_bytes`."""
         return Pair.of(choose(self._candidates, budget_bytes, "auto", self._cancellation))
 
-    def within_overhead(self, ratio: float | None) -> Found[Pair] | None:
+    def pairs(self, most_points: int) -> list[Pair]:
+        """What no plan beats: of the best plan at `most_points` budgets, and of every short candidate
+        at all its budgets.
+        """
+        found = [self.pair(budget) for budget in spread(self.minimum_bytes, self.full_bytes, most_points)]
+        for candidate in self._candidates:
+            if candidate.chain.length > SHORT_CHAIN:
+                continue
+            points = solvers.frontier(
+                candidate.chain, most_points=MOST_POINTS, cancellation=self._cancellation
+            )
+            found += [Pair(*point, candidate.segment_steps) for point in points]
+        return non_dominated(found)
+
+    def within_overhead(self, ratio: float | None, pairs: Sequence[Pair]) -> Found[Pair] | None:
         """The leanest plan found whose makespan is at most (1 + ratio) times that of full BPTT."""
         if ratio is None:
             return None
@@ -84,7 +104,12 @@ class _View:
             pair = self.pair(budget_bytes)
             return pair if pair.makespan <= limit else None
 
-        return least_budget(attempt, low_bytes=self.minimum_bytes, high_bytes=self.full_bytes)
+        enough = [pair.peak_bytes for pair in pairs if pair.makespan <= limit]
+        high = min(enough, default=self.full_bytes)
+        # A plan for `high` may be passed over for one that is cheaper to find, by WORTHWHILE_RATIO.
+        return least_budget(attempt, low_bytes=self.minimum_bytes, high_bytes=high) or least_budget(
+            attempt, low_bytes=self.minimum_bytes, high_bytes=self.full_bytes
+        )
 
     def least_makespan(self, budget_bytes: int | None) -> FrontierPoint | None:
         """The quickest plan within `budget_bytes`. Raises BudgetTooSmall, about `at_most_bytes`."""
@@ -128,6 +153,14 @@ def non_dominated(pairs: Sequence[Pair]) -> list[Pair]:
         if not kept or pair.makespan < kept[-1].makespan:
             kept.append(pair)
     return kept
+
+
+def thinned(pairs: Sequence[Pair], most_points: int) -> list[Pair]:
+    """At most `most_points` of them, evenly picked, both ends included."""
+    if len(pairs) <= most_points:
+        return list(pairs)
+    last = len(pairs) - 1
+    return [pairs[index * last // (most_points - 1)] for index in range(most_points)]
 
 
 def knee_index(pairs: Sequence[Pair]) -> int:

@@ -26,6 +26,15 @@ def peak_ledger(candidate: Candidate, schedule: Iterable[Action], peak_bytes: in
     return lines
 
 
+def window_ledger(candidate: Candidate, window_stages: int, peak_bytes: int) -> list[LedgerLine]:
+    """The lines of a plan that reverses the chain window by window: what one window adds is one line."""
+    lines = list(candidate.ledger)
+    added = peak_bytes - candidate.chain.static_bytes
+    tapes = candidate.sources.tapes
+    formula = f"states, tapes, gradients of {window_stages} stages: {tapes.formula}"
+    return [*lines, LedgerLine("one window", added, formula, tapes.exactness)]
+
+
 class _Held:
     """Which checkpoints and which gradient are live between two actions."""
 

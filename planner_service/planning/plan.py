@@ -13,12 +13,12 @@ from planner_service.contract import (
     PlanRequest,
     content_id,
 )
-from planner_service.memory import Candidate, Profile
+from planner_service.memory import Candidate, LedgerLine, Profile
 from planner_service.planning.candidates import candidates_of
 from planner_service.planning.choice import Choice, choose
 from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.least import least_budget_bytes
-from planner_service.planning.peak import peak_ledger
+from planner_service.planning.peak import peak_ledger, window_ledger
 from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.version import PLANNER_VERSION
 from planner_service.solvers import Cancellation
@@ -74,14 +74,24 @@ def _memory(
     choice: Choice, *, budget_bytes: int, store_all_peak_bytes: int, minimum_budget_bytes: int
 ) -> PlanMemory:
     verdict = choice.solution.verdict
-    lines = peak_ledger(choice.candidate, expand(choice.solution.policy), verdict.peak_bytes)
     return PlanMemory(
         budget_bytes=budget_bytes,
         projected_peak_bytes=verdict.peak_bytes,
         store_all_peak_bytes=store_all_peak_bytes,
         minimum_budget_bytes=minimum_budget_bytes,
-        ledger=[LedgerLineRecord(**line._asdict()) for line in lines],
+        ledger=[LedgerLineRecord(**line._asdict()) for line in _ledger(choice)],
     )
+
+
+def _ledger(choice: Choice) -> list[LedgerLine]:
+    candidate, policy, peak_bytes = (
+        choice.candidate,
+        choice.solution.policy,
+        choice.solution.verdict.peak_bytes,
+    )
+    if policy.length != candidate.chain.length:  # truncated: the policy is that of one window
+        return window_ledger(candidate, policy.length, peak_bytes)
+    return peak_ledger(candidate, expand(policy), peak_bytes)
 
 
 def _reason(choice: Choice, candidates: Sequence[Candidate]) -> str:

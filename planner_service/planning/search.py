@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 Plan = TypeVar("Plan")
 
-RESOLUTION = 1 / 512
+RESOLUTION = 1 / 128
 """The search stops when the gap left is this fraction of what the answer lies above the start."""
 
 

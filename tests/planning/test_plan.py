@@ -135,6 +135,13 @@ def test_a_named_strategy_is_used(strategy):
     assert reply.strategy == strategy
 
 
+def test_a_truncated_plan_is_flagged_and_its_ledger_adds_up():
+    minimum = least(SMALL)
+    reply = plan(changed(with_budget(SMALL, minimum + 5000), "strategy", to="truncated"))
+    assert not reply.exact_gradient
+    assert sum(line.bytes for line in reply.memory.ledger) == reply.memory.projected_peak_bytes
+
+
 def test_an_unknown_strategy_is_refused_by_name():
     with pytest.raises(UnknownStrategy, match="fastest") as refusal:
         plan(changed(SMALL, "strategy", to="fastest"))
