@@ -21,6 +21,9 @@ from executor.probe import ProbeReport, probe_loop, usual_candidates
 from executor.replay import AutocastState
 from executor.trees import leaf_description
 
+DEEPEST_CLOSURE = 4
+"""Functions in closures of closures count by their lines down to here, by identity below."""
+
 
 class Known:
     """What is known about one loop."""
@@ -55,14 +58,17 @@ _known: WeakKeyDictionary[Any, dict[Hashable, Known]] = WeakKeyDictionary()
 
 
 def known(loop: Loop) -> Known:
-    """What is known about loops like this one."""
+    """What is known about loops like this one. A function that cannot be remembered is always new."""
     anchor = loop.modules[0] if loop.modules else _code_of(loop.function)
-    return _known.setdefault(anchor, {}).setdefault(_signature(loop), Known())
+    try:
+        return _known.setdefault(anchor, {}).setdefault(_signature(loop), Known())
+    except TypeError:  # neither hashable nor weakly referable
+        return Known()
 
 
 def _signature(loop: Loop) -> Hashable:
     return (
-        _identity(_code_of(loop.function)),
+        _identity(loop.function),
         loop.is_segment,
         loop.reduce,
         loop.final_state,
@@ -70,7 +76,6 @@ def _signature(loop: Loop) -> Hashable:
         tuple(_description(leaf) for leaf in (*loop.inputs.leaves, *loop.captured)),
         loop.inputs.length,
         tuple(_modes(loop)),
-        tuple(leaf.requires_grad for leaf in _closure(loop.function) if isinstance(leaf, Tensor)),
         AutocastState.now(),
     )
 
@@ -94,13 +99,29 @@ def _code_of(function: Callable[..., Any]) -> Any:
     return getattr(plain, "__code__", plain)
 
 
-def _identity(code: Any) -> Hashable:
-    return code if isinstance(code, Hashable) else id(code)
+def _identity(value: Any, depth: int = 0) -> Hashable:
+    """What makes a function's work what it is: its lines, and the values that they see. A tensor counts
+    by its shape, so that a new batch in a closure is nothing new; numbers and texts count by value,
+    other objects by identity. Globals and attributes are not looked at.
+    """
+    if isinstance(value, Tensor):
+        return _description(value)
+    if value is None or isinstance(value, int | float | str):
+        return (type(value), value)
+    if isinstance(value, tuple):
+        return tuple(_identity(part, depth + 1) for part in value)
+    if depth > DEEPEST_CLOSURE or not hasattr(_code_of(value), "co_code"):
+        return (type(value), id(value))
+    plain = getattr(value, "__func__", value)
+    seen = (*(plain.__defaults__ or ()), *(plain.__kwdefaults__ or {}).values(), *_closure(plain))
+    owner = getattr(value, "__self__", None)
+    others = tuple(_identity(part, depth + 1) for part in seen if part is not value)
+    return (plain.__code__, id(owner), others)
 
 
 def _closure(function: Callable[..., Any]) -> Iterator[Any]:
     for cell in getattr(function, "__closure__", None) or ():
         try:
             yield cell.cell_contents
-        except ValueError:
+        except ValueError:  # a name that is bound later
             continue
