@@ -99,13 +99,12 @@ class Run:
 
     def forward(self) -> tuple[list[Tensor], Leaves]:
         """Run every step once; return the reduced outputs' leaves and the final state's, detached."""
-        before = self._replay.fingerprint()
+        self._fingerprint = self._replay.fingerprint()
         self._checkpoints[0] = StoredState(self.initial, self._replay.take())
         try:
             with torch.no_grad(), self.parameters.swapped():
                 self._interpret(until_backward=True)
             self._require_first_pass_complete()
-            self._replay.require_fingerprint(before)
         except BaseException:
             self._replay.restore(self._checkpoints[0].surroundings)
             self.release()
@@ -195,6 +194,8 @@ class Run:
             self._execute(action)
             action = next(self._schedule, None)
         self._pending = action
+        if until_backward:
+            self._replay.require_fingerprint(self._fingerprint)
         self._observe(None)
 
     def _observe(self, action: Action | None) -> None:

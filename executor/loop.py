@@ -116,6 +116,7 @@ class Loop:
         everything = Buffers(self.modules)
         return Replay(
             generators=self.generators() if needs.draws_random_numbers else (),
+            idle=() if needs.draws_random_numbers else self.generators(),
             mutated=everything.subset(needs.mutated_buffers),
             everything=everything,
         )

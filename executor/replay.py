@@ -102,13 +102,19 @@ class Replay:
     """Takes and restores `Surroundings`.
 
     `generators` are the random streams that the step draws from, `mutated` the buffers that it changes;
-    both come from the probe. `everything` serves to notice when the probe was wrong.
+    both come from the probe. `idle` streams and `everything` serve to notice when the probe was wrong.
     """
 
     def __init__(
-        self, *, generators: Sequence[torch.Generator], mutated: Buffers, everything: Buffers
+        self,
+        *,
+        generators: Sequence[torch.Generator],
+        idle: Sequence[torch.Generator],
+        mutated: Buffers,
+        everything: Buffers,
     ) -> None:
         self._generators = generators
+        self._idle = idle
         self._mutated = mutated
         self._everything = everything
         self._autocast = AutocastState.now()
@@ -160,21 +166,31 @@ class Replay:
         if self._is_autocast:
             torch.clear_autocast_cache()
 
-    def fingerprint(self) -> list[tuple[int, int]]:
-        """Identity and version of every buffer that should not change."""
+    def fingerprint(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """Of everything that a step should leave alone: streams that it does not draw from, identity and
+        version of buffers that it does not change.
+        """
+        streams = [hash(generator.get_state().numpy().tobytes()) for generator in self._idle]
         mutated = {(id(slots), name) for slots, name in self._mutated.slots}
-        return [
+        buffers = [
             (id(tensor), tensor._version)
             for slots, name in self._everything.slots
             if (id(slots), name) not in mutated and (tensor := slots[name]) is not None
         ]
+        return streams, buffers
 
-    def require_fingerprint(self, before: list[tuple[int, int]]) -> None:
-        """Raise ReplayError when a buffer changed that did not change in the probe."""
-        if self.fingerprint() != before:
+    def require_fingerprint(self, before: tuple[list[int], list[tuple[int, int]]]) -> None:
+        """Raise ReplayError when something moved that did not move in the probe."""
+        streams, buffers = self.fingerprint()
+        if streams != before[0]:
+            raise ReplayError(
+                "the step drew random numbers, which it did not do while it was probed: recomputation would "
+                "draw others; let it draw in every step, or pass the numbers in as inputs"
+            )
+        if buffers != before[1]:
             raise ReplayError(
                 "the step changed a buffer that it did not change while it was probed: recomputation would "
-                "see another value; register it before the first call or pass it in the state"
+                "see another value; change it in every step, or pass it in the state"
             )
 
 

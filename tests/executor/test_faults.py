@@ -15,6 +15,7 @@ from executor import (
     DoubleBackward,
     ModifiedBetweenPasses,
     PlanMismatch,
+    ReplayError,
     StateChanged,
     StateMutated,
     UnsupportedOutput,
@@ -108,6 +109,34 @@ def test_outputs_that_cannot_be_stacked_are_refused() -> None:
 def test_a_plan_for_another_length_is_refused(length: int) -> None:
     with pytest.raises(PlanMismatch, match=f"{length} steps"):
         unroll(lambda s, x: (s + x, None), states(), sequence(), plan=tape_everything(length, 1))
+
+
+def test_random_numbers_that_the_probe_did_not_see_are_refused() -> None:
+    """A step that draws only later on: recomputation would draw other numbers."""
+    steps = [0]
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+        steps[0] += 1
+        noise = torch.randn_like(state) if steps[0] > 8 else 0.0
+        return torch.tanh(state + x + noise), None
+
+    with pytest.raises(ReplayError, match="random numbers"):
+        run(step)
+
+
+def test_a_buffer_that_changes_only_later_on_is_refused() -> None:
+    """Recomputation would see its last value instead of the one that belongs to the step."""
+    norm = nn.BatchNorm1d(6).double().eval()
+    steps = [0]
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+        steps[0] += 1
+        if steps[0] > 8:
+            norm.running_mean.add_(1)
+        return torch.tanh(norm(state) + x), None
+
+    with pytest.raises(ReplayError, match="buffer"):
+        run(step, module=norm)
 
 
 class Boom(Exception):
