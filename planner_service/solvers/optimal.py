@@ -33,6 +33,8 @@ INTERVAL_LEVELS = 500, 4_000
 """Fewest and most levels of a table by intervals."""
 CHEAP_ADDITIONS = 20_000_000
 """What a table of intervals may take when there is another way: a few hundredths of a second."""
+MOST_CHEAP_STAGES = 2_000
+"""Decisions are looked up in time proportional to the length."""
 AFFORDABLE_ADDITIONS = 4_000_000_000
 """What it may take when there is none: a few seconds."""
 MOST_GROUPS = 256
@@ -144,7 +146,7 @@ class _ByFamilies:
         levels = choose_levels(needs, free_bytes, MOST_LEVELS)
         additions = interval_additions(needs, levels)
         by_intervals = _ByIntervals(ungrouped(needs))
-        if levels.exact and additions <= CHEAP_ADDITIONS:
+        if levels.exact and additions <= CHEAP_ADDITIONS and needs.length <= MOST_CHEAP_STAGES:
             return by_intervals.draft(free_bytes, cancellation)
         if not levels.exact:
             return self._grouped(free_bytes, cancellation)

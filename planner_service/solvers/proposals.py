@@ -68,6 +68,19 @@ def propose(
 
 
 @kernel
+def _corner_before(rows: Rows, row: int, n: int) -> int:
+    """Index within a row of its last corner at or before n; 0 if there is none."""
+    low, high = 0, rows.size[row]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if rows.x[rows.start[row] + middle] <= n:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@kernel
 def _in_body(
     families: Families,
     rows: Rows,
@@ -91,8 +104,13 @@ def _in_body(
     left_row, right_row = row_number(families, s, 0, level), row_number(families, prefixes, t, right_level)
     left, right = rows.start[left_row], rows.start[right_row]
     both = rows.size[left_row] + rows.size[right_row]
+    if rows.size[right_row] == 0:
+        return found
+    # The right side may be short of memory for long: then only the far corners of the left count.
+    nearest = n - rows.x[right + rows.size[right_row] - 1]
+    skipped = _corner_before(rows, left_row, nearest)
     advanced = families.advance_before[prefixes] - families.advance_before[s]
-    for index in range(both + 2):
+    for index in range(skipped, both + 2):
         if index < rows.size[left_row]:
             k = rows.x[left + index]
         elif index < both:
