@@ -57,7 +57,7 @@ class BudgetedRecurrence(nn.Module):
         self.train(module.training)
         self._budget = parse_budget(budget)
         self._chains = self._whole.chains(bidirectional=module.bidirectional)
-        self._activation_bytes: dict[tuple[object, ...], int] = {}
+        self._settled_bytes: dict[tuple[object, ...], int] = {}
 
     @classmethod
     def from_torch(cls, module: nn.RNNBase, *, budget: int | float | str) -> Self:
@@ -65,7 +65,8 @@ class BudgetedRecurrence(nn.Module):
 
         `budget` is what one call may add at its peak to what was allocated before it, its backward pass,
         outputs and parameter gradients included: bytes (2**29 or "512MiB"), a share of the activations
-        of full BPTT (0.1 or "10%"), or "free": what the device has left when the call begins.
+        of full BPTT (0.1 or "10%"), or "free": what the device has left. The last two are settled by the
+        first call with inputs of a new shape.
 
         Raises TypeError for another kind of module and InvalidBudget for what is no budget.
         """
@@ -126,7 +127,7 @@ class BudgetedRecurrence(nn.Module):
         return state if self._whole.mode == "LSTM" else state[0]
 
     def _run(self, x: Tensor, state: State, batch_sizes: Tensor | None) -> tuple[Tensor, State]:
-        budget_bytes = self._budget_bytes(x, state, batch_sizes)
+        budget_bytes = self._budget_bytes(x, state)
         if not self.bidirectional:
             return self._unroll(budget_bytes, self._chains[0], state, x, batch_sizes)
         between_bytes = self._between_bytes(x)
@@ -164,7 +165,8 @@ class BudgetedRecurrence(nn.Module):
         finals: list[State] = []
         for layer in range(self.num_layers):
             outputs = []
-            below = x if not layer else nn.functional.dropout(x, self.dropout, self.training)
+            is_dropped = layer > 0 and self.dropout > 0
+            below = nn.functional.dropout(x, self.dropout, self.training) if is_dropped else x
             for direction in (0, 1):
                 index = 2 * layer + direction
                 initial = tuple(part[index : index + 1] for part in state)
@@ -185,21 +187,23 @@ class BudgetedRecurrence(nn.Module):
         masks = 3 * above * (self.num_layers - 1) if self.dropout else 0
         return row * (turned + masks + 3 * above * self.num_layers)
 
-    def _budget_bytes(self, x: Tensor, state: State, batch_sizes: Tensor | None) -> int:
-        return self._budget.bytes(
-            activation_bytes=lambda: self._full_activation_bytes(x, state, batch_sizes),
-            free_bytes=lambda: free_bytes(x.device),
-        )
-
-    def _full_activation_bytes(self, x: Tensor, state: State, batch_sizes: Tensor | None) -> int:
-        """What full BPTT keeps for this input, as if every sequence of a packed batch had full length."""
+    def _budget_bytes(self, x: Tensor, state: State) -> int:
+        """The budget for inputs of this shape, settled by the first of them: a plan is then made once."""
         key = (tuple(x.shape), x.dtype, x.device, self.training)
-        if key not in self._activation_bytes:
-            held = [x, *state, *self.parameters()]
-            self._activation_bytes[key] = activation_bytes(
+        if key not in self._settled_bytes:
+            self._settled_bytes[key] = self._budget.bytes(
+                activation_bytes=lambda: self._full_activation_bytes(x, state),
+                free_bytes=lambda: free_bytes(x.device),
+            )
+        return self._settled_bytes[key]
+
+    def _full_activation_bytes(self, x: Tensor, state: State) -> int:
+        """What full BPTT keeps for this input, as if every sequence of a packed batch had full length."""
+        held = [x, *state, *self.parameters()]
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            return activation_bytes(
                 lambda steps: self._run_full(x[:steps].detach(), state), x.shape[0], held=held
             )
-        return self._activation_bytes[key]
 
     def _run_full(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         if self.bidirectional:

@@ -239,6 +239,25 @@ def test_a_share_of_the_activations_is_a_budget(share):
     assert measure(iteration).peak_bytes <= kept / 2
 
 
+def test_settling_a_share_draws_no_random_numbers():
+    """With dropout, finding out what a share means leaves the random stream alone"""
+    module = nn.GRU(INPUT, HIDDEN, num_layers=2, dropout=0.5)
+    drop_in = GRU.from_torch(module, budget=1.0)
+    x = torch.randn(STEPS, BATCH, INPUT)
+    before = torch.get_rng_state()
+    drop_in._budget_bytes(x, drop_in._initial_state(x, None, is_batched=True))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_is_free_is_settled_once_per_shape(monkeypatch):
+    """Later calls alike keep the plan although other bytes are free by then"""
+    amounts = iter([10**9, 10])
+    monkeypatch.setattr("executor.modules.free_bytes", lambda _device: next(amounts))
+    drop_in = GRU.from_torch(nn.GRU(INPUT, HIDDEN), budget="free")
+    x = torch.randn(STEPS, BATCH, INPUT)
+    assert torch.equal(drop_in(x)[0], drop_in(x)[0])
+
+
 def test_what_is_free_is_a_budget():
     """With what the device has left a small module trains without recomputation"""
     module = nn.LSTM(INPUT, HIDDEN, dtype=torch.float64)
