@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -71,12 +72,13 @@ class Layer:
         flat = torch.addmm(self.weights.bias, x.reshape(-1, x.shape[2]), self.weights.weight_ih.t())
         return flat.view(*x.shape[:2], -1).unbind(0)
 
+    @cached_property
     def _half_weights(self) -> tuple[Tensor, Tensor]:
         first, second = self.weights.weight_hh.chunk(2)
         return first, second
 
     def _advance_step(self, pre: Tensor, halves: Halves) -> StepTape:
-        pres, weights = pre.chunk(2, dim=1), self._half_weights()
+        pres, weights = pre.chunk(2, dim=1), self._half_weights
         first = self._advance_half(pres[0], weights[0], halves[0], halves[1][-1].value)
         return first, self._advance_half(pres[1], weights[1], halves[1], halves[0][-1].value)
 
@@ -89,7 +91,7 @@ class Layer:
         return HalfTape(other, before, _values(registers), gates)
 
     def _reverse_step(self, pre: Tensor, halves: Halves) -> StepTape:
-        pres, weights = pre.chunk(2, dim=1), self._half_weights()
+        pres, weights = pre.chunk(2, dim=1), self._half_weights
         second = self._reverse_half(pres[1], weights[1], halves[1], halves[0][-1].value)
         return self._reverse_half(pres[0], weights[0], halves[0], halves[1][-1].value), second
 
@@ -104,7 +106,7 @@ class Layer:
     def _backward_step(
         self, tapes: StepTape, first: Parts, second: Parts, grad_pre: Tensor
     ) -> tuple[Parts, Parts]:
-        pres, weights = grad_pre.chunk(2, dim=1), self._half_weights()
+        pres, weights = grad_pre.chunk(2, dim=1), self._half_weights
         after = self.cell.backward(tapes[1], second, weights[1], pres[1])
         before = self.cell.backward(tapes[0], _plus(first, after.other), weights[0], pres[0])
         return before.before, _plus(after.before, before.other)

@@ -25,8 +25,8 @@ from executor.reversible.sequence import Pass, ReversibleSequence, State
 from executor.reversible.taped import PlainState, plain_start, run_taped
 from executor.reversible.trajectory import Coding
 
-SEGMENT_STEPS = 4
-"""Steps per segment: more are a little faster and hold the tapes of more steps on the way back."""
+SEGMENT_STEPS = 8
+"""Steps per segment: more are faster, up to some 16, and hold the tapes of more steps on the way back."""
 
 
 class Reversible(nn.Module):
@@ -83,8 +83,8 @@ class Reversible(nn.Module):
         raise NotImplementedError
 
     def reset_parameters(self) -> None:
-        """Uniform within 1 / sqrt(hidden_size), as torch's recurrent modules."""
-        bound = 1 / math.sqrt(self.hidden_size)
+        """Uniform within 1 / sqrt(units that a gate reads), as torch: here those are half the state."""
+        bound = 1 / math.sqrt(self.hidden_size // 2)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
@@ -162,8 +162,8 @@ class Reversible(nn.Module):
         work = Pass(
             recipe, Outer(before), Outer(after), targets, after is None, torch.is_grad_enabled(), archived
         )
-        parameters = (*self._weights(), *work.before.parameters, *work.after.parameters)
-        outputs, *last = ReversibleSequence.apply(work, inputs, *start, *parameters)
+        tensors = (inputs, *start, *self._weights(), *work.before.parameters, *work.after.parameters)
+        outputs, *last = ReversibleSequence.apply(work, *tensors)  # type: ignore[no-untyped-call]
         (self.archived_bytes,) = archived
         return outputs, (tuple(last) if len(last) > 1 else last[0])
 

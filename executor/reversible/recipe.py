@@ -41,10 +41,15 @@ class Recipe:
         if self.seed is None:
             yield
             return
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.seed + segment.start)
+        generators = _generators(device)
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(self.seed + segment.start)
             yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
     def masks(self, weight: Tensor, *, steps: int, batch_size: int) -> list[Tensor]:
         """Dropout masks [k, B, 2m] for the inputs of layers 2 and up, scaled; none without dropout.
@@ -55,3 +60,11 @@ class Recipe:
             return []
         keep, shape = 1 - self.dropout, (steps, batch_size, 2 * weight.shape[1])
         return [weight.new_empty(shape).bernoulli_(keep).div_(keep) for _ in range(self.num_layers - 1)]
+
+
+def _generators(device: torch.device) -> list[torch.Generator]:
+    """Where modules on `device` draw from. torch.manual_seed would also format a stack trace for CUDA."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index])
+    return generators

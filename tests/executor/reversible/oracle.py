@@ -1,7 +1,7 @@
 """RevGRU and RevLSTM written down from the paper: plain autograd around its integer multiplication.
 
-States are int64 with one buffer per unit, which lasts as long as the bits forgotten fit into it; gradients are
-those of plain torch operations, every rounding passed straight through.
+States are int64 with one buffer per unit, which lasts as long as the bits forgotten fit into it; gradients
+are those of plain torch operations, every rounding passed straight through.
 """
 
 from __future__ import annotations
