@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from planner_service.chain import EMPTY, BudgetTooSmall, Chain, Policy, TapeNode
+from planner_service.chain import EMPTY, BudgetTooSmall, Chain, InvalidChain, Policy, TapeNode
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.grouping import Grouping, group_body, group_evenly, ungrouped
 from planner_service.solvers.intervals import IntervalTable, additions_per_level, interval_additions
@@ -38,11 +38,13 @@ MOST_CHEAP_STAGES = 2_000
 AFFORDABLE_ADDITIONS = 4_000_000_000
 """What it may take when there is none: a few seconds."""
 MOST_GROUPS = 256
+MOST_RUNS = 200_000
+"""Runs of different stages that are planned within about ten seconds."""
 
 
 def draft_optimal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
     """The cheapest persistent policy of `chain` in `budget_bytes`. Raises BudgetTooSmall, Cancelled."""
-    needs = chain_needs(chain)
+    needs = _needs(chain)
     held = chain.static_bytes + chain.input_bytes
     free = budget_bytes - held
     if free >= needs.store_all_bytes:
@@ -62,7 +64,7 @@ def draft_mixed(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> 
 
     Equation 10, without the copy, is what `optimal` solves. Raises BudgetTooSmall, Cancelled.
     """
-    shared = chain_needs(chain)
+    shared = _needs(chain)
     needs = replace(shared, runs=tuple(NeedsRun(run.count, _with_input(run.needs)) for run in shared.runs))
     held = chain.static_bytes + chain.input_bytes
     free = budget_bytes - held
@@ -86,8 +88,18 @@ def _with_input(stage: StageNeeds) -> StageNeeds:
 
 def minimum_budget_bytes(chain: Chain) -> int:
     """Least budget for which some policy of `chain` is found, in bytes."""
-    least = _planner(chain_needs(chain)).least_bytes(Cancellation())
+    least = _planner(_needs(chain)).least_bytes(Cancellation())
     return chain.static_bytes + chain.input_bytes + least
+
+
+def _needs(chain: Chain) -> ChainNeeds:
+    if len(chain.runs) > MOST_RUNS:
+        raise InvalidChain(
+            f"{len(chain.runs)} runs of different stages: up to {MOST_RUNS} are planned; "
+            "merge neighbours into segments",
+            field="model.stages",
+        )
+    return chain_needs(chain)
 
 
 class _Planner(Protocol):

@@ -7,7 +7,7 @@ from threading import Timer
 
 import pytest
 
-from planner_service.chain import BudgetTooSmall, Chain, Stage, StageRun
+from planner_service.chain import BudgetTooSmall, Chain, InvalidChain, Stage, StageRun
 from planner_service.solvers import Cancellation, Cancelled, minimum_budget_bytes, solve
 from planner_service.solvers.papers import hidden_operations, internal_operations, mixed_operations
 from tests.oracles.chains import golden
@@ -56,6 +56,12 @@ def test_more_stages_than_a_table_holds_are_planned_in_groups():
     assert solution.optimality == "bounded"
     assert "groups" in solution.reason
     assert solution.lower_bound <= solution.verdict.makespan <= 1.5 * solution.lower_bound
+
+
+def test_too_many_different_stages_are_refused_with_the_reason(monkeypatch):
+    monkeypatch.setattr("planner_service.solvers.optimal.MOST_RUNS", 4)
+    with pytest.raises(InvalidChain, match="merge neighbours"):
+        solve(distinct(5), 10**6)
 
 
 def test_memory_in_abundance_is_planned_near_the_bound():
