@@ -121,6 +121,12 @@ def peak_bytes(iteration: Iteration) -> int:
     return measure(iteration).peak_bytes
 
 
+def save(found: Mapping[str, Any], name: str) -> None:
+    """Write what was measured so far: a run may be stopped."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / name).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Run the chosen cases, print the table, write benchmarks/results/executor.json."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.executor", description=__doc__)
@@ -135,13 +141,12 @@ def main() -> int:
     chosen = {name: entry for name, entry in entries().items() if re.search(options.only, name)}
     if not chosen:
         parser.error(f"no case matches {options.only!r}: {', '.join(entries())}")
-    results = []
+    found: dict[str, Any] = {"machine": description("torch"), "rounds": options.rounds, "steps": STEPS}
+    found["cases"] = []
     for name, entry in chosen.items():
         print(f"{name} …", flush=True)
-        results.append(measured(entry.make(), entry.budgets, options.rounds))
-    found = {"machine": description("torch"), "rounds": options.rounds, "steps": STEPS, "cases": results}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / options.output).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        found["cases"].append(measured(entry.make(), entry.budgets, options.rounds))
+        save(found, options.output)
     print(markdown(found))
     return 0
 
