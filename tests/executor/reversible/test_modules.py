@@ -99,8 +99,7 @@ def test_gradients_are_those_of_the_papers_equations(kind, forget_bits):
         torch.testing.assert_close(found, true, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("saturated", [False, True])
-@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize(("batch", "saturated"), [(1, False), (7, True), (64, True)])
 @pytest.mark.parametrize("coding", CODINGS)
 @all_kinds
 def test_backward_ends_at_the_initial_state_with_empty_buffers(kind, forget_bits, coding, batch, saturated):
