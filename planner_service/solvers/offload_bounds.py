@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from math import gcd
 
 import numpy as np
 
@@ -26,7 +27,6 @@ from planner_service.solvers.offload_tables import state_sizes
 from planner_service.solvers.solution import Cancellation
 
 MOST_LEVELS = 2_000
-MOST_COMBINATIONS = 4_000_000
 MOST_ADDITIONS = 500_000_000
 
 
@@ -76,11 +76,13 @@ def _pooled_levels(stage: Stage, needs: ChainNeeds, free_bytes: int, pooled_byte
     """
     least_bytes = int(needs.table[:, REVERSE_NEED].min())
     while True:
-        states, tapes = (
-            np.arange((pooled_bytes - least_bytes) // max(1, size) + 1, dtype=np.int64) * size
+        counts = [
+            (pooled_bytes - least_bytes) // size + 1 if size else 1
             for size in (stage.state_bytes, stage.tape_bytes)
-        )
-        if len(states) * len(tapes) <= MOST_COMBINATIONS:
+        ]
+        if _fewest_levels(*counts, stage) <= MOST_LEVELS:
+            states = np.arange(counts[0], dtype=np.int64) * stage.state_bytes
+            tapes = np.arange(counts[1], dtype=np.int64) * stage.tape_bytes
             values = np.unique(pooled_bytes - states[:, None] - tapes[None, :])
             levels = Levels(values[values >= least_bytes], exact=True)
             small = len(levels.free_bytes) <= MOST_LEVELS
@@ -89,6 +91,15 @@ def _pooled_levels(stage: Stage, needs: ChainNeeds, free_bytes: int, pooled_byte
         if pooled_bytes <= free_bytes:
             return None
         pooled_bytes = free_bytes + (pooled_bytes - free_bytes) // 2
+
+
+def _fewest_levels(state_count: int, tape_count: int, stage: Stage) -> int:
+    """At least so many different sums of a number of states and a number of tapes keep to the bytes in
+    which `state_count` states alone, or `tape_count` tapes alone, keep.
+    """
+    # Up to here no states are worth as much as some tapes; half of the rectangle keeps to the bytes.
+    period = stage.tape_bytes // gcd(stage.state_bytes, stage.tape_bytes)
+    return min(state_count, period) * tape_count // 2
 
 
 def _leanest_stage(chain: Chain) -> Stage:
