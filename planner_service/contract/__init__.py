@@ -12,7 +12,14 @@ from planner_service.contract.models import (
     Sequence,
     Training,
 )
-from planner_service.contract.plan import PlanCost, PlanMemory, PlanReply, PlanRequest
+from planner_service.contract.plan import (
+    OFFLOAD,
+    PlanCost,
+    PlanLedgerLine,
+    PlanMemory,
+    PlanReply,
+    PlanRequest,
+)
 from planner_service.contract.problem import (
     PROBLEM_MEDIA_TYPE,
     FieldProblem,
@@ -31,8 +38,10 @@ from planner_service.contract.simulation import (
     TimelinePoint,
 )
 from planner_service.contract.stages import ChainModel, StageRecord, StageRunRecord
+from planner_service.contract.tiers import StorageTier, TierUseRecord, tier_use_records, tiers_of
 
 __all__ = [
+    "OFFLOAD",
     "PROBLEM_MEDIA_TYPE",
     "ChainModel",
     "ComparedStrategy",
@@ -50,6 +59,7 @@ __all__ = [
     "Memory",
     "Model",
     "PlanCost",
+    "PlanLedgerLine",
     "PlanMemory",
     "PlanReply",
     "PlanRequest",
@@ -64,6 +74,8 @@ __all__ = [
     "SimulationRequest",
     "StageRecord",
     "StageRunRecord",
+    "StorageTier",
+    "TierUseRecord",
     "TimelinePoint",
     "Training",
     "canonical_json",
@@ -71,4 +83,6 @@ __all__ = [
     "problem_from_details",
     "problem_from_error",
     "problem_from_validation",
+    "tier_use_records",
+    "tiers_of",
 ]

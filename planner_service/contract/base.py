@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
 
 
 class Message(BaseModel):
@@ -15,3 +16,8 @@ class Answer(BaseModel):
     """A frozen value that the service sends; readers must ignore fields that they do not know."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+def invalid(field: str, reason: str) -> PydanticCustomError:
+    """An error of a whole message that is about one of its fields."""
+    return PydanticCustomError("request", "{reason}", {"reason": reason, "field": field})

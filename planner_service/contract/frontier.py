@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from planner_service.contract.base import Answer, Message
+from planner_service.contract.base import Answer, Message, invalid
 from planner_service.contract.quantities import BudgetBytes, SizeBytes
 from planner_service.contract.question import Question
 
@@ -16,6 +16,13 @@ class FrontierMemory(Message):
 
     reserved_bytes: SizeBytes = 0
     """What the process costs before the first tensor."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_the_device_alone(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "tiers" in given:
+            raise invalid("tiers", "a frontier is that of the device alone: plan budget by budget for tiers")
+        return given
 
 
 class FrontierRequest(Question):

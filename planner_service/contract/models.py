@@ -9,6 +9,7 @@ from pydantic import Field
 from planner_service.contract.base import Message
 from planner_service.contract.quantities import BudgetBytes, Count, SizeBytes
 from planner_service.contract.stages import ChainModel
+from planner_service.contract.tiers import WithTiers
 
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 
@@ -60,7 +61,7 @@ class Training(Message):
     outputs and their gradient are held. Null means inside when there is a head, else outside."""
 
 
-class Memory(Message):
+class Memory(WithTiers):
     """The bytes that may be used."""
 
     device_budget_bytes: BudgetBytes

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from planner_service.contract.base import Answer
+from planner_service.contract.base import Answer, invalid
 from planner_service.contract.models import Memory
 from planner_service.contract.profile import LedgerLineRecord
 from planner_service.contract.question import Question
+from planner_service.contract.tiers import TierUseRecord
+
+OFFLOAD = "offload"
+"""The strategy that moves stored states to tiers."""
 
 
 class PlanRequest(Question):
@@ -17,6 +21,12 @@ class PlanRequest(Question):
 
     memory: Memory
     strategy: str = Field(default="auto", min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _offload_has_somewhere_to_go(self) -> Self:
+        if self.strategy == OFFLOAD and not self.memory.tiers:
+            raise invalid("memory.tiers", f"strategy={OFFLOAD!r} needs a tier to move states to")
+        return self
 
 
 class PlanCost(Answer):
@@ -37,17 +47,29 @@ class PlanCost(Answer):
     gap_ratio: float
     """makespan / lower_bound - 1: what an optimum could still save at most."""
     optimality: Literal["optimal", "persistent", "bounded"]
+    stall_seconds: float = 0
+    """What of the makespan is waiting for transfers to and from tiers, in `unit`."""
+
+
+class PlanLedgerLine(LedgerLineRecord):
+    """One item of what a plan holds."""
+
+    tier: str | None = None
+    """The tier that holds it; null: the device."""
 
 
 class PlanMemory(Answer):
-    """What the plan holds at its peak; the lines of the ledger add up to `projected_peak_bytes`."""
+    """What the plan holds at its peak, on the device and in each tier."""
 
     budget_bytes: int
     projected_peak_bytes: int
     store_all_peak_bytes: int
     minimum_budget_bytes: int
-    """The least budget that could be planned, over all segment lengths."""
-    ledger: list[LedgerLineRecord]
+    """The least budget that could be planned beside these tiers, over all segment lengths."""
+    ledger: list[PlanLedgerLine]
+    """The lines of the device (`tier` is null) add up to `projected_peak_bytes`."""
+    tiers: list[TierUseRecord] = Field(default=[])
+    """What the plan does with each tier of the request, in its order; empty when it uses none."""
 
 
 class PlanReply(Answer):
@@ -71,4 +93,6 @@ class PlanReply(Answer):
     last_segment_steps: int | None
     """Steps of the last segment, which may be shorter; null for a chain."""
     policy: dict[str, Any]
-    """{root, nodes: [["tape", span, rest] | ["checkpoint", span, right, left], …]}, children first."""
+    """{root, nodes: [["tape", span, rest] | ["checkpoint", span, right, left], …]}, children first; with
+    tiers also ["offload" | "leave", span, tier, right, left], ["keep" | "prefetch", rest] and
+    ["copy", tier, rest]."""

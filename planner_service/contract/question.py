@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 
-from planner_service.contract.base import Message
+from planner_service.contract.base import Message, invalid
 from planner_service.contract.models import Model, Sequence, Training
 from planner_service.contract.profile import ProfileRecord
 
@@ -34,8 +33,3 @@ class Question(Message):
                 if getattr(self, name) is not None:
                     raise invalid(name, f"a chain brings its own stages: leave {name} out")
         return self
-
-
-def invalid(field: str, reason: str) -> PydanticCustomError:
-    """An error of a whole request that is about one of its fields."""
-    return PydanticCustomError("request", "{reason}", {"reason": reason, "field": field})

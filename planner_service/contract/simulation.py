@@ -6,12 +6,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from planner_service.contract.base import Answer, Message
+from planner_service.contract.base import Answer, invalid
 from planner_service.contract.quantities import BudgetBytes, Count, SizeBytes
-from planner_service.contract.question import Question, invalid
+from planner_service.contract.question import Question
+from planner_service.contract.tiers import TierUseRecord, WithTiers
 
 
-class SimulationMemory(Message):
+class SimulationMemory(WithTiers):
     """The bytes against which a schedule is judged."""
 
     device_budget_bytes: BudgetBytes | None = None
@@ -28,7 +29,8 @@ class SimulationRequest(Question):
     memory: SimulationMemory = SimulationMemory()
     schedule: list[dict[str, Any]] | None = Field(default=None, max_length=5_000_000)
     """Actions in order: {"action": "advance" | "tape" | "backward", "first": …, "last": …} and
-    {"action": "free", "state": …}. Give either this or `policy`."""
+    {"action": "free", "state": …}; with tiers also {"action": "move", "first": …, "last": …} and
+    {"action": "store" | "fetch" | "discard", "state": …, "tier": name}. Give either this or `policy`."""
     policy: dict[str, Any] | None = None
     """A policy as a plan carries it."""
     timeline_points: int = Field(default=500, ge=0, le=10_000, strict=True)
@@ -59,11 +61,11 @@ class TimelinePoint(Answer):
     index: int
     """Position of the action (the last of a few) in the schedule, from 0."""
     elapsed_cost: float
-    """Cost up to the end of the action."""
+    """Cost up to the end of the action, waiting for transfers included."""
     peak_bytes: int
     """Most bytes live while it ran (while any of a few ran)."""
     live_bytes: int
-    """Bytes live after it."""
+    """Bytes live after it, on the device."""
 
 
 class SimulationReply(Answer):
@@ -72,7 +74,7 @@ class SimulationReply(Answer):
     legal: bool
     illegal: IllegalRecord | None
     makespan: float
-    """Cost of the legal actions, in the chain's unit."""
+    """Cost of the legal actions, waiting for transfers included, in the chain's unit."""
     unit: Literal["forward", "seconds"]
     peak_bytes: int
     advance_count: int
@@ -82,4 +84,8 @@ class SimulationReply(Answer):
     store_all_makespan: float
     overhead_ratio: float
     """makespan / store_all_makespan - 1."""
+    stall_seconds: float = 0
+    """What of the makespan is waiting for transfers, in the makespan's unit."""
+    tiers: list[TierUseRecord] = Field(default=[])
+    """What was done with each tier of the request, in its order."""
     timeline: list[TimelinePoint]

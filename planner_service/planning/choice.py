@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner_service.chain import BudgetTooSmall
+from planner_service.chain import BudgetTooSmall, PlanningError, Tier
 from planner_service.memory import Candidate
-from planner_service.solvers import Cancellation, Solution, solve
+from planner_service.planning.tiered import AnySolution, solve_beside
+from planner_service.solvers import Cancellation
 from planner_service.solvers.bounds import knapsack_bound
+from planner_service.solvers.offload_search import ChainTooLong
 
 MANY_STAGES = 100
 WORTHWHILE_RATIO = 1e-3
@@ -20,41 +22,53 @@ class Choice:
     """The candidate that was chosen and its plan."""
 
     candidate: Candidate
-    solution: Solution
+    solution: AnySolution
 
 
 def choose(
-    candidates: Sequence[Candidate], budget_bytes: int, strategy: str, cancellation: Cancellation | None
+    candidates: Sequence[Candidate],
+    budget_bytes: int,
+    strategy: str,
+    cancellation: Cancellation | None,
+    *,
+    tiers: Sequence[Tier] = (),
 ) -> Choice:
     """The plan of least makespan over all candidates; ties go to the smaller peak.
 
     A candidate is passed over when a lower bound proves that it cannot win (long chains: not by
-    WORTHWHILE_RATIO). Raises BudgetTooSmall with the least budget over all candidates for which
-    `strategy` has a plan, and whatever else `solve` refuses.
+    WORTHWHILE_RATIO), and when it is too long for a plan with `tiers`. Raises BudgetTooSmall with the
+    least budget over all candidates for which `strategy` has a plan, ChainTooLong where all are too
+    long, and whatever else `solve_beside` refuses.
     """
-    best: tuple[Candidate, Solution] | None = None
-    refusals: list[BudgetTooSmall] = []
+    best: tuple[Candidate, AnySolution] | None = None
+    refusals: list[BudgetTooSmall | ChainTooLong] = []
     # Short chains are solved in no time, and what they cost spares the long ones.
     for candidate in sorted(candidates, key=lambda candidate: candidate.chain.length):
         if best is not None and not _could_win(candidate, budget_bytes, best[1]):
             continue
         try:
-            solution = solve(candidate.chain, budget_bytes, strategy, cancellation=cancellation)
-        except BudgetTooSmall as refusal:
+            solution = solve_beside(candidate.chain, budget_bytes, strategy, tiers, cancellation)
+        except (BudgetTooSmall, ChainTooLong) as refusal:
             refusals.append(refusal)
             continue
         if best is None or _rank(solution) < _rank(best[1]):
             best = candidate, solution
     if best is None:
-        least = min(refusal.minimum_budget_bytes for refusal in refusals)
-        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=least)
+        raise _refusal_of_all(refusals, budget_bytes)
     return Choice(*best)
 
 
-def _could_win(candidate: Candidate, budget_bytes: int, best: Solution) -> bool:
+def _refusal_of_all(refusals: Sequence[BudgetTooSmall | ChainTooLong], budget_bytes: int) -> PlanningError:
+    minima = [refusal.minimum_budget_bytes for refusal in refusals if isinstance(refusal, BudgetTooSmall)]
+    if not minima:
+        return refusals[0]
+    return BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=min(minima))
+
+
+def _could_win(candidate: Candidate, budget_bytes: int, best: AnySolution) -> bool:
     saving = WORTHWHILE_RATIO if candidate.chain.length > MANY_STAGES else 0.0
     return knapsack_bound(candidate.chain, budget_bytes) <= best.verdict.makespan * (1 - saving)
 
 
-def _rank(solution: Solution) -> tuple[float, int]:
+def _rank(solution: AnySolution) -> tuple[float, int]:
     return solution.verdict.makespan, solution.verdict.peak_bytes

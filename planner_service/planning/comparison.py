@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from planner_service.chain import BudgetTooSmall, PlanningError
-from planner_service.contract import ComparedStrategy, ComparisonReply, ComparisonRequest
+from planner_service.chain import BudgetTooSmall, PlanningError, Tier
+from planner_service.contract import ComparedStrategy, ComparisonReply, ComparisonRequest, tiers_of
 from planner_service.memory import Candidate, Profile
 from planner_service.planning.candidates import candidates_of
-from planner_service.planning.choice import choose
+from planner_service.planning.choice import Choice, choose
 from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.search import least_budget
-from planner_service.solvers import STRATEGIES, Cancellation, Cancelled, Solution, solve
-
-AUTO = "auto"
+from planner_service.planning.tiered import AUTO, AnySolution, solve_beside, strategies
+from planner_service.solvers import Cancellation, Cancelled
 
 
 class _Planned(NamedTuple):
     candidate: Candidate
-    solution: Solution
+    solution: AnySolution
 
 
 def comparison(
@@ -32,8 +31,9 @@ def comparison(
     """
     memory = request.memory
     candidates = candidates_of(request, known_profiles, reserved_bytes=memory.reserved_bytes)
-    contest = _Contest(candidates, memory.device_budget_bytes, cancellation)
-    at_bytes = [contest.at_equal_bytes(name) for name in STRATEGIES if name != AUTO]
+    tiers = tiers_of(memory.tiers)
+    contest = _Contest(candidates, memory.device_budget_bytes, tiers, cancellation)
+    at_bytes = [contest.at_equal_bytes(name) for name in strategies(tiers) if name != AUTO]
     reference = contest.reference_makespan
     at_time = (
         [] if reference is None else [contest.at_equal_time(row.strategy, reference) for row in at_bytes]
@@ -52,10 +52,15 @@ class _Contest:
     """The strategies on the same candidates."""
 
     def __init__(
-        self, candidates: Sequence[Candidate], budget_bytes: int, cancellation: Cancellation | None
+        self,
+        candidates: Sequence[Candidate],
+        budget_bytes: int,
+        tiers: Sequence[Tier],
+        cancellation: Cancellation | None,
     ) -> None:
         self._candidates = candidates
         self._budget_bytes = budget_bytes
+        self._tiers = tiers
         self._cancellation = cancellation
         self._chosen: dict[str, Candidate] = {}
         self.full = full_bptt(candidates)
@@ -64,7 +69,7 @@ class _Contest:
     def reference_makespan(self) -> float | None:
         """The makespan of `auto` within the budget; None when nothing fits."""
         try:
-            choice = choose(self._candidates, self._budget_bytes, AUTO, self._cancellation)
+            choice = self._choose(AUTO)
         except BudgetTooSmall:
             return None
         self._chosen[AUTO] = choice.candidate
@@ -73,7 +78,7 @@ class _Contest:
     def at_equal_bytes(self, strategy: str) -> ComparedStrategy:
         """The cheapest plan of `strategy` within the budget."""
         try:
-            choice = choose(self._candidates, self._budget_bytes, strategy, self._cancellation)
+            choice = self._choose(strategy)
         except Cancelled:
             raise
         except PlanningError as refusal:
@@ -86,11 +91,16 @@ class _Contest:
         (or `auto`, where nothing fitted) has within the budget.
         """
         candidate = self._chosen.get(strategy) or self._chosen[AUTO]
+        known_minimum_bytes = 0
 
         def attempt(budget_bytes: int) -> _Planned | None:
+            nonlocal known_minimum_bytes
+            if budget_bytes < known_minimum_bytes:
+                return None
             try:
-                found = solve(candidate.chain, budget_bytes, strategy, cancellation=self._cancellation)
-            except BudgetTooSmall:
+                found = solve_beside(candidate.chain, budget_bytes, strategy, self._tiers, self._cancellation)
+            except BudgetTooSmall as refusal:
+                known_minimum_bytes = refusal.minimum_budget_bytes
                 return None
             return _Planned(candidate, found) if found.verdict.makespan <= limit else None
 
@@ -104,6 +114,9 @@ class _Contest:
         if found is None:
             return _without_a_plan(strategy, f"no plan takes at most {limit:.6g} in any memory")
         return self._row(strategy, found.plan)
+
+    def _choose(self, strategy: str) -> Choice:
+        return choose(self._candidates, self._budget_bytes, strategy, self._cancellation, tiers=self._tiers)
 
     def _row(self, strategy: str, planned: _Planned) -> ComparedStrategy:
         verdict = planned.solution.verdict

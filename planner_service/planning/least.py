@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from planner_service.chain import BudgetTooSmall, Chain
+from planner_service.chain import BudgetTooSmall, Chain, Tier
 from planner_service.memory import Candidate
-from planner_service.solvers import Cancellation, solve
+from planner_service.planning.tiered import AUTO, solve_beside
+from planner_service.solvers import Cancellation
 
 
-def least_budget_bytes(candidates: Iterable[Candidate], cancellation: Cancellation | None) -> int:
-    """Bytes for which some policy of some candidate fits, and one less for which none does."""
-    return min(_least_bytes(candidate.chain, cancellation) for candidate in candidates)
+def least_budget_bytes(
+    candidates: Iterable[Candidate], cancellation: Cancellation | None, *, tiers: Sequence[Tier] = ()
+) -> int:
+    """Bytes on the device for which some policy of some candidate fits, and one less for which none does.
+
+    Beside `tiers`, chains that are too long to search count with what they need without tiers.
+    """
+    return min(_least_bytes(candidate.chain, tiers, cancellation) for candidate in candidates)
 
 
-def _least_bytes(chain: Chain, cancellation: Cancellation | None) -> int:
+def _least_bytes(chain: Chain, tiers: Sequence[Tier], cancellation: Cancellation | None) -> int:
     # The refusal of an impossible budget names the minimum, and unlike a plain query can be cancelled.
     try:
-        return solve(chain, 0, cancellation=cancellation).verdict.peak_bytes
+        return solve_beside(chain, 0, AUTO, tiers, cancellation).verdict.peak_bytes
     except BudgetTooSmall as refusal:
         return refusal.minimum_budget_bytes

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from planner_service.chain import Action, Advance, Backward, Chain, Free, Moment, Tape, describe, moments
+from planner_service.chain import (
+    Advance,
+    Backward,
+    Chain,
+    Fetch,
+    Free,
+    Moment,
+    Move,
+    Tape,
+    TieredAction,
+    TimedMoment,
+)
+from planner_service.chain.tiers_actions import describe
 from planner_service.memory import Candidate, LedgerLine
 
 
-def peak_ledger(candidate: Candidate, schedule: Iterable[Action], peak_bytes: int) -> list[LedgerLine]:
-    """The static lines of `candidate`, then what is live when `schedule` first reaches `peak_bytes`.
+def peak_ledger(
+    candidate: Candidate, replay: Iterable[Moment | TimedMoment], peak_bytes: int
+) -> list[LedgerLine]:
+    """The static lines of `candidate`, then what is live when `replay` first reaches `peak_bytes`.
 
-    The lines add up to `peak_bytes`, which must be the simulator's peak of that schedule.
+    The lines add up to `peak_bytes`, which must be the peak of that replay.
     """
     chain = candidate.chain
     lines = list(candidate.ledger)
     initial = candidate.sources.states
     lines.append(LedgerLine("initial state", chain.input_bytes, f"x_0: {initial.formula}", initial.exactness))
     held = _Held(chain)
-    for moment in moments(chain, schedule):
+    for moment in replay:
         if moment.peak_bytes == peak_bytes:
             lines += _lines_of(candidate, moment, held)
             break
@@ -44,22 +58,33 @@ class _Held:
         self.checkpoint_count = 0
         self.gradient_at = chain.length
 
-    def follow(self, action: Action) -> None:
+    def follow(self, action: TieredAction) -> None:
         if isinstance(action, Advance):
-            self.checkpoint_bytes += self._chain.state_bytes(action.last)
-            self.checkpoint_count += 1
+            self._keep(action.last)
+        elif isinstance(action, Move):
+            self._keep(action.last)
+            self._drop(action.first - 1)
+        elif isinstance(action, Fetch):
+            self._keep(action.state)
         elif isinstance(action, Free):
-            self.checkpoint_bytes -= self._chain.state_bytes(action.state)
-            self.checkpoint_count -= 1
+            self._drop(action.state)
         elif isinstance(action, Backward):
             self.gradient_at = action.last - 1
+
+    def _keep(self, state: int) -> None:
+        self.checkpoint_bytes += self._chain.state_bytes(state)
+        self.checkpoint_count += 1
+
+    def _drop(self, state: int) -> None:
+        self.checkpoint_bytes -= self._chain.state_bytes(state)
+        self.checkpoint_count -= 1
 
     @property
     def gradient_bytes(self) -> int:
         return self._chain.gradient_bytes(self.gradient_at)
 
 
-def _lines_of(candidate: Candidate, moment: Moment, held: _Held) -> list[LedgerLine]:
+def _lines_of(candidate: Candidate, moment: Moment | TimedMoment, held: _Held) -> list[LedgerLine]:
     chain = candidate.chain
     states, tapes, workspace = candidate.sources
     outside_bytes = chain.static_bytes + chain.input_bytes
@@ -81,7 +106,7 @@ def _lines_of(candidate: Candidate, moment: Moment, held: _Held) -> list[LedgerL
     ]
 
 
-def _new_tape_bytes(chain: Chain, action: Action, running_bytes: int) -> int:
+def _new_tape_bytes(chain: Chain, action: TieredAction, running_bytes: int) -> int:
     """What of the running bytes is tapes: all that the action records, unless its peak comes earlier."""
     if not isinstance(action, Tape):
         return 0

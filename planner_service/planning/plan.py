@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from planner_service.chain import expand
+from planner_service.chain import Tier, TieredVerdict, expand, expand_tiers, moments, timed_moments
 from planner_service.contract import (
-    LedgerLineRecord,
     PlanCost,
+    PlanLedgerLine,
     PlanMemory,
     PlanReply,
     PlanRequest,
+    TierUseRecord,
     content_id,
+    tier_use_records,
+    tiers_of,
 )
 from planner_service.memory import Candidate, LedgerLine, Profile
 from planner_service.planning.candidates import candidates_of
@@ -20,8 +23,10 @@ from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.least import least_budget_bytes
 from planner_service.planning.peak import peak_ledger, window_ledger
 from planner_service.planning.ratios import excess_ratio
+from planner_service.planning.tiered import tiers_used
 from planner_service.planning.version import PLANNER_VERSION
 from planner_service.solvers import Cancellation
+from planner_service.solvers.offload import OffloadSolution
 
 
 def plan(
@@ -32,7 +37,10 @@ def plan(
     Raises PlanningError (BudgetTooSmall, UnknownStrategy, InvalidChain, Cancelled, …).
     """
     candidates = candidates_of(request, known_profiles, reserved_bytes=request.memory.reserved_bytes)
-    choice = choose(candidates, request.memory.device_budget_bytes, request.strategy, cancellation)
+    budget_bytes = request.memory.device_budget_bytes
+    tiers = tiers_used(request.strategy, tiers_of(request.memory.tiers))
+    choice = choose(candidates, budget_bytes, request.strategy, cancellation, tiers=tiers)
+    least_bytes = least_budget_bytes(candidates, cancellation, tiers=tiers)
     candidate, solution = choice.candidate, choice.solution
     full = full_bptt(candidates)
     return PlanReply(
@@ -44,9 +52,11 @@ def plan(
         cost=_cost(choice, full.makespan),
         memory=_memory(
             choice,
-            budget_bytes=request.memory.device_budget_bytes,
+            tiers,
+            budget_bytes=budget_bytes,
             store_all_peak_bytes=full.peak_bytes,
-            minimum_budget_bytes=least_budget_bytes(candidates, cancellation),
+            # Beside tiers the least is not always searched for; this budget is enough, as we see.
+            minimum_budget_bytes=min(least_bytes, budget_bytes) if tiers else least_bytes,
         ),
         segment_steps=candidate.segment_steps,
         segment_count=candidate.chain.length,
@@ -67,36 +77,58 @@ def _cost(choice: Choice, store_all_makespan: float) -> PlanCost:
         lower_bound=solution.lower_bound,
         gap_ratio=excess_ratio(verdict.makespan, solution.lower_bound),
         optimality=solution.optimality,
+        stall_seconds=max(0.0, verdict.stall_seconds) if isinstance(verdict, TieredVerdict) else 0.0,
     )
 
 
 def _memory(
-    choice: Choice, *, budget_bytes: int, store_all_peak_bytes: int, minimum_budget_bytes: int
+    choice: Choice,
+    tiers: Sequence[Tier],
+    *,
+    budget_bytes: int,
+    store_all_peak_bytes: int,
+    minimum_budget_bytes: int,
 ) -> PlanMemory:
     verdict = choice.solution.verdict
+    uses = tier_use_records(tiers, verdict.tiers) if isinstance(verdict, TieredVerdict) else []
     return PlanMemory(
         budget_bytes=budget_bytes,
         projected_peak_bytes=verdict.peak_bytes,
         store_all_peak_bytes=store_all_peak_bytes,
         minimum_budget_bytes=minimum_budget_bytes,
-        ledger=[LedgerLineRecord(**line._asdict()) for line in _ledger(choice)],
+        ledger=[PlanLedgerLine(**line._asdict()) for line in _device_ledger(choice, tiers)]
+        + [_tier_line(use) for use in uses],
+        tiers=uses,
     )
 
 
-def _ledger(choice: Choice) -> list[LedgerLine]:
-    candidate, policy, peak_bytes = (
-        choice.candidate,
-        choice.solution.policy,
-        choice.solution.verdict.peak_bytes,
-    )
+def _device_ledger(choice: Choice, tiers: Sequence[Tier]) -> list[LedgerLine]:
+    candidate, solution = choice.candidate, choice.solution
+    peak_bytes = solution.verdict.peak_bytes
+    if isinstance(solution, OffloadSolution):
+        replay = timed_moments(candidate.chain, tiers, expand_tiers(solution.policy))
+        return peak_ledger(candidate, replay, peak_bytes)
+    policy = solution.policy
     if policy.length != candidate.chain.length:  # truncated: the policy is that of one window
         return window_ledger(candidate, policy.length, peak_bytes)
-    return peak_ledger(candidate, expand(policy), peak_bytes)
+    return peak_ledger(candidate, moments(candidate.chain, expand(policy)), peak_bytes)
+
+
+def _tier_line(use: TierUseRecord) -> PlanLedgerLine:
+    return PlanLedgerLine(
+        name=f"{use.name} bytes",
+        bytes=use.peak_bytes,
+        formula=f"states in {use.name} at its fullest (pinned, if that is host memory), off the device",
+        exactness="exact",
+        tier=use.name,
+    )
 
 
 def _reason(choice: Choice, candidates: Sequence[Candidate]) -> str:
-    steps = choice.candidate.segment_steps
+    reason, steps = choice.solution.reason, choice.candidate.segment_steps
+    if isinstance(choice.solution, OffloadSolution) and choice.candidate.cost_unit == "forward":
+        reason += "; the tiers' times were read in the unit of the costs, not in seconds"
     if steps is None or len(candidates) == 1:
-        return choice.solution.reason
+        return reason
     tried = ", ".join(str(candidate.segment_steps) for candidate in candidates)
-    return f"{choice.solution.reason}; of segments of {tried} steps, {steps} is the cheapest in this budget"
+    return f"{reason}; of segments of {tried} steps, {steps} is the cheapest in this budget"

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from planner_service.chain import action_record, expand, policy_from_record
+from planner_service.chain import (
+    action_record,
+    expand,
+    expand_tiers,
+    policy_from_record,
+    tiered_action_record,
+    tiered_policy_from_record,
+)
 from planner_service.contract import (
     ComparisonReply,
     ComparisonRequest,
@@ -63,4 +70,6 @@ class Planner:
 
     def schedule(self, plan: PlanReply) -> Iterator[dict[str, int | str]]:
         """The actions of a plan, one record at a time, in constant memory."""
+        if plan.memory.tiers:
+            return map(tiered_action_record, expand_tiers(tiered_policy_from_record(plan.policy)))
         return map(action_record, expand(policy_from_record(plan.policy)))

@@ -3,60 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from planner_service.chain import (
-    EMPTY,
     Action,
     Chain,
     IllegalAction,
     IllegalSchedule,
-    InvalidChain,
-    Moment,
-    PlanningError,
-    Policy,
-    action_from_record,
-    action_record,
-    expand,
+    Tier,
+    TieredAction,
+    TieredVerdict,
+    Verdict,
     moments,
-    policy_from_record,
     simulate,
+    simulate_tiers,
+    tiered_action_record,
+    timed_moments,
 )
-from planner_service.contract import IllegalRecord, SimulationReply, SimulationRequest, TimelinePoint
+from planner_service.contract import (
+    IllegalRecord,
+    SimulationReply,
+    SimulationRequest,
+    TimelinePoint,
+    tier_use_records,
+    tiers_of,
+)
 from planner_service.memory import Candidate, Profile
 from planner_service.planning.candidates import candidates_of, segmented_as
 from planner_service.planning.ratios import excess_ratio
+from planner_service.planning.schedules import actions_of, tiered_actions_of
 from planner_service.solvers import Cancellation
 
 ACTIONS_PER_POLL = 4096
-MOST_ACTIONS = 5_000_000
-"""As many as a request may spell out; about ten seconds of replay."""
 
-
-class InvalidSchedule(PlanningError, ValueError):
-    """A record of a schedule is no action; `index` says which."""
-
-    def __init__(self, index: int, reason: str) -> None:
-        self.index = index
-        self.reason = reason
-        self.field = f"schedule[{index}]"
-        super().__init__(f"schedule[{index}]: {reason}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (InvalidSchedule, (self.index, self.reason))
-
-
-class ScheduleTooLong(PlanningError):
-    """A policy expands to more actions than are judged in one request."""
-
-    field = "policy"
-
-    def __init__(self, action_count: int) -> None:
-        self.action_count = action_count
-        self.most_actions = MOST_ACTIONS
-        super().__init__(f"the policy expands to {action_count} actions, the most are {MOST_ACTIONS}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (ScheduleTooLong, (self.action_count,))
+AnyAction = TypeVar("AnyAction")
 
 
 def simulation(
@@ -68,10 +48,10 @@ def simulation(
     ScheduleTooLong and Cancelled.
     """
     candidate = _candidate(request, known_profiles)
-    actions = _Polled(_actions(request, candidate.chain), cancellation or Cancellation())
-    budget_bytes = request.memory.device_budget_bytes
-    verdict = simulate(candidate.chain, actions, budget_bytes)
+    tiers = tiers_of(request.memory.tiers)
+    verdict, instants = _replayed(request, candidate.chain, tiers, cancellation or Cancellation())
     store_all_makespan = candidate.chain.store_all_makespan
+    timed = verdict if isinstance(verdict, TieredVerdict) else None
     return SimulationReply(
         legal=verdict.legal,
         illegal=None if verdict.illegal is None else _illegal_record(verdict.illegal),
@@ -84,20 +64,48 @@ def simulation(
         action_count=verdict.action_count,
         store_all_makespan=store_all_makespan,
         overhead_ratio=excess_ratio(verdict.makespan, store_all_makespan),
-        timeline=_timeline(
-            _legal_moments(candidate, actions, budget_bytes), verdict.action_count, request.timeline_points
-        ),
+        stall_seconds=0.0 if timed is None else max(0.0, timed.stall_seconds),
+        tiers=[] if timed is None else tier_use_records(tiers, timed.tiers),
+        timeline=_timeline(instants, verdict.action_count, request.timeline_points),
     )
 
 
-class _Polled:
+class _Instant(NamedTuple):
+    """One legal action of a replay."""
+
+    position: int
+    elapsed_cost: float
+    """From the start to the end of the action."""
+    peak_bytes: int
+    live_bytes: int
+    """On the device, after it."""
+
+
+class _Replayed(NamedTuple):
+    verdict: Verdict
+    instants: Iterator[_Instant]
+
+
+def _replayed(
+    request: SimulationRequest, chain: Chain, tiers: Sequence[Tier], cancellation: Cancellation
+) -> _Replayed:
+    budget_bytes = request.memory.device_budget_bytes
+    if not tiers:
+        actions = _Polled(actions_of(request, chain), cancellation)
+        return _Replayed(simulate(chain, actions, budget_bytes), _instants(chain, actions, budget_bytes))
+    timed = _Polled(tiered_actions_of(request, chain), cancellation)
+    verdict = simulate_tiers(chain, tiers, timed, budget_bytes)
+    return _Replayed(verdict, _timed_instants(chain, tiers, timed, budget_bytes))
+
+
+class _Polled(Generic[AnyAction]):
     """Actions to iterate over, as often as needed, until somebody cancels."""
 
-    def __init__(self, actions: Sequence[Action], cancellation: Cancellation) -> None:
+    def __init__(self, actions: Sequence[AnyAction], cancellation: Cancellation) -> None:
         self._actions = actions
         self._cancellation = cancellation
 
-    def __iter__(self) -> Iterator[Action]:
+    def __iter__(self) -> Iterator[AnyAction]:
         for position, action in enumerate(self._actions):
             if position % ACTIONS_PER_POLL == 0:
                 self._cancellation.check()
@@ -111,63 +119,38 @@ def _candidate(request: SimulationRequest, known_profiles: Sequence[Profile]) ->
     return segmented_as(request, known_profiles, request.segment_steps, reserved_bytes=reserved_bytes)
 
 
-def _actions(request: SimulationRequest, chain: Chain) -> list[Action]:
-    if request.policy is not None:
-        return _expanded(policy_from_record(request.policy), chain)
-    actions = []
-    for index, record in enumerate(request.schedule or ()):
-        try:
-            actions.append(action_from_record(record))
-        except ValueError as error:
-            raise InvalidSchedule(index, str(error)) from None
-    return actions
-
-
-def _expanded(policy: Policy, chain: Chain) -> list[Action]:
-    if policy.length != chain.length:
-        raise InvalidChain(
-            f"the policy reverses {policy.length} stages of a chain of {chain.length}", field="policy"
-        )
-    count = action_count(policy)
-    if count > MOST_ACTIONS:
-        raise ScheduleTooLong(count)
-    return list(expand(policy))
-
-
-def action_count(policy: Policy) -> int:
-    """How many records `policy` expands to, found without expanding it: nodes are shared."""
-    counts: list[int] = []
-    for node in policy.nodes:
-        counts.append(2 + sum(counts[child] for child in node[1:] if child != EMPTY))
-    return 0 if policy.root == EMPTY else counts[policy.root]
-
-
-def _legal_moments(candidate: Candidate, actions: Iterable[Action], budget: int | None) -> Iterator[Moment]:
+def _instants(chain: Chain, actions: Iterable[Action], budget_bytes: int | None) -> Iterator[_Instant]:
+    elapsed = 0.0
     try:
-        yield from moments(candidate.chain, actions, budget)
+        for moment in moments(chain, actions, budget_bytes):
+            elapsed += moment.cost
+            yield _Instant(moment.position, elapsed, moment.peak_bytes, moment.live_after_bytes)
     except IllegalSchedule:
         return
 
 
-def _timeline(legal: Iterator[Moment], count: int, most_points: int) -> list[TimelinePoint]:
-    """At most `most_points` points over `count` moments; where several share one, their peak is kept."""
+def _timed_instants(
+    chain: Chain, tiers: Sequence[Tier], actions: Iterable[TieredAction], budget_bytes: int | None
+) -> Iterator[_Instant]:
+    try:
+        for moment in timed_moments(chain, tiers, actions, budget_bytes):
+            yield _Instant(moment.position, moment.ended_at, moment.peak_bytes, moment.live_after_bytes)
+    except IllegalSchedule:
+        return
+
+
+def _timeline(legal: Iterator[_Instant], count: int, most_points: int) -> list[TimelinePoint]:
+    """At most `most_points` points over `count` instants; where several share one, their peak is kept."""
     if most_points == 0:
         return []
     width = max(1, -(-count // most_points))
     points: list[TimelinePoint] = []
-    elapsed = 0.0
     peak = 0
-    for moment in legal:
-        elapsed += moment.cost
-        peak = max(peak, moment.peak_bytes)
-        if (moment.position + 1) % width == 0 or moment.position == count - 1:
+    for position, elapsed, peak_bytes, live_bytes in legal:
+        peak = max(peak, peak_bytes)
+        if (position + 1) % width == 0 or position == count - 1:
             points.append(
-                TimelinePoint(
-                    index=moment.position,
-                    elapsed_cost=elapsed,
-                    peak_bytes=peak,
-                    live_bytes=moment.live_after_bytes,
-                )
+                TimelinePoint(index=position, elapsed_cost=elapsed, peak_bytes=peak, live_bytes=live_bytes)
             )
             peak = 0
     return points
@@ -175,10 +158,8 @@ def _timeline(legal: Iterator[Moment], count: int, most_points: int) -> list[Tim
 
 def _illegal_record(illegal: IllegalAction) -> IllegalRecord:
     action = illegal.action
-    if not isinstance(action, Action | None):
-        raise InvalidChain(f"{action} moves a state between tiers, and this chain has one tier")
     return IllegalRecord(
         index=illegal.index,
-        action=None if action is None else action_record(action),
+        action=None if action is None else tiered_action_record(action),
         reason=illegal.reason,
     )

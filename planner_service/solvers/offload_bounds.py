@@ -76,13 +76,13 @@ def _pooled_levels(stage: Stage, needs: ChainNeeds, free_bytes: int, pooled_byte
     """
     least_bytes = int(needs.table[:, REVERSE_NEED].min())
     while True:
-        counts = [
+        state_count, tape_count = (
             (pooled_bytes - least_bytes) // size + 1 if size else 1
             for size in (stage.state_bytes, stage.tape_bytes)
-        ]
-        if _fewest_levels(*counts, stage) <= MOST_LEVELS:
-            states = np.arange(counts[0], dtype=np.int64) * stage.state_bytes
-            tapes = np.arange(counts[1], dtype=np.int64) * stage.tape_bytes
+        )
+        if _fewest_levels(state_count, tape_count, stage) <= MOST_LEVELS:
+            states = np.arange(state_count, dtype=np.int64) * stage.state_bytes
+            tapes = np.arange(tape_count, dtype=np.int64) * stage.tape_bytes
             values = np.unique(pooled_bytes - states[:, None] - tapes[None, :])
             levels = Levels(values[values >= least_bytes], exact=True)
             small = len(levels.free_bytes) <= MOST_LEVELS

@@ -8,7 +8,7 @@ from planner_service.chain import InvalidChain, action_record, expand, policy_fr
 from planner_service.contract import PlanRequest, SimulationRequest
 from planner_service.planning import Planner
 from planner_service.planning.candidates import UnknownSegmentLength
-from planner_service.planning.simulation import InvalidSchedule, ScheduleTooLong, action_count
+from planner_service.planning.schedules import InvalidSchedule, ScheduleTooLong, action_count
 from planner_service.solvers import Cancellation, Cancelled
 from tests.contract.requests import CHAIN, changed
 from tests.planning.test_plan import SMALL
