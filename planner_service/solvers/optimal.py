@@ -24,6 +24,7 @@ from planner_service.solvers.needs import ChainNeeds, NeedsRun, StageNeeds, chai
 from planner_service.solvers.policies import build_policy
 from planner_service.solvers.search import PolicySearch
 from planner_service.solvers.sections import Sections
+from planner_service.solvers.slots import draft_hidden
 from planner_service.solvers.solution import ROUNDING, Cancellation, Optimality
 from planner_service.solvers.wide import WidePlanner, is_wide
 
@@ -38,6 +39,8 @@ MOST_CHEAP_STAGES = 2_000
 AFFORDABLE_ADDITIONS = 4_000_000_000
 """What it may take when there is none: a few seconds."""
 MOST_GROUPS = 256
+MOST_REPLAYED_RUNS = 4_000
+"""Different stages for which storing single states is tried where groups of them do not fit."""
 MOST_RUNS = 200_000
 """Runs of different stages that are planned within about ten seconds."""
 
@@ -53,10 +56,38 @@ def draft_optimal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -
     planner = _planner(needs)
     least = planner.least_bytes(cancellation)
     if free < least:
-        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=held + least)
+        return _leaner_than_groups(chain, budget_bytes, held + least, cancellation)
     draft = planner.draft(free, cancellation)
     exact = _optimality(chain)
     return replace(draft, optimality=exact) if draft.optimality == "persistent" else draft
+
+
+def _leaner_than_groups(
+    chain: Chain, budget_bytes: int, refused_below_bytes: int, cancellation: Cancellation
+) -> Draft:
+    """Below what the recurrence's own policies need: for a chain that was planned in groups, hidden
+    states stored stage by stage, which need less. Raises BudgetTooSmall, Cancelled.
+    """
+    least = min(refused_below_bytes, _least_of_states(chain, refused_below_bytes, cancellation))
+    if budget_bytes < least:
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=least)
+    draft = draft_hidden(chain, budget_bytes, cancellation)
+    return replace(draft, strategy="optimal", reason=f"too little for groups of stages: {draft.reason}")
+
+
+def _least_of_states(chain: Chain, otherwise: int, cancellation: Cancellation) -> int:
+    """Least budget of storing hidden states only, in bytes; `otherwise` where groups are not in the way
+    or the replay of so many different stages would take too long.
+    """
+    planner = _planner(_needs(chain))
+    grouped = isinstance(planner, _ByIntervals) and max(planner.grouping.widths) > 1
+    if not grouped or len(chain.runs) > MOST_REPLAYED_RUNS:
+        return otherwise
+    try:
+        draft_hidden(chain, 0, cancellation)
+    except BudgetTooSmall as refusal:
+        return refusal.minimum_budget_bytes
+    return otherwise
 
 
 def draft_mixed(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
@@ -88,8 +119,10 @@ def _with_input(stage: StageNeeds) -> StageNeeds:
 
 def minimum_budget_bytes(chain: Chain) -> int:
     """Least budget for which some policy of `chain` is found, in bytes."""
-    least = _planner(_needs(chain)).least_bytes(Cancellation())
-    return chain.static_bytes + chain.input_bytes + least
+    cancellation = Cancellation()
+    least = _planner(_needs(chain)).least_bytes(cancellation)
+    budget_bytes = chain.static_bytes + chain.input_bytes + least
+    return min(budget_bytes, _least_of_states(chain, budget_bytes, cancellation))
 
 
 def _needs(chain: Chain) -> ChainNeeds:

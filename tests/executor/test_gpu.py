@@ -11,10 +11,7 @@ from torch import Tensor, nn
 from executor import BudgetTooSmall, measure, predict, unroll
 from executor.hard_cap import hard_cap
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 STEPS, BATCH, SIZE = 400, 32, 256
 

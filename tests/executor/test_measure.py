@@ -88,7 +88,6 @@ def test_the_timeline_runs_through_the_peak_in_order() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_the_allocators_own_peak_is_read() -> None:
     """Blocks of 512 bytes, as the caching allocator hands them out."""
     measured = measure(lambda: torch.empty(700, dtype=torch.uint8, device="cuda"))
