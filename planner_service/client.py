@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from planner_service.chain import Action, action_from_record
+from planner_service.chain import TieredAction, tiered_action_from_record
 from planner_service.contract import (
     PROBLEM_MEDIA_TYPE,
     ComparisonReply,
@@ -99,10 +99,10 @@ class PlannerClient:
         """A plan that was made before."""
         return self._get(_plan_path(plan_id), PlanReply)
 
-    def schedule(self, plan_id: str) -> Iterator[Action]:
+    def schedule(self, plan_id: str) -> Iterator[TieredAction]:
         """The plan's actions, one at a time, as the service expands them."""
         for record in self.schedule_records(plan_id):
-            yield action_from_record(record)
+            yield tiered_action_from_record(record)
 
     def schedule_records(self, plan_id: str) -> Iterator[dict[str, Any]]:
         """The plan's actions as they go over the wire."""

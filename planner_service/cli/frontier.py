@@ -19,7 +19,7 @@ examples:
   tightfit frontier request.json --at-most-bytes 1GiB       the least time in 1 GiB
   tightfit frontier request.json --output frontier.svg      a picture (or .png)
 
-REQUEST is what `tightfit plan` takes; its budget and strategy are not used.
+REQUEST is what `tightfit plan` takes; its budget and strategy are not used, and it has no tiers.
 """
 
 

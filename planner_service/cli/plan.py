@@ -9,7 +9,14 @@ from planner_service.chain.quantities import format_bytes
 from planner_service.cli.progress import progress
 from planner_service.cli.request_file import read_request
 from planner_service.cli.tables import bytes_text, cost_text, percent, table
-from planner_service.contract import PlanCost, PlanMemory, PlanReply, PlanRequest
+from planner_service.contract import (
+    PlanCost,
+    PlanLedgerLine,
+    PlanMemory,
+    PlanReply,
+    PlanRequest,
+    TierUseRecord,
+)
 
 _EPILOG = """\
 a request for a recurrent model:
@@ -22,6 +29,10 @@ kinds are lstm, gru and rnn; or a chain of your own, costs in any unit, sizes in
   {"model": {"kind": "chain", "stages": [{"count": 1000, "forward_cost": 1, "taped_forward_cost": 1,
              "backward_cost": 2, "state_bytes": 4096, "tape_bytes": 16384}]},
    "memory": {"device_budget_bytes": "1MiB"}}
+
+stored states may leave the device for tiers, from fast to slow, times in seconds (or the chain's unit):
+  "memory": {"device_budget_bytes": "2GiB", "tiers": [{"name": "host", "budget_bytes": "16GiB",
+             "write_seconds_per_byte": 1e-10, "read_seconds_per_byte": 1e-10}]}
 
 exit status: 0 planned; 2 refused, with the problem document on standard error. A budget that is too
 small is refused with the least budget that can be planned (minimum_budget_bytes).
@@ -81,7 +92,10 @@ def plan_table(reply: PlanReply) -> str:
         *_cost_rows(reply.cost),
         *_memory_rows(reply.memory),
     ]
-    return f"{table(head)}\n\n{_ledger_table(reply.memory)}"
+    parts = [table(head), _ledger_table(reply.memory)]
+    if reply.memory.tiers:
+        parts.append(_tiers_table(reply))
+    return "\n\n".join(parts)
 
 
 def _segments(reply: PlanReply) -> str:
@@ -121,17 +135,34 @@ def _memory_rows(memory: PlanMemory) -> list[tuple[str, str]]:
 
 def _ledger_table(memory: PlanMemory) -> str:
     peak_bytes = memory.projected_peak_bytes
-    rows = [("at the peak", "bytes", "", "of it", "known", "how")]
-    rows += [
-        (
-            line.name,
-            str(line.bytes),
-            format_bytes(line.bytes),
-            percent(line.bytes / peak_bytes) if peak_bytes else "",
-            line.exactness,
-            line.formula,
-        )
-        for line in memory.ledger
-    ]
+    rows: list[tuple[str, ...]] = [("at the peak", "bytes", "", "of it", "known", "how")]
+    rows += [_ledger_cells(line, peak_bytes) for line in memory.ledger if line.tier is None]
     rows.append(("sum", str(peak_bytes), format_bytes(peak_bytes), "", "", ""))
+    rows += [_ledger_cells(line, 0) for line in memory.ledger if line.tier is not None]
     return table(rows, right_aligned=frozenset({1, 2, 3}))
+
+
+def _ledger_cells(line: PlanLedgerLine, peak_bytes: int) -> tuple[str, ...]:
+    share = percent(line.bytes / peak_bytes) if peak_bytes else ""
+    return (line.name, str(line.bytes), format_bytes(line.bytes), share, line.exactness, line.formula)
+
+
+def _tiers_table(reply: PlanReply) -> str:
+    rows: list[tuple[str, ...]] = [("tier", "most held", "of", "writes", "bytes", "reads", "bytes", "busy")]
+    rows += [_tier_cells(use) for use in reply.memory.tiers]
+    stall = cost_text(reply.cost.stall_seconds, reply.cost.unit)
+    waiting = f"the computation waits {stall} for transfers"
+    return f"{table(rows, right_aligned=frozenset(range(1, 8)))}\n{waiting}"
+
+
+def _tier_cells(use: TierUseRecord) -> tuple[str, ...]:
+    return (
+        use.name,
+        str(use.peak_bytes),
+        str(use.budget_bytes),
+        str(use.write_count),
+        str(use.written_bytes),
+        str(use.read_count),
+        str(use.read_bytes),
+        f"{use.write_seconds + use.read_seconds:.6g}",
+    )

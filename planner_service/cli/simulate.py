@@ -26,6 +26,8 @@ REQUEST describes the model as for `tightfit plan`; a budget in it is kept as th
   {"action": "tape", "first": 18, "last": 20}       run stages 18..20 with tapes
   {"action": "backward", "first": 20, "last": 18}   reverse them, last first
   {"action": "free", "state": 17}                   drop that state
+with memory.tiers in REQUEST also move (an advance that lets its input go), store, fetch and discard:
+  {"action": "store", "state": 17, "tier": "host"}
 
 exit status: 0 legal; 1 illegal (the first illegal action is shown); 2 refused.
 """
@@ -106,4 +108,14 @@ def simulation_table(reply: SimulationReply) -> str:
         ("stages taped", str(reply.tape_count)),
         ("stages reversed", str(reply.backward_count)),
     ]
-    return table([*verdict, *counts])
+    return table([*verdict, *counts, *_tier_rows(reply)])
+
+
+def _tier_rows(reply: SimulationReply) -> list[tuple[str, str]]:
+    rows = []
+    for use in reply.tiers:
+        moves = f"{use.write_count} writes, {use.read_count} reads"
+        rows.append((f"{use.name} held", f"at most {bytes_text(use.peak_bytes)}; {moves}"))
+    if rows:
+        rows.append(("waiting", f"{cost_text(reply.stall_seconds, reply.unit)} for transfers"))
+    return rows

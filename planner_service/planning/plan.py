@@ -127,7 +127,8 @@ def _tier_line(use: TierUseRecord) -> PlanLedgerLine:
 def _reason(choice: Choice, candidates: Sequence[Candidate]) -> str:
     reason, steps = choice.solution.reason, choice.candidate.segment_steps
     if isinstance(choice.solution, OffloadSolution) and choice.candidate.cost_unit == "forward":
-        reason += "; the tiers' times were read in the unit of the costs, not in seconds"
+        unit = "the chain's own" if steps is None else "forward passes of a step"
+        reason += f"; the tiers' times were read in the unit of the costs, {unit}"
     if steps is None or len(candidates) == 1:
         return reason
     tried = ", ".join(str(candidate.segment_steps) for candidate in candidates)

@@ -61,5 +61,5 @@ def _alone(
         alone,
         lower_bound=min(offloaded.lower_bound, alone.verdict.makespan),
         optimality=offloaded.optimality,
-        reason=f"no transfer to a tier was worth it; {alone.reason}",
+        reason=f"no plan that moves states to tiers was found to be faster; {alone.reason}",
     )

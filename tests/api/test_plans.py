@@ -8,7 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from planner_service.chain import action_from_record, simulate
+from planner_service.chain import (
+    Tier,
+    action_from_record,
+    simulate,
+    simulate_tiers,
+    tiered_action_from_record,
+)
 from planner_service.contract import PlanReply
 from tests.serving import CHAIN, chain_request
 
@@ -67,6 +73,21 @@ def test_the_streamed_schedule_replays_to_the_plans_own_numbers(http, chain_of):
     assert verdict.legal
     assert verdict.makespan == reply["cost"]["makespan"]
     assert verdict.peak_bytes == reply["memory"]["projected_peak_bytes"]
+
+
+def test_the_streamed_schedule_of_a_tiered_plan_replays_to_its_makespan_and_peaks(http, chain_of):
+    host = {"name": "host", "budget_bytes": 12, "write_seconds_per_byte": 1, "read_seconds_per_byte": 2}
+    request = {**CHAIN, "memory": {**CHAIN["memory"], "tiers": [host]}}
+    reply = http.post("/v1/plans", json=request).json()
+    answer = http.get(f"/v1/plans/{reply['id']}/schedule")
+    actions = [tiered_action_from_record(json.loads(line)) for line in answer.text.splitlines()]
+    tiers = [Tier(**host, overlapped=True)]
+    verdict = simulate_tiers(chain_of(CHAIN), tiers, actions, budget_bytes=60)
+    assert verdict.legal
+    assert verdict.makespan == reply["cost"]["makespan"]
+    assert verdict.peak_bytes == reply["memory"]["projected_peak_bytes"]
+    (use,) = reply["memory"]["tiers"]
+    assert 0 < verdict.tiers[0].peak_bytes == use["peak_bytes"] <= 12
 
 
 @pytest.mark.parametrize("path", ["/v1/plans/none", "/v1/plans/none/schedule"])

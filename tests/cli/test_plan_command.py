@@ -45,6 +45,21 @@ def test_the_table_shows_budget_peak_cost_and_every_ledger_line(request_path, ca
     assert all(row == row.rstrip() for row in text.splitlines())
 
 
+def test_the_table_shows_what_each_tier_holds_and_moves_beside_the_sum(request_path, capsys):
+    host = {"name": "host", "budget_bytes": 9, "write_seconds_per_byte": 1, "read_seconds_per_byte": 2}
+    path = request_path(changed(SMALL, "memory", to={"device_budget_bytes": 12, "tiers": [host]}))
+    main(["plan", path, "--json"])
+    reply = PlanReply.model_validate_json(capsys.readouterr().out)
+    (use,) = reply.memory.tiers
+    assert main(["plan", path]) == 0
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()]
+    assert ["sum", str(reply.memory.projected_peak_bytes)] in [row[:2] for row in rows]
+    assert ["host", "bytes", str(use.peak_bytes)] in [row[:3] for row in rows]
+    moved = [use.peak_bytes, 9, use.write_count, use.written_bytes, use.read_count, use.read_bytes]
+    assert ["host", *map(str, moved)] in [row[:7] for row in rows]
+    assert ["waits", f"{reply.cost.stall_seconds:.6g}"] in [row[2:4] for row in rows]
+
+
 def test_standard_input_is_read_for_a_dash(monkeypatch, capsys):
     stdin = io.TextIOWrapper(io.BytesIO(json.dumps(SMALL).encode()))
     monkeypatch.setattr(sys, "stdin", stdin)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import pytest
 
-from planner_service.chain import Advance, Backward, Free, Tape
+from planner_service.chain import Advance, Backward, Free, Store, Tape
 from planner_service.client import PlannerClient, PlannerRefused, PlannerUnreachable
 from planner_service.contract import PlanReply, PlanRequest
 from planner_service.contract.measurements import MeasurementReport
@@ -49,6 +49,13 @@ def test_the_schedule_is_an_iterator_of_actions(planner):
         action.first - action.last + 1 for action in actions if isinstance(action, Backward)
     )
     assert reversed_stages == 100
+
+
+def test_the_schedule_of_a_tiered_plan_moves_states(planner):
+    host = {"name": "host", "budget_bytes": 12, "write_seconds_per_byte": 1}
+    plan = planner.plan({**CHAIN, "memory": {**CHAIN["memory"], "tiers": [host]}})
+    moved = [action for action in planner.schedule(plan.id) if isinstance(action, Store)]
+    assert len(moved) == plan.memory.tiers[0].write_count > 0
 
 
 def test_a_schedule_may_be_left_before_its_end(planner):
