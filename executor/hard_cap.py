@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from executor.sizes import parse_bytes
+from executor.sizes import parse_budget
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def hard_cap(budget: int | str, device: torch.device | str = "cuda") -> Iterator
     torch.cuda.synchronize(chosen)
     torch.cuda.empty_cache()
     total: int = torch.cuda.get_device_properties(chosen).total_memory
-    allowed = torch.cuda.memory_reserved(chosen) + parse_bytes(budget)
+    allowed = torch.cuda.memory_reserved(chosen) + parse_budget(budget)
     torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), chosen)
     try:
         yield

@@ -6,6 +6,8 @@ inside fused kernels included; nothing is sampled. Recording slows a run down th
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -44,6 +46,8 @@ class Recording:
 
     def start(self) -> None:
         """Begin, or go on."""
+        # Kineto writes a line to standard output at every start and stop unless it was told not to.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._profiler.start()
 
@@ -89,6 +93,7 @@ def paused() -> Iterator[None]:
     """Within the context nothing is recorded."""
     outer = _open[-1] if _open else None
     if outer is not None:
+        gc.collect()  # graphs in reference cycles would be released unseen, and count as live for ever
         outer.stop()
     try:
         yield
