@@ -1,6 +1,8 @@
 """Solvers: from a chain and a byte budget to the cheapest policy that fits. Pure; numpy and numba only."""
 
-from planner_service.solvers.frontier import FrontierPoint, frontier, knee
+from planner_service.solvers.frontier import frontier, sufficient_bytes
+from planner_service.solvers.frontier_points import FrontierPoint, knee, non_dominated
+from planner_service.solvers.frontier_sampling import sampled
 from planner_service.solvers.optimal import minimum_budget_bytes
 from planner_service.solvers.solution import Cancellation, Cancelled, Solution, UnknownStrategy
 from planner_service.solvers.solve import STRATEGIES, UnsoundPlan, solve, warm_up
@@ -16,6 +18,9 @@ __all__ = [
     "frontier",
     "knee",
     "minimum_budget_bytes",
+    "non_dominated",
+    "sampled",
     "solve",
+    "sufficient_bytes",
     "warm_up",
 ]

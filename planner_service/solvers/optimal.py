@@ -117,9 +117,9 @@ def _with_input(stage: StageNeeds) -> StageNeeds:
     )
 
 
-def minimum_budget_bytes(chain: Chain) -> int:
-    """Least budget for which some policy of `chain` is found, in bytes."""
-    cancellation = Cancellation()
+def minimum_budget_bytes(chain: Chain, *, cancellation: Cancellation | None = None) -> int:
+    """Least budget for which some policy of `chain` is found, in bytes. Raises Cancelled."""
+    cancellation = cancellation or Cancellation()
     least = _planner(_needs(chain)).least_bytes(cancellation)
     budget_bytes = chain.static_bytes + chain.input_bytes + least
     return min(budget_bytes, _least_of_states(chain, budget_bytes, cancellation))
