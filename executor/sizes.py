@@ -12,10 +12,13 @@ CUDA_BLOCK_BYTES = 512
 
 
 def parse_budget(budget: int | str) -> int:
-    """Bytes of 536870912, "512MiB" or "2 GB". Raises InvalidQuantity (a ValueError) unless positive."""
-    budget_bytes = parse_bytes(budget)
+    """Bytes of 536870912, "512MiB" or "2 GB". Raises ValueError unless they are a positive number."""
+    try:
+        budget_bytes = parse_bytes(budget)
+    except InvalidQuantity as refusal:
+        raise ValueError(f"budget={budget!r}: {refusal.reason}") from None
     if budget_bytes == 0:
-        raise InvalidQuantity(budget, "a budget must be positive")
+        raise ValueError(f"budget={budget!r} must be positive")
     return budget_bytes
 
 
