@@ -14,10 +14,9 @@ from planner_service.chain import (
     Policy,
     PolicyNode,
     TapeNode,
-    expand,
-    simulate,
 )
 from planner_service.solvers.draft import Draft
+from planner_service.solvers.replays import replays_of
 from planner_service.solvers.solution import Cancellation
 
 
@@ -51,13 +50,14 @@ def draft_chen_recursive(chain: Chain, budget_bytes: int, cancellation: Cancella
     """The cheapest number of cuts that fits. Raises BudgetTooSmall, Cancelled."""
     best: tuple[float, int] | None = None
     leanest: int | None = None
+    replays = replays_of(chain)
     cuts = 1
     while cuts < 2 * chain.length:
         cancellation.check()
-        verdict = simulate(chain, expand(recursive_policy(chain.length, cuts)))
-        leanest = verdict.peak_bytes if leanest is None else min(leanest, verdict.peak_bytes)
-        if verdict.peak_bytes <= budget_bytes and (best is None or (verdict.makespan, cuts) < best):
-            best = verdict.makespan, cuts
+        prices = replays.prices(recursive_policy, cuts)
+        leanest = prices.peak_bytes if leanest is None else min(leanest, prices.peak_bytes)
+        if prices.peak_bytes <= budget_bytes and (best is None or (prices.makespan, cuts) < best):
+            best = prices.makespan, cuts
         cuts = cuts + max(1, cuts // 2)
     if best is None:
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=leanest or 0)

@@ -20,10 +20,9 @@ from planner_service.chain import (
     Policy,
     PolicyNode,
     TapeNode,
-    expand,
-    simulate,
 )
 from planner_service.solvers.draft import Draft
+from planner_service.solvers.replays import replays_of
 from planner_service.solvers.solution import Cancellation
 
 
@@ -124,16 +123,16 @@ def _most_slots(
     chain: Chain, budget_bytes: int, policy: Callable[[int, int], Policy], cancellation: Cancellation
 ) -> int:
     """The largest number of slots whose replay fits, by bisection: more slots hold more at a time."""
+    replays = replays_of(chain)
     low, high = 0, chain.length + 1
     while high - low > 1:
         cancellation.check()
         slots = (low + high) // 2
-        peak = simulate(chain, expand(policy(chain.length, slots))).peak_bytes
-        if peak <= budget_bytes:
+        if replays.prices(policy, slots).peak_bytes <= budget_bytes:
             low = slots
         else:
             high = slots
     if low == 0:
-        leanest = simulate(chain, expand(policy(chain.length, 1))).peak_bytes
+        leanest = replays.prices(policy, 1).peak_bytes
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=leanest)
     return low

@@ -17,11 +17,9 @@ from planner_service.chain import (
     Policy,
     PolicyNode,
     TapeNode,
-    Verdict,
-    expand,
-    simulate,
 )
 from planner_service.solvers.draft import Draft
+from planner_service.solvers.replays import Prices, replays_of
 from planner_service.solvers.solution import Cancellation
 
 MOST_CANDIDATES = 128
@@ -44,20 +42,20 @@ def segments_policy(length: int, segment_stages: int) -> Policy:
 
 def draft_store_all(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
     """Tape every stage once. Raises BudgetTooSmall."""
-    segment, _ = _cheapest(chain, budget_bytes, [chain.length], cancellation)
+    segment = _cheapest(chain, budget_bytes, [chain.length], cancellation)
     return Draft("store_all", segments_policy(chain.length, segment), "optimal", "nothing is run twice")
 
 
 def draft_sqrt(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
     """A checkpoint every ⌈√L⌉ stages, whatever the budget. Raises BudgetTooSmall when it does not fit."""
     ceiling = isqrt(chain.length - 1) + 1
-    segment, _ = _cheapest(chain, budget_bytes, [ceiling], cancellation)
+    segment = _cheapest(chain, budget_bytes, [ceiling], cancellation)
     return Draft("sqrt", segments_policy(chain.length, segment), "bounded", f"segments of {segment} stages")
 
 
 def draft_every_k(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
     """The cheapest fixed distance between checkpoints that fits. Raises BudgetTooSmall."""
-    segment, _ = _cheapest(chain, budget_bytes, _candidates(chain.length), cancellation)
+    segment = _cheapest(chain, budget_bytes, _candidates(chain.length), cancellation)
     return Draft(
         "every_k", segments_policy(chain.length, segment), "bounded", f"segments of {segment} stages"
     )
@@ -71,19 +69,18 @@ def _candidates(length: int) -> Iterable[int]:
     return sorted({min(length, round(length / ratio**power)) for power in range(MOST_CANDIDATES + 1)})
 
 
-def _cheapest(
-    chain: Chain, budget_bytes: int, segments: Iterable[int], cancellation: Cancellation
-) -> tuple[int, Verdict]:
-    """The cheapest of the segment lengths that fits, and its replay."""
-    best: tuple[int, Verdict] | None = None
+def _cheapest(chain: Chain, budget_bytes: int, segments: Iterable[int], cancellation: Cancellation) -> int:
+    """The segment length of the cheapest replay that fits."""
+    replays = replays_of(chain)
+    best: tuple[int, Prices] | None = None
     leanest: int | None = None
     for segment in segments:
         cancellation.check()
-        verdict = simulate(chain, expand(segments_policy(chain.length, segment)))
-        leanest = verdict.peak_bytes if leanest is None else min(leanest, verdict.peak_bytes)
-        fits = verdict.peak_bytes <= budget_bytes
-        if fits and (best is None or verdict.makespan < best[1].makespan):
-            best = segment, verdict
+        prices = replays.prices(segments_policy, segment)
+        leanest = prices.peak_bytes if leanest is None else min(leanest, prices.peak_bytes)
+        fits = prices.peak_bytes <= budget_bytes
+        if fits and (best is None or prices.makespan < best[1].makespan):
+            best = segment, prices
     if best is None:
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=leanest or 0)
-    return best
+    return best[0]
