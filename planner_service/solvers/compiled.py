@@ -1,6 +1,8 @@
 """How kernels are compiled: without the interpreter lock, cached beside the source, IEEE division.
 
 One dispatcher per function: two of them would share a cache entry and each other's options.
+Compiling is what a first plan waits for, so nothing is made that nobody calls: no wrapper for C, none
+for Python around what only kernels call, and no reference counts where nothing is allocated.
 """
 
 from __future__ import annotations
@@ -14,5 +16,24 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def kernel(function: Function) -> Function:
-    """`function` as a compiled kernel: arrays, scalars and named tuples of them in, scalars out."""
-    return cast("Function", njit(nogil=True, cache=True, error_model="numpy")(function))
+    """`function` as a compiled kernel: arrays, scalars and named tuples of them in, scalars out.
+
+    It allocates nothing: arrays that it works in are handed to it.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def allocating_kernel(function: Function) -> Function:
+    """A kernel that makes arrays of its own. Call it from Python only: callees inherit the option."""
+    return _compiled(function, _nrt=True)
+
+
+def inner_kernel(function: Function) -> Function:
+    """A kernel that only kernels call; from Python it cannot be."""
+    return _compiled(function, _nrt=False, no_cpython_wrapper=True)
+
+
+def _compiled(function: Function, **options: bool) -> Function:
+    # Numba's annotations do not name the options that leave wrappers and reference counts out.
+    compiler = cast("Callable[..., Callable[[Function], Function]]", njit)
+    return compiler(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner_service.solvers.compiled import kernel
+from planner_service.solvers.compiled import allocating_kernel, inner_kernel, kernel
 from planner_service.solvers.needs import (
     FIRST_ADVANCE,
     GRADIENT,
@@ -61,7 +61,7 @@ def row_count(length: int, body_first: int, body_last: int) -> int:
     return before + (length - 1 - body_first) * (length - 1 - body_last)
 
 
-@kernel
+@allocating_kernel
 def fill_costs(
     stages: Stages,
     levels: Bytes,
@@ -97,7 +97,7 @@ def fill_costs(
                 _floored(body_rows[last - first], row, state_floor[stages.kind[body_first]])
 
 
-@kernel
+@inner_kernel
 def _tape_first(
     row: Costs, stages: Stages, first: int, last: int, levels: Bytes, floor: Bytes, rest: Costs
 ) -> None:
@@ -112,14 +112,14 @@ def _tape_first(
             row[level] = rest[floor[level]] if floor[level] >= 0 else np.inf
 
 
-@kernel
+@inner_kernel
 def _taping_need(stages: Stages, first: int, last: int) -> int:
     needs, here = stages.needs, stages.kind[first]
     gradient = needs[stages.kind[last], GRADIENT]
     return int(max(gradient + needs[here, TAPE_NEED], needs[here, REVERSE_NEED]))
 
 
-@kernel
+@inner_kernel
 def _store_inside(
     row: Costs,
     stages: Stages,
@@ -162,7 +162,7 @@ def _store_inside(
         _lower(row[low:above], cost, right[low:above], left[low:above])
 
 
-@kernel
+@inner_kernel
 def _lower(row: Costs, cost: float, right: Costs, left: Costs) -> None:
     """Row = min(row, cost + right + left). Counting from 0 lets the compiler vectorise."""
     for level in range(len(row)):
@@ -170,7 +170,7 @@ def _lower(row: Costs, cost: float, right: Costs, left: Costs) -> None:
         row[level] = value if value < row[level] else row[level]
 
 
-@kernel
+@inner_kernel
 def _floored(target: Costs, row: Costs, floor: Bytes) -> None:
     for level in range(len(row)):
         target[level] = row[floor[level]] if floor[level] >= 0 else np.inf

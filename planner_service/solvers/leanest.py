@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner_service.solvers.compiled import kernel
+from planner_service.solvers.compiled import inner_kernel, kernel
 from planner_service.solvers.needs import (
     FIRST_ADVANCE,
     GRADIENT,
@@ -111,7 +111,7 @@ def fill_least_of_sections(chain: Sectioned, least: Bytes, cancelled: Flag) -> N
                 row[n] = _least_of_section(chain, least, s, t, n)
 
 
-@kernel
+@inner_kernel
 def _least_of_section(chain: Sectioned, least: Bytes, s: int, t: int, n: int) -> int:
     """Least free bytes of one interval from those of smaller ones."""
     prefix, body, suffix = chain.prefix, chain.body, chain.suffix
@@ -142,7 +142,7 @@ def _least_of_section(chain: Sectioned, least: Bytes, s: int, t: int, n: int) ->
     return int(best)
 
 
-@kernel
+@inner_kernel
 def _crossing(left: Bytes, right: Bytes, n: int, most: int, state_bytes: int) -> int:
     """Least max(left[k], state + right[n - k]) for 2 <= k <= most.
 

@@ -126,7 +126,7 @@ def _no_rows(rows: int, capacity: int) -> Rows:
 
 def _no_branches(most: int) -> Branches:
     whole, real = np.zeros((4, most), dtype=np.int64), np.zeros((2, most))
-    return Branches(whole[0], whole[1], real[0], real[1], whole[2], whole[3])
+    return Branches(whole[0], whole[1], real[0], real[1], whole[2], whole[3], np.zeros(3, np.int64))
 
 
 def _part_table(part: ChainNeeds | None, levels: Levels, cancellation: Cancellation) -> IntervalTable | None:

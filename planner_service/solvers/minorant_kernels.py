@@ -11,11 +11,11 @@ a sum of corners. Costs are in units of one advance of a body stage.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
-from planner_service.solvers.compiled import kernel
+from planner_service.solvers.compiled import inner_kernel, kernel
 from planner_service.solvers.needs import (
     FIRST_ADVANCE,
     GRADIENT,
@@ -27,6 +27,8 @@ from planner_service.solvers.needs import (
     Flag,
 )
 
+SINGLE, SEVERAL = cast("int", np.int64(1)), cast("int", np.int64(2))
+"""Numbers of body stages. Typed, because each literal argument would compile its callee once more."""
 SAME_SLOPE = 1e-12
 """Slopes closer than this, relatively, are one piece."""
 
@@ -77,6 +79,8 @@ class Branches(NamedTuple):
     most: Bytes
     pointer: Bytes
     """The corner of the row that a walk has reached."""
+    walk: Bytes
+    """Shape (3,): where a walk along a convolution stands (`_convolve`)."""
 
 
 @kernel
@@ -97,13 +101,13 @@ def value_at(rows: Rows, row: int, n: int) -> float:
     return float(rows.cost[low] + (rows.cost[high] - rows.cost[low]) * part)
 
 
-@kernel
+@inner_kernel
 def row_number(families: Families, s: int, t: int, level: int) -> int:
     """The row of a family at a level."""
     return (s * families.ends + t) * len(families.levels) + level
 
 
-@kernel
+@inner_kernel
 def taping_need(families: Families, s: int, t: int) -> int:
     """Free bytes that taping and reversing the interval's first stage take."""
     needs = families.needs
@@ -111,7 +115,7 @@ def taping_need(families: Families, s: int, t: int) -> int:
     return int(max(gradient + needs[s, TAPE_NEED], needs[s, REVERSE_NEED]))
 
 
-@kernel
+@inner_kernel
 def advance_need(families: Families, s: int, t: int, last: int, n: int) -> int:
     """Free bytes that advancing from stage s through stage `last` takes; n body stages on the way."""
     needs, prefixes = families.needs, families.prefixes
@@ -123,14 +127,14 @@ def advance_need(families: Families, s: int, t: int, last: int, n: int) -> int:
     return int(needs[prefixes + t, GRADIENT] + need)
 
 
-@kernel
+@inner_kernel
 def _add(branches: Branches, found: int, row: int, shift: int, slope: float, cost: float, most: int) -> int:
     branches.row[found], branches.shift[found], branches.most[found] = row, shift, most
     branches.slope[found], branches.cost[found] = slope, cost
     return found + 1
 
 
-@kernel
+@inner_kernel
 def _collect(families: Families, branches: Branches, s: int, t: int, level: int) -> int:
     """The branches of a row other than checkpoints deep inside the body; returns their number."""
     free, prefixes, most = families.levels[level], families.prefixes, families.body_stages
@@ -146,10 +150,10 @@ def _collect(families: Families, branches: Branches, s: int, t: int, level: int)
             found = _add(branches, found, row, 1, 0.0, 0.0, most)
     for stored in range(s, prefixes + max(t, 1)):
         floor = families.state_floor[stored, level]
-        if floor < 0 or free < advance_need(families, s, t, stored, 1):
+        if floor < 0 or free < advance_need(families, s, t, stored, SINGLE):
             continue
         advanced = families.advance_before[stored + 1] - families.advance_before[s]
-        deep = free >= advance_need(families, s, t, stored, 2)
+        deep = free >= advance_need(families, s, t, stored, SEVERAL)
         if stored < prefixes:
             cost = advanced + families.prefix_costs[s, stored, level]
             if cost < np.inf:
@@ -165,7 +169,7 @@ def _collect(families: Families, branches: Branches, s: int, t: int, level: int)
     return found
 
 
-@kernel
+@inner_kernel
 def _corner(rows: Rows, branches: Branches, branch: int, index: int) -> tuple[int, float]:
     """Corner `index` of a branch, cut off at n = most."""
     n = rows.x[index] + branches.shift[branch]
@@ -178,7 +182,7 @@ def _corner(rows: Rows, branches: Branches, branch: int, index: int) -> tuple[in
     return n, cost + branches.slope[branch] * n + branches.cost[branch]
 
 
-@kernel
+@inner_kernel
 def _tangent(rows: Rows, branches: Branches, branch: int, n0: int, cost0: float) -> tuple[int, float]:
     """Where the tangent from (n0, cost0) touches a branch further right; (-1, inf) if it has ended."""
     begin = rows.start[branches.row[branch]]
@@ -202,7 +206,7 @@ def _tangent(rows: Rows, branches: Branches, branch: int, n0: int, cost0: float)
     return n, cost
 
 
-@kernel
+@inner_kernel
 def _piece(rows: Rows, row: int, index: int) -> tuple[int, float]:
     """Length and slope of the piece that starts at corner `index` of a row; slope inf past its end."""
     if index >= rows.start[row] + rows.size[row] - 1:
@@ -211,7 +215,7 @@ def _piece(rows: Rows, row: int, index: int) -> tuple[int, float]:
     return length, (rows.cost[index + 1] - rows.cost[index]) / length
 
 
-@kernel
+@inner_kernel
 def _convolve(
     rows: Rows, right_row: int, left_row: int, walk: Bytes, cost: float, n0: int, cost0: float, most: int
 ) -> float:
@@ -240,7 +244,7 @@ def _convolve(
     return cost
 
 
-@kernel
+@inner_kernel
 def _grow(
     families: Families,
     rows: Rows,
@@ -260,7 +264,8 @@ def _grow(
     body_stages = families.body_stages
     for branch in range(found):
         branches.pointer[branch] = rows.start[branches.row[branch]]
-    walk = np.zeros(3, np.int64)
+    walk = branches.walk
+    walk[0] = walk[1] = walk[2] = 0
     met = np.inf
     if right_row >= 0:
         walk[1], walk[2] = rows.start[right_row], rows.start[left_row]
@@ -291,7 +296,7 @@ def _grow(
         rows.size[row] += 1
 
 
-@kernel
+@inner_kernel
 def _first_corner(
     families: Families, rows: Rows, branches: Branches, found: int, s: int, t: int, level: int, right_row: int
 ) -> tuple[int, float]:
@@ -309,12 +314,12 @@ def _first_corner(
         cost = min(cost, value + branches.slope[branch] + branches.cost[branch])
     if t > 0 and right_row >= 0:
         advanced = families.advance_before[prefixes] - families.advance_before[s] + 1.0
-        left = value_at(rows, row_number(families, s, 0, level), 1)
+        left = value_at(rows, row_number(families, s, 0, level), SINGLE)
         cost = min(cost, advanced + left + rows.cost[rows.start[right_row]])
     return 1, cost
 
 
-@kernel
+@inner_kernel
 def _fill_row(
     families: Families, rows: Rows, branches: Branches, s: int, t: int, level: int, most_corners: int
 ) -> None:
@@ -325,7 +330,7 @@ def _fill_row(
     left_row = row_number(families, s, 0, level)
     right_row = -1
     floor = families.state_floor[prefixes, level]
-    if floor >= 0 and families.levels[level] >= advance_need(families, s, t, prefixes, 2):
+    if floor >= 0 and families.levels[level] >= advance_need(families, s, t, prefixes, SEVERAL):
         right_row = row_number(families, prefixes, t, floor)
         if rows.size[right_row] == 0 or (t > 0 and rows.size[left_row] == 0):
             right_row = -1

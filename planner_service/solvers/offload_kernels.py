@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner_service.solvers.compiled import kernel
+from planner_service.solvers.compiled import allocating_kernel, kernel
 from planner_service.solvers.kernels import Stages, row_of
 from planner_service.solvers.needs import FIRST_ADVANCE, GRADIENT, NEXT_ADVANCE, Bytes, Costs, Flag
 
@@ -129,7 +129,7 @@ def fill_fitting(stages: Stages, device: Device, least: Bytes, kept: Costs, held
         held[last] = 0.0 if least[0, last] <= device.free_bytes else np.inf
 
 
-@kernel
+@allocating_kernel
 def fill_tier(stages: Stages, device: Device, shelf: Shelf, cancelled: Flag) -> None:
     """Fill `shelf.stored` and `shelf.over`. O(rows · L · levels) time."""
     length, count = shelf.floor.shape

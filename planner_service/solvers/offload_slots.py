@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner_service.solvers.compiled import kernel
+from planner_service.solvers.compiled import allocating_kernel
 from planner_service.solvers.needs import Costs
 
 
@@ -73,7 +73,7 @@ def disk_revolve_cost(
     return opt_0, opt_1d, opt_inf
 
 
-@kernel
+@allocating_kernel
 def _fill_level(
     unwritten: Costs, written: Costs, write: float, read: float, forward: float, opt: Costs
 ) -> None:
@@ -92,7 +92,7 @@ def _fill_level(
             opt[l, m] = min(unwritten[l], write + optp[l])
 
 
-@kernel
+@allocating_kernel
 def _fill_disk(
     opt_0: Costs, write: float, read: float, forward: float, opt_1d: Costs, opt_inf: Costs
 ) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner_service.solvers.compiled import kernel
+from planner_service.solvers.compiled import inner_kernel, kernel
 from planner_service.solvers.minorant_kernels import (
+    SEVERAL,
+    SINGLE,
     Families,
     Rows,
     advance_need,
@@ -67,7 +69,7 @@ def propose(
     return found
 
 
-@kernel
+@inner_kernel
 def _corner_before(rows: Rows, row: int, n: int) -> int:
     """Index within a row of its last corner at or before n; 0 if there is none."""
     low, high = 0, rows.size[row]
@@ -80,7 +82,7 @@ def _corner_before(rows: Rows, row: int, n: int) -> int:
     return low
 
 
-@kernel
+@inner_kernel
 def _in_body(
     families: Families,
     rows: Rows,
@@ -97,9 +99,9 @@ def _in_body(
     """Checkpoints inside the body, at the corners of the two sides only: V is linear in between."""
     prefixes = families.prefixes
     most = n - 1 if t == 0 else n
-    if free_bytes < advance_need(families, s, t, prefixes, 2):
+    if free_bytes < advance_need(families, s, t, prefixes, SEVERAL):
         most = min(most, 1)
-    if free_bytes < advance_need(families, s, t, prefixes, 1):
+    if free_bytes < advance_need(families, s, t, prefixes, SINGLE):
         return found
     left_row, right_row = row_number(families, s, 0, level), row_number(families, prefixes, t, right_level)
     left, right = rows.start[left_row], rows.start[right_row]
