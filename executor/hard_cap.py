@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from executor.sizes import parse_budget
+from executor.sizes import parse_budget_bytes
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def hard_cap(budget: int | str, device: torch.device | str = "cuda") -> Iterator
     torch.cuda.synchronize(chosen)
     torch.cuda.empty_cache()
     total: int = torch.cuda.get_device_properties(chosen).total_memory
-    allowed = torch.cuda.memory_reserved(chosen) + parse_budget(budget)
+    allowed = torch.cuda.memory_reserved(chosen) + parse_budget_bytes(budget)
     torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), chosen)
     try:
         yield

@@ -12,7 +12,7 @@ from executor.loop import Loop
 from executor.plan import ExecutionPlan, tape_everything
 from executor.planner import AskPlanner, best_plan, in_process, over_http
 from executor.probe import ProbeReport, StaticLine, probe_loop, usual_candidates
-from executor.sizes import parse_budget
+from executor.sizes import parse_budget_bytes
 from planner_service.chain import simulate
 
 REFINEMENTS = 2
@@ -43,7 +43,7 @@ def plan_for(loop: Loop, budget: int | str, planner: str | None = None) -> Execu
 
     Raises BudgetTooSmall and what `probe_loop` raises.
     """
-    budget_bytes = parse_budget(budget)
+    budget_bytes = parse_budget_bytes(budget)
     about = known(loop)
     plan = about.plans.get((budget_bytes, planner))
     if plan is None:
@@ -91,7 +91,7 @@ def predict(
     The next `unroll` alike runs under the predicted plan.
     """
     loop = Loop.of(step, state, inputs, **description)
-    budget_bytes = parse_budget(budget)
+    budget_bytes = parse_budget_bytes(budget)
     plan = plan_for(loop, budget_bytes, planner)
     report = known(loop).report(loop, budget_bytes, [plan.segment_steps])
     chain = report.chain(report.length, plan.segment_steps)

@@ -11,7 +11,7 @@ CUDA_BLOCK_BYTES = 512
 """CUDA's caching allocator hands out multiples of this."""
 
 
-def parse_budget(budget: int | str) -> int:
+def parse_budget_bytes(budget: int | str) -> int:
     """Bytes of 536870912, "512MiB" or "2 GB". Raises ValueError unless they are a positive number."""
     try:
         budget_bytes = parse_bytes(budget)

@@ -110,7 +110,15 @@ def interleaved(variants: Mapping[str, Iteration], rounds: int) -> dict[str, lis
 
 
 def seconds(iteration: Iteration) -> float:
-    """CPU seconds of one iteration: on a busy machine the wall's clock tells about the others."""
+    """CPU seconds of one iteration: on a busy machine the wall's clock tells about the others. With a
+    CUDA device, seconds until it has finished.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        iteration()
+        torch.cuda.synchronize()
+        return time.perf_counter() - begin
     begin = time.process_time()
     iteration()
     return time.process_time() - begin

@@ -74,10 +74,10 @@ class Case:
         torch.autograd.backward(loss())
 
 
-def fused(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
+def fused(kind: str, *, hidden: int, batch: int, steps: int, device: str = "cpu") -> Case:
     """torch.nn.LSTM or GRU, as wide in as out."""
-    module = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](hidden, hidden)
-    x = torch.randn(steps, batch, hidden)
+    module = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](hidden, hidden, device=device)
+    x = torch.randn(steps, batch, hidden, device=device)
     recurrence = Recurrence.of(module)
     run = segment_of(module, recurrence)
     scale = 1 / x.numel()
