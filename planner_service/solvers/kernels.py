@@ -27,6 +27,9 @@ from planner_service.solvers.needs import (
 from planner_service.solvers.policies import TAPE
 
 NOTHING_FITS = -2
+BLOCK_LEVELS = 64
+"""Levels filled at a time: few, so that the rows that are read again and again stay in the cache, and so
+that one comparison tells whether a candidate improves on any of them."""
 
 
 class Stages(NamedTuple):
@@ -40,6 +43,25 @@ class Stages(NamedTuple):
     """Shape (L + 1,): cost of advancing the first k stages."""
     body_first: int
     body_last: int
+
+
+class Block(NamedTuple):
+    """Some consecutive levels of the table, side by side."""
+
+    begin: int
+    """The first of the levels."""
+    width: int
+    """Their number, at most BLOCK_LEVELS."""
+    costs: Costs
+    """Shape (rows, BLOCK_LEVELS): the table's rows."""
+    least: Costs
+    """Shape (rows,): the last of the block's costs in each row."""
+    right: Costs
+    """Shape (L + body stages, BLOCK_LEVELS): the rows as a checkpoint before them leaves them: first..last
+    for the current last stage, then by length those inside the body.
+    """
+    right_least: Costs
+    """Shape (L + body stages,): the last of the block's costs in each."""
 
 
 @kernel
@@ -74,42 +96,72 @@ def fill_costs(
 
     levels: free bytes, ascending, shape (K,). state_floor and tape_floor, shape (runs, K): the level
     that is left when that kind's checkpoint or tape is stored, rounded down; -1 for none.
-    O(rows · L · K) time.
+    O(rows · L · K) time at most.
     """
     length, count = len(stages.kind), len(levels)
+    body_stages = stages.body_last - stages.body_first + 1
+    costs, least = np.empty((len(table), BLOCK_LEVELS)), np.empty(len(table))
+    right, right_least = np.empty((length + body_stages, BLOCK_LEVELS)), np.empty(length + body_stages)
+    # Costs depend on those of the same level and below, never above.
+    for begin in range(0, count, BLOCK_LEVELS):
+        width = min(BLOCK_LEVELS, count - begin)
+        block = Block(begin, width, costs, least, right, right_least)
+        _fill_block(stages, levels, state_floor, tape_floor, table, block, cancelled)
+
+
+@inner_kernel
+def _fill_block(
+    stages: Stages,
+    levels: Bytes,
+    state_floor: Bytes,
+    tape_floor: Bytes,
+    table: Costs,
+    block: Block,
+    cancelled: Flag,
+) -> None:
+    """The block's levels of every row; those below are in the table."""
+    kind, length, begin = stages.kind, len(stages.kind), block.begin
     body_first, body_last = stages.body_first, stages.body_last
-    # Rows as a checkpoint leaves them: the column of the current last stage, and the body's rows.
-    column = np.empty((length, count))
-    body_rows = np.empty((body_last - body_first + 1, count))
     for last in range(length):
         for first in range(last, -1, -1):
             if first > body_first and last <= body_last:
                 continue
             if cancelled[0]:
                 return
-            row = table[row_of(first, last, length, body_first, body_last)]
+            number = row_of(first, last, length, body_first, body_last)
             rest = row_of(min(first + 1, last), last, length, body_first, body_last)
-            _tape_first(row, stages, first, last, levels, tape_floor[stages.kind[first]], table[rest])
-            _store_inside(row, stages, first, last, levels, column, body_rows, table)
+            row, whole = block.costs[number, : block.width], table[number]
+            _tape_first(row, stages, first, last, levels, begin, tape_floor[kind[first]], table[rest])
+            _store_inside(row, stages, first, last, levels, block)
+            for level in range(len(row)):
+                whole[begin + level] = row[level]
+            block.least[number] = row[-1]
             if first > 0:
-                _floored(column[first], row, state_floor[stages.kind[first - 1]])
+                _floored(block, first, whole, state_floor[kind[first - 1]])
             if first == body_first and last <= body_last:
-                _floored(body_rows[last - first], row, state_floor[stages.kind[body_first]])
+                _floored(block, length + last - first, whole, state_floor[kind[body_first]])
 
 
 @inner_kernel
 def _tape_first(
-    row: Costs, stages: Stages, first: int, last: int, levels: Bytes, floor: Bytes, rest: Costs
+    row: Costs,
+    stages: Stages,
+    first: int,
+    last: int,
+    levels: Bytes,
+    begin: int,
+    floor: Bytes,
+    rest: Costs,
 ) -> None:
-    """The row if the first stage is taped; `rest` is the row of what follows."""
+    """The row if the first stage is taped; `rest` is the whole row of what follows."""
     need = _taping_need(stages, first, last)
-    for level in range(len(levels)):
+    for level in range(begin, begin + len(row)):
         if levels[level] < need:
-            row[level] = np.inf
+            row[level - begin] = np.inf
         elif first == last:
-            row[level] = 0.0
+            row[level - begin] = 0.0
         else:
-            row[level] = rest[floor[level]] if floor[level] >= 0 else np.inf
+            row[level - begin] = rest[floor[level]] if floor[level] >= 0 else np.inf
 
 
 @inner_kernel
@@ -120,46 +172,31 @@ def _taping_need(stages: Stages, first: int, last: int) -> int:
 
 
 @inner_kernel
-def _store_inside(
-    row: Costs,
-    stages: Stages,
-    first: int,
-    last: int,
-    levels: Bytes,
-    column: Costs,
-    body_rows: Costs,
-    table: Costs,
-) -> None:
+def _store_inside(row: Costs, stages: Stages, first: int, last: int, levels: Bytes, block: Block) -> None:
     """The row's minimum with every place for a checkpoint."""
     kind, needs, before = stages.kind, stages.needs, stages.advance_before
-    length, count = len(kind), len(levels)
-    body_first, body_last = stages.body_first, stages.body_last
+    length, body_first, body_last = len(kind), stages.body_first, stages.body_last
+    inside, top = last <= body_last, len(row) - 1
     gradient = needs[kind[last], GRADIENT]
     need = gradient + needs[kind[first], FIRST_ADVANCE]
-    low = 0
+    low, most_free, free = 0, levels[block.begin + top], levels[block.begin]
     for stored in range(first, last):
         if stored > first:
             need = max(need, gradient + needs[kind[stored], NEXT_ADVANCE])
-        while low < count and levels[low] < need:
-            low += 1
-        if low == count:
-            return
-        if stored + 1 > body_first and last <= body_last:
-            right = body_rows[last - stored - 1]
-        else:
-            right = column[stored + 1]
-        left = table[row_of(first, stored, length, body_first, body_last)]
+        if need > free:
+            if need > most_free:
+                return
+            while levels[block.begin + low] < need:
+                low += 1
+            free = levels[block.begin + low]
+        in_body = inside and stored + 1 > body_first
+        right_row = length + last - stored - 1 if in_body else stored + 1
+        left_row = row_of(first, stored, length, body_first, body_last)
         cost = before[stored + 1] - before[first]
         # Costs fall with the level: where the row is at most the candidate's least, it stays.
-        least = cost + right[count - 1] + left[count - 1]
-        high, above = low - 1, count
-        while above - high > 1:
-            middle = (above + high) // 2
-            if row[middle] > least:
-                high = middle
-            else:
-                above = middle
-        _lower(row[low:above], cost, right[low:above], left[low:above])
+        if row[low] > cost + block.right_least[right_row] + block.least[left_row]:
+            right, left = block.right[right_row], block.costs[left_row]
+            _lower(row[low:], cost, right[low : top + 1], left[low : top + 1])
 
 
 @inner_kernel
@@ -171,9 +208,13 @@ def _lower(row: Costs, cost: float, right: Costs, left: Costs) -> None:
 
 
 @inner_kernel
-def _floored(target: Costs, row: Costs, floor: Bytes) -> None:
-    for level in range(len(row)):
-        target[level] = row[floor[level]] if floor[level] >= 0 else np.inf
+def _floored(block: Block, right_row: int, row: Costs, floor: Bytes) -> None:
+    """The block's part of a whole row as a checkpoint leaves it, into block.right[right_row]."""
+    target = block.right[right_row]
+    for index in range(block.width):
+        level = floor[block.begin + index]
+        target[index] = row[level] if level >= 0 else np.inf
+    block.right_least[right_row] = target[block.width - 1]
 
 
 @kernel
