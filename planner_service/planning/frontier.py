@@ -15,7 +15,7 @@ from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.least import least_budget_bytes
 from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.search import Found, least_budget
-from planner_service.solvers import Cancellation, knee, sampled, sufficient_bytes
+from planner_service.solvers import Cancellation, affordable_points, knee, sampled, sufficient_bytes
 
 MEBIBYTE = 2**20
 
@@ -79,9 +79,13 @@ class _View:
         return self._known[budget_bytes]
 
     def pairs(self, most_points: int) -> list[Pair]:
-        """What no plan beats, at `most_points` budgets at most."""
+        """What no plan beats, at `most_points` budgets at most: fewer where a plan takes seconds."""
+        affordable = min(affordable_points(candidate.chain) for candidate in self._candidates)
         return sampled(
-            self.pair, least_bytes=self.minimum_bytes, most_bytes=self.full_bytes, most_points=most_points
+            self.pair,
+            least_bytes=self.minimum_bytes,
+            most_bytes=self.full_bytes,
+            most_points=min(most_points, affordable),
         )
 
     def within_overhead(self, ratio: float | None, pairs: Sequence[Pair]) -> Found[Pair] | None:

@@ -1,6 +1,6 @@
 """Solvers: from a chain and a byte budget to the cheapest policy that fits. Pure; numpy and numba only."""
 
-from planner_service.solvers.frontier import frontier, sufficient_bytes
+from planner_service.solvers.frontier import affordable_points, frontier, sufficient_bytes
 from planner_service.solvers.frontier_points import FrontierPoint, knee, non_dominated
 from planner_service.solvers.frontier_sampling import sampled
 from planner_service.solvers.optimal import minimum_budget_bytes
@@ -15,6 +15,7 @@ __all__ = [
     "Solution",
     "UnknownStrategy",
     "UnsoundPlan",
+    "affordable_points",
     "frontier",
     "knee",
     "minimum_budget_bytes",

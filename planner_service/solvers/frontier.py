@@ -18,7 +18,8 @@ from planner_service.solvers.intervals import IntervalTable, additions_per_level
 from planner_service.solvers.levels import Levels
 from planner_service.solvers.needs import REVERSE_NEED, ChainNeeds, chain_needs
 from planner_service.solvers.offload import OffloadSolution
-from planner_service.solvers.optimal import minimum_budget_bytes
+from planner_service.solvers.optimal import AFFORDABLE_ADDITIONS, minimum_budget_bytes
+from planner_service.solvers.sections import Sections
 from planner_service.solvers.solution import Cancellation, Solution
 from planner_service.solvers.solve import solve
 from planner_service.solvers.wide import is_wide
@@ -26,6 +27,9 @@ from planner_service.solvers.wide import is_wide
 MOST_LEVELS = 4_000
 MOST_ADDITIONS = 500_000_000
 """A table takes half a second at most. With so few `solve` counts every byte too: the answers agree."""
+FEWEST_POINTS, MOST_POINTS = 8, 500
+ADDITIONS_OF_ALL_POINTS = 8 * AFFORDABLE_ADDITIONS
+"""Half a minute of tables by intervals, at a budget each."""
 
 
 def frontier(
@@ -33,8 +37,9 @@ def frontier(
 ) -> list[FrontierPoint]:
     """Budgets from the least that fits to that of full backpropagation, each with its makespan.
 
-    Ascending in bytes, strictly descending in makespan; at most `most_points` (2 or more) of them. Each
-    makespan is that of `solve` with that budget. Raises Cancelled.
+    Ascending in bytes, strictly descending in makespan; at most `most_points` (2 or more) of them, and
+    `affordable_points` where budgets are planned one by one. Each makespan is that of `solve` with that
+    budget. Raises Cancelled.
     """
     cancellation = cancellation or Cancellation()
     needs = chain_needs(chain)
@@ -50,8 +55,17 @@ def frontier(
         price,
         least_bytes=minimum_budget_bytes(chain, cancellation=cancellation),
         most_bytes=_held_bytes(chain) + needs.store_all_bytes,
-        most_points=most_points,
+        most_points=min(most_points, affordable_points(chain)),
     )
+
+
+def affordable_points(chain: Chain) -> int:
+    """Points that can be planned one by one in reasonable time: fewer where all stages differ."""
+    needs = chain_needs(chain)
+    if is_wide(needs) or Sections(needs).convex:
+        return MOST_POINTS
+    additions = min(additions_per_level(needs) * MOST_LEVELS, AFFORDABLE_ADDITIONS)
+    return min(MOST_POINTS, max(FEWEST_POINTS, ADDITIONS_OF_ALL_POINTS // max(1, additions)))
 
 
 def sufficient_bytes(solution: Solution | OffloadSolution, budget_bytes: int) -> int:

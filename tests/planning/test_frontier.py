@@ -32,7 +32,7 @@ def test_every_point_is_what_its_budget_buys(question):
     reply = frontier_of(question, points=9)
     for point in reply.points:
         plan = planned(question, point.budget_bytes)
-        assert plan.cost.makespan <= point.makespan
+        assert plan.cost.makespan == point.makespan
         assert plan.memory.projected_peak_bytes <= point.budget_bytes
         assert point.overhead_ratio == point.makespan / reply.store_all_makespan - 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from planner_service.solvers import (
     Cancellation,
     Cancelled,
     FrontierPoint,
+    affordable_points,
     frontier,
     knee,
     minimum_budget_bytes,
@@ -87,6 +89,13 @@ def test_a_sampled_frontier_of_a_small_chain_is_part_of_the_whole(chain, most_po
     budgets = range(every[0].budget_bytes, every[-1].budget_bytes + 1)
     answers = [FrontierPoint(budget, solve(chain, budget).verdict.makespan) for budget in budgets]
     assert every == non_dominated(answers)
+
+
+def test_a_plan_that_takes_seconds_is_made_for_few_points():
+    unequal = [replace(ODD, tape_bytes=10_000 + 7**index % 9_973) for index in range(400)]
+    assert affordable_points(Chain.of(unequal)) == 8
+    assert affordable_points(Chain.of(unequal[:20])) == 500
+    assert affordable_points(Chain((StageRun(1_000, ODD),))) == 500
 
 
 def test_sampling_stops_when_it_is_cancelled():
