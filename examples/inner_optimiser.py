@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from torch.func import grad
 
 from executor import unroll
+from planner_service.chain.quantities import parse_bytes
 
 STEPS, TASK_POINTS, HIDDEN = 200, 64, 64
+TEST_POINTS = 200
 BUDGET = "3MiB"
+OUTER_LOSS_BYTES = 4 * TEST_POINTS * HIDDEN * 4
+"""The loss after the loop is the caller's own: it and its backward hold up to four hidden layers."""
 
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -53,7 +57,7 @@ def main(iterations: int = 10) -> Comparison:
     optimiser = InnerOptimiser()
     x = 4 * torch.rand(STEPS, TASK_POINTS, 1) - 2
     y = torch.sin(2 * x) + 0.1 * torch.randn_like(x)
-    test_x = torch.linspace(-2, 2, 200).unsqueeze(1)
+    test_x = torch.linspace(-2, 2, TEST_POINTS).unsqueeze(1)
     test_y = torch.sin(2 * test_x)
 
     def plain() -> Tensor:
@@ -63,7 +67,8 @@ def main(iterations: int = 10) -> Comparison:
         return task_loss(weights, test_x, test_y)
 
     def budgeted() -> Tensor:
-        _, weights = unroll(optimiser, tuple(optimiser.initial), (x, y), budget=BUDGET)
+        budget_bytes = parse_bytes(BUDGET) - OUTER_LOSS_BYTES
+        _, weights = unroll(optimiser, tuple(optimiser.initial), (x, y), budget=budget_bytes)
         return task_loss(weights, test_x, test_y)
 
     parameters = list(optimiser.parameters())

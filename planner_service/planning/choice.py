@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from planner_service.chain import BudgetTooSmall, PlanningError, Tier
 from planner_service.memory import Candidate
 from planner_service.planning.tiered import AnySolution, solve_beside
-from planner_service.solvers import Cancellation
+from planner_service.solvers import Cancellation, ScheduleTooLong
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.offload_search import ChainTooLong
 
 MANY_STAGES = 100
 WORTHWHILE_RATIO = 1e-3
 """A chain of more than MANY_STAGES stages is solved only if it might be cheaper by this fraction."""
+
+Refusal = BudgetTooSmall | ChainTooLong | ScheduleTooLong
+"""Of one candidate; another may still do."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,19 @@ def choose(
     """The plan of least makespan over all candidates; ties go to the smaller peak.
 
     A candidate is passed over when a lower bound proves that it cannot win (long chains: not by
-    WORTHWHILE_RATIO), and when it is too long for a plan with `tiers`. Raises BudgetTooSmall with the
-    least budget over all candidates for which `strategy` has a plan, ChainTooLong where all are too
-    long, and whatever else `solve_beside` refuses.
+    WORTHWHILE_RATIO), and when it is too long for a plan with `tiers` or with so little memory. Raises
+    BudgetTooSmall with the least budget over all candidates for which `strategy` has a plan, ChainTooLong
+    or ScheduleTooLong where all are too long, and whatever else `solve_beside` refuses.
     """
     best: tuple[Candidate, AnySolution] | None = None
-    refusals: list[BudgetTooSmall | ChainTooLong] = []
+    refusals: list[Refusal] = []
     # Short chains are solved in no time, and what they cost spares the long ones.
     for candidate in sorted(candidates, key=lambda candidate: candidate.chain.length):
         if best is not None and not _could_win(candidate, budget_bytes, best[1]):
             continue
         try:
             solution = solve_beside(candidate.chain, budget_bytes, strategy, tiers, cancellation)
-        except (BudgetTooSmall, ChainTooLong) as refusal:
+        except (BudgetTooSmall, ChainTooLong, ScheduleTooLong) as refusal:
             refusals.append(refusal)
             continue
         if best is None or _rank(solution) < _rank(best[1]):
@@ -58,7 +61,7 @@ def choose(
     return Choice(*best)
 
 
-def _refusal_of_all(refusals: Sequence[BudgetTooSmall | ChainTooLong], budget_bytes: int) -> PlanningError:
+def _refusal_of_all(refusals: Sequence[Refusal], budget_bytes: int) -> PlanningError:
     minima = [refusal.minimum_budget_bytes for refusal in refusals if isinstance(refusal, BudgetTooSmall)]
     if not minima:
         return refusals[0]

@@ -4,7 +4,13 @@ from planner_service.solvers.frontier import affordable_points, frontier, suffic
 from planner_service.solvers.frontier_points import FrontierPoint, knee, non_dominated
 from planner_service.solvers.frontier_sampling import sampled
 from planner_service.solvers.optimal import minimum_budget_bytes
-from planner_service.solvers.solution import Cancellation, Cancelled, Solution, UnknownStrategy
+from planner_service.solvers.solution import (
+    Cancellation,
+    Cancelled,
+    ScheduleTooLong,
+    Solution,
+    UnknownStrategy,
+)
 from planner_service.solvers.solve import STRATEGIES, UnsoundPlan, solve, warm_up
 
 __all__ = [
@@ -12,6 +18,7 @@ __all__ = [
     "Cancellation",
     "Cancelled",
     "FrontierPoint",
+    "ScheduleTooLong",
     "Solution",
     "UnknownStrategy",
     "UnsoundPlan",

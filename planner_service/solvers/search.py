@@ -14,10 +14,12 @@ from typing import NamedTuple
 from planner_service.solvers.intervals import IntervalTable
 from planner_service.solvers.minorant import Interval, MinorantTable, Proposal
 from planner_service.solvers.policies import TAPE, Subproblem, after_tape, split
-from planner_service.solvers.solution import ROUNDING, Cancellation
+from planner_service.solvers.solution import ROUNDING, Cancellation, ScheduleTooLong
 
 MOST_TRIES = 24
 """Decisions tried per subproblem before the best of them is taken as it is."""
+MOST_DECISIONS = 120_000
+"""Subproblems that are settled in about ten seconds."""
 MOST_SECOND_TRIES = 500
 """Decisions tried in all after a first one missed its promise."""
 
@@ -54,7 +56,10 @@ class PolicySearch:
     _settled: dict[Subproblem, _Settled] = field(default_factory=dict)
 
     def run(self, free_bytes: int) -> float:
-        """Cost of the best policy found for the whole chain, in units; infinite when there is none."""
+        """Cost of the best policy found for the whole chain, in units; infinite when there is none.
+
+        Raises ScheduleTooLong and Cancelled.
+        """
         root = Subproblem(0, self.table.sections.needs.length - 1, free_bytes)
         stack = [self._frame(root)]
         while stack:
@@ -63,6 +68,8 @@ class PolicySearch:
             while missing is None and not self._done(frame):
                 missing = self._try(frame)
             if missing is not None:
+                if len(stack) + len(self._settled) > MOST_DECISIONS:
+                    raise ScheduleTooLong(length=root.last + 1, most_decisions=MOST_DECISIONS)
                 stack.append(self._frame(missing))
                 continue
             self.cancellation.check()

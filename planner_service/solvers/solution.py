@@ -36,6 +36,27 @@ class Solution:
     """Why this strategy, and what limits the answer."""
 
 
+class ScheduleTooLong(PlanningError):
+    """So little memory for so many stages that nearly every one needs decisions of its own."""
+
+    field = "memory.device_budget_bytes"
+
+    def __init__(self, *, length: int, most_decisions: int) -> None:
+        self.length = length
+        self.most_decisions = most_decisions
+        super().__init__(
+            f"the policy of {length} stages in this budget has more than {most_decisions} decisions, and its "
+            "schedule many more actions: give more bytes, or run several steps as one segment"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_schedule_too_long, (self.length, self.most_decisions))
+
+
+def _rebuild_schedule_too_long(length: int, most_decisions: int) -> ScheduleTooLong:
+    return ScheduleTooLong(length=length, most_decisions=most_decisions)
+
+
 class UnknownStrategy(PlanningError, ValueError):
     """No strategy has this name."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from planner_service.chain import Chain, Stage, expand, simulate
+from planner_service.chain import Chain, Stage, StageRun, expand, simulate
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.chen import draft_chen_recursive
 from planner_service.solvers.draft import Draft
@@ -85,7 +85,9 @@ def _judged(chain: Chain, budget_bytes: int, draft: Draft) -> Solution:
 
 
 def warm_up() -> None:
-    """Compile or load every kernel, so that the next solve runs at full speed."""
+    """Compile or load the kernels of every plan on the device alone, so that the next solve runs at full
+    speed: those of short chains, and those of long ones.
+    """
     stage = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=1, state_bytes=1, tape_bytes=2)
-    chain = Chain.of([stage] * 4, input_bytes=1)
-    solve(chain, 8, "optimal")
+    for length, budget_bytes in ((4, 8), (20_000, 60)):
+        solve(Chain((StageRun(length, stage),), input_bytes=1), budget_bytes, "optimal")

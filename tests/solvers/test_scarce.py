@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from planner_service.chain import BudgetTooSmall, Chain, Stage, simulate
+from planner_service.chain import BudgetTooSmall, Chain, Stage, StageRun, simulate
 from planner_service.chain.actions import Action, Advance, Backward, Free, Tape
-from planner_service.solvers import minimum_budget_bytes, solve
+from planner_service.solvers import ScheduleTooLong, minimum_budget_bytes, solve
 
 
 def distinct_stages(count: int) -> Chain:
@@ -51,3 +51,14 @@ def test_a_budget_between_the_leanest_and_the_groups_is_planned() -> None:
     least = minimum_budget_bytes(chain)
     leanest, roomier = (solve(chain, budget).verdict.makespan for budget in (least, 2 * least))
     assert roomier < leanest
+
+
+def test_a_schedule_that_nobody_could_run_is_refused_with_the_reason() -> None:
+    """A million steps from two states at a time would be run half a billion times over."""
+    stage = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=1, tape_bytes=4)
+    chain = Chain((StageRun(1_000_000, stage),), input_bytes=1, loss_gradient_bytes=1)
+    least = minimum_budget_bytes(chain)
+    with pytest.raises(BudgetTooSmall):
+        solve(chain, least - 1)
+    with pytest.raises(ScheduleTooLong, match="more bytes"):
+        solve(chain, least)
