@@ -22,7 +22,7 @@ from executor.reversible.archive import Archive
 from executor.reversible.kernels import Kernels, TorchKernels
 
 SOURCE = Path(__file__).with_name("native.c")
-SWITCH = "TIGHTFIT_NATIVE_KERNELS"
+SWITCH = "REVERSIBLE_NATIVE_KERNELS"
 """Environment variable: "off" keeps to the torch kernels."""
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
