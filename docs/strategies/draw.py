@@ -14,6 +14,7 @@ from planner_service.chain import (
     Backward,
     Chain,
     Free,
+    Policy,
     Stage,
     StageRun,
     Tape,
@@ -23,7 +24,7 @@ from planner_service.chain import (
 from planner_service.chain.tiers import Tier
 from planner_service.chain.tiers_actions import Discard, Fetch, Move, Store, TieredAction
 from planner_service.chain.tiers_policy import expand_tiers
-from planner_service.chain.tiers_simulator import timed_moments
+from planner_service.chain.tiers_simulator import TimedMoment, timed_moments
 from planner_service.solvers import solve
 from planner_service.solvers.offload import solve_offload
 
@@ -48,6 +49,8 @@ HOST = Tier(
     name="host", budget_bytes=12, write_seconds_per_byte=1.0, read_seconds_per_byte=1.0, overlapped=True
 )
 OFFLOAD_BUDGET = 14
+TRUNCATED_BUDGET = 28
+"""Windows of six stages."""
 
 WIDTH, STEPS_HEIGHT, BYTES_HEIGHT, GAP, LEFT, TOP = 640, 190, 90, 24, 46, 30
 COLOURS = {
@@ -84,15 +87,35 @@ def singles(schedule: Iterable[TieredAction]) -> Iterator[TieredAction]:
                 yield type(action)(stage, stage)
 
 
+def replayed(
+    schedule: Iterable[TieredAction], budget_bytes: int, tiers: tuple[Tier, ...] = ()
+) -> Iterator[TimedMoment]:
+    """The schedule on the common chain."""
+    return timed_moments(CHAIN, tiers, singles(schedule), budget_bytes)
+
+
+def windows(policy: Policy, budget_bytes: int) -> Iterator[TimedMoment]:
+    """Truncated backpropagation: the policy's few stages again and again, each time as a chain of its own."""
+    begin = 0.0
+    for before in range(0, CHAIN.length, policy.length):
+        piece = Chain((StageRun(policy.length, STEP),), input_bytes=1, loss_gradient_bytes=1)
+        for moment in timed_moments(piece, (), singles(expand(policy)), budget_bytes):
+            action = moment.action
+            moved = type(action)(*(stage + before for stage in action))
+            times = {"started_at": begin + moment.started_at, "ended_at": begin + moment.ended_at}
+            yield moment._replace(action=moved, **times)
+        begin += piece.store_all_makespan
+
+
 class Picture:
     """One strategy's schedule as SVG elements."""
 
     def __init__(
-        self, schedule: Iterable[TieredAction], budget_bytes: int, title: str, *, tiers: tuple[Tier, ...] = ()
+        self, moments: Iterable[TimedMoment], budget_bytes: int, title: str, *, tiers: tuple[Tier, ...] = ()
     ) -> None:
         self.budget_bytes = budget_bytes
         self.tiers = tiers
-        self.moments = list(timed_moments(CHAIN, tiers, singles(schedule), budget_bytes))
+        self.moments = list(moments)
         self.ends_at = self.moments[-1].ended_at
         self.most_bytes = max(budget_bytes, *(moment.peak_bytes for moment in self.moments))
         self.title = title
@@ -232,12 +255,17 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     for strategy, budget_bytes in BUDGETS.items():
         solution = solve(CHAIN, budget_bytes, strategy)
-        picture = Picture(expand(solution.policy), budget_bytes, title_of(strategy, solution.verdict))
+        moments = replayed(expand(solution.policy), budget_bytes)
+        picture = Picture(moments, budget_bytes, title_of(strategy, solution.verdict))
         (PICTURES / f"{strategy}.svg").write_text(picture.svg())
     offloaded = solve_offload(CHAIN, OFFLOAD_BUDGET, [HOST])
     title = title_of("offload", offloaded.verdict)
-    picture = Picture(expand_tiers(offloaded.policy), OFFLOAD_BUDGET, title, tiers=(HOST,))
-    (PICTURES / "offload.svg").write_text(picture.svg())
+    moments = replayed(expand_tiers(offloaded.policy), OFFLOAD_BUDGET, (HOST,))
+    (PICTURES / "offload.svg").write_text(Picture(moments, OFFLOAD_BUDGET, title, tiers=(HOST,)).svg())
+    cut = solve(CHAIN, TRUNCATED_BUDGET, "truncated")
+    title = f"{title_of('truncated', cut.verdict)}, NOT the gradient of the whole"
+    picture = Picture(windows(cut.policy, TRUNCATED_BUDGET), TRUNCATED_BUDGET, title)
+    (PICTURES / "truncated.svg").write_text(picture.svg())
 
 
 if __name__ == "__main__":
