@@ -11,6 +11,8 @@ from planner_service.solvers import STRATEGIES, Cancellation, Solution, UnknownS
 from planner_service.solvers.offload import OffloadSolution, solve_offload
 
 AUTO = "auto"
+MOST_STAGES_IN_AUTO = 3_000
+"""Up to here a plan with tiers takes seconds; `offload` asks for one however long it takes."""
 
 AnySolution = Solution | OffloadSolution
 
@@ -34,13 +36,19 @@ def solve_beside(
 ) -> AnySolution:
     """The plan of `strategy` for `chain` with `tiers` beside the device, each with its own budget.
 
-    `auto` moves states where that is faster, and gives a plan of the device alone where it is not.
+    `auto` moves states where that is faster, and gives a plan of the device alone where it is not, or
+    where the chain is too long to find out in a few seconds.
     Raises BudgetTooSmall (of the device), UnknownStrategy, ChainTooLong and Cancelled.
     """
     if strategy not in {*STRATEGIES, OFFLOAD}:
         raise UnknownStrategy(strategy=strategy, known=(*STRATEGIES, OFFLOAD))
     if not tiers_used(strategy, tiers):
         return solve(chain, budget_bytes, strategy, cancellation=cancellation)
+    if strategy == AUTO and chain.length > MOST_STAGES_IN_AUTO:
+        alone = solve(chain, budget_bytes, AUTO, cancellation=cancellation)
+        return replace(
+            alone, reason=f"{alone.reason}; more than {MOST_STAGES_IN_AUTO} stages: tiers not tried"
+        )
     offloaded = solve_offload(chain, budget_bytes, tiers, cancellation=cancellation)
     if strategy == OFFLOAD or any(use.write_count for use in offloaded.verdict.tiers):
         return offloaded

@@ -8,12 +8,17 @@ from hypothesis import strategies as st
 
 from planner_service.chain import (
     BudgetTooSmall,
+    Chain,
+    Stage,
+    StageRun,
+    Tier,
     simulate_tiers,
     tiered_action_from_record,
 )
 from planner_service.contract import ComparisonRequest, PlanRequest, SimulationRequest, tiers_of
 from planner_service.planning import Planner, choice
 from planner_service.planning.candidates import candidates_of
+from planner_service.planning.tiered import solve_beside
 from planner_service.solvers import STRATEGIES, UnknownStrategy
 from planner_service.solvers.offload_search import ChainTooLong
 from tests.contract.requests import CHAIN, changed
@@ -256,3 +261,12 @@ def test_a_slower_link_makes_a_plan_late_but_not_larger():
     assert judgement.makespan == pytest.approx(
         reply.cost.makespan - reply.cost.stall_seconds + judgement.stall_seconds
     )
+
+
+def test_auto_plans_a_chain_too_long_for_tiers_on_the_device_alone() -> None:
+    """The answer says that tiers were not tried; `offload` asks for them by name."""
+    stage = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=1, tape_bytes=4)
+    chain = Chain((StageRun(20_000, stage),), input_bytes=1)
+    plan = solve_beside(chain, 200, "auto", [Tier(name="host", budget_bytes=100)])
+    assert plan.strategy == "optimal"
+    assert "tiers are not tried" in plan.reason
