@@ -1,0 +1,72 @@
+"""Nodes and claims on the wire: who offers memory, and who is given which job (v1)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from planner_service.contract.attempts import LEASE_SECONDS
+from planner_service.contract.base import Answer, Message
+from planner_service.contract.jobs import Job, Name
+from planner_service.contract.quantities import SizeBytes
+
+NodeState = Literal["ready", "unreachable", "lost"]
+"""Heard of within 60 seconds; within 180; not since then."""
+
+ClaimingEngine = Literal["agents", "local"]
+
+
+class NodeRegistration(Message):
+    """PUT /v1/nodes/{name}: what a node has. Sent at the agent's start and whenever it changes."""
+
+    device: Name
+    """`cpu`, or the GPU's name."""
+    device_kind: Literal["cpu", "cuda"] = "cpu"
+    memory_total_bytes: SizeBytes
+    """Of the device: the GPU's memory, its MIG slice's, or what the worker may use of the machine's."""
+    memory_free_bytes: SizeBytes
+    mig_slice: Name | None = None
+    driver: Name | None = None
+    torch: Name | None = None
+    facts: Annotated[dict[Name, JsonValue], Field(max_length=50)] = Field(default={})
+    """Anything else worth knowing: kept and shown, never acted upon."""
+
+
+class Node(NodeRegistration):
+    """A node as the service knows it."""
+
+    name: str
+    state: NodeState
+    """For people. What happens to a job is decided by its own lease."""
+    registered_at: datetime
+    seen_at: datetime
+
+
+class NodePage(Answer):
+    """Nodes by name."""
+
+    nodes: list[Node]
+    next_cursor: str | None = None
+    """Pass it as `cursor` for the nodes after these."""
+
+
+class ClaimRequest(Message):
+    """POST /v1/claims: a registered node asks for a job."""
+
+    node: Name
+    memory_free_bytes: SizeBytes
+    """Free on the device now. Only jobs that need no more are given."""
+    engines: Annotated[tuple[ClaimingEngine, ...], Field(min_length=1, max_length=2)] = ("agents",)
+    """`local` too for the worker beside the service."""
+
+
+class Assignment(Answer):
+    """A job for the node that asked. It goes back to the queue unless an attempt is opened in time."""
+
+    job: Job
+    launch_token: str
+    """Bearer token that opens attempts at this job; for the worker's environment. Said once."""
+    lease_seconds: int = LEASE_SECONDS
+    """Time to open the attempt."""
