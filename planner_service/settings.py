@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 PREFIX = "TIGHTFIT_"
 SECONDS_PER_DAY = 86_400
+ENGINE_NAMES = ("local", "agents", "slurm", "ray", "kubernetes")
 
 
 class InvalidSetting(ValueError):
@@ -39,15 +40,24 @@ class Settings:
     reply_cache_bytes: int = _setting(64 * 2**20, "Answers kept ready in memory, in bytes")
     plan_retention_days: float = _setting(0.0, "Plans older than this are deleted; 0 keeps all")
     shutdown_seconds: float = _setting(10.0, "Time for open requests to finish after SIGTERM, in seconds")
+    engine: str = _setting(
+        "local", "Where jobs run that name no engine: local, agents, slurm, ray or kubernetes"
+    )
+    local_workers: int = _setting(1, "Workers that the engine `local` runs at the same time")
+    planner_url: str = _setting("", "URL under which workers reach the service; empty means its own address")
+    work_dir: str = _setting(
+        "", "Folder of the jobs' weights, as workers see it; empty means `jobs` in the data folder"
+    )
     log_level: str = _setting("info", "Least severe log level: debug, info, warning or error")
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise InvalidSetting(f"{PREFIX}PORT={self.port} must lie in 0..65535")
-        for name in ("max_body_bytes", "planning_threads", "planning_timeout_seconds"):
+        for name in ("max_body_bytes", "planning_threads", "planning_timeout_seconds", "local_workers"):
             self._require(name, getattr(self, name) > 0, "must be positive")
         for name in ("queue_length", "reply_cache_bytes", "plan_retention_days", "shutdown_seconds"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
+        self._require("engine", self.engine in ENGINE_NAMES, f"must be one of {', '.join(ENGINE_NAMES)}")
         levels = ("debug", "info", "warning", "error")
         self._require("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")
 

@@ -1,0 +1,29 @@
+"""Where jobs run: on this machine, by agents, or under an engine that users run already."""
+
+from planner_service.dispatch.engine import (
+    LAUNCH_TOKEN,
+    Engine,
+    EngineRefused,
+    EngineState,
+    EngineStatus,
+    EngineUnreachable,
+    Launch,
+    Resources,
+    attempt_command,
+)
+from planner_service.dispatch.registry import ENGINES, UnknownEngine, engine_of
+
+__all__ = [
+    "ENGINES",
+    "LAUNCH_TOKEN",
+    "Engine",
+    "EngineRefused",
+    "EngineState",
+    "EngineStatus",
+    "EngineUnreachable",
+    "Launch",
+    "Resources",
+    "UnknownEngine",
+    "attempt_command",
+    "engine_of",
+]

@@ -1,0 +1,128 @@
+"""What every engine does with a job: take it once, say how it is, stop it.
+
+An engine runs processes; it decides nothing about results. It may lose a job, start it twice or start it
+again: the service admits one attempt at a time (fencing), so whatever the engine does, a result is stored
+once. Nobody here retries what the engine retries itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from planner_service.chain import PlanningError
+
+LAUNCH_TOKEN = "TIGHTFIT_LAUNCH_TOKEN"  # noqa: S105 - the variable's name, not a token
+"""The environment variable that lets a worker open its attempt."""
+
+EngineState = Literal["waiting", "running", "succeeded", "failed", "cancelled", "missing"]
+"""waiting: accepted, not started; missing: the engine knows nothing (any more) of the reference."""
+
+
+class EngineRefused(PlanningError):
+    """The engine will never run this launch as it stands; asking again is of no use."""
+
+    def __init__(self, engine: str, reason: str) -> None:
+        self.engine = engine
+        self.reason = reason
+        super().__init__(f"engine={engine!r} refuses the job: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (EngineRefused, (self.engine, self.reason))
+
+
+class EngineUnreachable(PlanningError):
+    """The engine does not answer now; the same call may succeed later."""
+
+    def __init__(self, engine: str, reason: str) -> None:
+        self.engine = engine
+        self.reason = reason
+        super().__init__(f"engine={engine!r} does not answer: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (EngineUnreachable, (self.engine, self.reason))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one process of a job needs; each engine says it in its own words."""
+
+    device: Literal["cpu", "cuda"] = "cuda"
+    request_bytes: int | None = None
+    """Device memory to set aside per process, context included; None: not known, a whole device."""
+    limit_bytes: int | None = None
+    """The least nominal memory of a device that holds it, the driver's reserve included; None: not known."""
+    processes: int = 1
+    """Ranks of a data-parallel job, each on a device of its own."""
+    device_types: tuple[str, ...] = ()
+    """Types of devices that hold it, in the engine's own word for them; empty: any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One handing-over of a job to an engine."""
+
+    job_id: str
+    number: int
+    """Of this handing-over of the job, from 1. The same number again is the same launch."""
+    command: tuple[str, ...]
+    """What the engine starts, the same everywhere (see `attempt_command`)."""
+    launch_token: str = field(repr=False)
+    """Goes into the environment, never into the command line."""
+    work_dir: str
+    """Where the weights file is kept: the next attempt resumes from it."""
+    resources: Resources = Resources()
+    priority: int = 0
+    """-100..100, higher first."""
+
+    @property
+    def name(self) -> str:
+        """What the engine calls it: letters, digits and dashes, at most 63 of them."""
+        return f"tightfit-{self.job_id}-{self.number}".lower()[:63]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the command needs in its environment."""
+        return {LAUNCH_TOKEN: self.launch_token}
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """How a launch is, as its engine tells it. Results come from the attempt, never from here."""
+
+    state: EngineState
+    detail: str = ""
+    """The engine's own words: an exit status, a reason, a node."""
+
+
+class Engine(Protocol):
+    """A place where launches run. Calls block: make them off the event loop. Safe to share by threads.
+
+    Every method raises EngineUnreachable when nothing answers.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in settings and in the job's `engine` field."""
+
+    @property
+    def most_unfinished(self) -> int | None:
+        """Launches that it takes at a time: one on this machine, None for a cluster with a queue of its
+        own, 0 for an engine that is never given any.
+        """
+
+    def submit(self, launch: Launch) -> str:
+        """Hand over a launch; its reference. Submitting it again gives the same reference, and no second
+        copy, as far as the engine can tell. Raises EngineRefused.
+        """
+
+    def status(self, reference: str) -> EngineStatus:
+        """How the launch of that reference is."""
+
+    def cancel(self, reference: str) -> None:
+        """Stop it, running or not; nothing happens when it is over or unknown."""
+
+
+def attempt_command(*, planner_url: str, job_id: str, work_dir: str) -> tuple[str, ...]:
+    """The command that runs an attempt of a job, under every engine."""
+    return ("tightfit-worker", "attempt", "--planner", planner_url, "--job", job_id, "--work-dir", work_dir)

@@ -1,0 +1,108 @@
+"""The engine `local`: a worker process on this machine, in a process group of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from planner_service.dispatch.engine import EngineRefused, EngineStatus, Launch
+
+GRACE_SECONDS = 10.0
+"""Between asking a worker to stop and stopping it."""
+SERVICE_VARIABLES = "TIGHTFIT_"
+"""The service's own settings are none of the worker's."""
+
+
+class LocalEngine:
+    """Starts workers as child processes; a worker outlives the service that started it.
+
+    A reference is the process's id and its start time, so that a later process of the same id is not
+    mistaken for it.
+    """
+
+    name = "local"
+
+    def __init__(self, *, most_unfinished: int = 1) -> None:
+        self.most_unfinished = most_unfinished
+        self._lock = threading.Lock()
+        self._started: dict[str, str] = {}
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def submit(self, launch: Launch) -> str:
+        """Start the worker; its output goes to `worker.log` in the work folder. Raises EngineRefused."""
+        with self._lock:
+            if launch.name not in self._started:
+                child = _spawn(launch)
+                reference = f"{child.pid}:{_start_ticks(child.pid)}"
+                self._started[launch.name] = reference
+                self._children[reference] = child
+            return self._started[launch.name]
+
+    def status(self, reference: str) -> EngineStatus:
+        """Running or ended; `missing` for a process of a former service that is gone."""
+        child = self._children.get(reference)
+        if child is None:
+            return EngineStatus("running" if _is_alive(reference) else "missing")
+        code = child.poll()
+        if code is None:
+            return EngineStatus("running", f"process {child.pid}")
+        return EngineStatus("failed" if code else "succeeded", f"exit status {code}")
+
+    def cancel(self, reference: str) -> None:
+        """SIGTERM to the worker's process group, SIGKILL after GRACE_SECONDS."""
+        if self._signal(reference, signal.SIGTERM):
+            timer = threading.Timer(GRACE_SECONDS, self._signal, (reference, signal.SIGKILL))
+            timer.daemon = True
+            timer.start()
+
+    def _signal(self, reference: str, number: signal.Signals) -> bool:
+        """Send a signal to the whole group, if its leader is still the process that was started."""
+        if self.status(reference).state != "running":
+            return False
+        try:
+            os.killpg(int(reference.partition(":")[0]), number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
+    folder = Path(launch.work_dir)
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith(SERVICE_VARIABLES)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "worker.log").open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                [_executable(launch.command[0]), *launch.command[1:]],
+                env=inherited | launch.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise EngineRefused("local", f"{launch.command[0]} cannot be started: {error}") from error
+
+
+def _executable(name: str) -> str:
+    """The command of this very installation where there is one, else the first in the path."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else name
+
+
+def _is_alive(reference: str) -> bool:
+    process_id, _, ticks = reference.partition(":")
+    return process_id.isdecimal() and bool(ticks) and _start_ticks(int(process_id)) == ticks
+
+
+def _start_ticks(process_id: int) -> str:
+    """When the process was started, in clock ticks since boot; empty when there is none, or a zombie."""
+    try:
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]

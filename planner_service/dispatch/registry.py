@@ -1,0 +1,46 @@
+"""The engines by name; an engine's module loads when it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from planner_service.chain import PlanningError
+from planner_service.dispatch.engine import Engine
+from planner_service.settings import Settings
+
+
+class UnknownEngine(PlanningError, ValueError):
+    """No engine has this name."""
+
+    field = "engine"
+
+    def __init__(self, engine: str) -> None:
+        self.engine = engine
+        self.known = tuple(ENGINES)
+        super().__init__(f"engine={engine!r} is unknown: choose one of {', '.join(ENGINES)}")
+
+
+def _local(settings: Settings) -> Engine:
+    from planner_service.dispatch.local import LocalEngine
+
+    return LocalEngine(most_unfinished=settings.local_workers)
+
+
+def _agents(settings: Settings) -> Engine:
+    from planner_service.dispatch.agents import AgentsEngine
+
+    return AgentsEngine()
+
+
+ENGINES: dict[str, Callable[[Settings], Engine]] = {
+    "local": _local,
+    "agents": _agents,
+}
+"""How each engine is made from the settings, in the order of the documents."""
+
+
+def engine_of(name: str, settings: Settings) -> Engine:
+    """The engine of that name, ready for use. Raises UnknownEngine."""
+    if name not in ENGINES:
+        raise UnknownEngine(name)
+    return ENGINES[name](settings)
