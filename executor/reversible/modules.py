@@ -7,6 +7,7 @@ Tensors are time first. Training keeps the words of the buffers instead of T hid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -103,7 +104,25 @@ class Reversible(nn.Module):
         Raises InvalidReversible or StateChanged for inputs or states of another shape or type.
         """
         self._check_input(x)
-        return self._run(x, state, before=None, after=None, targets=None)
+        return self._run(x, state, before=None, after=Outer(None), targets=None)
+
+    def collect(
+        self,
+        inputs: Tensor,
+        after: nn.Module,
+        *,
+        before: nn.Module | None = None,
+        state: Tensor | tuple[Tensor, ...] | None = None,
+    ) -> tuple[Tensor, Any]:
+        """What after(y) keeps of the outputs, [T, B, ...], and the last state.
+
+        `after` takes the outputs y [k, B, hidden] of a segment and returns as many steps, a slice of the
+        units that a decoder may attend to, say; it runs inside each segment as in `reduce`, and so does
+        `before`.
+        """
+        if before is None:
+            self._check_input(inputs)
+        return self._run(inputs, state, before=before, after=Outer(after), targets=None)
 
     def reduce(
         self,
@@ -113,19 +132,21 @@ class Reversible(nn.Module):
         *,
         before: nn.Module | None = None,
         state: Tensor | tuple[Tensor, ...] | None = None,
+        shared: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Any]:
-        """Sum of after(y, targets) over the segments of the sequence, and the last state.
+        """Sum of after(y, targets, *shared) over the segments of the sequence, and the last state.
 
         `after` takes outputs [k, B, hidden] and the same steps of `targets` and returns a number, a loss
         summed over its steps; `before` makes the input [k, B, input] of those steps of `inputs`, an
         embedding say. They run inside each segment, and again on the way back with the same random numbers:
-        only `inputs` and `targets` grow with T.
+        only `inputs` and `targets` grow with T. `shared` tensors go to every segment whole; gradients flow
+        to those that need them.
         """
         if len(targets) != len(inputs):
             raise InvalidReversible(f"{len(inputs)} steps of inputs meet {len(targets)} steps of targets")
         if before is None:
             self._check_input(inputs)
-        return self._run(inputs, state, before=before, after=after, targets=targets)
+        return self._run(inputs, state, before=before, after=Outer(after, shared), targets=targets)
 
     def initial_state(self, batch_size: int) -> PlainState:
         """The state that `step` and `segment` start from: zeros, in fixed point, with empty buffers."""
@@ -154,14 +175,12 @@ class Reversible(nn.Module):
         return bound(steps, units=units, forget_bits=self.cell.forget_bits)
 
     def _run(
-        self, inputs: Tensor, state: Any, *, before: nn.Module | None, after: nn.Module | None, targets: Any
+        self, inputs: Tensor, state: Any, *, before: nn.Module | None, after: Outer, targets: Tensor | None
     ) -> tuple[Tensor, Any]:
         start = self._state(state, inputs.shape[1])
         archived: list[int] = []
-        recipe = self._recipe(replays=before is not None or after is not None or self.dropout > 0)
-        work = Pass(
-            recipe, Outer(before), Outer(after), targets, after is None, torch.is_grad_enabled(), archived
-        )
+        recipe = self._recipe(replays=before is not None or after.draws or self.dropout > 0)
+        work = Pass(recipe, Outer(before), after, targets, targets is None, torch.is_grad_enabled(), archived)
         tensors = (inputs, *start, *self._weights(), *work.before.parameters, *work.after.parameters)
         outputs, *last = ReversibleSequence.apply(work, *tensors)  # type: ignore[no-untyped-call]
         (self.archived_bytes,) = archived

@@ -14,21 +14,31 @@ from torch.func import functional_call
 
 
 class Outer:
-    """A module with its parameters as explicit tensors: run it now, or again for its gradient."""
+    """A module with its parameters as explicit tensors: run it now, or again for its gradient.
 
-    def __init__(self, module: nn.Module | None) -> None:
+    `shared` are further tensors that the module takes in every segment, after the other arguments: the memory
+    that a decoder attends to. They receive gradients as the parameters do.
+    """
+
+    def __init__(self, module: nn.Module | None, shared: Sequence[Tensor] = ()) -> None:
         self._module = module
         named = dict(module.named_parameters()) if module is not None else {}
         self._names = list(named)
-        self.parameters: tuple[Tensor, ...] = tuple(named.values())
+        self.parameters: tuple[Tensor, ...] = (*named.values(), *shared)
+
+    @property
+    def draws(self) -> bool:
+        """Whether running it may draw random numbers."""
+        return self._module is not None
 
     def run(self, parameters: Sequence[Tensor], *arguments: Any) -> Tensor:
         """What the module returns with `parameters` in place of its own; the first argument without one."""
         if self._module is None:
             first: Tensor = arguments[0]
             return first
-        chosen = dict(zip(self._names, parameters, strict=True))
-        result: Tensor = functional_call(self._module, chosen, arguments)
+        own = len(self._names)
+        chosen = dict(zip(self._names, parameters[:own], strict=True))
+        result: Tensor = functional_call(self._module, chosen, (*arguments, *parameters[own:]))
         return result
 
 

@@ -36,9 +36,10 @@ class Pass:
     recipe: Recipe
     before: Outer
     after: Outer
-    """A module from (y, targets) of a segment to a number; with no module, the outputs are stacked."""
+    """A module from (y, targets) of a segment to a number; or when stacked, from y to what is kept of it."""
     targets: Any
     stacked: bool
+    """What `after` makes of the segments is put together along time, not added up."""
     reversible: bool
     """False where no gradient will be asked for: nothing is archived."""
     archived: list[int]
@@ -93,6 +94,7 @@ def _advance(work: Pass, inputs: Tensor, tensors: Sequence[Tensor], trajectory: 
             x = work.before.run(before, inputs[segment])
             y = stack.advance(x, trajectory, masks).y
             if work.stacked:
+                y = work.after.run(after, y)
                 outputs = y.new_empty(len(inputs), *y.shape[1:]) if outputs is None else outputs
                 outputs[segment] = y
             else:
@@ -154,10 +156,10 @@ class _WayBack:
     def _output_gradient(self, segment: slice, y: Tensor, grad_outputs: Tensor | None) -> Tensor:
         if grad_outputs is None:
             return torch.zeros_like(y)
-        if self._work.stacked:
-            return grad_outputs[segment]
-        taped = OuterTape(self._work.after, self._after, y, self._work.targets[segment])
-        grad_y, own = taped.backward(grad_outputs)
+        stacked, targets = self._work.stacked, self._work.targets
+        arguments = (y,) if stacked else (y, targets[segment])
+        taped = OuterTape(self._work.after, self._after, *arguments)
+        grad_y, own = taped.backward(grad_outputs[segment] if stacked else grad_outputs)
         self._add(len(self._grads) - len(self._after), own)
         return torch.zeros_like(y) if grad_y is None else grad_y
 
