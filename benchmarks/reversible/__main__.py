@@ -6,12 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.machine import RESULTS, description
-from benchmarks.reversible import exactness, memory, quality, repeat, speed
+from benchmarks.reversible import exactness, memory, quality, repeat, speed, tuning
 
 Rows = Iterator[dict[str, Any]]
 SEEDS = 3
@@ -21,8 +22,10 @@ PARTS: dict[str, Callable[[list[dict[str, Any]]], Rows]] = {
     "memory": lambda done: _rest(memory.rows(), done),
     "speed": lambda done: _rest(speed.rows(), done),
     "repeat": lambda done: _rest(repeat.rows(), done),
-    "quality-gru": lambda done: quality.rows("gru", quality.Training(), SEEDS, _pairs(done)),
-    "quality-lstm": lambda done: quality.rows("lstm", quality.Training(), SEEDS, _pairs(done)),
+    "tuning-gru": lambda done: tuning.rows("gru", quality.Training(), done),
+    "tuning-lstm": lambda done: tuning.rows("lstm", quality.Training(), done),
+    "quality-gru": lambda done: _quality("gru", done),
+    "quality-lstm": lambda done: _quality("lstm", done),
 }
 
 
@@ -31,14 +34,25 @@ def _rest(rows: Rows, done: list[dict[str, Any]]) -> Rows:
     return iter(()) if done else rows
 
 
-def _pairs(done: list[dict[str, Any]]) -> set[tuple[str, int]]:
-    return {(row["model"], row["seed"]) for row in done}
+def _quality(kind: str, done: list[dict[str, Any]]) -> Rows:
+    settings = tuning.chosen(_recorded(f"tuning-{kind}"))
+    pairs = {(row["model"], row["seed"]) for row in done}
+    return quality.rows(kind, quality.Training(), SEEDS, settings, pairs)
+
+
+def _recorded(part: str) -> list[dict[str, Any]]:
+    path = _path(part)
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
+    return rows
+
+
+def _path(part: str) -> Path:
+    return RESULTS / f"reversible-{part}.json"
 
 
 def run(part: str, *, fresh: bool) -> None:
     """Measure a part row by row; rows already in its result file are kept unless `fresh`."""
-    path = RESULTS / f"reversible-{part}.json"
-    done = [] if fresh or not path.exists() else json.loads(path.read_text())["rows"]
+    done = [] if fresh else _recorded(part)
     for row in PARTS[part](done):
         done.append(row)
         print(json.dumps(row), flush=True)
@@ -48,7 +62,7 @@ def run(part: str, *, fresh: bool) -> None:
             "threads": torch.get_num_threads(),
             "rows": done,
         }
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        _path(part).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from executor.job import DataSpec
 from executor.reversible import Reversible, RevGRU, RevLSTM
 
 EMBEDDING_SIZE = 64
-HELD_OUT = 0.1
-"""Share of the text, its end, on which models are compared."""
+SHARES = (0.8, 0.1, 0.1)
+"""Of the text, in order: what models learn, what settings are chosen on, what models are compared on."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Corpus:
     """Parallel streams of character indices, int64 [steps, batch]."""
 
     train: Tensor
-    held_out: Tensor
+    validation: Tensor
+    test: Tensor
     vocabulary_size: int
 
     @classmethod
@@ -31,9 +33,9 @@ class Corpus:
         text = load_text(DataSpec())
         vocabulary = vocabulary_of(text)
         indices = vocabulary.encoded(text)
-        cut = int(len(indices) * (1 - HELD_OUT))
-        streams = [_streams(part, batch_size) for part in (indices[:cut], indices[cut:])]
-        return cls(*streams, vocabulary.size)
+        ends = [round(len(indices) * share) for share in accumulate(SHARES)]
+        parts = [indices[start:end] for start, end in pairwise([0, *ends])]
+        return cls(*[_streams(part, batch_size) for part in parts], vocabulary.size)
 
 
 def _streams(indices: Tensor, batch_size: int) -> Tensor:
@@ -68,6 +70,22 @@ class LanguageModel(nn.Module):
             return self.layers.reduce(window[:-1], window[1:], self.head, before=self.embedding, state=state)
         y, state = self.layers(self.embedding(window[:-1]), state)
         return self.head(y, window[1:]), state
+
+
+def shift_forget_bias(layers: nn.Module, shift: float) -> None:
+    """Add `shift` to the bias of every forget gate (a GRU's z, an LSTM's f, a RevLSTM's f and p)."""
+    with torch.no_grad():
+        for bias in _forget_biases(layers):
+            bias.add_(shift)
+
+
+def _forget_biases(layers: nn.Module) -> list[Tensor]:
+    size = layers.hidden_size
+    if not isinstance(layers, Reversible):
+        return [layers.bias_ih_l0[size : 2 * size]]
+    units = size // 2
+    rows = slice(0, units) if isinstance(layers, RevGRU) else slice(2 * units, 4 * units)
+    return [half[rows] for half in layers.bias_l0.chunk(2)]
 
 
 def parameter_count(module: nn.Module) -> int:

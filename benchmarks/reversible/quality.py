@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.reversible.language import (
     Corpus,
@@ -16,10 +17,11 @@ from benchmarks.reversible.language import (
     baseline,
     parameter_count,
     reversible,
+    shift_forget_bias,
 )
 from executor.reversible import Reversible
 
-LIMITS: tuple[int | None, ...] = (2, 3, 5)
+LIMITS = (2, 3, 5)
 ARCHIVE_STEPS = 1000
 """Length of the sequence on which the trained models' archives are weighed."""
 
@@ -34,9 +36,24 @@ class Training:
     length: int = 50
     """Steps of a window. Every window starts from the zero state: a RevLSTM that carried its state over
     lets h grow without bound, since its forget gates can reach 1."""
-    iterations: int = 400
-    learning_rate: float = 2e-3
+    iterations: int = 1200
+    warmup: float = 0.05
+    """Share of the iterations in which the learning rate rises; it falls to zero in the others."""
     clip_norm: float = 1.0
+
+    def rate(self, iteration: int) -> float:
+        """Of the learning rate, in this iteration."""
+        risen = (iteration + 1) / (self.warmup * self.iterations)
+        return min(1.0, risen) * (1 - iteration / self.iterations)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is chosen for each model, on the validation text: see `tuning`."""
+
+    learning_rate: float
+    forget_bias: float
+    """Added to the initial bias of the forget gates."""
 
 
 def models(kind: str, training: Training, vocabulary_size: int) -> dict[str, Callable[[], LanguageModel]]:
@@ -52,7 +69,9 @@ def models(kind: str, training: Training, vocabulary_size: int) -> dict[str, Cal
     return made
 
 
-def rows(kind: str, training: Training, seeds: int, done: set[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+def rows(
+    kind: str, training: Training, seeds: int, settings: Mapping[str, Settings], done: set[tuple[str, int]]
+) -> Iterator[dict[str, Any]]:
     """Train every model with every seed that is not `done`; seeds outermost."""
     corpus = Corpus.of_python(training.batch_size)
     makers = models(kind, training, corpus.vocabulary_size)
@@ -60,13 +79,28 @@ def rows(kind: str, training: Training, seeds: int, done: set[tuple[str, int]]) 
         for name, make in makers.items():
             if (name, seed) not in done:
                 torch.manual_seed(seed)
-                yield {"model": name, "seed": seed, **trained(make(), corpus, training)}
+                model, chosen = make(), settings[name]
+                seconds = train(model, corpus, training, chosen)
+                nats = nats_per_character(model, corpus.test, training.length)
+                yield {
+                    "model": name,
+                    "seed": seed,
+                    "iterations": training.iterations,
+                    "learning_rate": chosen.learning_rate,
+                    "forget_bias": chosen.forget_bias,
+                    "parameters": parameter_count(model),
+                    "nats_per_character": nats,
+                    "perplexity": math.exp(nats),
+                    "processor_seconds": seconds,
+                    **archive(model, corpus),
+                }
 
 
-def trained(model: LanguageModel, corpus: Corpus, training: Training) -> dict[str, Any]:
-    """Train the model; its held-out perplexity per character and the seconds of processor time."""
+def train(model: LanguageModel, corpus: Corpus, training: Training, settings: Settings) -> float:
+    """Train the model; the seconds of processor time that took."""
     start = time.process_time()
-    optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
+    shift_forget_bias(model.layers, settings.forget_bias)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     windows = (len(corpus.train) - 1) // training.length
     for iteration in range(training.iterations):
         first = iteration % windows * training.length
@@ -75,23 +109,16 @@ def trained(model: LanguageModel, corpus: Corpus, training: Training) -> dict[st
         optimizer.zero_grad()
         (total / window[1:].numel()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * training.rate(iteration)
         optimizer.step()
-    seconds = time.process_time() - start
-    nats = held_out_nats(model, corpus, training.length)
-    return {
-        "parameters": parameter_count(model),
-        "nats_per_character": nats,
-        "perplexity": math.exp(nats),
-        "processor_seconds": seconds,
-        **archive(model, corpus),
-    }
+    return time.process_time() - start
 
 
-def held_out_nats(model: LanguageModel, corpus: Corpus, length: int) -> float:
-    """Mean loss per character of the held-out text, in windows as those of the training."""
+def nats_per_character(model: LanguageModel, streams: Tensor, length: int) -> float:
+    """Mean loss per character of a text [steps, batch], in windows as those of the training."""
     model.eval()
-    starts = range(0, len(corpus.held_out) - length, length)
-    windows = torch.cat([corpus.held_out[start : start + length + 1] for start in starts], dim=1)
+    starts = range(0, len(streams) - length, length)
+    windows = torch.cat([streams[start : start + length + 1] for start in starts], dim=1)
     with torch.no_grad():
         total, _ = model.loss(windows, None)
     return float(total) / windows[1:].numel()
@@ -102,7 +129,7 @@ def archive(model: LanguageModel, corpus: Corpus) -> dict[str, Any]:
     layers = model.layers
     if not isinstance(layers, Reversible):
         return {}
-    window = corpus.held_out[: ARCHIVE_STEPS + 1]
+    window = corpus.test[: ARCHIVE_STEPS + 1]
     total, _ = model.loss(window, None)
     parts = len(layers.state_names)
     numbers = (len(window) - 1) * window.shape[1] * layers.hidden_size * parts
