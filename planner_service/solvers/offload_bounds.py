@@ -107,8 +107,9 @@ def _leanest_stage(chain: Chain) -> Stage:
     does is legal, and no dearer, on equal stages like this one.
     """
     stages = [run.stage for run in chain.runs]
-    least = {field.name: min(getattr(stage, field.name) for stage in stages)
-             for field in fields(Stage) if field.name != "gradient_bytes"}  # fmt: skip
+    sizes = [field.name for field in fields(Stage) if field.name.endswith(("_cost", "_bytes"))]
+    sizes.remove("gradient_bytes")
+    least = {name: min(getattr(stage, name) for stage in stages) for name in sizes}
     gradients = [chain.gradient_bytes(0), chain.loss_gradient_bytes]
     gradients += [stage.live_gradient_bytes for stage in stages]
     return Stage(**least, gradient_bytes=min(gradients))
