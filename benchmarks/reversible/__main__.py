@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import RESULTS, description
-from benchmarks.reversible import exactness, memory, quality, repeat, speed, tuning
+from benchmarks.reversible import exactness, memory, quality, repeat, speed, translation, tuning
 
 Rows = Iterator[dict[str, Any]]
 SEEDS = 3
@@ -26,6 +26,8 @@ PARTS: dict[str, Callable[[list[dict[str, Any]]], Rows]] = {
     "tuning-lstm": lambda done: tuning.rows("lstm", quality.Training(), done),
     "quality-gru": lambda done: _quality("gru", done),
     "quality-lstm": lambda done: _quality("lstm", done),
+    "tuning-translation": translation.tuning,
+    "translation": lambda done: translation.rows(_recorded("tuning-translation"), done),
 }
 
 

@@ -17,7 +17,7 @@ from benchmarks.reversible.language import Corpus
 from benchmarks.reversible.quality import Settings, Training, models, nats_per_character, train
 
 LEARNING_RATES = (0.005, 0.01, 0.02, 0.04)
-FORGET_BIASES = (-1.0, 1.0)
+FORGET_BIASES = (-2.0, -1.0, 1.0)
 ITERATIONS = 300
 SEED = 100
 Row = dict[str, Any]

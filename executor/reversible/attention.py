@@ -51,7 +51,7 @@ class AttentionHead(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.source = source
+        self.source, self.kept_units = source, kept_units
         width = source.embedding_dim + kept_units
         self.query = nn.Linear(hidden_size, width, bias=False)
         self.combine = nn.Linear(hidden_size + width, hidden_size)
