@@ -6,9 +6,11 @@ Standard library only; nothing here does I/O.
 from planner_service.chain.actions import (
     Action,
     Advance,
+    Archive,
     Backward,
     Free,
     Tape,
+    Undo,
     action_from_record,
     action_record,
     describe,
@@ -17,6 +19,7 @@ from planner_service.chain.chain import Chain, RunPart, StageRun, merge_runs
 from planner_service.chain.errors import BudgetTooSmall, InvalidChain, PlanningError
 from planner_service.chain.policy import (
     EMPTY,
+    ArchiveNode,
     CheckpointNode,
     Policy,
     PolicyNode,
@@ -33,7 +36,7 @@ from planner_service.chain.simulator import (
     moments,
     simulate,
 )
-from planner_service.chain.stage import MAXIMUM_BYTES, Stage
+from planner_service.chain.stage import MAXIMUM_BYTES, Reversal, Stage
 from planner_service.chain.tiers import DEVICE, Tier
 from planner_service.chain.tiers_actions import (
     Discard,
@@ -59,6 +62,8 @@ __all__ = [
     "MAXIMUM_BYTES",
     "Action",
     "Advance",
+    "Archive",
+    "ArchiveNode",
     "Backward",
     "BudgetTooSmall",
     "Chain",
@@ -74,6 +79,7 @@ __all__ = [
     "PlanningError",
     "Policy",
     "PolicyNode",
+    "Reversal",
     "RunPart",
     "Stage",
     "StageRun",
@@ -86,6 +92,7 @@ __all__ = [
     "TieredPolicy",
     "TieredVerdict",
     "TimedMoment",
+    "Undo",
     "Verdict",
     "action_from_record",
     "action_record",

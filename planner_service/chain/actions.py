@@ -1,7 +1,11 @@
-"""The four actions of a schedule (DESIGN.md, section 3), as run-length records.
+"""The actions of a schedule (DESIGN.md, section 3), as run-length records.
 
 `advance 1..17` runs stages 1 to 17 without tape and keeps only x_17, which stays stored until a
 `free 17`. `tape 4..6` tapes stages 4, 5, 6 in this order; `backward 6..4` reverses them in that one.
+
+Stages that can be undone have two more: `archive 1..17` is an advance that also keeps the bits that the
+stages lose, and `undo 17..1` takes x_17 back to x_0 with them, reversing each stage on the way: undoing a
+stage computes its tape.
 """
 
 from __future__ import annotations
@@ -36,13 +40,31 @@ class Free(NamedTuple):
     state: int
 
 
-Action = Advance | Tape | Backward | Free
+class Archive(NamedTuple):
+    """Advance stages first..last and keep the bits that they lose; x_last becomes a checkpoint."""
+
+    first: int
+    last: int
+
+
+class Undo(NamedTuple):
+    """Undo and reverse stages first, first-1, …, last (first >= last), all of them archived: from the
+    checkpoint x_first, which becomes x_{last-1}. Their bits go; the gradient of x_{last-1} stays.
+    """
+
+    first: int
+    last: int
+
+
+Action = Advance | Tape | Backward | Free | Archive | Undo
 
 _NAMES: dict[type[Action], str] = {
     Advance: "advance",
     Tape: "tape",
     Backward: "backward",
     Free: "free",
+    Archive: "archive",
+    Undo: "undo",
 }
 _TYPES: dict[str, type[Action]] = {name: kind for kind, name in _NAMES.items()}
 

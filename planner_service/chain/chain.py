@@ -128,6 +128,11 @@ class Chain:
         return self.stage(index).live_gradient_bytes
 
     @cached_property
+    def is_reversible(self) -> bool:
+        """Whether every stage can be undone."""
+        return all(run.stage.reversal is not None for run in self.runs)
+
+    @cached_property
     def store_all_makespan(self) -> float:
         """Cost of taping and reversing every stage once: what full BPTT costs."""
         return sum(run.count * (run.stage.taped_forward_cost + run.stage.backward_cost) for run in self.runs)

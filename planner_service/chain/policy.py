@@ -35,7 +35,14 @@ class CheckpointNode(NamedTuple):
     left: int
 
 
-PolicyNode = TapeNode | CheckpointNode
+class ArchiveNode(NamedTuple):
+    """Archive the next `span` stages, follow `rest` on what comes after, then undo the `span`."""
+
+    span: int
+    rest: int
+
+
+PolicyNode = TapeNode | CheckpointNode | ArchiveNode
 
 
 @dataclass(frozen=True)
@@ -76,20 +83,30 @@ class Policy:
 
     def record(self) -> dict[str, object]:
         """The policy as it goes over the wire: {"root": 1, "nodes": [["tape", 3, -1], …]}."""
-        names = {TapeNode: "tape", CheckpointNode: "checkpoint"}
-        return {"root": self.root, "nodes": [[names[type(node)], *node] for node in self.nodes]}
+        return {"root": self.root, "nodes": [[_NAMES[type(node)], *node] for node in self.nodes]}
+
+
+_NAMES: dict[type[PolicyNode], str] = {
+    TapeNode: "tape",
+    CheckpointNode: "checkpoint",
+    ArchiveNode: "archive",
+}
+_KINDS: dict[str, type[PolicyNode]] = {name: kind for kind, name in _NAMES.items()}
 
 
 def policy_from_record(record: dict[str, object]) -> Policy:
     """The inverse of `Policy.record`. Raises InvalidChain for anything that is not a policy."""
-    kinds = {"tape": (TapeNode, 3), "checkpoint": (CheckpointNode, 4)}
     root, rows = record.get("root"), record.get("nodes")
     if type(root) is not int or not isinstance(rows, Sequence) or isinstance(rows, str):
         raise InvalidChain("a policy is {root: integer, nodes: [[kind, …], …]}", field="policy")
     nodes: list[PolicyNode] = []
     for index, row in enumerate(rows):
-        kind = kinds.get(row[0]) if isinstance(row, Sequence) and row and isinstance(row[0], str) else None
-        if kind is None or len(row) != kind[1] or not all(type(value) is int for value in row[1:]):
+        kind = _KINDS.get(row[0]) if isinstance(row, Sequence) and row and isinstance(row[0], str) else None
+        if (
+            kind is None
+            or len(row) != 1 + len(kind._fields)
+            or not all(type(value) is int for value in row[1:])
+        ):
             raise InvalidChain(f"policy node {index} is malformed: {row!r}", field="policy.nodes")
-        nodes.append(kind[0](*row[1:]))
+        nodes.append(kind(*row[1:]))
     return Policy(tuple(nodes), root)

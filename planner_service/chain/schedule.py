@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from planner_service.chain.actions import Action, Advance, Backward, Free, Tape
-from planner_service.chain.policy import EMPTY, Policy, TapeNode
+from planner_service.chain.actions import Action, Advance, Archive, Backward, Free, Tape, Undo
+from planner_service.chain.policy import EMPTY, ArchiveNode, Policy, TapeNode
 
 
 def expand(policy: Policy, first_stage: int = 1) -> Iterator[Action]:
@@ -14,11 +14,11 @@ def expand(policy: Policy, first_stage: int = 1) -> Iterator[Action]:
     The explicit stack holds one entry per open decision: its depth is that of the tree, at most
     the number of states and tapes alive at once.
     """
-    stack: list[tuple[int, int] | Backward | Free] = [(policy.root, first_stage)]
+    stack: list[tuple[int, int] | Backward | Free | Undo] = [(policy.root, first_stage)]
     nodes = policy.nodes
     while stack:
         due = stack.pop()
-        if isinstance(due, Backward | Free):
+        if isinstance(due, Backward | Free | Undo):
             yield due
             continue
         index, first = due
@@ -29,6 +29,10 @@ def expand(policy: Policy, first_stage: int = 1) -> Iterator[Action]:
         if isinstance(node, TapeNode):
             yield Tape(first, last)
             stack.append(Backward(last, first))
+            stack.append((node.rest, last + 1))
+        elif isinstance(node, ArchiveNode):
+            yield Archive(first, last)
+            stack.append(Undo(last, first))
             stack.append((node.rest, last + 1))
         else:
             yield Advance(first, last)

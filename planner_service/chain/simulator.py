@@ -6,14 +6,14 @@ and a stranger's schedule is judged by the same rules: legal, or the first illeg
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from planner_service.chain.actions import Action, Advance, Backward, Tape
+from planner_service.chain.actions import Action, Advance, Archive, Backward, Tape, Undo
 from planner_service.chain.chain import Chain
-from planner_service.chain.stage import Stage
+from planner_service.chain.ranges import StageRanges
+from planner_service.chain.stage import Reversal, Stage
 from planner_service.chain.tiers_actions import TieredAction, describe
 
 
@@ -57,6 +57,9 @@ class Verdict:
     tape_count: int
     """Stages run with a tape."""
     backward_count: int
+    """Stages reversed, those that were undone included."""
+    undo_count: int
+    """Stages undone."""
     action_count: int
     """Records in the schedule."""
     illegal: IllegalAction | None
@@ -100,6 +103,7 @@ def simulate(chain: Chain, schedule: Iterable[Action], budget_bytes: int | None 
         advance_count=stages_run[0],
         tape_count=stages_run[1],
         backward_count=stages_run[2],
+        undo_count=stages_run[3],
         action_count=count,
         illegal=illegal,
     )
@@ -138,17 +142,18 @@ class Replay:
         self._chain = chain
         self._checkpoints: set[int] = set()
         self._pinned: set[int] = set()  # checkpoints that a live tape refers to
-        self._taped_first: list[int] = []  # live tapes as disjoint sorted ranges first..last
-        self._taped_last: list[int] = []
+        self._taped = StageRanges()
+        self._archived = StageRanges()
         self.gradient_at = chain.length  # the state whose gradient is live
         self.live_bytes = chain.static_bytes + chain.input_bytes + chain.loss_gradient_bytes
         self._advance_count = 0
         self._tape_count = 0
         self._backward_count = 0
+        self._undo_count = 0
 
-    def stages_run(self) -> tuple[int, int, int]:
-        """Stages advanced, taped and reversed so far."""
-        return self._advance_count, self._tape_count, self._backward_count
+    def stages_run(self) -> tuple[int, int, int, int]:
+        """Stages advanced, taped, reversed and, among these, undone so far."""
+        return self._advance_count, self._tape_count, self._backward_count, self._undo_count
 
     def run(self, action: Action) -> tuple[float, int]:
         """Apply the action; return its cost and the most bytes live while it ran."""
@@ -158,6 +163,10 @@ class Replay:
             return self._tape(action.first, action.last)
         if isinstance(action, Backward):
             return self._backward(action.first, action.last)
+        if isinstance(action, Archive):
+            return self._archive(action.first, action.last)
+        if isinstance(action, Undo):
+            return self._undo(action.first, action.last)
         return self._free(action.state)
 
     def _advance(self, first: int, last: int) -> tuple[float, int]:
@@ -191,12 +200,7 @@ class Replay:
     def _tape(self, first: int, last: int) -> tuple[float, int]:
         self._require_range(first, last)
         self._require_state(first - 1)
-        position = bisect_right(self._taped_first, last)
-        if position and self._taped_last[position - 1] >= first:
-            taped = max(first, self._taped_first[position - 1])
-            raise Illegal(f"stage {taped} is taped already")
-        if last > self.gradient_at:
-            raise Illegal(f"stage {last} was reversed already")
+        self._require_fresh(first, last)
         cost: float = 0
         peak = 0
         for part in self._chain.parts(first, last):
@@ -205,10 +209,9 @@ class Replay:
             cost += size * stage.taped_forward_cost
             self.live_bytes += size * stage.tape_bytes
             peak = max(peak, self.live_bytes + stage.taped_forward_workspace_bytes)
-        if first > 1 and not self._is_taped(first - 1):
+        if first > 1 and first - 1 not in self._taped:
             self._pinned.add(first - 1)
-        self._taped_first.insert(position, first)
-        self._taped_last.insert(position, last)
+        self._taped.add(first, last)
         self._tape_count += last - first + 1
         return cost, peak
 
@@ -244,18 +247,72 @@ class Replay:
         """Take the tapes first..last out. They are on top: the gradient of x_last is live, so no
         later tape lives.
         """
-        needed = last
-        while needed >= first:
-            if not self._taped_last or self._taped_last[-1] != needed:
-                raise Illegal(f"stage {needed} is not taped")
-            begin = self._taped_first[-1]
-            if begin >= first:
-                self._taped_first.pop()
-                self._taped_last.pop()
-                self._pinned.discard(begin - 1)
-            else:
-                self._taped_last[-1] = first - 1
-            needed = begin - 1
+        begins, missing = self._taped.take_top(first, last)
+        if missing is not None:
+            raise Illegal(f"stage {missing} is not taped")
+        self._pinned.difference_update(begin - 1 for begin in begins)
+
+    def _archive(self, first: int, last: int) -> tuple[float, int]:
+        self._require_range(first, last)
+        self._require_state(first - 1)
+        self._require_absent(last)
+        self._require_fresh(first, last)
+        cost: float = 0
+        peak = archived = cursor_bytes = 0
+        for part in self._chain.parts(first, last):
+            stage, size = part.stage, part.last - part.first + 1
+            bits = _reversal(part.stage, part.first).archive_bytes
+            run_bytes = stage.state_bytes + stage.forward_workspace_bytes
+            cost += size * stage.forward_cost
+            peak = max(peak, archived + bits + cursor_bytes + run_bytes)
+            archived += size * bits
+            if size > 1:
+                peak = max(peak, archived + stage.state_bytes + run_bytes)
+            cursor_bytes = stage.state_bytes
+        peak += self.live_bytes
+        self._archived.add(first, last)
+        self._checkpoints.add(last)
+        self.live_bytes += archived + self._chain.state_bytes(last)
+        self._advance_count += last - first + 1
+        return cost, peak
+
+    def _undo(self, first: int, last: int) -> tuple[float, int]:
+        self._require_range(last, first)
+        if first != self.gradient_at:
+            raise Illegal(f"the gradient of x_{first} is not live: that of x_{self.gradient_at} is")
+        if first not in self._checkpoints:
+            raise Illegal(f"x_{first} is not a checkpoint, from which stage {first} could be undone")
+        _, missing = self._archived.take_top(last, first)
+        if missing is not None:
+            raise Illegal(f"stage {missing} is not archived")
+        chain = self._chain
+        # What stays: all but the state on its way back and its gradient, which change stage by stage.
+        self.live_bytes -= chain.state_bytes(first) + chain.gradient_bytes(first)
+        cost: float = 0
+        peak = 0
+        for part in reversed(list(chain.parts(last, first))):
+            reversal, size = _reversal(part.stage, part.last), part.last - part.first + 1
+            cost += size * reversal.undo_cost
+            # Inside a run the most is live at its last stage; only the ends see other states and gradients.
+            for stage in {part.last, max(part.first, part.last - 1), part.first}:
+                gone_bytes = (part.last - stage) * reversal.archive_bytes
+                peak = max(peak, self.live_bytes - gone_bytes + self._undoing(stage, reversal))
+            self.live_bytes -= size * reversal.archive_bytes
+        self._checkpoints.remove(first)
+        if last > 1 and last - 1 not in self._checkpoints:
+            self._checkpoints.add(last - 1)
+            self.live_bytes += chain.state_bytes(last - 1)
+        self.live_bytes += chain.gradient_bytes(last - 1)
+        self.gradient_at = last - 1
+        self._backward_count += first - last + 1
+        self._undo_count += first - last + 1
+        return cost, peak
+
+    def _undoing(self, index: int, reversal: Reversal) -> int:
+        """Bytes of stage `index` while it is undone: both its states, both gradients, the workspace."""
+        states = self._chain.state_bytes(index) + self._chain.state_bytes(index - 1)
+        gradients = self._chain.gradient_bytes(index) + self._chain.gradient_bytes(index - 1)
+        return states + gradients + reversal.undo_workspace_bytes
 
     def _free(self, state: int) -> tuple[float, int]:
         if state not in self._checkpoints:
@@ -267,10 +324,6 @@ class Replay:
         self.live_bytes -= self._chain.state_bytes(state)
         return 0, peak
 
-    def _is_taped(self, stage: int) -> bool:
-        position = bisect_right(self._taped_first, stage)
-        return position > 0 and self._taped_last[position - 1] >= stage
-
     def _require_range(self, first: int, last: int) -> None:
         if not 1 <= first <= last <= self._chain.length:
             raise Illegal(f"stages {first}..{last} are not a range inside 1..{self._chain.length}")
@@ -280,5 +333,19 @@ class Replay:
             raise Illegal(f"x_{state} is stored already")
 
     def _require_state(self, state: int) -> None:
-        if state and state not in self._checkpoints and not self._is_taped(state):
+        if state and state not in self._checkpoints and state not in self._taped:
             raise Illegal(f"x_{state} is not live: neither stored nor the output of a live tape")
+
+    def _require_fresh(self, first: int, last: int) -> None:
+        """Stages to tape or archive are neither of both yet, and not reversed."""
+        for stages, what in ((self._taped, "taped"), (self._archived, "archived")):
+            if (stage := stages.any_of(first, last)) is not None:
+                raise Illegal(f"stage {stage} is {what} already")
+        if last > self.gradient_at:
+            raise Illegal(f"stage {last} was reversed already")
+
+
+def _reversal(stage: Stage, index: int) -> Reversal:
+    if stage.reversal is None:
+        raise Illegal(f"stage {index} cannot be undone: it has no reversal")
+    return stage.reversal

@@ -15,6 +15,26 @@ MAXIMUM_COST = 1e100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reversal:
+    """What it takes to undo a stage: to compute x_{i-1} from x_i and the bits that the stage lost.
+
+    Raises InvalidChain for a cost or byte count out of range.
+    """
+
+    archive_bytes: int
+    """r_i: the most that the lost bits can take, in bytes. 0 for a stage that loses none."""
+    undo_cost: float
+    """v_i: undoing the stage, which makes its tape, and reversing it, in the chain's cost unit."""
+    undo_workspace_bytes: int = 0
+    """u_i: temporary bytes meanwhile, its tape included, beyond x_{i-1} and the gradients."""
+
+    def __post_init__(self) -> None:
+        check_bytes("archive_bytes", self.archive_bytes)
+        check_cost("undo_cost", self.undo_cost)
+        check_bytes("undo_workspace_bytes", self.undo_workspace_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Costs and byte sizes of stage i, which turns state x_{i-1} into x_i.
 
@@ -40,6 +60,8 @@ class Stage:
     """Temporary bytes while it is reversed, beyond the gradient of its input state."""
     gradient_bytes: int | None = None
     """g_i: the gradient of x_i, in bytes. None means a_i; 0 turns gradients off, as the papers do."""
+    reversal: Reversal | None = None
+    """How the stage is undone; None when it cannot be."""
 
     def __post_init__(self) -> None:
         for name in _COST_FIELDS:

@@ -12,9 +12,11 @@ from typing import NamedTuple
 from planner_service.chain.actions import (
     Action,
     Advance,
+    Archive,
     Backward,
     Free,
     Tape,
+    Undo,
     action_from_record,
     action_record,
 )
@@ -64,7 +66,7 @@ _TRANSFERS: dict[str, type[Store] | type[Fetch] | type[Discard]] = {
 
 def tiered_action_record(action: TieredAction) -> dict[str, int | str]:
     """The action as it goes over the wire: {"action": "store", "state": 17, "tier": "host"}."""
-    if isinstance(action, Advance | Tape | Backward | Free):
+    if isinstance(action, Advance | Tape | Backward | Free | Archive | Undo):
         return action_record(action)
     return {"action": type(action).__name__.lower(), **action._asdict()}
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from planner_service.chain.actions import Advance, Backward, Free, Tape
+from planner_service.chain.actions import Advance, Archive, Backward, Free, Tape, Undo
 from planner_service.chain.chain import Chain
 from planner_service.chain.simulator import Illegal, IllegalAction, IllegalSchedule, Replay, Verdict
 from planner_service.chain.tiers import Tier, check_tiers
@@ -106,6 +106,7 @@ def simulate_tiers(
         advance_count=stages_run[0],
         tape_count=stages_run[1],
         backward_count=stages_run[2],
+        undo_count=stages_run[3],
         action_count=count,
         illegal=illegal,
         compute_seconds=compute_seconds,
@@ -218,6 +219,8 @@ class _TieredReplay(Replay):
             self._discard(action.state, self._shelf(action.tier))
         elif isinstance(action, Move):
             cost, peak = self._move(action.first, action.last)
+        elif isinstance(action, Archive | Undo):
+            raise Illegal("stages are not undone beside tiers: leave the tiers out")
         else:
             cost, peak = self._compute(action)
         self._require_room(peak)

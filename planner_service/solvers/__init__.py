@@ -4,6 +4,7 @@ from planner_service.solvers.frontier import affordable_points, frontier, suffic
 from planner_service.solvers.frontier_points import FrontierPoint, knee, non_dominated
 from planner_service.solvers.frontier_sampling import sampled
 from planner_service.solvers.optimal import minimum_budget_bytes
+from planner_service.solvers.reversible import NotReversible
 from planner_service.solvers.solution import (
     Cancellation,
     Cancelled,
@@ -11,13 +12,15 @@ from planner_service.solvers.solution import (
     Solution,
     UnknownStrategy,
 )
-from planner_service.solvers.solve import STRATEGIES, UnsoundPlan, solve, warm_up
+from planner_service.solvers.solve import REVERSIBLE, STRATEGIES, UnsoundPlan, solve, warm_up
 
 __all__ = [
+    "REVERSIBLE",
     "STRATEGIES",
     "Cancellation",
     "Cancelled",
     "FrontierPoint",
+    "NotReversible",
     "ScheduleTooLong",
     "Solution",
     "UnknownStrategy",

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
-from planner_service.chain import BudgetTooSmall, Chain, PlanningError
+from planner_service.chain import BudgetTooSmall, Chain, CheckpointNode, PlanningError, TapeNode
 from planner_service.chain.tiers import Tier
 from planner_service.chain.tiers_policy import TieredPolicy, expand_tiers
 from planner_service.chain.tiers_simulator import simulate_tiers
@@ -191,7 +191,8 @@ def _without_tiers(chain: Chain, budget_bytes: int, cancellation: Cancellation) 
         draft = draft_optimal(chain, budget_bytes, cancellation)
     except BudgetTooSmall:
         return []
-    return [Found(TieredPolicy(draft.policy.nodes, draft.policy.root), False, "no transfer was worth it")]
+    nodes = cast("tuple[TapeNode | CheckpointNode, ...]", draft.policy.nodes)  # the optimum archives nothing
+    return [Found(TieredPolicy(nodes, draft.policy.root), False, "no transfer was worth it")]
 
 
 def _too_small(

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from planner_service.chain import Chain, Stage, StageRun, expand, simulate
+from planner_service.chain import BudgetTooSmall, Chain, Stage, StageRun, expand, simulate
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.chen import draft_chen_recursive
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.optimal import draft_mixed, draft_optimal
+from planner_service.solvers.reversible import draft_reversible
 from planner_service.solvers.slots import draft_hidden, draft_internal
-from planner_service.solvers.solution import ROUNDING, Cancellation, Solution, UnknownStrategy
+from planner_service.solvers.solution import (
+    ROUNDING,
+    Cancellation,
+    Optimality,
+    Solution,
+    UnknownStrategy,
+)
 from planner_service.solvers.truncated import solve_truncated
 from planner_service.solvers.uniform import draft_every_k, draft_sqrt, draft_store_all
 
@@ -43,7 +50,10 @@ DRAFTS: dict[str, Callable[[Chain, int, Cancellation], Draft]] = {
 """Strategies that keep the gradient exact."""
 
 STRATEGIES = (*DRAFTS, "truncated")
-"""Every strategy of `solve` by name."""
+"""Every strategy of `solve` that has something to say of any chain, by name."""
+
+REVERSIBLE = "reversible"
+"""The strategy of chains whose stages can be undone; `auto` tries it on them."""
 
 
 def solve(
@@ -51,16 +61,35 @@ def solve(
 ) -> Solution:
     """A policy of `chain` whose peak stays within `budget_bytes`, the cheapest that `strategy` has.
 
-    Raises BudgetTooSmall (with the least budget of that strategy), UnknownStrategy and, when another
-    thread cancels, Cancelled.
+    Raises BudgetTooSmall (with the least budget of that strategy), UnknownStrategy, NotReversible and,
+    when another thread cancels, Cancelled.
     """
     cancellation = cancellation or Cancellation()
     if strategy == "truncated":
         return solve_truncated(chain, budget_bytes, cancellation)
+    if strategy == REVERSIBLE:
+        return _judged(chain, budget_bytes, draft_reversible(chain, budget_bytes, cancellation))
     if strategy not in DRAFTS:
-        raise UnknownStrategy(strategy=strategy, known=STRATEGIES)
-    draft = DRAFTS[strategy](chain, budget_bytes, cancellation)
-    return _judged(chain, budget_bytes, draft)
+        raise UnknownStrategy(strategy=strategy, known=(*STRATEGIES, REVERSIBLE))
+    if strategy == "auto" and chain.is_reversible:
+        return _cheaper_of_both(chain, budget_bytes, cancellation)
+    return _judged(chain, budget_bytes, DRAFTS[strategy](chain, budget_bytes, cancellation))
+
+
+def _cheaper_of_both(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Solution:
+    """The better of checkpointing and reversal on a chain that allows both; ties go to the smaller peak."""
+    solutions: list[Solution] = []
+    refusals: list[BudgetTooSmall] = []
+    for draft_of in (_draft_auto, draft_reversible):
+        try:
+            draft = draft_of(chain, budget_bytes, cancellation)
+        except BudgetTooSmall as refusal:
+            refusals.append(refusal)
+            continue
+        solutions.append(_judged(chain, budget_bytes, draft))
+    if not solutions:
+        raise min(refusals, key=lambda refusal: refusal.minimum_budget_bytes)
+    return min(solutions, key=lambda solution: (solution.verdict.makespan, solution.verdict.peak_bytes))
 
 
 def _judged(chain: Chain, budget_bytes: int, draft: Draft) -> Solution:
@@ -72,7 +101,9 @@ def _judged(chain: Chain, budget_bytes: int, draft: Draft) -> Solution:
     if bound > verdict.makespan * (1 + ROUNDING):
         raise UnsoundPlan(f"{draft.strategy}: makespan {verdict.makespan} is below the bound {bound}")
     met = verdict.makespan <= bound * (1 + ROUNDING)
-    optimality = "optimal" if met else draft.optimality
+    # What a solver proves of schedules that undo nothing is not proven of those that do.
+    proven = "bounded" if chain.is_reversible else draft.optimality
+    optimality: Optimality = "optimal" if met else proven
     return Solution(
         strategy=draft.strategy,
         policy=draft.policy,

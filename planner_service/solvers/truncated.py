@@ -73,7 +73,7 @@ def _peak_bytes(chain: Chain, window: int) -> int:
 
 
 def _replay(chain: Chain, window: int) -> Verdict:
-    total = Verdict(0, 0, 0, 0, 0, 0, None)
+    total = Verdict(0, 0, 0, 0, 0, 0, 0, None)
     for times, piece in _windows(chain, window):
         verdict = simulate(piece, expand(Policy((TapeNode(piece.length, EMPTY),), 0)))
         total = Verdict(
@@ -82,6 +82,7 @@ def _replay(chain: Chain, window: int) -> Verdict:
             advance_count=total.advance_count + times * verdict.advance_count,
             tape_count=total.tape_count + times * verdict.tape_count,
             backward_count=total.backward_count + times * verdict.backward_count,
+            undo_count=0,
             action_count=total.action_count + times * verdict.action_count,
             illegal=verdict.illegal,
         )

@@ -1,0 +1,101 @@
+"""Between the engine and layers that can be undone: how the segment that is running is being run.
+
+A segment function (state, x) -> (state, y) around a reversible layer runs in three ways beside the ordinary
+one. The function itself notices nothing: the layer asks `passage()`.
+
+    Watching    notes whether the whole state of the loop is that of one reversible layer
+    Archiving   an advance whose lost bits are kept
+    Undoing     the state that is given is the one *after* the segment: the layer goes back from it, leaves the
+                state before in `before`, and returns the state after and y with the graph of the segment
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+WORD_BYTES = 2
+
+
+@dataclass(frozen=True)
+class LostBits:
+    """What steps of a loop lose, at most."""
+
+    bits: float
+    """Per unit and step, what the coder adds included."""
+    units: int
+    """Units of the state that lose bits, over all layers and the batch."""
+    block_bytes: int
+    """What the archives allocate at a time, over all layers."""
+
+    def archive_bytes(self, steps: int) -> int:
+        """The most that `steps` steps archive, beyond `slack_bytes`."""
+        return math.ceil(self.units * steps * self.bits / 8)
+
+    @property
+    def slack_bytes(self) -> int:
+        """What a stretch may archive beyond the bound of its steps, and allocate beyond its words: a word of a
+        unit whose buffer was nearly full when the stretch began, and the last blocks.
+        """
+        return WORD_BYTES * self.units + self.block_bytes if self.bits else 0
+
+
+@dataclass
+class Watching:
+    """Notes every call of a reversible layer."""
+
+    calls: list[tuple[Sequence[Any], Sequence[Any], LostBits]] = field(default_factory=list)
+    """State given, state returned, and what a step loses."""
+
+    def lost_bits(self, given: Sequence[Any], returned: Sequence[Any]) -> LostBits | None:
+        """What a step loses, if one layer made the state `returned` from `given` and nothing else did."""
+        if len(self.calls) != 1:
+            return None
+        seen_given, seen_returned, lost = self.calls[0]
+        is_whole = _same(seen_given, given) and _same(seen_returned, returned)
+        return lost if is_whole else None
+
+
+@dataclass
+class Archiving:
+    """Keeps the lost bits of a stretch in `archives`, one per layer, which the layer makes."""
+
+    archives: list[Any]
+
+
+@dataclass
+class Undoing:
+    """Goes back with the bits in `archives`."""
+
+    archives: list[Any]
+    before: Sequence[Any] = ()
+    """Receives the state before the segment, its tensors as leaves of the segment's graph."""
+
+
+Passage = Watching | Archiving | Undoing
+
+_running = threading.local()
+
+
+def passage() -> Passage | None:
+    """How the running segment is being run; None in the ordinary way."""
+    found: Passage | None = getattr(_running, "passage", None)
+    return found
+
+
+@contextmanager
+def passing(how: Passage) -> Iterator[None]:
+    """Within the context segments are run in this way."""
+    _running.passage = how
+    try:
+        yield
+    finally:
+        _running.passage = None
+
+
+def _same(left: Sequence[Any], right: Sequence[Any]) -> bool:
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
