@@ -16,7 +16,7 @@ try:
 except ModuleNotFoundError:  # a GPU image that runs only the `gpu` tests
     settings = None
 
-pytest_plugins = ("tests.serving",)
+pytest_plugins = ("tests.databases", "tests.serving")
 
 # The suite must say the same thing twice: examples are derived from the test's name, not drawn anew.
 # HYPOTHESIS_PROFILE=search looks for fresh ones, and for longer.

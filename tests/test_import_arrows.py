@@ -42,8 +42,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "planner_service.solvers": ("numpy", "numba", CHAIN),
     "planner_service.memory": ("numpy", CHAIN),
     "planner_service.contract": (*PYDANTIC, CHAIN),
+    "planner_service.jobs": (CHAIN,),
     "planner_service.planning": (
         "planner_service.contract",
+        "planner_service.jobs",
         "planner_service.memory",
         "planner_service.solvers",
         CHAIN,
@@ -53,6 +55,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "alembic",
         "sqlalchemy",
         "planner_service.contract",
+        "planner_service.jobs",
         "planner_service.settings",
     ),
     "planner_service.dispatch": (

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from planner_service.contract.base import Answer, Message
-from planner_service.contract.jobs import Job, Name
+from planner_service.contract.jobs import Job
 from planner_service.contract.measurements import MeasurementReport
 from planner_service.contract.quantities import BudgetBytes, SizeBytes
+from planner_service.contract.texts import Name, StorableText
 
 AttemptOutcome = Literal["succeeded", "oom", "error", "preempted", "cancelled"]
 
@@ -21,7 +23,7 @@ MAXIMUM_DETAIL_CHARACTERS = 4_000
 MAXIMUM_LINES = 1_000
 MAXIMUM_LINE_CHARACTERS = 4_000
 
-Detail = Annotated[str, Field(max_length=MAXIMUM_DETAIL_CHARACTERS)]
+Detail = Annotated[StorableText, Field(max_length=MAXIMUM_DETAIL_CHARACTERS)]
 Iteration = Annotated[int, Field(strict=True, ge=0, le=10**12)]
 Loss = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -95,3 +97,29 @@ class AttemptReport(Message):
     """After `oom`: by how much the attempt went over its budget; the next budget is tighter by it."""
     minimum_budget_bytes: BudgetBytes | None = None
     """After `error`, when the budget was refused: the least that would do. The job fails without a retry."""
+
+
+class AttemptRecord(Answer):
+    """An attempt as the service keeps it."""
+
+    number: int
+    node: str | None
+    engine_reference: str | None
+    opened_at: datetime
+    heartbeat_at: datetime
+    """When it was last heard of."""
+    memory_used_bytes: int | None
+    """What it held then."""
+    ended_at: datetime | None
+    """When it reported; null while it has not, which may be for ever."""
+    outcome: AttemptOutcome | None
+    detail: str | None
+    budget_bytes: int | None
+    excess_bytes: int | None
+    measurement_id: str | None
+
+
+class AttemptList(Answer):
+    """Every attempt at a job, the first one first."""
+
+    attempts: list[AttemptRecord]

@@ -14,6 +14,7 @@ from planner_service.contract.base import Answer, Message
 from planner_service.contract.budget import JobBudget
 from planner_service.contract.models import Dtype
 from planner_service.contract.quantities import Count
+from planner_service.contract.texts import Name, StorableText
 
 JobState = Literal["queued", "assigned", "running", "succeeded", "failed", "cancelled"]
 """The last three are final."""
@@ -22,7 +23,6 @@ JobReason = Literal["oom", "node_lost", "preempted", "error", "cancelled"]
 Engine = Literal["local", "agents", "slurm", "ray", "kubernetes"]
 """What runs a job: the worker beside the service, any agent that claims it, or a cluster's scheduler."""
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
 Priority = Annotated[int, Field(strict=True, ge=-100, le=100)]
 
 DEFAULT_MAXIMUM_FAILURES = 2
@@ -41,7 +41,7 @@ class JobModel(Message):
 class JobData(Message):
     """The text to learn."""
 
-    text: Annotated[str, Field(min_length=1, max_length=500)] = "python"
+    text: Annotated[StorableText, Field(min_length=1, max_length=500)] = "python"
     """`python` (the language reference that comes with CPython) or the path of a UTF-8 file as the
     worker sees it, inside the folders that the worker was given."""
     characters: Count | None = None
@@ -75,7 +75,7 @@ class JobRequest(Message):
     sequence: JobSequence
     training: JobTraining
     budget: JobBudget
-    strategy: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
+    strategy: Annotated[StorableText, Field(min_length=1, max_length=64)] = "auto"
     maximum_slowdown_ratio: Annotated[float, Field(strict=True, ge=1, le=1e6, allow_inf_nan=False)] | None = (
         None
     )

@@ -9,8 +9,9 @@ from pydantic import Field, JsonValue
 
 from planner_service.contract.attempts import LEASE_SECONDS
 from planner_service.contract.base import Answer, Message
-from planner_service.contract.jobs import Job, Name
+from planner_service.contract.jobs import Job
 from planner_service.contract.quantities import SizeBytes
+from planner_service.contract.texts import Name
 
 NodeState = Literal["ready", "unreachable", "lost"]
 """Heard of within 60 seconds; within 180; not since then."""
@@ -66,6 +67,8 @@ class Assignment(Answer):
     """A job for the node that asked. It goes back to the queue unless an attempt is opened in time."""
 
     job: Job
+    number: int
+    """1, 2, …: how often this job has been given to somebody."""
     launch_token: str
     """Bearer token that opens attempts at this job; for the worker's environment. Said once."""
     lease_seconds: int = LEASE_SECONDS

@@ -1,7 +1,27 @@
-"""What the service remembers: plans and measurements, in SQLite or another SQL database."""
+"""What the service remembers: plans, jobs and measurements, in SQLite or PostgreSQL."""
 
+from planner_service.store.attempts import AttemptCall, AttemptStore
 from planner_service.store.database import DatabaseUnavailable, open_database
+from planner_service.store.job_history import EventsAfter, JobHistory
+from planner_service.store.job_queue import JobQueue
+from planner_service.store.jobs import JobStore
 from planner_service.store.measurements import MeasurementStore
+from planner_service.store.nodes import NodeStore
 from planner_service.store.plans import PlanStore, StoredPlan
+from planner_service.store.retention import delete_ended_jobs
 
-__all__ = ["DatabaseUnavailable", "MeasurementStore", "PlanStore", "StoredPlan", "open_database"]
+__all__ = [
+    "AttemptCall",
+    "AttemptStore",
+    "DatabaseUnavailable",
+    "EventsAfter",
+    "JobHistory",
+    "JobQueue",
+    "JobStore",
+    "MeasurementStore",
+    "NodeStore",
+    "PlanStore",
+    "StoredPlan",
+    "delete_ended_jobs",
+    "open_database",
+]

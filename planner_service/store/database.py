@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
+MIGRATION_LOCK = 0x7469676874666974
+"""Any number that no other program locks in the same PostgreSQL database."""
 
 
 class DatabaseUnavailable(Exception):
@@ -64,10 +68,23 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {kind}")
 
 
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that will write: committed at the end of the block, undone when it raises.
+
+    SQLite takes the writers' lock at once, so that what the block reads stays true until it has
+    written; with PostgreSQL the block locks the rows that it reads (`with_for_update`).
+    """
+    with engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
+        yield connection
+
+
 def migrate(engine: Engine, revision: str = "head") -> None:
     """Bring the schema to `revision`: up, or down to an older one."""
-    # Two services that start on one new file must not both make the tables.
-    with engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
+    # Two services that start on one new database must not both make the tables.
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection

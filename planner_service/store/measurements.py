@@ -8,11 +8,12 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Engine, Row, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from planner_service.contract import canonical_json
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
+from planner_service.store.database import writing
 from planner_service.store.tables import measurements
 
 _COLUMNS = (
@@ -36,16 +37,8 @@ class MeasurementStore:
 
     def add(self, report: MeasurementReport) -> tuple[Measurement, bool]:
         """Keep `report`, once however often it is sent; return it and whether it is new."""
-        document = _canonical(report)
-        measurement_id = hashlib.sha256(document).hexdigest()[:32]
-        columns = {name: getattr(report, name) for name in _COLUMNS}
-        row = {**columns, "id": measurement_id, "received_at": time.time(), "report": document}
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(measurements).values(row))
-            is_new = True
-        except IntegrityError:
-            is_new = False
+        with writing(self._engine) as connection:
+            measurement_id, is_new = _insert(connection, report, time.time())
         kept = self.get(measurement_id)
         if kept is None:
             raise LookupError(f"measurement {measurement_id} vanished while it was stored")
@@ -57,6 +50,12 @@ class MeasurementStore:
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _measurement(row)
+
+    def delete_older_than(self, age_seconds: float) -> int:
+        """Forget measurements received more than `age_seconds` ago; return how many they were."""
+        old = measurements.c.received_at < time.time() - age_seconds
+        with writing(self._engine) as connection:
+            return connection.execute(delete(measurements).where(old)).rowcount
 
     def page(
         self,
@@ -82,6 +81,22 @@ class MeasurementStore:
             measurements=[_measurement(row) for row in shown],
             next_cursor=str(shown[-1].number) if more else None,
         )
+
+
+def keep_measurement(connection: Connection, report: MeasurementReport, at: float) -> str:
+    """Keep `report` within a transaction, once however often it is sent; its id."""
+    return _insert(connection, report, at)[0]
+
+
+def _insert(connection: Connection, report: MeasurementReport, at: float) -> tuple[str, bool]:
+    """The report's id, and whether it is new."""
+    document = _canonical(report)
+    measurement_id = hashlib.sha256(document).hexdigest()[:32]
+    columns = {name: getattr(report, name) for name in _COLUMNS}
+    row = {**columns, "id": measurement_id, "received_at": at, "report": document}
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    done = connection.execute(insert(measurements).values(row).on_conflict_do_nothing())
+    return measurement_id, done.rowcount == 1
 
 
 def _canonical(report: MeasurementReport) -> bytes:

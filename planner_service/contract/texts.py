@@ -1,0 +1,25 @@
+"""Texts of the wire that every database can hold: Unicode without NUL."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("quantity", "a text must not hold the character NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("quantity", "a text must not hold half of a surrogate pair") from None
+    return text
+
+
+StorableText = Annotated[str, AfterValidator(_storable)]
+"""A text that is kept."""
+
+Name = Annotated[StorableText, Field(min_length=1, max_length=200)]
+"""A name that people or programs gave to something."""

@@ -1,0 +1,90 @@
+"""The use case behind a submitted job: how much free memory a node must have to be given it.
+
+Estimates from the formulas of the memory model, before anything is probed. The worker on the node
+plans from its own probe; what is decided here is only whom to offer the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from planner_service.contract import Embedding, Head, Question, RecurrentModel, Training
+from planner_service.contract import Sequence as SequenceSpec
+from planner_service.contract.budget import FREE, share_of
+from planner_service.contract.jobs import JobRequest
+from planner_service.jobs import DeviceKind, DeviceNeeds, JobNeeds
+from planner_service.memory import Profile
+from planner_service.planning.candidates import candidates_of
+from planner_service.planning.full_bptt import full_bptt
+from planner_service.planning.least import least_budget_bytes
+from planner_service.planning.tiered import strategies
+from planner_service.solvers import Cancellation, UnknownStrategy
+
+ALPHABET_SIZE = 128
+"""Most characters that a worker tells apart; how many a text has, it knows when it has read it."""
+
+
+def job_needs(
+    request: JobRequest, known_profiles: Sequence[Profile], cancellation: Cancellation | None = None
+) -> JobNeeds:
+    """The bytes that the job needs on a CPU and on a GPU.
+
+    Raises PlanningError: UnknownStrategy, InvalidChain when sizes leave the planner's range, Cancelled.
+    """
+    known = strategies(())
+    if request.strategy not in known:
+        raise UnknownStrategy(strategy=request.strategy, known=known)
+    return JobNeeds(
+        cpu=_needs(request, "cpu", known_profiles, cancellation),
+        cuda=_needs(request, "cuda", known_profiles, cancellation),
+    )
+
+
+def _needs(
+    request: JobRequest,
+    device: DeviceKind,
+    known_profiles: Sequence[Profile],
+    cancellation: Cancellation | None,
+) -> DeviceNeeds:
+    candidates = candidates_of(_question(request, device), known_profiles)
+    held_bytes = min(candidate.chain.static_bytes for candidate in candidates)
+    least_bytes = least_budget_bytes(candidates, cancellation)
+    store_all_bytes = full_bptt(candidates).peak_bytes
+    return DeviceNeeds(
+        held_bytes=held_bytes,
+        least_bytes=least_bytes,
+        needed_bytes=_needed_bytes(
+            request.budget,
+            held_bytes=held_bytes,
+            least_bytes=least_bytes,
+            activation_bytes=store_all_bytes - held_bytes,
+        ),
+    )
+
+
+def _needed_bytes(budget: int | str, *, held_bytes: int, least_bytes: int, activation_bytes: int) -> int:
+    if isinstance(budget, int):
+        return held_bytes + budget
+    share = share_of(budget)
+    if budget == FREE or share is None:
+        return least_bytes
+    return held_bytes + max(1, int(share * activation_bytes))
+
+
+def _question(request: JobRequest, device: DeviceKind) -> Question:
+    """The job's model and sequence as the planner takes them."""
+    model = request.model
+    return Question(
+        model=RecurrentModel(
+            kind=model.kind,
+            input_size=model.embedding_size,
+            hidden_size=model.hidden_size,
+            num_layers=model.num_layers,
+            dtype=model.dtype,
+            embedding=Embedding(vocabulary_size=ALPHABET_SIZE),
+            head=Head(output_size=ALPHABET_SIZE),
+        ),
+        sequence=SequenceSpec(length=request.sequence.length, batch_size=request.sequence.batch_size),
+        training=Training(optimizer=request.training.optimizer, loss="inside"),
+        device=device,
+    )

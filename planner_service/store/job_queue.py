@@ -1,0 +1,130 @@
+"""The queue: jobs into a node's or an engine's hands, and back when nobody looks after them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import Engine, Select, select, update
+
+from planner_service.contract.jobs import Job
+from planner_service.contract.nodes import Assignment, ClaimRequest
+from planner_service.jobs import (
+    LIVE,
+    Change,
+    Lease,
+    Standing,
+    State,
+    UnknownNode,
+    assign,
+    expire,
+    give_up,
+    new_token,
+    token_hash,
+)
+from planner_service.store.database import writing
+from planner_service.store.job_records import change_job, job_of, lock_first, lock_job
+from planner_service.store.job_tables import jobs, nodes
+from planner_service.store.jobs import Clock
+
+_QUEUED = jobs.c.state == str(State.QUEUED)
+_LIVE = jobs.c.state.in_([str(state) for state in sorted(LIVE)])
+
+
+class JobQueue:
+    """Who is given which job. Every method is one transaction, committed before it returns."""
+
+    def __init__(self, engine: Engine, *, clock: Clock = time.time) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def claim(self, claim: ClaimRequest) -> Assignment | None:
+        """The most urgent job that fits on the node, or None. Raises UnknownNode.
+
+        Two that ask at once get different jobs.
+        """
+        with writing(self._engine) as connection:
+            seen = update(nodes).where(nodes.c.name == claim.node).returning(nodes.c.device_kind)
+            values = {"seen_at": self._clock(), "memory_free_bytes": claim.memory_free_bytes}
+            kind = connection.execute(seen.values(values)).scalar()
+            if kind is None:
+                raise UnknownNode(claim.node)
+            fits = jobs.c[f"{kind}_needed_bytes"] <= claim.memory_free_bytes
+            query = _most_urgent(claim.engines).where(fits)
+            row = lock_first(connection, query, skip_locked=True)
+            if row is None:
+                return None
+            token = new_token()
+
+            def give(standing: Standing) -> Change:
+                needs = standing.needs.on(kind)
+                granted = needs.granted_bytes(standing.budget, claim.memory_free_bytes)
+                hashed = token_hash(token)
+                return assign(standing, launch_hash=hashed, node=claim.node, granted_bytes=granted)
+
+            job = change_job(connection, row, give, self._clock())
+            return Assignment(job=job, number=row.handovers + 1, launch_token=token)
+
+    def queued_for(self, engines: Sequence[str], *, limit: int) -> list[Job]:
+        """The most urgent jobs that wait for one of these engines."""
+        with self._engine.connect() as connection:
+            return [job_of(row) for row in connection.execute(_most_urgent(engines).limit(limit))]
+
+    def hand_over(self, job_id: str, *, node: str | None = None) -> Assignment:
+        """Give a queued job to its engine. Raises UnknownJob and JobNotQueued."""
+        token = new_token()
+        with writing(self._engine) as connection:
+            row = lock_job(connection, job_id)
+
+            def give(standing: Standing) -> Change:
+                return assign(standing, launch_hash=token_hash(token), node=node)
+
+            job = change_job(connection, row, give, self._clock())
+            return Assignment(job=job, number=row.handovers + 1, launch_token=token)
+
+    def note_engine(self, job_id: str, engine_reference: str) -> None:
+        """Remember what the engine calls a job that it was given. Raises UnknownJob."""
+        with writing(self._engine) as connection:
+            row = lock_job(connection, job_id)
+            named = update(jobs).where(jobs.c.number == row.number)
+            connection.execute(named.values(engine_reference=engine_reference))
+
+    def give_up(self, job_id: str, detail: str) -> Job:
+        """The engine will not run the job any more: queue it again. Raises UnknownJob."""
+        with writing(self._engine) as connection:
+            row = lock_job(connection, job_id)
+            return change_job(connection, row, lambda job: give_up(job, detail), self._clock())
+
+    def live(self, engines: Sequence[str]) -> list[Job]:
+        """Assigned and running jobs of these engines."""
+        query = select(jobs).where(_LIVE, jobs.c.engine.in_(list(engines))).order_by(jobs.c.number)
+        with self._engine.connect() as connection:
+            return [job_of(row) for row in connection.execute(query)]
+
+    def leases(self) -> list[Lease]:
+        """Every job that somebody is to look after now."""
+        query = select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.renewals).where(_LIVE)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [Lease(row.id, State(row.state), row.attempt, row.renewals) for row in rows]
+
+    def expire(self, lease: Lease) -> bool:
+        """End a lease, unless somebody has shown a sign of life since it was read; whether it ended."""
+        unchanged = select(jobs).where(
+            jobs.c.id == lease.job_id,
+            jobs.c.state == str(lease.state),
+            jobs.c.attempt == lease.attempt,
+            jobs.c.renewals == lease.renewals,
+        )
+        with writing(self._engine) as connection:
+            row = lock_first(connection, unchanged)
+            if row is None:
+                return False
+            return bool(change_job(connection, row, expire, self._clock()).state != row.state)
+
+
+def _most_urgent(engines: Sequence[str]) -> Select[tuple[object, ...]]:
+    """Queued jobs: higher priority first, then the older one."""
+    query: Select[tuple[object, ...]] = select(jobs)
+    wanted = query.where(_QUEUED, jobs.c.engine.in_(list(engines)))
+    return wanted.order_by(jobs.c.queue_rank, jobs.c.number)

@@ -1,0 +1,80 @@
+"""Nodes: what each has, and when it was last heard of."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from sqlalchemy import Engine, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from planner_service.contract import canonical_json
+from planner_service.contract.attempts import LOST_AFTER_SECONDS
+from planner_service.contract.nodes import Node, NodePage, NodeRegistration, NodeState
+from planner_service.jobs import UnknownNode
+from planner_service.store.database import writing
+from planner_service.store.job_records import JobRow, moment
+from planner_service.store.job_tables import nodes
+from planner_service.store.jobs import Clock
+
+UNREACHABLE_AFTER_SECONDS = 60
+
+
+class NodeStore:
+    """Nodes in the database. Every method is one transaction, committed before it returns."""
+
+    def __init__(self, engine: Engine, *, clock: Clock = time.time) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def register(self, name: str, registration: NodeRegistration) -> tuple[Node, bool]:
+        """Keep what the node says of itself; return it and whether its name is new."""
+        at = self._clock()
+        told = {
+            "device_kind": registration.device_kind,
+            "memory_free_bytes": registration.memory_free_bytes,
+            "registration": canonical_json(registration),
+            "seen_at": at,
+        }
+        with writing(self._engine) as connection:
+            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            row = insert(nodes).values(name=name, registered_at=at, **told)
+            is_known = connection.execute(select(nodes.c.name).where(nodes.c.name == name)).first()
+            written = row.on_conflict_do_update(index_elements=["name"], set_=told).returning(nodes)
+            kept = connection.execute(written).one()
+        return self._node(kept), is_known is None
+
+    def get(self, name: str) -> Node:
+        """The node. Raises UnknownNode."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(nodes).where(nodes.c.name == name)).one_or_none()
+        if row is None:
+            raise UnknownNode(name)
+        return self._node(row)
+
+    def page(self, *, limit: int, after: str = "") -> NodePage:
+        """At most `limit` nodes by name, those that come after the name `after`."""
+        query = select(nodes).where(nodes.c.name > after).order_by(nodes.c.name).limit(limit + 1)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        shown = rows[:limit]
+        more = len(rows) > limit
+        return NodePage(
+            nodes=[self._node(row) for row in shown], next_cursor=shown[-1].name if more else None
+        )
+
+    def _node(self, row: JobRow) -> Node:
+        fields = json.loads(row.registration) | {"memory_free_bytes": row.memory_free_bytes}
+        return Node(
+            **fields,
+            name=row.name,
+            state=_state(self._clock() - row.seen_at),
+            registered_at=moment(row.registered_at),
+            seen_at=moment(row.seen_at),
+        )
+
+
+def _state(silent_seconds: float) -> NodeState:
+    if silent_seconds < UNREACHABLE_AFTER_SECONDS:
+        return "ready"
+    return "unreachable" if silent_seconds < LOST_AFTER_SECONDS else "lost"

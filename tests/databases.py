@@ -1,0 +1,140 @@
+"""Both databases for tests: SQLite in a file, and a private PostgreSQL server on a unix socket.
+
+`database_url` gives every test an empty database of either kind; PostgreSQL is skipped, with a reason,
+where its server is not installed (Debian: `apt-get install postgresql`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SERVER_FOLDERS = "usr/lib/postgresql/*/bin"
+USER = "postgres"
+"""PostgreSQL refuses to run as root; Debian's package makes this user."""
+
+_counter = itertools.count(1)
+
+
+class PostgresServer:
+    """A PostgreSQL server of our own: its files in one folder, reached by a socket in it."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs = programs
+        self.folder = folder
+        self._data = folder / "data"
+
+    def make(self) -> None:
+        """Write the files of an empty server that keeps its promises but not its files after a test."""
+        self._run("initdb", "-D", str(self._data), "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8")
+        with (self._data / "postgresql.conf").open("a") as settings:
+            settings.write(f"listen_addresses=''\nunix_socket_directories='{self.folder}'\n")
+            settings.write("shared_buffers=16MB\nmax_connections=60\n")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self.folder / "log"), "-w", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: `fast` with a goodbye to every connection, `immediate` as a crash would."""
+        self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of one of its databases."""
+        return f"postgresql+psycopg://{USER}@/{database}?host={self.folder}"
+
+    def create_database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"tightfit_{next(_counter)}"
+        self._run("psql", "-h", str(self.folder), "-U", USER, "-qc", f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        user = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
+        command = [str(self._programs / program), *arguments]
+        # pg_ctl's server inherits the output; a pipe would never end.
+        with tempfile.TemporaryFile() as said:
+            done = subprocess.run(command, stdout=said, stderr=said, cwd="/", **user)
+            said.seek(0)
+            if done.returncode:
+                raise RuntimeError(f"{program}: {said.read().decode(errors='replace')[-2000:]}")
+
+
+def server_programs() -> Path | None:
+    """The folder of PostgreSQL's server programs, the newest version's."""
+    folders = sorted(Path("/").glob(SERVER_FOLDERS), key=lambda path: float(path.parent.name))
+    if folders:
+        return folders[-1]
+    found = shutil.which("initdb")
+    return Path(found).parent if found else None
+
+
+def missing_for_postgres() -> str | None:
+    """Why PostgreSQL cannot be tested here, or None."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        return "needs the extra `postgresql` (psycopg)"
+    if server_programs() is None:
+        return "needs PostgreSQL's server programs (Debian: apt-get install postgresql)"
+    if os.geteuid() == 0 and USER not in {entry.pw_name for entry in pwd.getpwall()}:
+        return f"root needs the user {USER!r} to run PostgreSQL as"
+    return None
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for the whole test run; tests that stop it start their own with `own_postgres`."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that the test may stop and start."""
+    with running_postgres() as server:
+        yield server
+
+
+class running_postgres:  # noqa: N801 - a context manager, used like a function
+    """A started server in a temporary folder that goes with it; skips the test where there can be none."""
+
+    def __enter__(self) -> PostgresServer:
+        if reason := missing_for_postgres():
+            pytest.skip(f"PostgreSQL {reason}")
+        programs = server_programs()
+        assert programs is not None
+        # Not pytest's own: a socket's path has at most 107 characters, and root's folders are closed.
+        self._folder = Path(tempfile.mkdtemp(prefix="tf-pg-"))
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, USER, USER)
+        self.server = PostgresServer(programs, self._folder)
+        self.server.make()
+        self.server.start()
+        return self.server
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.server.stop("immediate")
+        except RuntimeError as error:
+            if "no server running" not in str(error) and "PID file" not in str(error):
+                raise
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of both kinds in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'data' / 'tightfit.sqlite3'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.create_database()
