@@ -16,8 +16,6 @@ from executor.reversible.trajectory import Coding
 BATCH_SIZE, HIDDEN_SIZE, STEPS = 64, 128, 2000
 TAPED_STEPS = 200
 """Steps of the full tape that is measured; it grows in proportion."""
-SEGMENT_STEPS = 4
-"""Half the default: the tapes of a segment are most of what does not grow with T."""
 CASES: tuple[tuple[int | None, Coding], ...] = (
     (2, "entropy"),
     (3, "entropy"),
@@ -29,7 +27,7 @@ CASES: tuple[tuple[int | None, Coding], ...] = (
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """Both cells with several limits; fresh weights, inputs held by the caller."""
+    """Both cells, several limits, otherwise default arguments; fresh weights, inputs held by the caller."""
     torch.manual_seed(0)
     x, targets = torch.randn(2, STEPS, BATCH_SIZE, HIDDEN_SIZE).unbind(0)
     taped = [part[:TAPED_STEPS] for part in (x, targets)]
@@ -45,7 +43,7 @@ def _row(
     kind: type[Reversible], limit: int | None, coding: Coding, x: Tensor, targets: Tensor
 ) -> dict[str, Any]:
     torch.manual_seed(0)
-    module = kind(HIDDEN_SIZE, HIDDEN_SIZE, forget_bits=limit, coding=coding, segment_steps=SEGMENT_STEPS)
+    module = kind(HIDDEN_SIZE, HIDDEN_SIZE, forget_bits=limit, coding=coding)
     found = activation_bytes(module, lambda: module.reduce(x, targets, SquareSum())[0])
     hidden = 4 * STEPS * BATCH_SIZE * HIDDEN_SIZE * len(module.state_names)
     return {
@@ -55,7 +53,7 @@ def _row(
         "steps": STEPS,
         "batch_size": BATCH_SIZE,
         "hidden_size": HIDDEN_SIZE,
-        "segment_steps": SEGMENT_STEPS,
+        "segment_steps": module.segment_steps,
         "activation_bytes": found,
         "archived_bytes": module.archived_bytes,
         "archive_bound_bytes": module.archive_bound_bytes(STEPS, BATCH_SIZE),

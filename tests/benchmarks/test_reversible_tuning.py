@@ -1,0 +1,38 @@
+"""How settings are chosen for the comparison of reversible layers with others."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.reversible.tuning import LEARNING_RATES, Settings, _next, chosen  # noqa: E402
+
+
+def search(perplexity):
+    """All settings tried, in order, where `perplexity(rate, bias)` is what each gives."""
+    tried = []
+    while (settings := _next(tried)) is not None:
+        tried.append(
+            {
+                "model": "gru",
+                "learning_rate": settings.learning_rate,
+                "forget_bias": settings.forget_bias,
+                "validation_perplexity": perplexity(settings.learning_rate, settings.forget_bias),
+            }
+        )
+    return tried
+
+
+def test_every_rate_is_tried_and_then_biases_at_the_best():
+    tried = search(lambda rate, bias: abs(rate - 0.01) + abs(bias))
+    assert [row["learning_rate"] for row in tried[:4]] == list(LEARNING_RATES)
+    assert [(row["learning_rate"], row["forget_bias"]) for row in tried[4:]] == [(0.01, 1.0), (0.01, -1.0)]
+    assert chosen(tried) == {"gru": Settings(0.01, 0.0)}
+
+
+def test_the_search_goes_on_beyond_the_largest_rate_and_the_least_bias():
+    tried = search(lambda rate, bias: abs(rate - 0.16) + abs(bias + 3))
+    assert chosen(tried) == {"gru": Settings(0.16, -3.0)}
+    assert max(row["learning_rate"] for row in tried) == 0.32
+    assert min(row["forget_bias"] for row in tried) == -4.0
