@@ -1,4 +1,4 @@
-"""`tightfit-worker`: run jobs, probe models, show the proof."""
+"""`tightfit-worker`: run jobs, probe models, show the proof, work for a service."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from executor import worker_commands
 from executor.errors import BudgetTooSmall, ExecutorError
 from executor.job import InvalidJob, read_job
 
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_probe(commands)
     _add_demo(commands)
+    worker_commands.add_parsers(commands)
     return parser
 
 

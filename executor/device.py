@@ -28,6 +28,15 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
+def driver_version(device: torch.device) -> str | None:
+    """The GPU driver's version, or None where there is none or it is not told."""
+    version = Path("/proc/driver/nvidia/version")
+    if device.type != "cuda" or not version.exists():
+        return None
+    words = version.read_text().partition("Kernel Module")[2].split()
+    return next((word for word in words if word[:1].isdigit()), None)
+
+
 def _available_host_bytes() -> int:
     if _MEMINFO.exists():
         for line in _MEMINFO.read_text().splitlines():

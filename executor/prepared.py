@@ -36,10 +36,18 @@ class PreparedJob:
     probe: ProbeReport
 
     @classmethod
-    def of(cls, job: Job, progress: Progress, device: torch.device | None = None) -> PreparedJob:
+    def of(
+        cls,
+        job: Job,
+        progress: Progress,
+        device: torch.device | None = None,
+        *,
+        device_bytes: int | None = None,
+    ) -> PreparedJob:
         """Load the text, make the model, find the budget in bytes and probe the model.
 
-        Raises InvalidJob when the text is missing or too short.
+        The budget "free" is what the device has free now; with `device_bytes`, it is what of them is not
+        held throughout training. Raises InvalidJob when the text is missing or too short.
         """
         device = device or default_device()
         streams = character_streams(job.data, job.sequence).to(device)
@@ -49,7 +57,11 @@ class PreparedJob:
         window = Window.of(streams.window(0))
         budget_bytes = job.budget.bytes(
             activation_bytes=lambda: full_activation_bytes(model, window),
-            free_bytes=lambda: free_bytes(device),
+            free_bytes=lambda: (
+                free_bytes(device)
+                if device_bytes is None
+                else max(1, device_bytes - held_bytes(model, window, job.training))
+            ),
         )
         progress(f"budget: {job.budget} = {format_bytes(budget_bytes)}")
         progress("measuring segments of several lengths on this machine")

@@ -66,6 +66,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         CHAIN,
     ),
     "planner_service.client": ("httpx", *PYDANTIC, "planner_service.contract", CHAIN),
+    "planner_service.worker_client": (
+        "httpx",
+        *PYDANTIC,
+        "planner_service.client",
+        "planner_service.contract",
+        CHAIN,
+    ),
     "planner_service.web": (),
     "planner_service.api": ("planner_service", *SERVICE_SIDE),
     "planner_service.cli": ("planner_service", *SERVICE_SIDE),
@@ -80,6 +87,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "planner_service.contract",
         "planner_service.planning",
         "planner_service.solvers",
+        "planner_service.worker_client",
+    ),
+    "executor.service_link": (
+        *BARE_EXECUTOR,
+        "planner_service.client",
+        "planner_service.contract",
+        "planner_service.worker_client",
     ),
     "executor.chart": ("torch", "numpy", "executor", CHAIN, "matplotlib"),
     "executor.job": ("torch", "numpy", "executor", CHAIN, "yaml"),
@@ -195,7 +209,8 @@ def test_module_imports_only_what_its_row_allows(module):
     assert found == []
 
 
-def test_only_one_executor_module_knows_the_planner():
+def test_two_executor_modules_know_the_service():
+    """One asks for plans, one speaks for a worker: nodes, claims, attempts."""
     knowing = {
         module
         for module, path in MODULES.items()
@@ -203,7 +218,7 @@ def test_only_one_executor_module_knows_the_planner():
         for target in imports_of(path.read_text(), module, is_package=path.name == "__init__.py")
         if covers("planner_service", target.module) and not covers(CHAIN, target.module)
     }
-    assert knowing <= {"executor.planner"}
+    assert knowing <= {"executor.planner", "executor.service_link"}
 
 
 BLOCKER = """

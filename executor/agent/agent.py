@@ -1,0 +1,172 @@
+"""The agent: registers its node, claims jobs that fit, and runs each in a process of its own.
+
+It holds no state worth saving. A service that goes away is waited for; jobs that run go on meanwhile. An
+agent that is killed takes its attempts with it, and the service gives their jobs to others.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from executor.agent.node import NodeFacts, node_facts
+from executor.agent.running import RunningAttempt, start_attempt
+from executor.budget import FREE
+from executor.service_link import Assignment, NodeLink, Refused, Unanswered
+
+POLL_SECONDS = 2.0
+"""Between two questions for a job while a slot is free."""
+REGISTER_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 30.0
+STOP_SECONDS = 60.0
+"""For the attempts to finish their step and report, after SIGTERM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentOptions:
+    """The command line."""
+
+    planner_url: str
+    node: str
+    work_dir: Path
+    slots: int = 1
+    """Jobs at a time; they share the node's memory."""
+    memory_bytes: int | None = None
+    """What the agent may give away of the device; None: all of it."""
+    data_roots: Sequence[Path] = ()
+    engines: Sequence[str] = ("agents",)
+    api_key: str | None = field(default=None, repr=False)
+    poll_seconds: float = POLL_SECONDS
+    save_seconds: float = 60.0
+    jobs: int | None = None
+    """Leave after that many jobs; None: never."""
+
+
+class Agent:
+    """One node's agent."""
+
+    def __init__(self, options: AgentOptions, facts: Callable[[], NodeFacts] = node_facts) -> None:
+        self._options = options
+        self._facts = facts
+        self._link = NodeLink(options.planner_url, options.node, api_key=options.api_key)
+        self._running: list[RunningAttempt] = []
+        self._started = 0
+        self._registered_at = float("-inf")
+        self._stop = threading.Event()
+        self._pause = 0.0
+        self._kind = "cpu"
+
+    def run(self) -> int:
+        """Work until SIGTERM or Ctrl-C; 0, or 2 when the service refuses this node."""
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, self._on_signal)
+        try:
+            while not self._stop.is_set() and not self._is_done():
+                self._round()
+                self._stop.wait(self._pause or self._options.poll_seconds)
+        except Refused as refusal:
+            _say(f"the service refuses this node: {refusal}")
+            return 2
+        finally:
+            self._stop_all()
+            self._link.close()
+        return 0
+
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _is_done(self) -> bool:
+        return self._options.jobs is not None and self._started >= self._options.jobs and not self._running
+
+    def _round(self) -> None:
+        """Collect what has ended, tell the service that the node is there, take what fits."""
+        self._collect()
+        try:
+            self._register()
+            while self._may_claim() and self._claim():
+                pass
+        except Unanswered as error:
+            self._pause = min(max(1.0, 2 * self._pause), LONGEST_PAUSE_SECONDS)
+            _say(f"asking again in {self._pause:g} s: {error}")
+        else:
+            self._pause = 0.0
+
+    def _collect(self) -> None:
+        ended = [attempt for attempt in self._running if attempt.exit_status is not None]
+        for attempt in ended:
+            self._running.remove(attempt)
+            _say(f"job {attempt.job_id}: attempt ended with exit status {attempt.exit_status}")
+
+    def _register(self) -> None:
+        now = time.monotonic()
+        if now - self._registered_at < REGISTER_SECONDS:
+            return
+        facts = self._facts()
+        self._kind = facts.device_kind
+        self._link.register(facts.registration(most_bytes=self._options.memory_bytes))
+        if self._registered_at == float("-inf"):
+            _say(f"node {self._options.node}: {facts.device}, asking {self._options.planner_url} for jobs")
+        self._registered_at = now
+
+    def _may_claim(self) -> bool:
+        limit = self._options.jobs
+        is_left = limit is None or self._started < limit
+        return is_left and len(self._running) < self._options.slots and not self._stop.is_set()
+
+    def _claim(self) -> bool:
+        """Ask for a job and start it; whether there was one."""
+        free = self._free_bytes()
+        assignment = self._link.claim(memory_free_bytes=free, engines=list(self._options.engines))
+        if assignment is None:
+            return False
+        self._start(assignment, free)
+        return True
+
+    def _free_bytes(self) -> int:
+        """What the device has free, and no more than the agent may give away beside its running jobs."""
+        facts = self._facts()
+        limit = facts.memory_total_bytes if self._options.memory_bytes is None else self._options.memory_bytes
+        given = sum(attempt.memory_bytes for attempt in self._running)
+        return max(0, min(facts.memory_free_bytes, limit - given))
+
+    def _start(self, assignment: Assignment, free_bytes: int) -> None:
+        job = assignment.job
+        # A job that takes what is free takes all of it: nobody knows what it will come to.
+        needed = job.needed_bytes.cuda if self._kind == "cuda" else job.needed_bytes.cpu
+        taken = free_bytes if job.budget == FREE else min(free_bytes, needed)
+        self._running.append(
+            start_attempt(
+                job_id=job.id,
+                launch_token=assignment.launch_token,
+                planner_url=self._options.planner_url,
+                work_dir=self._options.work_dir,
+                node=self._options.node,
+                memory_bytes=taken,
+                data_roots=self._options.data_roots,
+                save_seconds=self._options.save_seconds,
+            )
+        )
+        self._started += 1
+        _say(f"job {job.id} ({job.name}): started, {taken} bytes")
+
+    def _stop_all(self) -> None:
+        """Every attempt finishes its step and gives its job back; what does not is killed."""
+        for attempt in self._running:
+            attempt.ask_to_stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline and any(a.exit_status is None for a in self._running):
+            time.sleep(0.05)
+        for attempt in self._running:
+            if attempt.exit_status is None:
+                attempt.kill()
+        self._collect()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the agent's own log

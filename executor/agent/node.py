@@ -1,0 +1,115 @@
+"""What this node has, without touching the device: a CUDA context would take half a gigabyte of it."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+_QUERY = "name,memory.total,memory.free,driver_version"
+_QUERY_SECONDS = 10.0
+_SLICE = re.compile(r"MIG \d+g\.\d+gb\S*", re.IGNORECASE)
+_MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeFacts:
+    """One device with its memory."""
+
+    device: str
+    device_kind: str
+    """cpu or cuda."""
+    memory_total_bytes: int
+    memory_free_bytes: int
+    mig_slice: str | None = None
+    driver: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def registration(self, *, most_bytes: int | None = None) -> dict[str, Any]:
+        """Fields of the registration; `most_bytes` is what the agent may give away of the device."""
+        limit = self.memory_total_bytes if most_bytes is None else most_bytes
+        return {
+            **vars(self),
+            "memory_total_bytes": min(self.memory_total_bytes, limit),
+            "memory_free_bytes": min(self.memory_free_bytes, limit),
+            "torch": torch.__version__,
+            "facts": {**self.facts, "host": platform.node(), "python": platform.python_version()},
+        }
+
+
+def node_facts() -> NodeFacts:
+    """The first visible GPU by nvidia-smi where torch can use one, else this machine's own memory."""
+    if torch.version.cuda is not None:
+        lines = _nvidia_smi("--query-gpu=" + _QUERY, "--format=csv,noheader,nounits")
+        if lines:
+            return gpu_facts(lines[0], _nvidia_smi("-L"))
+    return NodeFacts(
+        device="cpu",
+        device_kind="cpu",
+        memory_total_bytes=_host_total_bytes(),
+        memory_free_bytes=_host_free_bytes(),
+    )
+
+
+def gpu_facts(line: str, listed: list[str]) -> NodeFacts:
+    """From a line of `nvidia-smi --query-gpu` and the lines of `nvidia-smi -L`."""
+    name, total, free, driver = (part.strip() for part in line.split(","))
+    found = next((match[0] for text in listed if (match := _SLICE.search(text))), None)
+    return NodeFacts(
+        device=name,
+        device_kind="cuda",
+        memory_total_bytes=int(total) * _MIB,
+        memory_free_bytes=int(free) * _MIB,
+        mig_slice=found,
+        driver=driver,
+    )
+
+
+def _nvidia_smi(*arguments: str) -> list[str]:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command
+            [command, *arguments], capture_output=True, text=True, timeout=_QUERY_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def _host_total_bytes() -> int:
+    limit = _cgroup_bytes("memory.max")
+    total = _meminfo_bytes("MemTotal")
+    return total if limit is None else min(total, limit)
+
+
+def _host_free_bytes() -> int:
+    """What this process may still take: of the machine, and of its container."""
+    available = _meminfo_bytes("MemAvailable")
+    limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
+    return available if limit is None or used is None else max(0, min(available, limit - used))
+
+
+def _cgroup_bytes(name: str) -> int | None:
+    try:
+        text = (_CGROUP / name).read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def _meminfo_bytes(name: str) -> int:
+    match = re.search(rf"^{name}:\s+(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+    if match is None:
+        raise OSError(f"{_MEMINFO} has no line {name}")
+    return int(match[1]) * 1024

@@ -1,0 +1,73 @@
+"""Attempts that an agent has started: each in a session of its own, with the memory it was given."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from executor.attempt.command import LAUNCH_TOKEN
+
+WORKER = "import sys; from executor.cli import main; sys.exit(main())"
+
+
+@dataclass(frozen=True)
+class RunningAttempt:
+    """One attempt's supervisor."""
+
+    job_id: str
+    memory_bytes: int
+    """What the node counts as taken while it runs."""
+    process: subprocess.Popen[bytes]
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs."""
+        return self.process.poll()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM: it finishes its step, saves, and gives the job back."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL; the kernel ends its trainer with it."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+
+
+def start_attempt(
+    *,
+    job_id: str,
+    launch_token: str,
+    planner_url: str,
+    work_dir: Path,
+    node: str,
+    memory_bytes: int,
+    data_roots: Sequence[Path] = (),
+    save_seconds: float = 60.0,
+) -> RunningAttempt:
+    """Start `tightfit-worker attempt`. It is told to stop when this process dies, however that comes."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    arguments = [
+        *("attempt", "--planner", planner_url, "--job", job_id, "--work-dir", str(work_dir), "--node", node),
+        *("--memory", str(memory_bytes), "--save-seconds", str(save_seconds), "--parent", str(os.getpid())),
+    ]
+    for root in data_roots:
+        arguments += ["--data-root", str(root)]
+    with (work_dir / "attempts.log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-c", WORKER, *arguments],
+            env={**os.environ, LAUNCH_TOKEN: launch_token},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return RunningAttempt(job_id, memory_bytes, process)

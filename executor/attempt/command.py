@@ -1,0 +1,107 @@
+"""`tightfit-worker attempt`: one attempt at one job, under every engine the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from executor.attempt.child import die_with_parent
+from executor.attempt.data_roots import within_roots
+from executor.attempt.stopping import STOP_SIGNALS
+from executor.attempt.supervisor import Ending, Supervisor
+from executor.attempt.task import Task, job_of
+from executor.job import InvalidJob
+from executor.service_link import Attempt, AttemptLink, Refused, Unanswered, open_attempt
+
+LAUNCH_TOKEN = "TIGHTFIT_LAUNCH_TOKEN"  # noqa: S105 - the variable's name, not a token
+OPEN_SECONDS = 120.0
+"""How long a service that does not answer is asked for the attempt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptOptions:
+    """The command line."""
+
+    planner_url: str
+    job_id: str
+    work_dir: Path
+    """Weights files and logs of each job go into a folder of their own below it."""
+    node: str | None = None
+    data_roots: Sequence[Path] = ()
+    memory_bytes: int | None = None
+    save_seconds: float = 60.0
+    parent: int | None = None
+    """Process that this one must not outlive."""
+
+
+def run_attempt(options: AttemptOptions) -> Ending:
+    """Open the attempt, train, report."""
+    if options.parent is not None:
+        die_with_parent(options.parent, STOP_SIGNALS[0])
+    launch_token = os.environ.pop(LAUNCH_TOKEN, "")
+    if not launch_token:
+        return _refuse(f"{LAUNCH_TOKEN} is not set: engines and agents set it for the jobs that they start")
+    try:
+        attempt = _opened(options, launch_token)
+    except (Refused, Unanswered) as error:
+        return _refuse(str(error))
+    link = AttemptLink(options.planner_url, attempt)
+    try:
+        task = _task(options, attempt)
+    except (InvalidJob, OSError) as error:
+        return _report_unfit(link, error)
+    return Supervisor(task, attempt, link).run()
+
+
+def _opened(options: AttemptOptions, launch_token: str) -> Attempt:
+    deadline, pause = time.monotonic() + OPEN_SECONDS, 0.5
+    while True:
+        try:
+            return open_attempt(options.planner_url, options.job_id, launch_token, node=options.node)
+        except Unanswered:
+            if time.monotonic() + pause > deadline:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, 10.0)
+
+
+def _task(options: AttemptOptions, attempt: Attempt) -> Task:
+    request = attempt.job.request
+    job = within_roots(job_of(request.model_dump(), attempt.job.budget), options.data_roots)
+    work_dir = options.work_dir / attempt.job.id
+    work_dir.mkdir(parents=True, exist_ok=True)
+    return Task(
+        job=job,
+        job_id=attempt.job.id,
+        name=attempt.job.name,
+        number=attempt.number,
+        work_dir=work_dir.resolve(),
+        planner_url=options.planner_url,
+        planner_token=attempt.token,
+        strategy=request.strategy,
+        maximum_slowdown_ratio=request.maximum_slowdown_ratio,
+        memory_bytes=options.memory_bytes,
+        save_seconds=options.save_seconds,
+    )
+
+
+def _report_unfit(link: AttemptLink, error: Exception) -> Ending:
+    """The worker cannot even try: say so, once."""
+    try:
+        link.report({"outcome": "error", "detail": str(error)[:4000]})
+    except (Refused, Unanswered) as unsaid:
+        _refuse(str(unsaid))
+        return Ending.UNREPORTED
+    finally:
+        link.close()
+    print(f"tightfit-worker: {error}", file=sys.stderr)  # noqa: T201 - the command's own message
+    return Ending.FAILED
+
+
+def _refuse(reason: str) -> Ending:
+    print(f"tightfit-worker: {reason}", file=sys.stderr)  # noqa: T201 - the command's own message
+    return Ending.REFUSED

@@ -1,0 +1,112 @@
+"""What an attempt measures, beside what was projected: bytes three ways, seconds per kind of action."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd import backward
+
+from executor.attempt.action_times import ActionTimes
+from executor.attempt.planning import StoredPlan
+from executor.attempt.task import Task
+from executor.device import device_name, driver_version
+from executor.measure import measure
+from executor.plan import ExecutionPlan
+from executor.prepared import PreparedJob
+from executor.report import SegmentCounts
+
+_KIB = 1 if sys.platform == "darwin" else 1024
+"""The unit of the kernel's high-water mark."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One iteration that learned nothing, measured twice: its bytes, then its seconds."""
+
+    peak_bytes: int
+    """Tensors that it added at its peak: every allocation on the CPU, the allocator's peak on CUDA."""
+    reserved_bytes: int
+    """What the process reserved for tensors at most: CUDA's caching allocator; on the CPU, which reserves
+    nothing, the peak again."""
+    device_bytes: int
+    """What the device had given away: CUDA's own count, all processes included; on the CPU the resident
+    memory of this process at its highest."""
+    counts: SegmentCounts
+    seconds: dict[str, float | None]
+    """Means per segment of each kind of action."""
+    pass_seconds: float
+    """One forward and backward, watched action by action."""
+
+    @classmethod
+    def of(cls, prepared: PreparedJob, plan: ExecutionPlan) -> Measured:
+        """Measure; the model is as it was. Counting bytes on the CPU takes three to seven times as long."""
+        window, loss, device = prepared.window, prepared.loss, prepared.loss.device
+        loss.prepare(window)
+        peak = measure(lambda: backward(loss.forward(window, plan)), device=device).peak_bytes
+        counts = loss.take_counts()
+        prepared.model.zero_grad(set_to_none=True)
+        times = ActionTimes(device)
+        begin = time.perf_counter()
+        backward(loss.forward(window, plan, times))
+        pass_seconds = time.perf_counter() - begin
+        loss.take_counts()
+        prepared.model.zero_grad(set_to_none=True)
+        return cls(
+            peak_bytes=peak,
+            reserved_bytes=_reserved_bytes(device, peak),
+            device_bytes=_device_bytes(device),
+            counts=counts,
+            seconds=times.record(),
+            pass_seconds=pass_seconds,
+        )
+
+
+def measurement_of(task: Task, prepared: PreparedJob, plan: StoredPlan, measured: Measured) -> dict[str, Any]:
+    """The measurement as the service takes it, before the first iteration (POST /v1/measurements)."""
+    model, sequence = prepared.job.model, prepared.job.sequence
+    device = prepared.loss.device
+    return {
+        "job": task.name,
+        "job_id": task.job_id,
+        "attempt": task.number,
+        "plan_id": plan.plan_id,
+        "budget_bytes": prepared.budget_bytes,
+        "projected_peak_bytes": plan.plan.projected_peak_bytes or 0,
+        "measured_peak_bytes": measured.peak_bytes,
+        "measured_reserved_bytes": measured.reserved_bytes,
+        "measured_device_bytes": measured.device_bytes,
+        "advance_count": measured.counts.advance_count,
+        "tape_count": measured.counts.tape_count,
+        **measured.seconds,
+        "seconds_per_iteration": measured.pass_seconds,
+        "iterations": 1,
+        "losses": [],
+        "cell": model.kind,
+        "dtype": model.dtype,
+        "implementation": "fused",
+        "hidden_size": model.hidden_size,
+        "num_layers": model.num_layers,
+        "sequence_length": sequence.length,
+        "batch_size": sequence.batch_size,
+        "segment_steps": plan.plan.segment_steps,
+        "strategy": plan.plan.strategy,
+        "torch": torch.__version__,
+        "device": device_name(device),
+        "driver": driver_version(device),
+    }
+
+
+def _reserved_bytes(device: torch.device, peak_bytes: int) -> int:
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_bytes
+
+
+def _device_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return int(total - free)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB

@@ -1,0 +1,126 @@
+"""A hard cap around a training run: the allocator refuses what the budget does not allow.
+
+CUDA: the caching allocator's share of the device, fragments included. CPU: RLIMIT_DATA, the process's
+private writable memory: tensors, but also Python's objects, autograd's nodes and thread stacks, hence the
+slack. It does not see file mappings, nor what the job's data loader would hold in other processes.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SLACK_RATIO = 0.1
+CPU_SLACK_BYTES = 128 * 2**20
+"""For what is no tensor: a live tape costs some 17 kB of nodes per step of a cell."""
+CUDA_SLACK_BYTES = 64 * 2**20
+"""For blocks that the caching allocator holds and cannot use, and the matrix library's workspace."""
+
+_STATUS = Path("/proc/self/status")
+_CPU_REQUEST = re.compile(r"you tried to allocate (\d+) bytes")
+_CUDA_REQUEST = re.compile(r"Tried to allocate ([0-9.]+) (KiB|MiB|GiB|bytes)")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+class OutOfMemory(Exception):
+    """Training asked for more than the cap; `excess_bytes` is by how much, as far as it is known."""
+
+    def __init__(self, *, excess_bytes: int, reason: str) -> None:
+        self.excess_bytes = excess_bytes
+        super().__init__(reason)
+
+
+@dataclass(frozen=True)
+class MemoryCap:
+    """What may be added to what the process holds now; `kind` says what is watched."""
+
+    allowed_bytes: int
+    kind: str
+    """cuda, data (RLIMIT_DATA), or none where the system has no such limit."""
+
+
+@contextmanager
+def memory_cap(added_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
+    """Within the context the process may add `added_bytes` and the slack to what it holds on `device`.
+
+    Raises OutOfMemory for an allocation that the cap (or the device itself) refuses.
+    """
+    if device.type == "cuda":
+        slack = CUDA_SLACK_BYTES + int(SLACK_RATIO * added_bytes)
+        with _cuda_cap(added_bytes + slack, device) as cap:
+            yield cap
+        return
+    with _data_cap(added_bytes + CPU_SLACK_BYTES + int(SLACK_RATIO * added_bytes)) as cap:
+        yield cap
+
+
+def data_bytes() -> int | None:
+    """The process's private writable memory in bytes, as RLIMIT_DATA counts it; None off Linux."""
+    if not _STATUS.exists():
+        return None
+    match = re.search(r"VmData:\s+(\d+) kB", _STATUS.read_text())
+    return None if match is None else int(match[1]) * 1024
+
+
+@contextmanager
+def _data_cap(allowed_bytes: int) -> Iterator[MemoryCap]:
+    held_bytes = data_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if held_bytes is None:
+        limit = soft
+    else:
+        limit = held_bytes + allowed_bytes
+        limit = limit if soft == resource.RLIM_INFINITY else min(limit, soft)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield MemoryCap(allowed_bytes, "none" if held_bytes is None else "data")
+    except (MemoryError, RuntimeError) as error:
+        asked = _cpu_request(error)
+        if asked is None:
+            raise
+        used_bytes = data_bytes() or 0
+        # The report needs memory too: the cap goes first.
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        excess = max(1, used_bytes + asked - limit)
+        raise OutOfMemory(excess_bytes=excess, reason=_first_line(error)) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _cpu_request(error: Exception) -> int | None:
+    """Bytes of the refused allocation; 0 for one of Python's own; None for another fault."""
+    if isinstance(error, MemoryError):
+        return 0
+    match = _CPU_REQUEST.search(str(error))
+    return None if match is None else int(match[1])
+
+
+@contextmanager
+def _cuda_cap(allowed_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
+    torch.cuda.empty_cache()
+    total: int = torch.cuda.get_device_properties(device).total_memory
+    limit = torch.cuda.memory_reserved(device) + allowed_bytes
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
+    try:
+        yield MemoryCap(allowed_bytes, "cuda")
+    except torch.OutOfMemoryError as error:
+        reserved = torch.cuda.memory_reserved(device)
+        excess = max(1, reserved + _cuda_request(error) - limit)
+        raise OutOfMemory(excess_bytes=excess, reason=_first_line(error)) from error
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def _cuda_request(error: Exception) -> int:
+    match = _CUDA_REQUEST.search(str(error))
+    return 0 if match is None else int(float(match[1]) * _UNITS[match[2]])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,135 @@
+"""What a worker says to the service, and what the answers mean for it. Loads the client when it is used.
+
+Three things can come of a call: an answer; `Unanswered`, and the same call may succeed later; or `Refused`,
+for good: said to an attempt's heartbeat it is the fence, and the worker stops its process group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from executor.errors import ExecutorError
+from planner_service.client import PlannerRefused, PlannerUnreachable
+from planner_service.contract.attempts import (
+    MAXIMUM_DETAIL_CHARACTERS,
+    MAXIMUM_LINE_CHARACTERS,
+    MAXIMUM_LINES,
+    Attempt,
+    AttemptReport,
+    AttemptRequest,
+    Heartbeat,
+    LogChunk,
+)
+from planner_service.contract.jobs import Job
+from planner_service.contract.nodes import Assignment, ClaimRequest, NodeRegistration
+from planner_service.worker_client import WorkerClient
+
+__all__ = [
+    "MAXIMUM_DETAIL_CHARACTERS",
+    "MAXIMUM_LINES",
+    "MAXIMUM_LINE_CHARACTERS",
+    "Assignment",
+    "Attempt",
+    "AttemptLink",
+    "Job",
+    "NodeLink",
+    "Refused",
+    "Unanswered",
+    "answered",
+    "open_attempt",
+]
+
+LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same call may succeed."""
+
+Answer = TypeVar("Answer")
+
+
+class Unanswered(ExecutorError):
+    """The service does not answer now, or is too busy to."""
+
+
+class Refused(ExecutorError):
+    """The service refuses the call for good; `status` is the HTTP status, `slug` the reason."""
+
+    def __init__(self, status: int, slug: str, detail: str) -> None:
+        self.status = status
+        self.slug = slug
+        super().__init__(f"refused with {status} {slug}: {detail}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Refused, (self.status, self.slug, str(self)))
+
+
+def open_attempt(
+    url: str, job_id: str, launch_token: str, *, node: str | None, engine_reference: str | None = None
+) -> Attempt:
+    """The next attempt at the job. Raises Unanswered and Refused."""
+    with WorkerClient(url, token=launch_token) as client:
+        request = AttemptRequest(node=node, engine_reference=engine_reference)
+        return answered(lambda: client.open_attempt(job_id, request))
+
+
+class AttemptLink:
+    """The calls of one attempt. Every method raises Unanswered and Refused."""
+
+    def __init__(self, url: str, attempt: Attempt) -> None:
+        self._client = WorkerClient(url, token=attempt.token)
+        self._job_id = attempt.job.id
+        self._number = attempt.number
+
+    def heartbeat(self, progress: Mapping[str, Any]) -> bool:
+        """Alive, and how far: fields of `Heartbeat`. True when the worker is to stop."""
+        beat = Heartbeat.model_validate(dict(progress))
+        return answered(lambda: self._client.heartbeat(self._job_id, self._number, beat)).cancel
+
+    def send_logs(self, *, first_line: int, lines: list[str]) -> None:
+        """Lines of the log."""
+        chunk = LogChunk(first_line=first_line, lines=lines)
+        answered(lambda: self._client.send_logs(self._job_id, self._number, chunk))
+
+    def report(self, fields: Mapping[str, Any]) -> Job:
+        """How the attempt ended: fields of `AttemptReport`."""
+        report = AttemptReport.model_validate(dict(fields))
+        return answered(lambda: self._client.report(self._job_id, self._number, report))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+class NodeLink:
+    """The calls of a node's agent. Every method raises Unanswered and Refused."""
+
+    def __init__(self, url: str, name: str, *, api_key: str | None = None) -> None:
+        self._client = WorkerClient(url, token=api_key)
+        self._name = name
+
+    def register(self, facts: Mapping[str, Any]) -> None:
+        """What the node has: fields of `NodeRegistration`."""
+        registration = NodeRegistration.model_validate(dict(facts))
+        answered(lambda: self._client.register_node(self._name, registration))
+
+    def claim(self, *, memory_free_bytes: int, engines: list[str]) -> Assignment | None:
+        """A job that fits, or None."""
+        claim = ClaimRequest.model_validate(
+            {"node": self._name, "memory_free_bytes": memory_free_bytes, "engines": engines}
+        )
+        return answered(lambda: self._client.claim(claim))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def answered(call: Callable[[], Answer]) -> Answer:
+    """What `call()` gives. Raises Unanswered or Refused where the client says that it could not."""
+    try:
+        return call()
+    except PlannerUnreachable as error:
+        raise Unanswered(str(error)) from error
+    except PlannerRefused as refusal:
+        if refusal.status in LATER:
+            raise Unanswered(str(refusal)) from refusal
+        raise Refused(refusal.status, refusal.slug, str(refusal)) from refusal
