@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from planner_service.chain.errors import InvalidChain
 
@@ -98,3 +99,8 @@ def check_cost(name: str, value: object) -> None:
         raise InvalidChain(f"{name}={value!r} must be a number", field=name)
     if not 0 <= value <= MAXIMUM_COST:  # NaN fails every comparison
         raise InvalidChain(f"{name}={value} must be finite, in 0..{MAXIMUM_COST:g}", field=name)
+
+
+def stage_record(stage: Stage) -> dict[str, Any]:
+    """The stage as it goes over the wire: without what it does not have."""
+    return {name: value for name, value in asdict(stage).items() if value is not None}
