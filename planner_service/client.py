@@ -7,6 +7,7 @@ with PlannerClient("http://127.0.0.1:8080") as planner:
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,7 +28,11 @@ from planner_service.contract import (
     SimulationReply,
     SimulationRequest,
 )
+from planner_service.contract.attempts import AttemptList, AttemptRecord
+from planner_service.contract.job_events import JobEvent, JobLogPage
+from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
+from planner_service.contract.nodes import Node, NodePage
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 """Longer than the service's own planning limit, so that its refusal arrives."""
@@ -141,9 +146,63 @@ class PlannerClient:
         plan_id: str | None = None,
     ) -> MeasurementPage:
         """Some measurements, the latest first; `next_cursor` leads to those before."""
-        given = {"limit": limit, "cursor": cursor, "job": job, "plan_id": plan_id}
-        query = {name: value for name, value in given.items() if value is not None}
+        query = _given(limit=limit, cursor=cursor, job=job, plan_id=plan_id)
         return self._get("/v1/measurements", MeasurementPage, query)
+
+    def submit_job(
+        self, request: JobRequest | Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Job:
+        """Queue a training run. Without a key one is made up, so that a message sent twice makes one job."""
+        key = idempotency_key or secrets.token_hex(16)
+        return self._post("/v1/jobs", request, Job, headers={"idempotency-key": key})
+
+    def job(self, job_id: str) -> Job:
+        """A job as it stands."""
+        return self._get(_job_path(job_id), Job)
+
+    def jobs(self, *, state: JobState | None = None, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """Some jobs, the latest first; `next_cursor` leads to those before."""
+        return self._get("/v1/jobs", JobPage, _given(state=state, limit=limit, cursor=cursor))
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Stop a job: at once while it waits, else at its worker's next heartbeat."""
+        return self._parsed(self._request("POST", f"{_job_path(job_id)}/cancel"), Job)
+
+    def attempts(self, job_id: str) -> list[AttemptRecord]:
+        """Every attempt at a job, the first one first."""
+        return self._get(f"{_job_path(job_id)}/attempts", AttemptList).attempts
+
+    def job_logs(
+        self, job_id: str, *, attempt: int | None = None, limit: int = 1000, cursor: str | None = None
+    ) -> JobLogPage:
+        """Some lines that a job's workers wrote, the oldest first."""
+        query = _given(attempt=attempt, limit=limit, cursor=cursor)
+        return self._get(f"{_job_path(job_id)}/logs", JobLogPage, query)
+
+    def job_events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
+        """What happens to a job, from its event `after` on, until it is over.
+
+        Raises PlannerUnreachable when the connection breaks; go on from the last event's number.
+        """
+        headers = {"last-event-id": str(after)}
+        request = self._request("GET", f"{_job_path(job_id)}/events", headers=headers)
+        response = self._send(request, stream=True)
+        try:
+            for line in response.iter_lines():
+                if line.startswith("data: "):
+                    yield JobEvent.model_validate_json(line.removeprefix("data: "))
+        except httpx.HTTPError as error:
+            raise PlannerUnreachable(self.url, _reason(error)) from error
+        finally:
+            response.close()
+
+    def nodes(self, *, limit: int = 100, cursor: str | None = None) -> NodePage:
+        """Some nodes by name; `next_cursor` leads to those after."""
+        return self._get("/v1/nodes", NodePage, _given(limit=limit, cursor=cursor))
+
+    def node(self, name: str) -> Node:
+        """One node."""
+        return self._get(f"/v1/nodes/{quote(name, safe='')}", Node)
 
     def health(self) -> dict[str, Any]:
         """What the service says of itself."""
@@ -162,10 +221,17 @@ class PlannerClient:
     def _get(self, path: str, kind: type[Reply], query: Mapping[str, Any] | None = None) -> Reply:
         return self._parsed(self._request("GET", path, params=query), kind)
 
-    def _post(self, path: str, message: BaseModel | Mapping[str, Any], kind: type[Reply]) -> Reply:
+    def _post(
+        self,
+        path: str,
+        message: BaseModel | Mapping[str, Any],
+        kind: type[Reply],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         content = message.model_dump_json() if isinstance(message, BaseModel) else json.dumps(dict(message))
-        headers = {"content-type": "application/json"}
-        return self._parsed(self._request("POST", path, content=content, headers=headers), kind)
+        sent = {"content-type": "application/json", **(headers or {})}
+        return self._parsed(self._request("POST", path, content=content, headers=sent), kind)
 
     def _request(self, method: str, path: str, **content: Any) -> httpx.Request:
         try:
@@ -210,6 +276,14 @@ class PlannerClient:
 
 def _plan_path(plan_id: str) -> str:
     return f"/v1/plans/{quote(plan_id, safe='')}"
+
+
+def _job_path(job_id: str) -> str:
+    return f"/v1/jobs/{quote(job_id, safe='')}"
+
+
+def _given(**query: object) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,25 @@ SECONDS_PER_DAY = 86_400
 ENGINE_NAMES = ("local", "agents", "slurm", "ray", "kubernetes")
 
 
+_POSITIVE = (
+    "max_body_bytes",
+    "planning_threads",
+    "planning_timeout_seconds",
+    "local_workers",
+    "heartbeat_seconds",
+    "lost_after_seconds",
+    "lease_seconds",
+)
+_NOT_NEGATIVE = (
+    "queue_length",
+    "reply_cache_bytes",
+    "plan_retention_days",
+    "job_retention_days",
+    "measurement_retention_days",
+    "shutdown_seconds",
+)
+
+
 class InvalidSetting(ValueError):
     """A variable of the environment cannot be used; the message names it and what it takes."""
 
@@ -39,6 +58,17 @@ class Settings:
     planning_timeout_seconds: float = _setting(60.0, "Longest wait for one plan, in seconds")
     reply_cache_bytes: int = _setting(64 * 2**20, "Answers kept ready in memory, in bytes")
     plan_retention_days: float = _setting(0.0, "Plans older than this are deleted; 0 keeps all")
+    job_retention_days: float = _setting(
+        0.0, "Jobs that ended longer ago are deleted with their events and logs; 0 keeps all"
+    )
+    measurement_retention_days: float = _setting(0.0, "Measurements older than this are deleted; 0 keeps all")
+    heartbeat_seconds: float = _setting(15.0, "How often a worker shows that it is alive, in seconds")
+    lost_after_seconds: float = _setting(
+        180.0, "A running job goes back to the queue after so long a silence, in seconds"
+    )
+    lease_seconds: float = _setting(
+        60.0, "An assigned job goes back to the queue when it was not begun within this, in seconds"
+    )
     shutdown_seconds: float = _setting(10.0, "Time for open requests to finish after SIGTERM, in seconds")
     engine: str = _setting(
         "local", "Where jobs run that name no engine: local, agents, slurm, ray or kubernetes"
@@ -53,10 +83,12 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise InvalidSetting(f"{PREFIX}PORT={self.port} must lie in 0..65535")
-        for name in ("max_body_bytes", "planning_threads", "planning_timeout_seconds", "local_workers"):
+        for name in _POSITIVE:
             self._require(name, getattr(self, name) > 0, "must be positive")
-        for name in ("queue_length", "reply_cache_bytes", "plan_retention_days", "shutdown_seconds"):
+        for name in _NOT_NEGATIVE:
             self._require(name, getattr(self, name) >= 0, "must not be negative")
+        silent = f"must be above {variable('heartbeat_seconds')}={self.heartbeat_seconds}"
+        self._require("lost_after_seconds", self.lost_after_seconds > self.heartbeat_seconds, silent)
         self._require("engine", self.engine in ENGINE_NAMES, f"must be one of {', '.join(ENGINE_NAMES)}")
         levels = ("debug", "info", "warning", "error")
         self._require("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")
@@ -92,6 +124,16 @@ class Settings:
     def plan_retention_seconds(self) -> float | None:
         """Age in seconds at which a plan is deleted, or None."""
         return self.plan_retention_days * SECONDS_PER_DAY or None
+
+    @property
+    def job_retention_seconds(self) -> float | None:
+        """Seconds after its end at which a job is deleted, or None."""
+        return self.job_retention_days * SECONDS_PER_DAY or None
+
+    @property
+    def measurement_retention_seconds(self) -> float | None:
+        """Age in seconds at which a measurement is deleted, or None."""
+        return self.measurement_retention_days * SECONDS_PER_DAY or None
 
 
 def variable(field_name: str) -> str:

@@ -1,8 +1,12 @@
-"""Conditional requests for answers that never change: their id is their validator."""
+"""Conditional requests: answers that never change have their id as validator, others a hash of themselves."""
 
 from __future__ import annotations
 
+import hashlib
+
+from pydantic import BaseModel
 from starlette.requests import Request
+from starlette.responses import Response
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 
@@ -19,3 +23,13 @@ def not_modified(request: Request, content_id: str) -> bool:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in given.split(",")]
     return "*" in tags or etag(content_id) in tags
+
+
+def answer_if_changed(request: Request, answer: BaseModel) -> Response:
+    """`answer` as it stands now, or 304 when the caller has just that."""
+    body = answer.model_dump_json().encode()
+    content_id = hashlib.sha256(body).hexdigest()[:32]
+    headers = {"etag": etag(content_id), "cache-control": "no-cache"}
+    if not_modified(request, content_id):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")

@@ -7,6 +7,17 @@ The planner's own refusals are in `planner_service.chain.errors`; they are 422 (
 from __future__ import annotations
 
 from planner_service.chain import PlanningError
+from planner_service.jobs import (
+    AttemptEnded,
+    InvalidToken,
+    JobEnded,
+    JobNotAssigned,
+    JobNotQueued,
+    StaleAttempt,
+    UnknownAttempt,
+    UnknownJob,
+    UnknownNode,
+)
 
 
 class ServiceError(PlanningError):
@@ -108,6 +119,20 @@ class PlanningTimeout(ServiceError):
         )
 
 
+class StorageUnavailable(ServiceError):
+    """The database does not answer, or cannot take more. Nothing of the request was kept."""
+
+    def __init__(self) -> None:
+        super().__init__("the service's database does not answer or is full: nothing was kept, try again")
+
+
+class UnstorableText(ServiceError):
+    """A text holds what the database cannot keep."""
+
+    def __init__(self) -> None:
+        super().__init__("a text of the request holds a character that the database cannot keep, such as NUL")
+
+
 class InternalError(ServiceError):
     """A fault of the service. What happened is in its log, not in the answer."""
 
@@ -115,21 +140,32 @@ class InternalError(ServiceError):
         super().__init__("the service failed, not the request; its log tells more under the request id")
 
 
-STATUSES: dict[type[ServiceError], int] = {
+STATUSES: dict[type[PlanningError], int] = {
     MalformedJson: 400,
+    InvalidToken: 401,
     UnknownPath: 404,
     UnknownPlan: 404,
     UnknownMeasurement: 404,
+    UnknownJob: 404,
+    UnknownNode: 404,
+    UnknownAttempt: 404,
     MethodNotAllowed: 405,
+    JobEnded: 409,
+    JobNotAssigned: 409,
+    JobNotQueued: 409,
+    StaleAttempt: 409,
+    AttemptEnded: 409,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
+    UnstorableText: 422,
     ClientGone: 499,
     InternalError: 500,
     NotReady: 503,
     QueueFull: 503,
     PlanningTimeout: 503,
+    StorageUnavailable: 503,
 }
 """Every ServiceError has a line here; all other refusals of a request are 422."""
 
-RETRY_AFTER_SECONDS: dict[type[ServiceError], int] = {NotReady: 1, QueueFull: 2}
+RETRY_AFTER_SECONDS: dict[type[PlanningError], int] = {NotReady: 1, QueueFull: 2, StorageUnavailable: 2}
 """When asking again helps, and after how long."""

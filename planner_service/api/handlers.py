@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,8 +22,9 @@ from planner_service.api.errors import (
     InternalError,
     MalformedJson,
     MethodNotAllowed,
-    ServiceError,
+    StorageUnavailable,
     UnknownPath,
+    UnstorableText,
     UnsupportedMediaType,
 )
 from planner_service.api.request_ids import HEADER, request_id
@@ -42,6 +45,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(PlanningError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework_refused)
+    app.add_exception_handler(SQLAlchemyError, _storage_failed)
     app.add_exception_handler(Exception, _failed)
 
 
@@ -88,6 +92,17 @@ def _reason_of(error: Exception) -> str:
     return "it is not valid UTF-8" if isinstance(cause, UnicodeError) else str(cause or error)
 
 
+async def _storage_failed(request: Request, error: Exception) -> Response:
+    """What the database refuses: a text it cannot hold, or everything, while it is down or full."""
+    if isinstance(error, DataError):
+        return _answer(request, UnstorableText())
+    if not isinstance(error, OperationalError | InterfaceError | SQLAlchemyTimeout):
+        return await _failed(request, error)
+    details = {"action": "storage_failed", "request_id": request_id(request.scope)}
+    log.error("database: %s", error, extra=details)
+    return _answer(request, StorageUnavailable())
+
+
 async def _failed(request: Request, error: Exception) -> Response:
     log.error(
         "request failed",
@@ -101,10 +116,12 @@ async def _failed(request: Request, error: Exception) -> Response:
 def _answer(request: Request, error: PlanningError, headers: Mapping[str, str] | None = None) -> Response:
     problem = problem_from_error(error)
     sent = dict(headers or {})
-    if isinstance(error, ServiceError):
-        problem = problem.model_copy(update={"status": STATUSES[type(error)]})
-        if seconds := RETRY_AFTER_SECONDS.get(type(error)):
-            sent["retry-after"] = str(seconds)
+    if status := STATUSES.get(type(error)):
+        problem = problem.model_copy(update={"status": status})
+    if seconds := RETRY_AFTER_SECONDS.get(type(error)):
+        sent["retry-after"] = str(seconds)
+    if status == 401:
+        sent["www-authenticate"] = "Bearer"
     return _send(request, problem, sent)
 
 

@@ -20,7 +20,9 @@ ANY_PROBLEM: Responses = {"default": {"description": "Any other refusal", "conte
 
 _MEANINGS = {
     400: "The body is not JSON",
+    401: "The bearer token is missing, or is none for this",
     404: "There is no such thing",
+    409: "It cannot happen any more, or not now; `type` says why",
     413: "The body is over the service's limit",
     415: "The body is not declared as JSON",
     422: "The request is not valid, or cannot be fulfilled; `type` and the further fields say why",
@@ -32,6 +34,14 @@ def problems(*statuses: int) -> Responses:
     """The `responses` of a route that may be refused with these statuses."""
     return {status: {"description": _MEANINGS[status], "content": _PROBLEM} for status in statuses}
 
+
+CONDITIONAL: Responses = {
+    304: {"description": "Not Modified: the caller sent this answer's ETag as If-None-Match"}
+}
+"""Of every read that has a validator."""
+
+MESSAGE_PROBLEMS = problems(400, 413, 415, 422, 503)
+"""Of every route that takes a message in its body and keeps what it says."""
 
 QUESTION_PROBLEMS = problems(400, 413, 415, 422, 503)
 """Of every route that takes a question in its body and computes the answer."""
@@ -45,7 +55,14 @@ def document(app: FastAPI) -> dict[str, Any]:
     components.update(problem.pop("$defs", {}))
     components["ProblemDocument"] = problem
     schema["paths"].setdefault("/v1/plans/{plan_id}", {})["get"] = _READ_PLAN
+    _declare_events(schema["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"])
     return schema
+
+
+def _declare_events(answer: dict[str, Any]) -> None:
+    """The stream's schema is that of every event's data; FastAPI adds that a stream is a text."""
+    for content in answer["content"].values():
+        content["schema"].pop("type", None)
 
 
 _ETAG = {"ETag": {"description": "The plan's id", "schema": {"type": "string"}}}

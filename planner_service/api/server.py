@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from planner_service.api.app import create_app
 from planner_service.api.logs import log_to_stderr
@@ -46,12 +48,32 @@ def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], No
     everything is closed; Ctrl-C raises KeyboardInterrupt.
     """
     log_to_stderr(settings.log_level)
+    app = create_app(settings, on_ready=on_ready)
     config = uvicorn.Config(
-        create_app(settings, on_ready=on_ready),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="on",
         timeout_graceful_shutdown=round(settings.shutdown_seconds),
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, lambda: _tell_streams(app)).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Says when it was asked to end, so that streams do not hold it up."""
+
+    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_exit = on_exit
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        self._on_exit()
+        super().handle_exit(sig, frame)
+
+
+def _tell_streams(app: FastAPI) -> None:
+    service = getattr(app.state, "service", None)
+    if service is not None:
+        service.is_stopping = True

@@ -12,9 +12,12 @@ from typing import Annotated, TypeVar, cast
 from fastapi import Depends
 from pydantic import BaseModel
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from planner_service.api.job_desk import JobDesk
+from planner_service.api.lease_keeper import LeaseKeeper
 from planner_service.api.metrics import Metrics
 from planner_service.api.plan_library import PlanLibrary
 from planner_service.api.planning_pool import PlanningPool
@@ -54,6 +57,12 @@ class Service:
         )
         self.plans = PlanLibrary(planner, PlanStore(engine), self._cache, self.pool)
         self.measurements = MeasurementStore(engine)
+        self.jobs = JobDesk(engine, planner, settings)
+        self.leases = LeaseKeeper(
+            self.jobs.queue,
+            lease_seconds=settings.lease_seconds,
+            lost_after_seconds=settings.lost_after_seconds,
+        )
         self.metrics = metrics
         metrics.watch(
             "tightfit_planning_unfinished",
@@ -65,6 +74,8 @@ class Service:
         )
         self.not_ready_reason: str | None = "the solvers' kernels are being compiled or loaded"
         """None when the service can answer at full speed."""
+        self.is_stopping = False
+        """True once the process was asked to end: streams without an end of their own end now."""
 
     async def answer(self, use_case: UseCase[Question], question: Question, request: Request) -> Response:
         """The answer of a use case whose replies are not kept in the store."""
@@ -87,13 +98,31 @@ class Service:
         log.info("ready", extra={"action": "ready"})
         on_ready()
 
-    async def forget_old_plans(self) -> None:
-        """Delete plans past their retention, now and every hour."""
-        age_seconds = self.settings.plan_retention_seconds
-        while age_seconds is not None:
-            deleted = await asyncio.to_thread(self.plans.delete_older_than, age_seconds)
-            log.info("old plans deleted", extra={"action": "plans_deleted", "count": deleted})
+    async def forget_what_is_old(self) -> None:
+        """Delete what is past its retention, now and every hour."""
+        retentions = (
+            ("plans", self.plans.delete_older_than, self.settings.plan_retention_seconds),
+            ("jobs", self.jobs.delete_older_than, self.settings.job_retention_seconds),
+            (
+                "measurements",
+                self.measurements.delete_older_than,
+                self.settings.measurement_retention_seconds,
+            ),
+        )
+        while any(age_seconds is not None for _, _, age_seconds in retentions):
+            for what, delete_older_than, age_seconds in retentions:
+                if age_seconds is not None:
+                    await _forget(what, delete_older_than, age_seconds)
             await asyncio.sleep(RETENTION_ROUND_SECONDS)
+
+
+async def _forget(what: str, delete_older_than: Callable[[float], int], age_seconds: float) -> None:
+    try:
+        count = await asyncio.to_thread(delete_older_than, age_seconds)
+    except SQLAlchemyError as error:  # the next round may find the database again
+        log.warning("old %s not deleted: %s", what, error, extra={"action": f"{what}_not_deleted"})
+        return
+    log.info("old %s deleted", what, extra={"action": f"{what}_deleted", "count": count})
 
 
 @asynccontextmanager
@@ -106,7 +135,7 @@ async def running_service(
     """
     engine = await asyncio.to_thread(open_database, settings.store_url)
     service = Service(settings, engine, Planner(), metrics)
-    work = (service.warm_up(on_ready), service.forget_old_plans())
+    work = (service.warm_up(on_ready), service.forget_what_is_old(), service.leases.run())
     background = [asyncio.create_task(part) for part in work]
     try:
         yield service

@@ -45,8 +45,8 @@ class Attempt(Answer):
     """1, 2, …; everything that this attempt sends carries it."""
     token: str
     """Bearer token of this job and attempt alone. Said once; the service keeps a hash."""
-    heartbeat_seconds: int = HEARTBEAT_SECONDS
-    lost_after_seconds: int = LOST_AFTER_SECONDS
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    lost_after_seconds: float = LOST_AFTER_SECONDS
     """Without a heartbeat for that long the job goes back to the queue."""
 
 

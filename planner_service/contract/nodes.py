@@ -71,5 +71,5 @@ class Assignment(Answer):
     """1, 2, …: how often this job has been given to somebody."""
     launch_token: str
     """Bearer token that opens attempts at this job; for the worker's environment. Said once."""
-    lease_seconds: int = LEASE_SECONDS
+    lease_seconds: float = LEASE_SECONDS
     """Time to open the attempt."""

@@ -23,9 +23,12 @@ from planner_service.contract import (
     SimulationRequest,
     content_id,
 )
+from planner_service.contract.jobs import JobRequest
+from planner_service.jobs import JobNeeds
 from planner_service.memory import Profile, shipped_profiles
 from planner_service.planning.comparison import comparison
 from planner_service.planning.frontier import frontier
+from planner_service.planning.job_needs import job_needs
 from planner_service.planning.plan import plan
 from planner_service.planning.simulation import simulation
 from planner_service.planning.version import PLANNER_VERSION
@@ -67,6 +70,10 @@ class Planner:
     ) -> SimulationReply:
         """The simulator's judgement of any schedule or policy."""
         return simulation(request, self._known_profiles, cancellation)
+
+    def job_needs(self, request: JobRequest, cancellation: Cancellation | None = None) -> JobNeeds:
+        """The free bytes that a node must have to be given the job."""
+        return job_needs(request, self._known_profiles, cancellation)
 
     def schedule(self, plan: PlanReply) -> Iterator[dict[str, int | str]]:
         """The actions of a plan, one record at a time, in constant memory."""

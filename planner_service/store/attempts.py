@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine, insert, select, update
 
 from planner_service.contract import canonical_json
 from planner_service.contract.attempts import (
+    HEARTBEAT_SECONDS,
+    LOST_AFTER_SECONDS,
     Attempt,
     AttemptReport,
     AttemptRequest,
@@ -67,8 +69,17 @@ class AttemptStore:
     Every method that takes a call raises UnknownJob, UnknownAttempt, InvalidToken and StaleAttempt.
     """
 
-    def __init__(self, engine: Engine, *, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        lost_after_seconds: float = LOST_AFTER_SECONDS,
+        clock: Clock = time.time,
+    ) -> None:
         self._engine = engine
+        self._heartbeat_seconds = heartbeat_seconds
+        self._lost_after_seconds = lost_after_seconds
         self._clock = clock
 
     def open(self, job_id: str, launch_token: str | None, request: AttemptRequest) -> Attempt:
@@ -94,7 +105,13 @@ class AttemptStore:
                 "heartbeat_at": at,
             }
             connection.execute(insert(attempts).values(values))
-        return Attempt(job=job, number=job.attempt, token=token)
+        return Attempt(
+            job=job,
+            number=job.attempt,
+            token=token,
+            heartbeat_seconds=self._heartbeat_seconds,
+            lost_after_seconds=self._lost_after_seconds,
+        )
 
     def heartbeat(self, call: AttemptCall, heartbeat: Heartbeat) -> HeartbeatReply:
         """Renew the lease. Raises AttemptEnded too."""

@@ -18,8 +18,8 @@ from planner_service.store.job_tables import attempts, job_events, job_logs, job
 class EventsAfter(NamedTuple):
     """Events of a job, and whether there will be no more."""
 
-    events: Sequence[tuple[int, bytes]]
-    """Number and JSON of each, the oldest first."""
+    events: Sequence[tuple[int, str, bytes]]
+    """Number, kind and JSON of each, the oldest first."""
     is_over: bool
 
 
@@ -37,10 +37,10 @@ class JobHistory:
             if job is None:
                 raise UnknownJob(job_id)
             later = (job_events.c.job == job.number) & (job_events.c.number > number)
-            query = select(job_events.c.number, job_events.c.event).where(later)
+            query = select(job_events.c.number, job_events.c.kind, job_events.c.event).where(later)
             rows = connection.execute(query.order_by(job_events.c.number).limit(limit)).all()
         is_over = State(job.state) in FINAL and len(rows) < limit
-        return EventsAfter([(row.number, bytes(row.event)) for row in rows], is_over)
+        return EventsAfter([(row.number, row.kind, bytes(row.event)) for row in rows], is_over)
 
     def logs(
         self, job_id: str, *, limit: int, after: tuple[int, int] = (0, 0), attempt: int | None = None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine, Select, select, update
 
+from planner_service.contract.attempts import LEASE_SECONDS
 from planner_service.contract.jobs import Job
 from planner_service.contract.nodes import Assignment, ClaimRequest
 from planner_service.jobs import (
@@ -34,8 +35,11 @@ _LIVE = jobs.c.state.in_([str(state) for state in sorted(LIVE)])
 class JobQueue:
     """Who is given which job. Every method is one transaction, committed before it returns."""
 
-    def __init__(self, engine: Engine, *, clock: Clock = time.time) -> None:
+    def __init__(
+        self, engine: Engine, *, lease_seconds: float = LEASE_SECONDS, clock: Clock = time.time
+    ) -> None:
         self._engine = engine
+        self._lease_seconds = lease_seconds
         self._clock = clock
 
     def claim(self, claim: ClaimRequest) -> Assignment | None:
@@ -63,7 +67,12 @@ class JobQueue:
                 return assign(standing, launch_hash=hashed, node=claim.node, granted_bytes=granted)
 
             job = change_job(connection, row, give, self._clock())
-            return Assignment(job=job, number=row.handovers + 1, launch_token=token)
+            return self._assignment(job, row.handovers + 1, token)
+
+    def _assignment(self, job: Job, number: int, launch_token: str) -> Assignment:
+        return Assignment(
+            job=job, number=number, launch_token=launch_token, lease_seconds=self._lease_seconds
+        )
 
     def queued_for(self, engines: Sequence[str], *, limit: int) -> list[Job]:
         """The most urgent jobs that wait for one of these engines."""
@@ -80,7 +89,7 @@ class JobQueue:
                 return assign(standing, launch_hash=token_hash(token), node=node)
 
             job = change_job(connection, row, give, self._clock())
-            return Assignment(job=job, number=row.handovers + 1, launch_token=token)
+            return self._assignment(job, row.handovers + 1, token)
 
     def note_engine(self, job_id: str, engine_reference: str) -> None:
         """Remember what the engine calls a job that it was given. Raises UnknownJob."""

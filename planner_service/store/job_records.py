@@ -139,7 +139,12 @@ def change_job(connection: Connection, row: JobRow, decide: Decide, at: float) -
 
 def add_event(connection: Connection, job_number: int, event: JobEvent) -> None:
     """Write one event of a job."""
-    values = {"job": job_number, "number": event.number, "event": event.model_dump_json().encode()}
+    values = {
+        "job": job_number,
+        "number": event.number,
+        "kind": event.kind,
+        "event": event.model_dump_json().encode(),
+    }
     connection.execute(insert(job_events).values(values))
 
 

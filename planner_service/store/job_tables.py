@@ -77,6 +77,7 @@ job_events = Table(
     metadata,
     Column("job", BigInteger, primary_key=True, autoincrement=False),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
     Column("event", LargeBinary, nullable=False),  # JSON as it is sent
 )
 

@@ -6,10 +6,14 @@ from fastapi import APIRouter
 from starlette.routing import Route
 
 from planner_service.api.routes import (
+    attempts,
     comparisons,
     frontiers,
     health,
+    job_history,
+    jobs,
     measurements,
+    nodes,
     plans,
     simulations,
 )
@@ -20,6 +24,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     comparisons.router,
     simulations.router,
     measurements.router,
+    jobs.router,
+    job_history.router,
+    attempts.router,
+    nodes.router,
     health.router,
 )
 FAST_ROUTES: tuple[Route, ...] = (plans.read_plan_route,)

@@ -77,6 +77,7 @@ def upgrade() -> None:
         "job_events",
         sa.Column("job", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("kind", sa.Text, nullable=False),
         sa.Column("event", sa.LargeBinary, nullable=False),
     )
     op.create_table(

@@ -1,0 +1,45 @@
+"""A job's events as they happen, as server-sent events.
+
+Events are read from the store again and again, so it does not matter which process of the service
+wrote them; a client that comes back sends the last id that it has seen, and misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+from planner_service.store import EventsAfter
+
+POLL_SECONDS = 0.5
+KEEP_ALIVE_SECONDS = 15.0
+RETRY_MILLISECONDS = 2000
+BATCH_EVENTS = 200
+
+ReadAfter = Callable[[int], EventsAfter]
+"""Events after a number; blocks."""
+
+
+async def event_stream(
+    read_after: ReadAfter, last_number: int, is_stopping: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    """The events after `last_number` in the form of the stream, until the job is over.
+
+    A comment every KEEP_ALIVE_SECONDS keeps proxies from closing a silent connection.
+    """
+    yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+    spoke_at = time.monotonic()
+    while not is_stopping():
+        found = await asyncio.to_thread(read_after, last_number)
+        for number, kind, event in found.events:
+            yield b"id: %d\nevent: %s\ndata: %s\n\n" % (number, kind.encode(), event)
+            last_number, spoke_at = number, time.monotonic()
+        if found.is_over:
+            return
+        if found.events:
+            continue
+        if time.monotonic() - spoke_at >= KEEP_ALIVE_SECONDS:
+            yield b": still here\n\n"
+            spoke_at = time.monotonic()
+        await asyncio.sleep(POLL_SECONDS)

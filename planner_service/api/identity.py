@@ -1,0 +1,46 @@
+"""Who asks: the one place where a request's identity is found out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import Request
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever sent a request."""
+
+    name: str
+    """What jobs are marked with, and what one's idempotency keys belong to."""
+
+
+ANYBODY = Caller("anybody")
+"""The service asks nobody who they are: it listens on the loopback address."""
+
+
+def caller_of(request: Request) -> Caller:
+    """Who sent `request`."""
+    return ANYBODY
+
+
+CallerDependency = Annotated[Caller, Depends(caller_of)]
+
+_worker_token = HTTPBearer(
+    auto_error=False,
+    scheme_name="worker token",
+    description="The launch token of a job, or the token of one of its attempts",
+)
+
+
+def worker_token(
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_worker_token)],
+) -> str | None:
+    """The token that a worker sends for one job, or None."""
+    return None if credentials is None else credentials.credentials
+
+
+WorkerToken = Annotated[str | None, Depends(worker_token)]

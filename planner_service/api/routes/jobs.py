@@ -1,0 +1,79 @@
+"""/v1/jobs: submit, read, list and cancel training runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from planner_service.api.caching import answer_if_changed
+from planner_service.api.identity import CallerDependency
+from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
+from planner_service.api.service import ServiceDependency
+from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
+
+router = APIRouter(tags=["jobs"])
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Cursor = Annotated[
+    str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before")
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Any text that the caller makes up for this request; sending both again makes no second "
+        "job. An IETF draft (draft-ietf-httpapi-idempotency-key-header), no standard.",
+    ),
+]
+
+
+@router.post(
+    "/v1/jobs",
+    status_code=201,
+    response_model=Job,
+    responses={200: {"model": Job, "description": "The key was sent before"}, **MESSAGE_PROBLEMS},
+)
+async def submit_job(
+    job_request: JobRequest,
+    response: Response,
+    service: ServiceDependency,
+    caller: CallerDependency,
+    idempotency_key: IdempotencyKey = None,
+) -> Job:
+    """Queue a training run."""
+    job, is_new = await service.jobs.submit(job_request, caller=caller.name, idempotency_key=idempotency_key)
+    response.status_code = 201 if is_new else 200
+    response.headers["location"] = f"/v1/jobs/{job.id}"
+    return job
+
+
+@router.get("/v1/jobs", response_model=JobPage, responses={**CONDITIONAL, **problems(422, 503)})
+async def list_jobs(
+    request: Request,
+    service: ServiceDependency,
+    state: JobState | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Jobs, the latest first, of all states or of one."""
+    before = None if cursor is None else int(cursor)
+    page = await asyncio.to_thread(service.jobs.jobs.page, limit=limit, before=before, state=state)
+    return answer_if_changed(request, page)
+
+
+@router.get("/v1/jobs/{job_id}", response_model=Job, responses={**CONDITIONAL, **problems(404, 503)})
+async def read_job(job_id: str, request: Request, service: ServiceDependency) -> Response:
+    """A job as it stands."""
+    return answer_if_changed(request, await asyncio.to_thread(service.jobs.jobs.get, job_id))
+
+
+@router.post("/v1/jobs/{job_id}/cancel", responses=problems(404, 409, 503))
+async def cancel_job(job_id: str, service: ServiceDependency) -> Job:
+    """Stop a job: at once while it waits, else at its worker's next heartbeat (`cancel_requested`)."""
+    return await asyncio.to_thread(service.jobs.jobs.cancel, job_id)
