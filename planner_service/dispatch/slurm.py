@@ -1,0 +1,207 @@
+"""The engine `slurm`: batch jobs by `sbatch`, which Slurm requeues itself when a node is lost.
+
+Commands, not the REST daemon: every head node has them, and they need no further authentication.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from planner_service.dispatch.engine import (
+    EngineRefused,
+    EngineState,
+    EngineStatus,
+    EngineUnreachable,
+    Launch,
+    Resources,
+)
+
+COMMAND_SECONDS = 30.0
+"""Longest wait for one Slurm command; a controller that restarts answers within it."""
+MIB = 2**20
+LOWEST_NICE = 100
+PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "SLURM_CONF")
+"""What a job gets of the service's environment: enough to run, none of its secrets."""
+
+_STATES: dict[str, EngineState] = {
+    "PENDING": "waiting",
+    "REQUEUED": "waiting",
+    "REQUEUE_HOLD": "waiting",
+    "REQUEUE_FED": "waiting",
+    "SPECIAL_EXIT": "waiting",
+    "RESV_DEL_HOLD": "waiting",
+    "CONFIGURING": "running",
+    "RUNNING": "running",
+    "RESIZING": "running",
+    "SIGNALING": "running",
+    "STAGE_OUT": "running",
+    "STOPPED": "running",
+    "SUSPENDED": "running",
+    "COMPLETING": "running",
+    "COMPLETED": "succeeded",
+    "CANCELLED": "cancelled",
+}
+"""Slurm's job states (`squeue(1)`, JOB STATE CODES); those not named here are failures."""
+
+
+class SlurmEngine:
+    """Submits, asks and cancels through the commands on this machine's path. References are job ids."""
+
+    name = "slurm"
+    most_unfinished = None
+
+    def __init__(self, *, options: Sequence[str] = (), setup: str = "") -> None:
+        """`options` go to every sbatch (partition, account, time); `setup` is a line of shell before the
+        worker, such as the activation of an environment.
+        """
+        self._options = tuple(options)
+        self._setup = setup
+        self._lock = threading.Lock()
+
+    def submit(self, launch: Launch) -> str:
+        """Submit the launch, unless the controller knows its name already. Raises EngineRefused."""
+        with self._lock:
+            return self._find(launch.name) or self._submit(launch)
+
+    def status(self, reference: str) -> EngineStatus:
+        """What the controller says, or the accounting where the controller has forgotten the job."""
+        known = _run(["squeue", "--noheader", "--states=all", f"--jobs={reference}", "--format=%T|%r|%N"])
+        if known.returncode and "Invalid job id" not in known.stderr:
+            raise EngineUnreachable(self.name, _reason(known))
+        lines = known.stdout.split("\n") if known.returncode == 0 else []
+        return _status(lines[0]) if lines and lines[0] else _accounted(reference)
+
+    def cancel(self, reference: str) -> None:
+        """SIGTERM to the worker, SIGKILL after Slurm's KillWait; a pending job leaves the queue."""
+        # The shell of a batch job is replaced by the worker (`exec`): `--full` reaches it and its children.
+        done = _run(["scancel", "--full", reference])
+        if done.returncode and "Invalid job id" not in done.stderr:
+            raise EngineUnreachable(self.name, _reason(done))
+
+    def _find(self, job_name: str) -> str | None:
+        known = _run(["squeue", "--noheader", "--states=all", f"--name={job_name}", "--format=%i"])
+        if known.returncode:
+            raise EngineUnreachable(self.name, _reason(known))
+        return known.stdout.split()[0] if known.stdout.split() else None
+
+    def _within_reach(self, resources: Resources) -> Resources:
+        """The same with the device types that nodes of this cluster have: it refuses to hear of others."""
+        if len(resources.device_types) < 2:
+            return resources
+        known = _run(["sinfo", "--noheader", "--format=%f"])
+        if known.returncode:
+            raise EngineUnreachable(self.name, _reason(known))
+        features = set(known.stdout.replace(",", " ").split())
+        here = tuple(kind for kind in resources.device_types if kind in features)
+        if not here:
+            wanted = ", ".join(resources.device_types)
+            raise EngineRefused(self.name, f"no node has a feature (device type) among {wanted}")
+        return replace(resources, device_types=here)
+
+    def _submit(self, launch: Launch) -> str:
+        try:
+            Path(launch.work_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EngineRefused(self.name, f"work folder: {error}") from error
+        resources = self._within_reach(launch.resources)
+        arguments = ["sbatch", *sbatch_arguments(launch), *resource_arguments(resources), *self._options]
+        done = _run(arguments, script=batch_script(launch, setup=self._setup), environment=launch.environment)
+        if done.returncode == 0:
+            return done.stdout.strip().partition(";")[0]
+        if _is_outage(done.stderr):
+            raise EngineUnreachable(self.name, _reason(done))
+        raise EngineRefused(self.name, _reason(done))
+
+
+def sbatch_arguments(launch: Launch) -> list[str]:
+    """What sbatch is told of a launch, its resources aside; the token travels in the environment."""
+    return [
+        "--parsable",
+        f"--job-name={launch.name}",
+        f"--comment=tightfit:{launch.name}",
+        "--requeue",  # after the loss of a node; a worker that fails is the service's to retry
+        "--export=ALL",
+        f"--chdir={launch.work_dir}",
+        "--output=slurm-%j.log",
+        "--open-mode=append",  # the log of the attempt before explains why there is another
+        f"--nice={max(0, -launch.priority) * LOWEST_NICE // 100}",
+    ]
+
+
+def resource_arguments(resources: Resources) -> list[str]:
+    """Slurm's words for the memory and the devices of a job, all its ranks on one node.
+
+    Devices are asked for whole, by type: Slurm's count-style memory resources are sums over a node, so a
+    node of two smaller devices would be given a job that neither of them holds.
+    """
+    if resources.device == "cpu":
+        if resources.request_bytes is None:
+            return ["--nodes=1"]
+        return ["--nodes=1", f"--mem={math.ceil(resources.request_bytes * resources.processes / MIB)}M"]
+    count = resources.processes
+    if len(resources.device_types) == 1:
+        return ["--nodes=1", f"--gres=gpu:{resources.device_types[0]}:{count}"]
+    constraint = [f"--constraint={'|'.join(resources.device_types)}"] if resources.device_types else []
+    return ["--nodes=1", f"--gres=gpu:{count}", *constraint]
+
+
+def batch_script(launch: Launch, *, setup: str = "") -> str:
+    """The batch script: it becomes the worker, so that Slurm's signals reach the worker itself."""
+    lines = ["#!/bin/sh", setup, f"exec {shlex.join(launch.command)}", ""]
+    return "\n".join(line for line in lines if line or line == lines[-1])
+
+
+def _run(
+    arguments: Sequence[str], *, script: str = "", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    inherited = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    try:
+        return subprocess.run(  # noqa: S603 - Slurm's own commands, no shell
+            list(arguments),
+            input=script,
+            env=inherited | (environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise EngineUnreachable("slurm", f"no command {arguments[0]} on this machine") from error
+    except subprocess.TimeoutExpired as error:
+        raise EngineUnreachable("slurm", f"{arguments[0]} took over {COMMAND_SECONDS:.0f} s") from error
+
+
+def _status(line: str) -> EngineStatus:
+    state, reason, nodes = [*line.split("|"), "", ""][:3]
+    detail = ", ".join(text for text in (state, reason if reason != "None" else "", nodes) if text)
+    return EngineStatus(_STATES.get(state.split()[0], "failed"), detail)
+
+
+def _accounted(reference: str) -> EngineStatus:
+    """What sacct remembers; clusters without accounting remember nothing."""
+    try:
+        found = _run(["sacct", "-X", "-n", "-P", f"--jobs={reference}", "--format=State,ExitCode,NodeList"])
+    except EngineUnreachable:
+        return EngineStatus("missing", f"job {reference} is unknown")
+    line = found.stdout.split("\n")[0]
+    return (
+        _status(line)
+        if found.returncode == 0 and line
+        else EngineStatus("missing", f"job {reference} is unknown")
+    )
+
+
+def _is_outage(complaint: str) -> bool:
+    return any(words in complaint for words in ("Unable to contact", "Connection refused", "timed out"))
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """The last line of what a command complained of."""
+    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
