@@ -15,14 +15,14 @@ import torch
 
 from executor.engine import Observer
 from executor.trace import Recording, mark, record
-from planner_service.chain import Action
+from planner_service.chain import TieredAction
 
 
 @dataclass(frozen=True)
 class ActionBytes:
     """Live bytes before, at most during, and after one action; None: between the passes."""
 
-    action: Action | None
+    action: TieredAction | None
     before_bytes: int
     peak_bytes: int
     after_bytes: int
@@ -34,9 +34,9 @@ def bytes_of_actions(
     """Call `run(observer)`; return the bytes of its actions in order, and the peak of the whole."""
     if device.type == "cuda":
         return _on_cuda(run, device)
-    actions: list[Action | None] = []
+    actions: list[TieredAction | None] = []
 
-    def observe(action: Action | None) -> None:
+    def observe(action: TieredAction | None) -> None:
         mark(str(len(actions)))
         actions.append(action)
 
@@ -44,7 +44,7 @@ def bytes_of_actions(
     return _cut_at_marks(recording, actions)
 
 
-def _cut_at_marks(recording: Recording, actions: list[Action | None]) -> tuple[list[ActionBytes], int]:
+def _cut_at_marks(recording: Recording, actions: list[TieredAction | None]) -> tuple[list[ActionBytes], int]:
     pieces: list[ActionBytes] = []
     before = peak = live = overall = 0
     current = -1
@@ -61,11 +61,11 @@ def _cut_at_marks(recording: Recording, actions: list[Action | None]) -> tuple[l
 
 def _on_cuda(run: Callable[[Observer], object], device: torch.device) -> tuple[list[ActionBytes], int]:
     pieces: list[ActionBytes] = []
-    started: list[tuple[Action | None, int]] = []
+    started: list[tuple[TieredAction | None, int]] = []
     torch.cuda.synchronize(device)
     base = torch.cuda.memory_allocated(device)
 
-    def observe(action: Action | None) -> None:
+    def observe(action: TieredAction | None) -> None:
         live = torch.cuda.memory_allocated(device) - base
         if started:
             previous, before = started.pop()
@@ -80,16 +80,16 @@ def _on_cuda(run: Callable[[Observer], object], device: torch.device) -> tuple[l
 
 def seconds_of_actions(
     run: Callable[[Observer], object], device: torch.device
-) -> list[tuple[Action | None, float]]:
+) -> list[tuple[TieredAction | None, float]]:
     """Call `run(observer)`; return the seconds of its actions in order.
 
     With one thread on the CPU they are seconds of this thread, which other processes do not disturb.
     """
-    times: list[tuple[Action | None, float]] = []
+    times: list[tuple[TieredAction | None, float]] = []
     is_alone = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.thread_time if is_alone else time.perf_counter
 
-    def observe(action: Action | None) -> None:
+    def observe(action: TieredAction | None) -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append((action, clock()))

@@ -30,7 +30,7 @@ from executor.trace import Recording, mark, record
 from executor.training import iterate, optimizer_for
 from executor.verify import compare_gradients, gradients_of
 from executor.worker import check_gradients, describe_plan
-from planner_service.chain import Action, Backward, moments
+from planner_service.chain import Backward, Policy, TieredAction, expand, moments
 
 JOB = Job(
     model=ModelSpec(kind="lstm", hidden_size=256, embedding_size=64),
@@ -47,7 +47,7 @@ class Traced:
     """One iteration under the plan, recorded."""
 
     peak_bytes: int
-    actions: list[Action]
+    actions: list[TieredAction]
     recording: Recording
     gradients: dict[str, Tensor | None]
 
@@ -105,9 +105,9 @@ def _compare(prepared: PreparedJob, plan: ExecutionPlan, progress: Progress) -> 
 
 def traced_iteration(prepared: PreparedJob, plan: ExecutionPlan) -> Traced:
     """One forward and backward pass, with a mark before every action. Leaves the gradients in place."""
-    actions: list[Action] = []
+    actions: list[TieredAction] = []
 
-    def observe(action: Action | None) -> None:
+    def observe(action: TieredAction | None) -> None:
         if action is not None:
             mark(str(len(actions)))
             actions.append(action)
@@ -175,7 +175,8 @@ def _projected(prepared: PreparedJob, plan: ExecutionPlan) -> list[ProjectedActi
     chain = prepared.probe.chain(plan.length, plan.segment_steps)
     clock, is_forward = 0.0, True
     projected = []
-    for moment in moments(chain, plan.schedule()):
+    assert isinstance(plan.policy, Policy)  # noqa: S101 - the demonstration has no tiers
+    for moment in moments(chain, expand(plan.policy)):
         is_forward = is_forward and not isinstance(moment.action, Backward)
         end = clock + moment.cost
         projected.append(ProjectedAction(clock, end, moment.peak_bytes, is_forward))

@@ -26,9 +26,10 @@ from executor.program import Program
 from executor.replay import NOTHING, Replay, Surroundings, state_only
 from executor.sizes import held_bytes
 from executor.trees import Leaves, versions_of
-from planner_service.chain import Action, Advance, Backward, Tape, describe
+from planner_service.chain import Advance, Backward, Free, Tape, TieredAction
+from planner_service.chain.tiers_actions import describe
 
-Observer = Callable[[Action | None], None]
+Observer = Callable[[TieredAction | None], None]
 """Called before each action, and with None where a pass begins and ends."""
 
 _run_backward = Variable._execution_engine.run_backward
@@ -69,7 +70,7 @@ class Run:
         self,
         program: Program,
         initial: Leaves,
-        schedule: Iterable[Action],
+        schedule: Iterable[TieredAction],
         *,
         parameters: Parameters,
         replay: Replay,
@@ -80,10 +81,10 @@ class Run:
         self.parameters = parameters
         self.captured = tuple(captured)
         self.initial = initial
-        self._schedule: Iterator[Action] = iter(schedule)
+        self._schedule: Iterator[TieredAction] = iter(schedule)
         self._replay = replay
         self.observer = observer
-        self._pending: Action | None = None
+        self._pending: TieredAction | None = None
         self._checkpoints: dict[int, StoredState] = {}
         self._tapes: list[LiveTape] = []
         self._gradient: list[Tensor | None] = []
@@ -198,17 +199,19 @@ class Run:
             self._replay.require_fingerprint(self._fingerprint)
         self._observe(None)
 
-    def _observe(self, action: Action | None) -> None:
+    def _observe(self, action: TieredAction | None) -> None:
         if self.observer is not None:
             self.observer(action)
 
-    def _execute(self, action: Action) -> None:
+    def _execute(self, action: TieredAction) -> None:
         if isinstance(action, Tape):
             self._tape(action.first, action.last)
         elif isinstance(action, Backward):
             self._backward(action.first, action.last)
         elif isinstance(action, Advance):
             self._advance(action.first, action.last)
+        elif not isinstance(action, Free):
+            raise PlanMismatch(f"{describe(action)} needs tiers, which this plan does not name")
         elif self._checkpoints.pop(action.state, None) is None:
             raise PlanMismatch(f"{describe(action)}: x_{action.state} is not a checkpoint")
 

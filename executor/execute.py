@@ -12,6 +12,7 @@ from executor.dry_run import Needs
 from executor.engine import Observer, Run
 from executor.errors import DoubleBackward, PlanMismatch
 from executor.loop import FinalState, Loop
+from executor.offload.run import TieredRun
 from executor.parameters import Parameters
 from executor.plan import ExecutionPlan
 
@@ -28,26 +29,37 @@ def execute(
     """
     if plan.length != loop.inputs.length:
         raise PlanMismatch(f"the plan is for {plan.length} steps, the inputs have {loop.inputs.length}")
-    program = loop.program(plan.segment_steps)
     parameters = Parameters(loop.modules)
     differentiable = _differentiable(loop, parameters)
     if not torch.is_grad_enabled() or not differentiable:
         return run_without_gradients(loop)
-    run = Run(
-        program,
-        loop.initial,
-        plan.schedule(),
-        parameters=parameters,
-        replay=loop.replay(needs),
-        captured=loop.captured,
-        observer=observer,
-    )
+    run = _run(loop, plan, needs, parameters, observer)
+    program = run.program
     final: list[Any] = []
     results = _Unrolled.apply(run, final, loop.final_state, *differentiable)  # type: ignore[no-untyped-call]
     count = len(results) - sum(isinstance(leaf, Tensor) for leaf in final)
     tensors = iter(results[count:])
     leaves = tuple(next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in final)
     return program.outputs.result(results[:count]), loop.structure.unflatten(leaves)
+
+
+def _run(
+    loop: Loop, plan: ExecutionPlan, needs: Needs, parameters: Parameters, observer: Observer | None
+) -> Run:
+    """The run of `plan`, with tiers beside the device where it has any."""
+    tiers: dict[str, Any] = {}
+    if plan.tiers:
+        tiers = {"tiers": plan.tiers, "most_states": plan.most_states, "device": loop.device}
+    return (TieredRun if tiers else Run)(
+        loop.program(plan.segment_steps),
+        loop.initial,
+        plan.schedule(),
+        parameters=parameters,
+        replay=loop.replay(needs),
+        captured=loop.captured,
+        observer=observer,
+        **tiers,
+    )
 
 
 def _differentiable(loop: Loop, parameters: Parameters) -> list[Tensor]:

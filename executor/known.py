@@ -16,9 +16,11 @@ from torch import Tensor
 
 from executor.dry_run import Needs
 from executor.loop import Loop
+from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.probe import ProbeReport, probe_loop, usual_candidates
 from executor.replay import AutocastState
+from executor.trace import paused
 from executor.trees import leaf_description
 
 DEEPEST_CLOSURE = 4
@@ -32,13 +34,21 @@ class Known:
         self._needs: Needs | None = None
         self._report: ProbeReport | None = None
         self.plans: dict[Hashable, ExecutionPlan] = {}
-        """By budget and planner."""
+        """By budget, planner and host budget."""
+        self._hosts: dict[int, HostMemory] = {}
 
     def needs(self, loop: Loop) -> Needs:
         """What must be replayed, looked into once."""
         if self._needs is None:
             self._needs = loop.needs() if self._report is None else self._report.needs
         return self._needs
+
+    def host(self, loop: Loop, budget_bytes: int) -> HostMemory:
+        """Host memory beside the loop, its two directions measured once."""
+        if budget_bytes not in self._hosts:
+            with paused():
+                self._hosts[budget_bytes] = HostMemory.beside(loop, self.needs(loop), budget_bytes)
+        return self._hosts[budget_bytes]
 
     def report(self, loop: Loop, budget_bytes: int, extra_candidates: Iterable[int] = ()) -> ProbeReport:
         """The probe of every usual segment length that can be rehearsed within the budget, and of the

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
+from executor.offload.slots import recorded_peaks
 from executor.trace import record
 
 Result = TypeVar("Result")
@@ -17,6 +18,9 @@ class Measurement(NamedTuple, Generic[Result]):
 
     peak_bytes: int
     result: Result
+    tier_peak_bytes: Mapping[str, int] = {}
+    """The same for states that were moved to other tiers, by tier: `host`, `disk`. Pinned host memory counts
+    in the powers of two that torch hands out."""
 
 
 class TimelinePoint(NamedTuple):
@@ -45,11 +49,9 @@ def measure(
     there is one.
     """
     chosen = default_device() if device is None else torch.device(device)
-    if chosen.type == "cuda":
-        return _measure_cuda(function, chosen)
-    recording, result = record(function)
-    peak = max((sample.live_bytes for sample in recording.samples()), default=0)
-    return Measurement(max(peak, 0), result)
+    with recorded_peaks() as tier_peak_bytes:
+        peak_bytes, result = _measured(function, chosen)
+    return Measurement(peak_bytes, result, tier_peak_bytes)
 
 
 def measure_timeline(function: Callable[[], Result]) -> Timeline[Result]:
@@ -68,10 +70,13 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def _measure_cuda(function: Callable[[], Any], device: torch.device) -> Measurement[Any]:
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    result = function()
-    torch.cuda.synchronize(device)
-    return Measurement(torch.cuda.max_memory_allocated(device) - before, result)
+def _measured(function: Callable[[], Result], device: torch.device) -> tuple[int, Result]:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = function()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before, result
+    recording, result = record(function)
+    return max(0, *(sample.live_bytes for sample in recording.samples()), 0), result

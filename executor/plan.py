@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from executor.errors import PlanMismatch
 from planner_service.chain import (
     EMPTY,
-    Action,
+    Chain,
     CheckpointNode,
+    Discard,
     Policy,
     PolicyNode,
+    Store,
     TapeNode,
+    Tier,
+    TieredAction,
+    TieredPolicy,
+    Verdict,
     expand,
+    expand_tiers,
     segment_sizes,
+    simulate,
+    simulate_tiers,
 )
 
 
@@ -28,12 +39,14 @@ class ExecutionPlan:
     length: int
     """Steps, T."""
     segment_steps: int
-    policy: Policy
+    policy: Policy | TieredPolicy
     projected_peak_bytes: int | None = None
     """Upper bound of the bytes that the call adds; None when nobody projected it."""
     makespan_seconds: float | None = None
     """Modelled seconds of one forward and backward."""
     strategy: str = "given"
+    tiers: tuple[Tier, ...] = ()
+    """Where a tiered policy moves states to, from fast to slow; seconds on the planner's clock."""
 
     def __post_init__(self) -> None:
         segments, _ = segment_sizes(self.length, self.segment_steps)
@@ -43,9 +56,30 @@ class ExecutionPlan:
                 f"{self.segment_steps} are {segments}"
             )
 
-    def schedule(self) -> Iterator[Action]:
+    def schedule(self) -> Iterator[TieredAction]:
         """The actions to execute."""
+        if isinstance(self.policy, TieredPolicy):
+            return expand_tiers(self.policy)
         return expand(self.policy)
+
+    def replayed(self, chain: Chain, budget_bytes: int | None = None) -> Verdict:
+        """What the simulator says of the plan on `chain`; a TieredVerdict where it has tiers."""
+        if isinstance(self.policy, TieredPolicy):
+            return simulate_tiers(chain, self.tiers, self.schedule(), budget_bytes)
+        return simulate(chain, expand(self.policy), budget_bytes)
+
+    @cached_property
+    def most_states(self) -> Mapping[str, int]:
+        """How many states each tier holds at once, at most."""
+        held: Counter[str] = Counter()
+        most: Counter[str] = Counter()
+        for action in self.schedule() if self.tiers else ():
+            if isinstance(action, Store):
+                held[action.tier] += 1
+                most[action.tier] = max(most[action.tier], held[action.tier])
+            elif isinstance(action, Discard):
+                held[action.tier] -= 1
+        return most
 
 
 def tape_everything(length: int, segment_steps: int) -> ExecutionPlan:

@@ -7,24 +7,43 @@ Whoever made a plan, it is replayed here by the simulator before it is run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain as concatenated
-from typing import Any
+from typing import Any, NamedTuple
 
 from executor.errors import BudgetTooSmall, PlanMismatch
+from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.probe import ProbeReport
-from planner_service.chain import Chain, Policy, Verdict, expand, policy_from_record, simulate
+from planner_service.chain import (
+    Chain,
+    Policy,
+    Stage,
+    Tier,
+    TieredPolicy,
+    policy_from_record,
+    tiered_policy_from_record,
+)
 
-AskPlanner = Callable[[Chain, int], tuple[str, Policy]]
-"""Answers a chain and a budget in bytes with a strategy's name and its policy, or raises BudgetTooSmall."""
+AnyPolicy = Policy | TieredPolicy
+Tiers = tuple[Tier, ...]
+AskPlanner = Callable[[Chain, int, Tiers], tuple[str, AnyPolicy]]
+"""Answers a chain, a budget in bytes and the tiers beside the device with a strategy's name and its policy,
+or raises BudgetTooSmall."""
 
+PLANNING_SECONDS = 120.0
+"""How long a service is waited for: longer than its own limit, so that its refusal arrives."""
 MANY_SEGMENTS = 4096
 """Chains longer than this take long to plan; they are asked about only where no shorter one fits."""
+MANY_SEGMENTS_WITH_TIERS = 3_000
+"""Longer ones are planned for the device alone."""
 
 
-def best_plan(report: ProbeReport, budget_bytes: int, ask: AskPlanner) -> ExecutionPlan:
-    """The quickest plan within `budget_bytes` over every segment length of `report`.
+def best_plan(
+    report: ProbeReport, budget_bytes: int, ask: AskPlanner, host: HostMemory | None = None
+) -> ExecutionPlan:
+    """The quickest plan within `budget_bytes` over every segment length of `report`, with `host` beside
+    the device where it is given.
 
     Raises BudgetTooSmall with the least budget over all of them.
     """
@@ -36,7 +55,9 @@ def best_plan(report: ProbeReport, budget_bytes: int, ask: AskPlanner) -> Execut
         if best is not None and _cannot_beat(chain, best):
             continue
         try:
-            found = _checked_plan(report, segment_steps, chain, budget_bytes, ask)
+            tiers = host.tiers(chain) if host is not None else ()
+            answer = ask(chain, budget_bytes, tiers)
+            found = _checked_plan(report, chain, segment_steps, budget_bytes, answer, tiers)
         except BudgetTooSmall as refusal:
             refusals.append(refusal)
             continue
@@ -62,49 +83,79 @@ def _seconds(plan: ExecutionPlan) -> float:
 
 
 def _checked_plan(
-    report: ProbeReport, segment_steps: int, chain: Chain, budget_bytes: int, ask: AskPlanner
+    report: ProbeReport,
+    chain: Chain,
+    segment_steps: int,
+    budget_bytes: int,
+    answer: tuple[str, AnyPolicy],
+    tiers: Tiers = (),
 ) -> ExecutionPlan:
-    strategy, policy = ask(chain, budget_bytes)
-    verdict: Verdict = simulate(chain, expand(policy), budget_bytes)
-    if not verdict.legal:
-        raise PlanMismatch(f"the planner's {strategy} plan does not hold: {verdict.illegal}")
-    return ExecutionPlan(
+    """The plan that `answer` makes, replayed by the simulator. Raises PlanMismatch if it does not hold."""
+    strategy, policy = answer
+    plan = ExecutionPlan(
         length=report.length,
         segment_steps=segment_steps,
         policy=policy,
-        projected_peak_bytes=verdict.peak_bytes,
-        makespan_seconds=verdict.makespan,
         strategy=strategy,
+        tiers=tiers if isinstance(policy, TieredPolicy) else (),
     )
+    verdict = plan.replayed(chain, budget_bytes)
+    if not verdict.legal:
+        raise PlanMismatch(f"the planner's {strategy} plan does not hold: {verdict.illegal}")
+    return replace(plan, projected_peak_bytes=verdict.peak_bytes, makespan_seconds=verdict.makespan)
 
 
-def in_process(chain: Chain, budget_bytes: int) -> tuple[str, Policy]:
-    """Ask the solvers in this process."""
+def in_process(chain: Chain, budget_bytes: int, tiers: Tiers = ()) -> tuple[str, AnyPolicy]:
+    """Ask the solvers in this process. States go to tiers where that is faster, and in chains that are
+    not too long to find out.
+    """
     from planner_service.solvers import solve
 
+    if tiers and chain.length <= MANY_SEGMENTS_WITH_TIERS:
+        return _beside_tiers(chain, budget_bytes, tiers)
     solution = solve(chain, budget_bytes)
     return solution.strategy, solution.policy
+
+
+def _beside_tiers(chain: Chain, budget_bytes: int, tiers: Tiers) -> tuple[str, AnyPolicy]:
+    from planner_service.solvers import solve
+    from planner_service.solvers.offload import solve_offload
+
+    offloaded = solve_offload(chain, budget_bytes, tiers)
+    try:
+        alone = solve(chain, budget_bytes)
+    except BudgetTooSmall:
+        return offloaded.strategy, offloaded.policy
+    if alone.verdict.makespan <= offloaded.verdict.makespan:
+        return alone.strategy, alone.policy
+    return offloaded.strategy, offloaded.policy
 
 
 def over_http(url: str) -> AskPlanner:
     """A planner that asks the service at `url`, whose errors are those of `planner_service.client`."""
     from planner_service.client import PlannerClient, PlannerRefused
 
-    def ask(chain: Chain, budget_bytes: int) -> tuple[str, Policy]:
+    def ask(chain: Chain, budget_bytes: int, tiers: Tiers) -> tuple[str, AnyPolicy]:
         with PlannerClient(url) as client:
             try:
-                reply = client.plan(_request(chain, budget_bytes))
+                reply = client.plan(_request(chain, budget_bytes, tiers))
             except PlannerRefused as refusal:
                 if refusal.slug != "budget-too-small":
                     raise
                 minimum = int(refusal.problem["minimum_budget_bytes"])
                 raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=minimum) from None
-        return reply.strategy, policy_from_record(dict(reply.policy))
+        return _answer(reply)
 
     return ask
 
 
-def _request(chain: Chain, budget_bytes: int) -> dict[str, Any]:
+def _answer(reply: Any) -> tuple[str, AnyPolicy]:
+    """Strategy and policy of a plan's reply; where states went to tiers, of those."""
+    read = tiered_policy_from_record if reply.memory.tiers else policy_from_record
+    return reply.strategy, read(dict(reply.policy))
+
+
+def _request(chain: Chain, budget_bytes: int, tiers: Tiers) -> dict[str, Any]:
     return {
         "model": {
             "kind": "chain",
@@ -112,10 +163,22 @@ def _request(chain: Chain, budget_bytes: int) -> dict[str, Any]:
             "static_bytes": chain.static_bytes,
             "loss_gradient_bytes": chain.loss_gradient_bytes,
             "input_gradient_bytes": chain.input_gradient_bytes,
-            "stages": [{"count": run.count, **asdict(run.stage)} for run in chain.runs],
+            "stages": [{"count": run.count, **_given(run.stage)} for run in chain.runs],
         },
-        "memory": {"device_budget_bytes": budget_bytes},
+        "memory": {"device_budget_bytes": budget_bytes, "tiers": [asdict(tier) for tier in tiers]},
     }
+
+
+def _given(stage: Stage) -> dict[str, Any]:
+    """The fields of a stage that say something."""
+    return {name: value for name, value in asdict(stage).items() if value is not None}
+
+
+class ServicePlan(NamedTuple):
+    """A plan that a service made."""
+
+    plan: ExecutionPlan
+    plan_id: str
 
 
 class RemotePlanner:
@@ -125,10 +188,10 @@ class RemotePlanner:
     PlannerRefused of `planner_service.client`.
     """
 
-    def __init__(self, url: str) -> None:
-        from planner_service.client import PlannerClient
+    def __init__(self, url: str, *, token: str | None = None) -> None:
+        from planner_service.worker_client import WorkerClient
 
-        self._client = PlannerClient(url)
+        self._client = WorkerClient(url, token=token, timeout_seconds=PLANNING_SECONDS)
 
     def plan(
         self, report: ProbeReport, budget_bytes: int, *, request: Mapping[str, Any], held_bytes: int
@@ -140,6 +203,13 @@ class RemotePlanner:
 
         Raises BudgetTooSmall, and PlanMismatch for a plan that breaks the rules or the budget here.
         """
+        answer = self.ask(report, budget_bytes, request=request, held_bytes=held_bytes)
+        return answer.plan, answer.plan_id
+
+    def ask(
+        self, report: ProbeReport, budget_bytes: int, *, request: Mapping[str, Any], held_bytes: int
+    ) -> ServicePlan:
+        """Like `plan`."""
         memory = {"device_budget_bytes": budget_bytes + held_bytes}
         try:
             reply = self._client.plan({**request, "memory": memory})
@@ -153,9 +223,8 @@ class RemotePlanner:
         if segment_steps is None:
             raise PlanMismatch("the service planned a chain of its own, not segments of this loop")
         chain = report.chain(report.length, segment_steps)
-        answer = (reply.strategy, policy_from_record(dict(reply.policy)))
-        plan = _checked_plan(report, segment_steps, chain, budget_bytes, lambda _chain, _budget: answer)
-        return plan, reply.id
+        plan = _checked_plan(report, chain, segment_steps, budget_bytes, _answer(reply))
+        return ServicePlan(plan, reply.id)
 
     def post_measurement(self, measurement: Mapping[str, Any]) -> None:
         """Report a training run."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from executor.known import Known, known
@@ -13,7 +14,7 @@ from executor.plan import ExecutionPlan, tape_everything
 from executor.planner import AskPlanner, best_plan, in_process, over_http
 from executor.probe import ProbeReport, StaticLine, probe_loop, usual_candidates
 from executor.sizes import parse_budget_bytes
-from planner_service.chain import simulate
+from planner_service.chain import TieredVerdict, TierUse
 
 REFINEMENTS = 2
 """How many further segment lengths are probed once the best of the usual ones is known."""
@@ -36,27 +37,37 @@ class Prediction:
     full_bptt_seconds: float
     static: tuple[StaticLine, ...]
     """What is live throughout, line by line."""
+    tiers: tuple[TierUse, ...] = ()
+    """What the plan moves to other tiers: bytes and seconds, by tier."""
 
 
-def plan_for(loop: Loop, budget: int | str, planner: str | None = None) -> ExecutionPlan:
-    """The plan of `loop` for `budget`, remembered for calls alike. `planner` is a service's URL.
+def plan_for(
+    loop: Loop, budget: int | str, planner: str | None = None, host_budget: int | str | None = None
+) -> ExecutionPlan:
+    """The plan of `loop` for `budget`, remembered for calls alike. `planner` is a service's URL;
+    `host_budget` are the bytes of host memory that states may move to.
 
     Raises BudgetTooSmall and what `probe_loop` raises.
     """
     budget_bytes = parse_budget_bytes(budget)
+    host_budget_bytes = None if host_budget is None else parse_budget_bytes(host_budget)
     about = known(loop)
-    plan = about.plans.get((budget_bytes, planner))
+    key = (budget_bytes, planner, host_budget_bytes)
+    plan = about.plans.get(key)
     if plan is None:
-        plan = _refined_plan(about, loop, budget_bytes, _planner(planner))
-        about.plans[budget_bytes, planner] = plan
+        host = None if host_budget_bytes is None else about.host(loop, host_budget_bytes)
+        ask = partial(best_plan, budget_bytes=budget_bytes, ask=_planner(planner), host=host)
+        plan = about.plans[key] = _refined_plan(about, loop, budget_bytes, ask)
     return plan
 
 
-def _refined_plan(about: Known, loop: Loop, budget_bytes: int, ask: AskPlanner) -> ExecutionPlan:
+def _refined_plan(
+    about: Known, loop: Loop, budget_bytes: int, ask: Callable[[ProbeReport], ExecutionPlan]
+) -> ExecutionPlan:
     """The best plan over the usual segment lengths, then over some between the best and the next: the
     longest segments that fit are the quickest, and the usual lengths are far apart.
     """
-    plan = best_plan(about.report(loop, budget_bytes), budget_bytes, ask)
+    plan = ask(about.report(loop, budget_bytes))
     longer = [steps for steps in usual_candidates(loop) if steps > plan.segment_steps]
     extra: list[int] = []
     above = min(longer, default=plan.segment_steps)
@@ -65,7 +76,7 @@ def _refined_plan(about: Known, loop: Loop, budget_bytes: int, ask: AskPlanner) 
         if above < SMALLEST_GAP * plan.segment_steps or between in (plan.segment_steps, above):
             break
         extra.append(between)
-        finer = best_plan(about.report(loop, budget_bytes, extra), budget_bytes, ask)
+        finer = ask(about.report(loop, budget_bytes, extra))
         if finer.segment_steps != between:
             above = between
         plan = finer
@@ -84,7 +95,14 @@ def probe(
 
 
 def predict(
-    step: Any, state: Any, inputs: Any, *, budget: int | str, planner: str | None = None, **description: Any
+    step: Any,
+    state: Any,
+    inputs: Any,
+    *,
+    budget: int | str,
+    planner: str | None = None,
+    host_budget: int | str | None = None,
+    **description: Any,
 ) -> Prediction:
     """What `unroll` with these arguments will do. Raises BudgetTooSmall with the least budget.
 
@@ -92,11 +110,11 @@ def predict(
     """
     loop = Loop.of(step, state, inputs, **description)
     budget_bytes = parse_budget_bytes(budget)
-    plan = plan_for(loop, budget_bytes, planner)
+    plan = plan_for(loop, budget_bytes, planner, host_budget)
     report = known(loop).report(loop, budget_bytes, [plan.segment_steps])
     chain = report.chain(report.length, plan.segment_steps)
-    everything = simulate(chain, tape_everything(report.length, plan.segment_steps).schedule())
-    chosen = simulate(chain, plan.schedule())
+    everything = tape_everything(report.length, plan.segment_steps).replayed(chain)
+    chosen = plan.replayed(chain)
     return Prediction(
         plan=plan,
         budget_bytes=budget_bytes,
@@ -105,6 +123,7 @@ def predict(
         full_bptt_peak_bytes=everything.peak_bytes,
         full_bptt_seconds=everything.makespan,
         static=report.static,
+        tiers=chosen.tiers if isinstance(chosen, TieredVerdict) else (),
     )
 
 

@@ -21,7 +21,7 @@ from executor.parameters import Parameters
 from executor.replay import Buffers, recomputing
 from executor.sizes import held_bytes, rounded_bytes
 from executor.trees import Leaves
-from planner_service.chain import Action, Advance, Backward, Free, Tape, segment_sizes
+from planner_service.chain import Action, Advance, Backward, Free, Tape, TieredAction, segment_sizes
 
 
 class Rehearsal:
@@ -94,7 +94,7 @@ class Rehearsal:
         return pieces[0].before_bytes - prepared + taken
 
     def _recording_gradients(self, run: Run, observer: Observer) -> Observer:
-        def observe(action: Action | None) -> None:
+        def observe(action: TieredAction | None) -> None:
             self.accumulated_bytes.append(run.accumulated_bytes())
             observer(action)
 

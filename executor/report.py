@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from executor.verify import GradientCheck
-from planner_service.chain import Action, Advance, Tape
+from planner_service.chain import Advance, Move, Tape, TieredAction
 from planner_service.chain.quantities import format_bytes
 
 
@@ -22,10 +22,14 @@ class SegmentCounts(NamedTuple):
     """With a tape."""
 
     @classmethod
-    def of(cls, actions: Sequence[Action]) -> SegmentCounts:
+    def of(cls, actions: Iterable[TieredAction]) -> SegmentCounts:
         """The counts that `actions` amount to."""
-        advanced = sum(each.last - each.first + 1 for each in actions if isinstance(each, Advance))
-        taped = sum(each.last - each.first + 1 for each in actions if isinstance(each, Tape))
+        advanced = taped = 0
+        for each in actions:
+            if isinstance(each, Advance | Move):
+                advanced += each.last - each.first + 1
+            elif isinstance(each, Tape):
+                taped += each.last - each.first + 1
         return cls(advanced, taped)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from executor.action_costs import ActionBytes
-from planner_service.chain import Action, Advance, Backward, Stage, Tape
+from planner_service.chain import Advance, Backward, Stage, Tape, TieredAction
 
 EMPTY_STAGE = Stage(
     forward_cost=0.0, taped_forward_cost=0.0, backward_cost=0.0, state_bytes=0, tape_bytes=0, gradient_bytes=0
@@ -123,7 +123,7 @@ def _last_stage(stage: Stage, final_state_bytes: int, backward_workspace_bytes: 
 
 
 def stage_seconds(
-    rounds: Iterable[Sequence[tuple[Action | None, float]]], stages: Sequence[Stage]
+    rounds: Iterable[Sequence[tuple[TieredAction | None, float]]], stages: Sequence[Stage]
 ) -> tuple[Stage, ...]:
     """`stages` with the least seconds that each action on them took in any round."""
     least: dict[tuple[type, int], float] = {}

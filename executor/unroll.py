@@ -22,6 +22,7 @@ def unroll(
     inputs: Any,
     *,
     budget: int | str | None = None,
+    host_budget: int | str | None = None,
     plan: ExecutionPlan | None = None,
     planner: str | None = None,
     module: nn.Module | Sequence[nn.Module] | None = None,
@@ -40,6 +41,8 @@ def unroll(
         budget: bytes (`2**29` or "512MiB") that this call may add, at its peak, to what was allocated
             when it began: states, tapes, gradients of the parameters, workspace, outputs, gradients of
             the outputs. The first call with new shapes probes the step, inside the same budget.
+        host_budget: bytes of host memory, pinned on CUDA, that stored states may move to where that is
+            faster than running steps again; they do not count against `budget`.
         plan: run this plan instead of asking the planner.
         planner: URL of a planning service; by default planning is done in this process.
         module: the module, or modules, whose parameters the step uses.
@@ -72,5 +75,5 @@ def unroll(
             raise TypeError("give a budget in bytes, or a plan")
         if not torch.is_grad_enabled():
             return run_without_gradients(loop)
-        plan = plan_for(loop, budget, planner)
+        plan = plan_for(loop, budget, planner, host_budget)
     return execute(loop, plan, known(loop).needs(loop))

@@ -167,7 +167,7 @@ def check_gradients(prepared: PreparedJob, plan: ExecutionPlan) -> GradientCheck
 
 def describe_plan(plan: ExecutionPlan) -> str:
     """The plan in one line."""
-    counts = SegmentCounts.of(list(plan.schedule()))
+    counts = SegmentCounts.of(plan.schedule())
     again = sum(counts) - plan.policy.length
     projected = format_bytes(plan.projected_peak_bytes or 0)
     segments = f"{plan.policy.length} segments of {plan.segment_steps} steps, {again} of them run again"

@@ -10,7 +10,7 @@ from executor import BudgetTooSmall, PlanMismatch, unroll
 from executor.loop import Loop
 from executor.planner import best_plan, in_process, over_http
 from executor.probe import ProbeReport, probe_loop
-from planner_service.chain import EMPTY, Chain, Policy, TapeNode, simulate
+from planner_service.chain import EMPTY, Chain, Policy, TapeNode, Tier, simulate
 from tests.serving import Serving
 
 STEPS = 40
@@ -27,7 +27,7 @@ def report() -> ProbeReport:
     return probe_loop(Loop.of(step, torch.zeros(2, 8), torch.randn(STEPS, 2, 8), module=cell))
 
 
-def store_all(chain: Chain, budget_bytes: int) -> tuple[str, Policy]:
+def store_all(chain: Chain, budget_bytes: int, tiers: tuple[Tier, ...]) -> tuple[str, Policy]:
     return "store_all", Policy((TapeNode(chain.length, EMPTY),), 0)
 
 
