@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from executor import ProbeReport, probe
-from executor.recurrence import Recurrence, run_segment
+from executor.recurrence import Recurrence, run_fused
 
 FOLDER = Path(__file__).parent.parent / "planner_service" / "memory" / "profiles"
 LENGTH = 1000
@@ -83,7 +83,7 @@ def _probe_fused(case: Case) -> ProbeReport:
     recurrence = Recurrence.of(layer)
 
     def segment(state: Any, part: Tensor) -> tuple[Any, Tensor]:
-        return run_segment(layer, recurrence, state, part)
+        return run_fused(layer, recurrence, state, part)
 
     state = recurrence.initial_state(x, batch_size=case.batch_size)
     return probe(None, state, x, module=layer, segment=segment, candidates=FUSED_LENGTHS)

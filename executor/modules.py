@@ -25,7 +25,7 @@ from executor.budget import parse_budget
 from executor.device import free_bytes
 from executor.errors import BudgetTooSmall
 from executor.packing import pack, reverse_each, unpack
-from executor.recurrence import Recurrence, State, segment_of
+from executor.recurrence import Recurrence, State, run_fused, segment_of
 from executor.unroll import unroll
 
 Run = Callable[[Recurrence, State, Tensor, Tensor | None], tuple[Tensor, State]]
@@ -213,7 +213,7 @@ class BudgetedRecurrence(nn.Module):
     def _run_in_one(
         self, chain: Recurrence, state: State, x: Tensor, _batch_sizes: Tensor | None
     ) -> tuple[Tensor, State]:
-        after, y = segment_of(self, chain)(state, x)
+        after, y = run_fused(self, chain, state, x)  # what full BPTT would call
         return y, after
 
 

@@ -9,9 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from executor.errors import ModifiedBetweenPasses
+
+_IS_SHADOW = "_is_shadow_of_tightfit"
+
+
+def accumulator(parameter: Tensor) -> Tensor | None:
+    """The gradient of a shadow, made of zeros if there is none yet: a backward function may add to it in
+    place, and return None, instead of making a gradient that is then added. None for other tensors.
+    """
+    if not getattr(parameter, _IS_SHADOW, False):
+        return None
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter, requires_grad=False)
+    return parameter.grad
+
+
+def _shadow(parameter: Tensor) -> Tensor:
+    shadow = nn.Parameter(parameter.detach())
+    setattr(shadow, _IS_SHADOW, True)
+    return shadow
 
 
 class Parameters:
@@ -32,7 +52,7 @@ class Parameters:
                         self.real.append(parameter)
                         self.names.append(f"{prefix}.{name}" if prefix else name)
                     self._slots.append((owner._parameters, name, seen[id(parameter)]))
-        self.shadows: list[Tensor] = [nn.Parameter(parameter.detach()) for parameter in self.real]
+        self.shadows: list[Tensor] = [_shadow(parameter) for parameter in self.real]
         self._versions: list[int] = []
 
     @contextmanager

@@ -25,8 +25,8 @@ from planner_service.chain import MAXIMUM_BYTES, Chain, Stage, segment_sizes, se
 
 STEP_CANDIDATES = (1, 5, 10, 20, 50)
 """Segment lengths tried for a looped step function."""
-SEGMENT_CANDIDATES = (5, 10, 20, 50, 100)
-"""Segment lengths tried for a segment function, whose kernels are slow on a single step."""
+SEGMENT_CANDIDATES = (1, 2, 5, 10, 20, 50, 100)
+"""Segment lengths tried for a segment function; the shortest serve the smallest budgets."""
 TIMING_ROUNDS = 5
 _LOSS_SCALARS_BYTES = 32
 """The caller's loss and its gradient: a few scalars that a measurement around the whole sees."""

@@ -1,8 +1,9 @@
 """One direction of a torch.nn.LSTM, GRU or RNN as a segment function: (state, x of k steps) -> (state, y).
 
-Two implementations on the same weights. The fused kernels run k steps of all layers in one call; their
-price per call is high, and on the CPU the float32 LSTM at k = 1 takes up to seven times the time of the
-monolith, so segments below `FUSED_SEGMENT_STEPS` steps run the cells one by one.
+Three implementations on the same weights. Our own kernels (executor/fused) run an LSTM or GRU on the CPU, k
+steps of a layer in one call, whatever k. Elsewhere torch's fused kernels run k steps of all layers in one
+call; their price per call is high, and on the CPU the float32 LSTM at k = 1 takes up to seven times the time
+of the monolith, so segments below `FUSED_SEGMENT_STEPS` steps run the cells one by one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from typing import Any
 import torch
 from torch import _VF, Tensor, nn
 
+from executor.fused.kernels import Kernels, kernels_for
+from executor.fused.layer import Weights, run_layer
+
 FUSED_SEGMENT_STEPS = 5
-"""Least number of steps for which the fused kernels are used."""
+"""Least number of steps for which torch's fused kernels are used."""
+OWN_KERNEL_THREADS = 2
+"""Most threads of torch's with which our own kernels, which use one, are the faster ones."""
 
 State = tuple[Tensor, ...]
 """(h, c) of an LSTM, (h,) of the others; each [layers, batch, size]."""
@@ -111,9 +117,12 @@ def run_segment(module: nn.Module, recurrence: Recurrence, state: State, x: Tens
     Shapes: x [k, batch, input], y [k, batch, output], states [layers, batch, size]. The weights are
     looked up by name at every call, so that a caller may swap them.
     """
+    kernels = _own_kernels(module, recurrence, x)
+    if kernels is not None:
+        return _run_own(kernels, module, recurrence, state, x)
     if x.shape[0] < FUSED_SEGMENT_STEPS and not recurrence.proj_size:  # torch has no projected cell
         return _run_cells(module, recurrence, state, x)
-    return _run_fused(module, recurrence, state, x)
+    return run_fused(module, recurrence, state, x)
 
 
 def run_packed_segment(
@@ -126,15 +135,16 @@ def run_packed_segment(
     sizes = batch_sizes.tolist()
     data = torch.cat([x_t[:size] for x_t, size in zip(x.unbind(0), sizes, strict=True)])
     running = tuple(part[:, : sizes[0]].contiguous() for part in state)
-    after, y = _run_fused(module, recurrence, running, data, batch_sizes)
+    after, y = run_fused(module, recurrence, running, data, batch_sizes)
     state = tuple(torch.cat([new, old[:, sizes[0] :]], dim=1) for new, old in zip(after, state, strict=True))
     rows = [nn.functional.pad(y_t, (0, 0, 0, x.shape[1] - len(y_t))) for y_t in torch.split(y, sizes)]
     return state, torch.stack(rows)
 
 
-def _run_fused(
+def run_fused(
     module: nn.Module, recurrence: Recurrence, state: State, x: Tensor, batch_sizes: Tensor | None = None
 ) -> tuple[State, Tensor]:
+    """Like `run_segment`, by torch's fused kernels whatever the size: what torch's own module calls."""
     weights = [
         getattr(module, name)
         for layer in range(recurrence.num_layers)
@@ -154,6 +164,35 @@ def _run_fused(
     else:
         y, *after = _FUSED[recurrence.mode](x, batch_sizes, hx, *one_direction)
     return tuple(after), y
+
+
+def _own_kernels(module: nn.Module, recurrence: Recurrence, x: Tensor) -> Kernels | None:
+    """Our own kernels where they compute this recurrence and are the faster ones."""
+    is_ours = recurrence.mode in ("LSTM", "GRU") and not recurrence.proj_size and x.device.type == "cpu"
+    if not is_ours or torch.get_num_threads() > OWN_KERNEL_THREADS or torch.is_autocast_enabled("cpu"):
+        return None
+    weight = getattr(module, recurrence.weight_names(0)[0])
+    kernels = kernels_for(x.dtype) if weight.dtype == x.dtype and type(x) is Tensor else None
+    is_mostly_padding = kernels is not None and kernels.columns(x.shape[1]) > 2 * x.shape[1]
+    return None if is_mostly_padding else kernels
+
+
+def _run_own(
+    kernels: Kernels, module: nn.Module, recurrence: Recurrence, state: State, x: Tensor
+) -> tuple[State, Tensor]:
+    finals: list[State] = []
+    y = x
+    for layer in range(recurrence.num_layers):
+        if layer and recurrence.dropout:
+            y = nn.functional.dropout(y, recurrence.dropout, module.training)
+        weights = Weights(*(getattr(module, name) for name in recurrence.weight_names(layer)))
+        y, after = run_layer(kernels, recurrence.mode, y, tuple(part[layer] for part in state), weights)
+        finals.append(after)
+    return tuple(_stacked(parts) for parts in zip(*finals, strict=True)), y
+
+
+def _stacked(parts: State) -> Tensor:
+    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
 
 
 def _run_cells(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Tensor]:

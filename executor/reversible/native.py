@@ -1,30 +1,24 @@
 """The kernels compiled from native.c with whatever C compiler the machine has; a fraction of a second.
 
 No compiler, no matter: `kernels_for` falls back to the torch kernels, whose results are the same to the bit.
-The library is built for this very processor, so it is made anew by each process and never left on disk.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from executor import native_library
 from executor.reversible.archive import Archive
 from executor.reversible.kernels import Kernels, TorchKernels
 
 SOURCE = Path(__file__).with_name("native.c")
 SWITCH = "REVERSIBLE_NATIVE_KERNELS"
 """Environment variable: "off" keeps to the torch kernels."""
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
 _UPDATE = (_COUNT, *[_POINTER] * 5)
 
@@ -84,17 +78,6 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
     return TorchKernels() if library is None else NativeKernels(library, dtype)
 
 
-@functools.cache
 def compiled_library() -> ctypes.CDLL | None:
     """native.c compiled and loaded, or None where that cannot be done or is switched off."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None or os.environ.get(SWITCH, "").lower() == "off":
-        return None
-    with tempfile.TemporaryDirectory(prefix="tightfit-") as folder:
-        library = Path(folder, "native.so")
-        command = [compiler, *_FLAGS, str(SOURCE), "-o", str(library), "-lm"]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603 - own source
-            return ctypes.CDLL(str(library))
-        except (OSError, subprocess.SubprocessError):
-            return None
+    return native_library.compiled_library(SOURCE, switch=SWITCH)

@@ -1,0 +1,166 @@
+"""Our kernels compute what torch's LSTM and GRU compute, forwards and backwards."""
+
+import pytest
+import torch
+from torch import nn
+
+from executor import DoubleBackward
+from executor.fused.kernels import kernels_for
+from executor.fused.layer import Weights, run_layer
+from executor.parameters import Parameters
+
+MODULES = {"LSTM": nn.LSTM, "GRU": nn.GRU}
+# Sums are added up in another order than torch's: equal to a few roundings of the largest element.
+TOLERANCES = {torch.float64: 1e-13, torch.float32: 2e-6}
+# [steps, batch, input, hidden]: whole vectors; paddings and edges everywhere; one step; several blocks.
+SIZES = [(7, 16, 32, 32), (5, 3, 5, 7), (9, 20, 17, 40), (1, 8, 33, 16), (40, 16, 4, 9)]
+
+pytestmark = pytest.mark.skipif(kernels_for(torch.float32) is None, reason="there is no C compiler")
+
+
+def weights_of(module):
+    return Weights(
+        module.weight_ih_l0,
+        module.weight_hh_l0,
+        *([module.bias_ih_l0, module.bias_hh_l0] if module.bias else []),
+    )
+
+
+def run(module, x, state):
+    """Our kernels in the place of `module`; the state as a tuple of [batch, hidden]."""
+    return run_layer(kernels_for(x.dtype), module.mode, x, state, weights_of(module))
+
+
+def run_torch(module, x, state):
+    hx = tuple(part.unsqueeze(0) for part in state)
+    y, after = module(x, hx if module.mode == "LSTM" else hx[0])
+    after = after if module.mode == "LSTM" else (after,)
+    return y, tuple(part[0] for part in after)
+
+
+def problem(mode, sizes, dtype, **options):
+    """A module, inputs and an initial state, all needing gradients."""
+    steps, batch, inputs, hidden = sizes
+    module = MODULES[mode](inputs, hidden, dtype=dtype, **options)
+    x = torch.randn(steps, batch, inputs, dtype=dtype, requires_grad=True)
+    parts = 2 if mode == "LSTM" else 1
+    return module, x, tuple(torch.randn(batch, hidden, dtype=dtype, requires_grad=True) for _ in range(parts))
+
+
+def gradients(runner, module, x, state):
+    """Outputs, final state and all gradients of a loss that weighs each of them."""
+    y, after = runner(module, x, state)
+    loss = sum(
+        (part * torch.linspace(-1, 2, part.numel()).to(part).view_as(part)).sum() for part in (y, *after)
+    )
+    return [y, *after, *torch.autograd.grad(loss, [x, *state, *module.parameters()])]
+
+
+def require_close(found, expected, dtype):
+    for mine, theirs in zip(found, expected, strict=True):
+        scale = float(theirs.detach().abs().max())
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=TOLERANCES[dtype] * scale)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("mode", MODULES)
+def test_results_and_gradients_are_those_of_torch(mode, dtype, sizes):
+    """Whatever the sizes: outputs, final state, gradients of inputs, state, weights and biases"""
+    given = problem(mode, sizes, dtype)
+    require_close(gradients(run, *given), gradients(run_torch, *given), dtype)
+
+
+@pytest.mark.parametrize("mode", MODULES)
+def test_there_need_be_no_biases(mode):
+    """A module without biases has its other gradients all the same"""
+    given = problem(mode, SIZES[0], torch.float64, bias=False)
+    require_close(gradients(run, *given), gradients(run_torch, *given), torch.float64)
+
+
+@pytest.mark.parametrize("mode", MODULES)
+def test_saturated_gates_are_those_of_torch(mode):
+    """Sums of thousands saturate the gates and give neither an overflow nor a NaN"""
+    module, x, state = problem(mode, SIZES[0], torch.float32)
+    with torch.no_grad():
+        x *= 1e5
+    found, expected = gradients(run, module, x, state), gradients(run_torch, module, x, state)
+    assert all(torch.isfinite(part).all() for part in found)
+    # The sums themselves are in the ten thousands: their last digits are the gates' second.
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("mode", MODULES)
+def test_a_nan_stays_one_in_its_sequence(mode):
+    """A NaN in one sequence's input reaches all its later outputs and no other sequence's"""
+    module, x, state = problem(mode, SIZES[2], torch.float32)
+    x = x.detach().clone()
+    x[3, 5, 0] = float("nan")
+    with torch.no_grad():
+        y, _ = run(module, x, state)
+    isnan = torch.isnan(y)
+    assert isnan[3:, 5].all()
+    assert not isnan[:3].any()
+    assert not isnan[:, :5].any()
+    assert not isnan[:, 6:].any()
+
+
+@pytest.mark.parametrize("mode", MODULES)
+def test_a_step_gives_the_same_bits_in_any_segment(mode):
+    """Cut into segments, taped or not, the outputs are bitwise those of one call"""
+    module, x, state = problem(mode, (12, 16, 9, 10), torch.float32)
+    whole, final = run(module, x, state)
+    for steps in (1, 5):
+        cut, outputs = state, []
+        for index, part in enumerate(x.split(steps)):
+            with torch.set_grad_enabled(index % 2 == 0):
+                y, cut = run(module, part, cut)
+            outputs.append(y)
+        assert torch.equal(torch.cat(outputs), whole)
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(cut, final, strict=True))
+
+
+@pytest.mark.parametrize("mode", MODULES)
+def test_only_the_gradients_that_are_needed_are_computed(mode):
+    """Frozen weights get none and change no other"""
+    module, x, state = problem(mode, SIZES[1], torch.float64)
+    module.weight_hh_l0.requires_grad_(False)
+    y, _ = run(module, x.detach(), state)
+    y.sum().backward()
+    assert module.weight_hh_l0.grad is None
+    found = module.weight_ih_l0.grad
+    expected = torch.autograd.grad(run_torch(module, x, state)[0].sum(), module.weight_ih_l0)
+    require_close([found], expected, torch.float64)
+
+
+@pytest.mark.parametrize("mode", MODULES)
+def test_gradients_of_shadows_add_up_in_place(mode):
+    """Two segments add to one gradient of a shadow, which stays the same tensor"""
+    module, x, state = problem(mode, SIZES[0], torch.float64)
+    parameters = Parameters([module])
+    with parameters.swapped():
+        for _ in range(2):
+            before = [shadow.grad for shadow in parameters.shadows]
+            run(module, x, state)[0].sum().backward()
+    assert all(shadow.grad is grad for shadow, grad in zip(parameters.shadows, before, strict=True))
+    once = torch.autograd.grad(run_torch(module, x, state)[0].sum(), list(module.parameters()))
+    require_close(parameters.take_gradients(), [2 * gradient for gradient in once], torch.float64)
+
+
+def test_a_second_backward_is_refused():
+    """The tape was turned into gradients: another pass would read those for gates"""
+    module, x, state = problem("LSTM", SIZES[1], torch.float64)
+    loss = run(module, x, state)[0].sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(DoubleBackward):
+        loss.backward()
+
+
+def test_inputs_need_not_be_contiguous():
+    """Batch first, expanded, every second step: values count, not layouts"""
+    module, x, state = problem("GRU", (6, 16, 8, 8), torch.float64)
+    strided = x.detach().transpose(0, 1).contiguous().transpose(0, 1)
+    expected, _ = run(module, x, state)
+    found, _ = run(module, strided, tuple(part.t().contiguous().t() for part in state))
+    assert torch.equal(found, expected)
+    found.sum().backward()  # the gradient comes as one expanded number
