@@ -90,12 +90,15 @@ class Trainer:
             os.killpg(self.process_id, signal.SIGKILL)
 
     def close(self) -> None:
-        """Kill what is left of the group, collect it, close the pipe."""
+        """Kill what is left of the group, collect it, close the pipe; once."""
+        if self._reading < 0:
+            return
         self.kill_group()
         if self._status is None:
             _, status = os.waitpid(self.process_id, 0)
             self._status = os.waitstatus_to_exitcode(status)
         os.close(self._reading)
+        self._reading = -1
 
 
 def _run_child(work: Callable[[Emit], None], *, writing: int, log: Path, supervisor: int) -> None:

@@ -1,0 +1,108 @@
+"""Measured peaks against projected ones: a margin for where the stages did not add up.
+
+A margin multiplies every byte of a profile. The peak of a schedule is a maximum of sums of those bytes, so
+it grows by the same factor at least: a run that measured r times what was projected is covered by a margin
+of r, whatever its schedule was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from planner_service.calibration.coverage import Coverage
+from planner_service.calibration.estimate import scaled
+from planner_service.chain import Stage
+from planner_service.memory import LedgerLine, Profile
+from planner_service.memory.profile import ProfiledSegments
+
+_SIZES = tuple(field.name for field in fields(Stage) if field.name.endswith("_bytes"))
+
+
+class PeakResidual(NamedTuple):
+    """One run: bytes that the training call was projected to add at its peak, and that it added."""
+
+    segment_steps: int
+    projected_bytes: int
+    measured_bytes: int
+
+    @property
+    def ratio(self) -> Fraction:
+        """Measured over projected; above 1 the projection fell short."""
+        return Fraction(self.measured_bytes, self.projected_bytes)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """What the runs of one family at one segment length say."""
+
+    segment_steps: int
+    largest_ratio: Fraction
+    """Of measured to projected."""
+    coverage: Coverage
+
+    @property
+    def factor(self) -> Fraction:
+        """What projections are multiplied by: never less than 1, since a run need not meet the worst case."""
+        return max(Fraction(1), self.largest_ratio)
+
+
+def margins_of(residuals: Iterable[PeakResidual]) -> dict[int, Margin]:
+    """One margin per segment length. Runs that projected nothing are passed over."""
+    ratios: dict[int, list[Fraction]] = defaultdict(list)
+    for residual in residuals:
+        if residual.projected_bytes > 0:
+            ratios[residual.segment_steps].append(residual.ratio)
+    return {steps: Margin(steps, max(seen), Coverage(len(seen))) for steps, seen in ratios.items()}
+
+
+def with_margins(profile: Profile, margins: Mapping[int, Margin]) -> Profile:
+    """The profile with the margin of each segment length on it; `source` says on how many runs it rests.
+
+    The static lines carry the largest margin of all.
+    """
+    known = [margins[s.segment_steps] for s in profile.segments if s.segment_steps in margins]
+    if not known:
+        return profile
+    largest = max(margin.factor for margin in known)
+    return replace(
+        profile,
+        source=f"{profile.source}; margin {float(largest):.6f} over {_summary(known)}",
+        input_bytes=scaled(profile.input_bytes, largest),
+        input_gradient_bytes=(
+            None if profile.input_gradient_bytes is None else scaled(profile.input_gradient_bytes, largest)
+        ),
+        loss_gradient_bytes=scaled(profile.loss_gradient_bytes, largest),
+        static=tuple(_line(line, largest) for line in profile.static),
+        segments=tuple(_segments(s, margins.get(s.segment_steps)) for s in profile.segments),
+    )
+
+
+def _summary(known: list[Margin]) -> str:
+    runs = sum(margin.coverage.measurements for margin in known)
+    least = min(margin.coverage.ratio for margin in known)
+    return f"{runs} runs (bounds at least {least:.3f} of further ones)"
+
+
+def _line(line: LedgerLine, factor: Fraction) -> LedgerLine:
+    if factor == 1:
+        return line
+    return line._replace(bytes=scaled(line.bytes, factor), exactness="calibrated")
+
+
+def _segments(segments: ProfiledSegments, margin: Margin | None) -> ProfiledSegments:
+    if margin is None or margin.factor == 1:
+        return segments
+    inner, first, last = (
+        None if stage is None else _stage(stage, margin.factor)
+        for stage in (segments.inner, segments.first, segments.last)
+    )
+    return replace(segments, inner=inner or segments.inner, first=first, last=last)
+
+
+def _stage(stage: Stage, factor: Fraction) -> Stage:
+    sizes = {name: scaled(size, factor) for name in _SIZES if (size := getattr(stage, name)) is not None}
+    return replace(stage, **sizes)
