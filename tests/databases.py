@@ -37,7 +37,8 @@ class PostgresServer:
         self._run("initdb", "-D", str(self._data), "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8")
         with (self._data / "postgresql.conf").open("a") as settings:
             settings.write(f"listen_addresses=''\nunix_socket_directories='{self.folder}'\n")
-            settings.write("shared_buffers=16MB\nmax_connections=60\n")
+            # What a killed process wrote is in the operating system; only a power cut needs fsync.
+            settings.write("shared_buffers=16MB\nmax_connections=60\nfsync=off\n")
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -47,15 +48,17 @@ class PostgresServer:
         """Stop it: `fast` with a goodbye to every connection, `immediate` as a crash would."""
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
 
-    def url(self, database: str) -> str:
-        """The SQLAlchemy URL of one of its databases."""
-        return f"postgresql+psycopg://{USER}@/{database}?host={self.folder}"
-
     def create_database(self) -> str:
-        """The URL of a new, empty database."""
+        """The SQLAlchemy URL of what is, to whoever uses it, a new and empty database.
+
+        It is a schema of its own, made in a millisecond; a new database would be a copy of 300 files.
+        """
+        import psycopg
+
         name = f"tightfit_{next(_counter)}"
-        self._run("psql", "-h", str(self.folder), "-U", USER, "-qc", f"CREATE DATABASE {name}")
-        return self.url(name)
+        with psycopg.connect(host=str(self.folder), user=USER, dbname=USER, autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[arg-type]
+        return f"postgresql+psycopg://{USER}@/{USER}?host={self.folder}&options=-csearch_path%3D{name}"
 
     def _run(self, program: str, *arguments: str) -> None:
         user = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}

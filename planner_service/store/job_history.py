@@ -96,13 +96,8 @@ def _number_of(connection: Connection, job_id: str) -> int:
 def add_log_lines(connection: Connection, job: int, attempt: int, chunk: LogChunk, at: float) -> None:
     """Keep the lines of `chunk` that are not there yet."""
     rows = [
-        {"job": job, "attempt": attempt, "line": line, "at": at, "text": _storable(text)}
+        {"job": job, "attempt": attempt, "line": line, "at": at, "text": text.replace("\0", "\ufffd")}
         for line, text in enumerate(chunk.lines, start=chunk.first_line)
     ]
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(insert(job_logs).on_conflict_do_nothing(), rows)
-
-
-def _storable(text: str) -> str:
-    """A worker's line as every database can keep it: what cannot be written is shown as such."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -95,8 +95,8 @@ def _insert(connection: Connection, report: MeasurementReport, at: float) -> tup
     columns = {name: getattr(report, name) for name in _COLUMNS}
     row = {**columns, "id": measurement_id, "received_at": at, "report": document}
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    done = connection.execute(insert(measurements).values(row).on_conflict_do_nothing())
-    return measurement_id, done.rowcount == 1
+    kept = insert(measurements).values(row).on_conflict_do_nothing().returning(measurements.c.id)
+    return measurement_id, connection.execute(kept).first() is not None
 
 
 def _canonical(report: MeasurementReport) -> bytes:

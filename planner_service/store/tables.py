@@ -34,4 +34,5 @@ measurements = Table(
     Column("report", LargeBinary, nullable=False),  # the whole report as canonical JSON
     Index("measurements_by_plan", "plan_id"),
     Index("measurements_by_job", "job"),
+    Index("measurements_by_age", "received_at"),
 )

@@ -24,7 +24,18 @@ def test_the_schema_goes_down_to_nothing_and_up_again(engine):
     migrate(engine, "base")
     assert inspect(engine).get_table_names() == ["alembic_version"]
     migrate(engine)
-    assert {"plans", "measurements"} <= set(inspect(engine).get_table_names())
+    assert set(metadata.tables) < set(inspect(engine).get_table_names())
+
+
+def test_the_schema_goes_back_one_step_and_keeps_what_was_there_before(engine):
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO plans VALUES ('a', 'b', 'c', 0)"))
+    migrate(engine, "0001")
+    assert "jobs" not in inspect(engine).get_table_names()
+    migrate(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT id FROM plans")).scalars().all() == ["a"]
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
 
 
 def test_opening_twice_keeps_what_is_there(engine, url):
@@ -53,8 +64,8 @@ def test_services_that_start_together_on_a_new_file_make_the_tables_once(url):
     assert failures == []
 
 
-def test_readers_do_not_wait_for_the_writer_and_commits_reach_the_disk(engine):
-    with engine.connect() as connection:
+def test_readers_do_not_wait_for_the_writer_and_commits_reach_the_disk(sqlite_url):
+    with open_database(sqlite_url).connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2  # FULL
 
