@@ -16,7 +16,8 @@ import torch
 from torch import _VF, Tensor, nn
 
 from executor.fused.kernels import Kernels, kernels_for
-from executor.fused.layer import Weights, run_layer
+from executor.fused.layer import Weights, advance_layer, run_layer
+from executor.replay import outputs_needed
 
 FUSED_SEGMENT_STEPS = 5
 """Least number of steps for which torch's fused kernels are used."""
@@ -26,7 +27,8 @@ OWN_KERNEL_THREADS = 2
 State = tuple[Tensor, ...]
 """(h, c) of an LSTM, (h,) of the others; each [layers, batch, size]."""
 
-SegmentFunction = Callable[[State, Any], tuple[State, Tensor]]
+SegmentFunction = Callable[[State, Any], tuple[State, Any]]
+"""Puts out y, or None where a recomputation needs only the state: see `outputs_needed`."""
 
 _FUSED: dict[str, Any] = {
     "LSTM": _VF.lstm,
@@ -111,11 +113,12 @@ def segment_of(module: nn.Module, recurrence: Recurrence) -> SegmentFunction:
     return segment
 
 
-def run_segment(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Tensor]:
+def run_segment(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Any]:
     """Run the k steps of `x` from `state`; returns the state after them and the outputs y.
 
     Shapes: x [k, batch, input], y [k, batch, output], states [layers, batch, size]. The weights are
-    looked up by name at every call, so that a caller may swap them.
+    looked up by name at every call, so that a caller may swap them. y may be None where
+    `outputs_needed()` is false.
     """
     kernels = _own_kernels(module, recurrence, x)
     if kernels is not None:
@@ -179,14 +182,18 @@ def _own_kernels(module: nn.Module, recurrence: Recurrence, x: Tensor) -> Kernel
 
 def _run_own(
     kernels: Kernels, module: nn.Module, recurrence: Recurrence, state: State, x: Tensor
-) -> tuple[State, Tensor]:
+) -> tuple[State, Any]:
     finals: list[State] = []
-    y = x
+    y: Any = x
     for layer in range(recurrence.num_layers):
         if layer and recurrence.dropout:
             y = nn.functional.dropout(y, recurrence.dropout, module.training)
         weights = Weights(*(getattr(module, name) for name in recurrence.weight_names(layer)))
-        y, after = run_layer(kernels, recurrence.mode, y, tuple(part[layer] for part in state), weights)
+        before = tuple(part[layer] for part in state)
+        if layer + 1 == recurrence.num_layers and not torch.is_grad_enabled() and not outputs_needed():
+            y, after = None, advance_layer(kernels, recurrence.mode, y, before, weights)
+        else:
+            y, after = run_layer(kernels, recurrence.mode, y, before, weights)
         finals.append(after)
     return tuple(_stacked(parts) for parts in zip(*finals, strict=True)), y
 

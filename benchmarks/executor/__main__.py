@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.executor.cases import Case, Iteration, fused, looped
+from benchmarks.executor.cases import Case, Iteration, fused, looped, segments_against_loop
 from benchmarks.executor.table import markdown
 from benchmarks.machine import RESULTS, description
 from executor import BudgetTooSmall, measure
@@ -46,6 +47,8 @@ def entries() -> dict[str, Entry]:
         found[f"cell-{kind}-256-16"] = Entry(partial(looped, kind, hidden=256, batch=16, steps=STEPS))
     scan = partial(looped, "lstm", hidden=256, batch=64, steps=STEPS)
     found["scan-lstm-256-64"] = Entry(scan, EQUINOX_BYTES)
+    segments = partial(segments_against_loop, "lstm", hidden=256, batch=64, steps=STEPS)
+    found["scan-segments-lstm-256-64"] = Entry(segments, EQUINOX_BYTES)
     return found
 
 
@@ -53,9 +56,11 @@ def measured(case: Case, budgets: Sequence[float | int], rounds: int) -> dict[st
     """Peaks, and times as ratios to full BPTT, of every budget and its best checkpointed rival."""
     case.full_iteration()
     full_peak_bytes = peak_bytes(case.full_iteration)
-    rivals = {count: peak_bytes(case.checkpointed(count)) for count in CHECKPOINT_SEGMENTS}
-    rival_seconds = {count: seconds(case.checkpointed(count)) for count in CHECKPOINT_SEGMENTS}
     rows = [budget_row(case, budget, full_peak_bytes) for budget in budgets]
+    most = max(row["measured_peak_bytes"] or 0 for row in rows)
+    peaks = {count: peak_bytes(case.checkpointed(count)) for count in CHECKPOINT_SEGMENTS}
+    rivals = {count: peak for count, peak in peaks.items() if peak <= most}
+    rival_seconds = {count: seconds(case.checkpointed(count)) for count in rivals}
     variants: dict[str, Iteration] = {"full": case.full_iteration}
     for row in rows:
         if row["measured_peak_bytes"] is None:
@@ -70,7 +75,8 @@ def measured(case: Case, budgets: Sequence[float | int], rounds: int) -> dict[st
     times = interleaved(variants, rounds)
     for row in rows:
         add_ratios(row, times)
-    return {"name": case.name, "full_peak_bytes": full_peak_bytes, "rows": rows, "cpu_seconds": times}
+    found = {"name": case.name, "machine": description("torch"), "rounds": rounds, "steps": STEPS}
+    return {**found, "full_peak_bytes": full_peak_bytes, "rows": rows, "cpu_seconds": times}
 
 
 def budget_row(case: Case, budget: float | int, full_peak_bytes: int) -> dict[str, Any]:
@@ -129,14 +135,21 @@ def peak_bytes(iteration: Iteration) -> int:
     return measure(iteration).peak_bytes
 
 
-def save(found: Mapping[str, Any], name: str) -> None:
-    """Write what was measured so far: a run may be stopped."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / name).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+def save(case: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Write the case in the place of an older measurement of it; the others stay. Returns all of them."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cases": []}
+    names = [each["name"] for each in found["cases"]]
+    if case["name"] in names:
+        found["cases"][names.index(case["name"])] = case
+    else:
+        found["cases"].append(case)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
 
 
 def main() -> int:
-    """Run the chosen cases, print the table, write benchmarks/results/executor.json."""
+    """Run the chosen cases, print their tables, put them into benchmarks/results/executor.json."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.executor", description=__doc__)
     parser.add_argument(
         "--only", default="", metavar="PATTERN", help="cases whose name matches: fused-lstm-256"
@@ -149,13 +162,12 @@ def main() -> int:
     chosen = {name: entry for name, entry in entries().items() if re.search(options.only, name)}
     if not chosen:
         parser.error(f"no case matches {options.only!r}: {', '.join(entries())}")
-    found: dict[str, Any] = {"machine": description("torch"), "rounds": options.rounds, "steps": STEPS}
-    found["cases"] = []
+    path = RESULTS / options.output
     for name, entry in chosen.items():
         print(f"{name} …", flush=True)
-        found["cases"].append(measured(entry.make(), entry.budgets, options.rounds))
-        save(found, options.output)
-    print(markdown(found))
+        case = measured(entry.make(), entry.budgets, options.rounds)
+        save(case, path)
+        print(markdown({"cases": [case]}), flush=True)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from executor import unroll
-from executor.recurrence import Recurrence, State, segment_of
+from executor.recurrence import Recurrence, State, run_fused, segment_of
+from executor.replay import outputs_needed
 
 Iteration = Callable[[], None]
 """One forward and backward pass."""
@@ -26,11 +27,13 @@ class Case:
     x: Tensor
     """[T, batch, features]; needs no gradient."""
     state: State
-    segment: Callable[[State, Tensor], tuple[State, Tensor]]
-    """Runs some steps; returns the state and their share of the loss."""
+    segment: Callable[[State, Tensor], tuple[State, Tensor | None]]
+    """Runs some steps; returns the state and their share of the loss, or None where it is not needed."""
     full: Callable[[], Tensor]
     """The loss with every step taped: the fused kernel in one call, or the loop of cells."""
     is_fused: bool
+    rival_segment: Callable[[State, Tensor], tuple[State, Tensor]] | None = None
+    """What torch.utils.checkpoint runs, where it is not `segment`: torch's own kernels."""
 
     def full_iteration(self) -> None:
         """Full BPTT."""
@@ -63,9 +66,10 @@ class Case:
         return self.segment(state, x_t.unsqueeze(0))
 
     def _checkpointed(self, segments: int) -> Tensor:
+        segment = self.rival_segment or self.segment
         state, total = self.state, self.x.new_zeros(())
         for part in self.x.chunk(segments):
-            state, loss = checkpoint(self.segment, state, part, use_reentrant=False)
+            state, loss = checkpoint(segment, state, part, use_reentrant=False)
             total = total + loss
         return total
 
@@ -82,15 +86,20 @@ def fused(kind: str, *, hidden: int, batch: int, steps: int, device: str = "cpu"
     run = segment_of(module, recurrence)
     scale = 1 / x.numel()
 
-    def segment(state: State, part: Tensor) -> tuple[State, Tensor]:
+    def segment(state: State, part: Tensor) -> tuple[State, Tensor | None]:
         state, y = run(state, part)
+        return state, y.square().sum() * scale if outputs_needed() else None
+
+    def rival(state: State, part: Tensor) -> tuple[State, Tensor]:
+        state, y = run_fused(module, recurrence, state, part)
         return state, y.square().sum() * scale
 
     def full() -> Tensor:
         return module(x)[0].square().sum() * scale
 
     name = f"nn.{kind.upper()} H{hidden} B{batch}"
-    return Case(name, module, x, recurrence.initial_state(x, batch_size=batch), segment, full, is_fused=True)
+    state = recurrence.initial_state(x, batch_size=batch)
+    return Case(name, module, x, state, segment, full, is_fused=True, rival_segment=rival)
 
 
 def looped(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
@@ -113,3 +122,15 @@ def looped(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
 
     name = f"{kind.upper()}Cell loop H{hidden} B{batch}"
     return Case(name, cell, x, state, segment, full, is_fused=False)
+
+
+def segments_against_loop(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
+    """Segments of the module, compared with the whole loop of cells that computes the same."""
+    loop = looped(kind, hidden=hidden, batch=batch, steps=steps)
+    segments = fused(kind, hidden=hidden, batch=batch, steps=steps)
+
+    def full() -> Tensor:
+        loop.module.zero_grad(set_to_none=True)
+        return loop.full()
+
+    return replace(segments, name=f"{segments.name} against the loop", full=full)

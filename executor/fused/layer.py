@@ -54,10 +54,17 @@ def run_layer(
     Returns y [k, batch, hidden] and the state after. mode is LSTM or GRU.
     """
     if not torch.is_grad_enabled():
-        y, after, _ = _forward(kernels, mode, x, state, weights, is_taped=False)
-        return y, after
+        y = x.new_empty(*x.shape[:2], state[0].shape[1])
+        return y, _forward(kernels, mode, x, state, weights, y=y, tape=None)
     y, *rest = _Layer.apply(kernels, mode, x, *weights.all, *state)  # type: ignore[no-untyped-call]
     return y, tuple(rest)
+
+
+def advance_layer(
+    kernels: Kernels, mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Weights
+) -> tuple[Tensor, ...]:
+    """The state after `run_layer`, without outputs and without a graph."""
+    return _forward(kernels, mode, x, state, weights, y=None, tape=None)
 
 
 def _forward(
@@ -67,14 +74,14 @@ def _forward(
     state: tuple[Tensor, ...],
     weights: Weights,
     *,
-    is_taped: bool,
-) -> tuple[Tensor, tuple[Tensor, ...], Tape | None]:
+    y: Tensor | None,
+    tape: Tape | None,
+) -> tuple[Tensor, ...]:
+    """The state after the steps of `x`; fills `y` and `tape` where they are given."""
     steps, batch, inputs = x.shape
     hidden, columns = state[0].shape[1], kernels.columns(batch)
     moved = [kernels.to_columns(part) for part in state]
     scratch = x.new_empty(hidden + inputs, columns)
-    y = x.new_empty(steps, batch, hidden)
-    tape = _empty_tape(mode, x, (steps, hidden, columns)) if is_taped else None
     held = x.contiguous()
     given = Forward(
         steps=steps,
@@ -85,21 +92,22 @@ def _forward(
         x=held.data_ptr(),
         **{name: _pointer(value) for name, value in vars(weights).items()},
         h=moved[0].data_ptr(),
-        c=_pointer(moved[-1]),
+        c=moved[-1].data_ptr(),
         next=scratch.data_ptr(),
         x_columns=scratch[hidden:].data_ptr(),
         gates=None if tape is None else tape.gates.data_ptr(),
         cells=None if tape is None else _pointer(tape.cells),
-        y=y.data_ptr(),
+        y=_pointer(y),
     )
     kernels.forward[mode](ctypes.byref(given))
-    return y, tuple(kernels.from_columns(part, batch) for part in moved), tape
+    return tuple(kernels.from_columns(part, batch) for part in moved)
 
 
-def _empty_tape(mode: str, like: Tensor, sizes: tuple[int, int, int]) -> Tape:
-    steps, hidden, columns = sizes
-    cells = like.new_empty(steps, hidden, columns) if mode == "LSTM" else None
-    return Tape(like.new_empty(steps, GATES, hidden, columns), cells)
+def _empty_tape(kernels: Kernels, mode: str, x: Tensor, *, hidden: int) -> tuple[Tensor, Tape]:
+    steps, batch, _ = x.shape
+    columns = kernels.columns(batch)
+    cells = x.new_empty(steps, hidden, columns) if mode == "LSTM" else None
+    return x.new_empty(steps, batch, hidden), Tape(x.new_empty(steps, GATES, hidden, columns), cells)
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
@@ -112,7 +120,8 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernels: Kernels, mode: str, x: Tensor, *given: Tensor | None) -> Any:
         weights, state = Weights(*given[:4]), given[4:]  # type: ignore[arg-type]
-        y, after, tape = _forward(kernels, mode, x, state, weights, is_taped=True)  # type: ignore[arg-type]
+        y, tape = _empty_tape(kernels, mode, x, hidden=weights.w_hh.shape[1])
+        after = _forward(kernels, mode, x, state, weights, y=y, tape=tape)  # type: ignore[arg-type]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *given, y)
         ctx.kernels, ctx.mode, ctx.tape = kernels, mode, tape
