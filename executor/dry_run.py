@@ -19,6 +19,7 @@ from executor.engine import leaf_needs_gradient, raise_mutated
 from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Buffers, recomputing
+from executor.reversal import LostBits, Watching, passing
 from executor.trees import Leaves, versions_of
 
 
@@ -28,6 +29,8 @@ class Needs:
 
     draws_random_numbers: bool
     mutated_buffers: frozenset[str]
+    lost: LostBits | None = None
+    """What a step loses, of a loop whose segments can be undone; None for any other loop."""
 
 
 def ambient_generators(tensors: Sequence[Any]) -> list[torch.Generator]:
@@ -53,7 +56,7 @@ def dry_run(
     buffers.put(tensor.detach().clone() for tensor in originals)
     try:
         with recomputing():
-            _two_stages(program, initial, Parameters(modules), captured)
+            lost = _two_stages(program, initial, Parameters(modules), captured)
         moved = any(
             not torch.equal(state, generator.get_state())
             for state, generator in zip(streams, generators, strict=True)
@@ -67,16 +70,21 @@ def dry_run(
         buffers.put(originals)
         for generator, state in zip(generators, streams, strict=True):
             generator.set_state(state)
-    return Needs(moved, mutated)
+    return Needs(moved, mutated, lost)
 
 
 def _two_stages(
     program: Program, initial: Leaves, parameters: Parameters, captured: Sequence[Tensor]
-) -> None:
+) -> LostBits | None:
+    """What each of their steps loses, if both can be undone."""
     leaves: Leaves = tuple(leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in initial)
+    lost: set[LostBits | None] = set()
     with parameters.swapped():
         for stage in range(1, min(2, program.length) + 1):
-            leaves = _one_stage(program, stage, leaves, initial, parameters, captured)
+            watching = Watching()
+            leaves = _one_stage(program, stage, leaves, initial, parameters, captured, watching)
+            lost.add(watching.found)
+    return lost.pop() if program.is_segment and len(lost) == 1 else None
 
 
 def _one_stage(
@@ -86,6 +94,7 @@ def _one_stage(
     initial: Leaves,
     parameters: Parameters,
     captured: Sequence[Tensor],
+    watching: Watching,
 ) -> Leaves:
     torch.clear_autocast_cache()
     since = sequence_number()
@@ -100,7 +109,7 @@ def _one_stage(
         slices[position] = slices[position].detach().requires_grad_()
     versions = versions_of(given)
     blocks: list[Leaves] = []
-    with torch.enable_grad():
+    with torch.enable_grad(), passing(watching):
         try:
             after = program.run(stage, given, slices, lambda _first, _count, block: blocks.append(block))
         except RuntimeError as error:
@@ -109,6 +118,7 @@ def _one_stage(
             raise
     if versions != versions_of(given):
         raise_mutated(stage)
+    watching.conclude(given, after)
     roots = [*after, *(leaf for block in blocks for leaf in block)]
     inputs = [slices[position] for position in program.inputs.differentiable]
     declared = [leaf for leaf in given if isinstance(leaf, Tensor)]

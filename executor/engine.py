@@ -26,7 +26,7 @@ from executor.program import Program
 from executor.replay import NOTHING, Replay, Surroundings, state_only
 from executor.sizes import held_bytes
 from executor.trees import Leaves, versions_of
-from planner_service.chain import Advance, Backward, Free, Tape, TieredAction
+from planner_service.chain import Advance, Backward, Free, Tape, TieredAction, Undo
 from planner_service.chain.tiers_actions import describe
 
 Observer = Callable[[TieredAction | None], None]
@@ -112,11 +112,12 @@ class Run:
             raise
         self.parameters.remember_versions()
         self._versions = versions_of(self._given())
-        return self.program.outputs.leaves, self._tapes[-1].state.leaves
+        return self.program.outputs.leaves, self._state(self.program.length).leaves
 
     def _require_first_pass_complete(self) -> None:
         length = self.program.length
-        if self._reached != length or not self._tapes or self._tapes[-1].stage != length:
+        is_taped = bool(self._tapes) and self._tapes[-1].stage == length
+        if self._reached != length or not (is_taped or isinstance(self._pending, Undo)):
             raise PlanMismatch(
                 f"the schedule ran {self._reached} stages before its first backward, which needs a tape of "
                 f"stage {length}: it was made for another number of steps"
@@ -190,7 +191,7 @@ class Run:
         self._replay.forget_casts()
         self._observe(None)
         action = self._pending if self._pending is not None else next(self._schedule, None)
-        while action is not None and not (until_backward and type(action) is Backward):
+        while action is not None and not (until_backward and isinstance(action, Backward | Undo)):
             self._observe(action)
             self._execute(action)
             action = next(self._schedule, None)

@@ -16,6 +16,7 @@ __all__ = [
     "ModifiedBetweenPasses",
     "PlanMismatch",
     "ReplayError",
+    "ReversalMismatch",
     "StateChanged",
     "StateMutated",
     "UnsupportedOutput",
@@ -69,3 +70,10 @@ class ModifiedBetweenPasses(ExecutorError, RuntimeError):
 
 class ReplayError(ExecutorError, RuntimeError):
     """The step drew random numbers or changed buffers although the probe saw neither."""
+
+
+class ReversalMismatch(ExecutorError, RuntimeError):
+    """Undoing steps did not end at the state they began with: the two passes computed different gates.
+
+    The gradients of this backward pass are not to be trusted and were not returned.
+    """

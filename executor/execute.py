@@ -15,6 +15,7 @@ from executor.loop import FinalState, Loop
 from executor.offload.run import TieredRun
 from executor.parameters import Parameters
 from executor.plan import ExecutionPlan
+from executor.undoing import UndoingRun
 
 WITHOUT_GRADIENTS_STEPS = 100
 """Steps per call of a segment function where no gradient is needed."""
@@ -46,11 +47,11 @@ def execute(
 def _run(
     loop: Loop, plan: ExecutionPlan, needs: Needs, parameters: Parameters, observer: Observer | None
 ) -> Run:
-    """The run of `plan`, with tiers beside the device where it has any."""
+    """The run of `plan`, with tiers beside the device where it has any, undoing stages where it does."""
     tiers: dict[str, Any] = {}
     if plan.tiers:
         tiers = {"tiers": plan.tiers, "most_states": plan.most_states, "device": loop.device}
-    return (TieredRun if tiers else Run)(
+    return (TieredRun if tiers else UndoingRun if plan.undoes else Run)(
         loop.program(plan.segment_steps),
         loop.initial,
         plan.schedule(),

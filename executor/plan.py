@@ -10,6 +10,7 @@ from functools import cached_property
 from executor.errors import PlanMismatch
 from planner_service.chain import (
     EMPTY,
+    ArchiveNode,
     Chain,
     CheckpointNode,
     Discard,
@@ -67,6 +68,11 @@ class ExecutionPlan:
         if isinstance(self.policy, TieredPolicy):
             return simulate_tiers(chain, self.tiers, self.schedule(), budget_bytes)
         return simulate(chain, expand(self.policy), budget_bytes)
+
+    @cached_property
+    def undoes(self) -> bool:
+        """Whether any stage is undone."""
+        return any(isinstance(node, ArchiveNode) for node in self.policy.nodes)
 
     @cached_property
     def most_states(self) -> Mapping[str, int]:

@@ -21,7 +21,15 @@ from executor.rehearsal import Rehearsal, without_traces
 from executor.sizes import held_bytes
 from executor.stage_costs import stage_bytes, stage_seconds
 from executor.trace import paused
-from planner_service.chain import MAXIMUM_BYTES, Chain, Stage, segment_sizes, segmented_chain
+from executor.undo_costs import with_reversals
+from planner_service.chain import (
+    MAXIMUM_BYTES,
+    Chain,
+    Stage,
+    segment_sizes,
+    segmented_chain,
+    stage_record,
+)
 
 STEP_CANDIDATES = (1, 5, 10, 20, 50)
 """Segment lengths tried for a looped step function."""
@@ -177,6 +185,14 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
     )
     rounds = [seconds_of_actions(rehearsal.run, device) for _ in range(TIMING_ROUNDS)]
     stages = stage_seconds(rounds, sized.stages)
+    if rehearsal.lost is not None:
+        stages = with_reversals(
+            stages,
+            rehearsal,
+            rehearsal.lost,
+            device=device,
+            input_gradient_bytes=sized.input_gradient_bytes,
+        )
     return SegmentProbe(
         segment_steps=rehearsal.segment_steps,
         last_steps=rehearsal.last_steps,
@@ -193,6 +209,7 @@ def _static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
     outputs = loop.output_bytes(rehearsal.output_leaves)
     gradients = sum(held_bytes(parameter) for parameter in Parameters(loop.modules).real)
     captured = sum(held_bytes(tensor) for tensor in loop.captured)
+    slack = 0 if rehearsal.lost is None else rehearsal.lost.slack_bytes
     return (
         StaticLine("parameter gradients", gradients + captured, "one per parameter and captured tensor"),
         StaticLine("outputs", outputs, "stacked over the steps, or one reduced"),
@@ -200,6 +217,7 @@ def _static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
         StaticLine("gradients of the inputs", loop.inputs.gradient_bytes, "like the inputs that need one"),
         StaticLine("final state", rehearsal.final_state_bytes, "returned to the caller"),
         StaticLine("gradient of the final state", rehearsal.state_gradient_bytes, "like the final state"),
+        StaticLine("archive's begun words and blocks", slack, "2 B a unit + 32 KiB a layer", "bound"),
         StaticLine("loss", _LOSS_SCALARS_BYTES, "the caller's scalars", "bound"),
     )
 
@@ -218,7 +236,7 @@ def _segment_record(segment: SegmentProbe) -> dict[str, Any]:
     return {
         "segment_steps": segment.segment_steps,
         "last_steps": segment.last_steps,
-        "inner": asdict(segment.inner),
-        "first": None if segment.first is None else asdict(segment.first),
-        "last": None if segment.last is None else asdict(segment.last),
+        "inner": stage_record(segment.inner),
+        "first": None if segment.first is None else stage_record(segment.first),
+        "last": None if segment.last is None else stage_record(segment.last),
     }

@@ -19,9 +19,21 @@ from executor.engine import Observer, Run
 from executor.loop import Loop
 from executor.parameters import Parameters
 from executor.replay import Buffers, recomputing
+from executor.reversal import LostBits
 from executor.sizes import held_bytes, rounded_bytes
 from executor.trees import Leaves
-from planner_service.chain import Action, Advance, Backward, Free, Tape, TieredAction, segment_sizes
+from executor.undoing import UndoingRun
+from planner_service.chain import (
+    Action,
+    Advance,
+    Archive,
+    Backward,
+    Free,
+    Tape,
+    TieredAction,
+    Undo,
+    segment_sizes,
+)
 
 
 class Rehearsal:
@@ -57,15 +69,30 @@ class Rehearsal:
             actions += [Backward(stage, stage)]
         return actions
 
-    def run(self, observer: Observer | None) -> None:
-        """Forward and backward once; `observer` is called as by the engine."""
+    def undoing_schedule(self) -> list[Action]:
+        """Every stage archived, then undone, one record each."""
+        stages = range(1, self.stages + 1)
+        return [*(Archive(stage, stage) for stage in stages), *(Undo(stage, stage) for stage in stages[::-1])]
+
+    def steps_of(self, index: int) -> int:
+        """Steps of the stage `index`, from 0."""
+        return self.last_steps if index == self.stages - 1 else self.segment_steps
+
+    @property
+    def surroundings_of_a_stage(self) -> int:
+        """Bytes of the random streams and buffers that are put back before a stage is undone."""
+        taken = self._loop.replay(self._needs).take()
+        return sum(held_bytes(tensor) for part in taken for tensor in part)
+
+    def run(self, observer: Observer | None, schedule: Sequence[Action] | None = None) -> None:
+        """Forward and backward once, by default by `schedule()`; `observer` is called as by the engine."""
         loop = self._loop
         program = loop.program(self.segment_steps)
         program.outputs.leaves = [torch.zeros_like(leaf) for leaf in self.output_leaves]
-        run = Run(
+        run = UndoingRun(
             program,
             loop.initial,
-            self.schedule(),
+            self.schedule() if schedule is None else schedule,
             parameters=Parameters(loop.modules),
             replay=loop.replay(self._needs),
             captured=loop.captured,
@@ -77,6 +104,11 @@ class Rehearsal:
         if observer is None:
             self._learn(outputs, final)
         run.backward(self._output_gradients, self._state_gradients)
+
+    @property
+    def lost(self) -> LostBits | None:
+        """What a step loses, of a loop whose segments can be undone."""
+        return self._needs.lost
 
     @property
     def state_gradient_bytes(self) -> int:

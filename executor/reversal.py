@@ -5,8 +5,8 @@ one. The function itself notices nothing: the layer asks `passage()`.
 
     Watching    notes whether the whole state of the loop is that of one reversible layer
     Archiving   an advance whose lost bits are kept
-    Undoing     the state that is given is the one *after* the segment: the layer goes back from it, leaves the
-                state before in `before`, and returns the state after and y with the graph of the segment
+    Undoing     the state that is given is the one *after* the segment: the layer goes back from it, leaves
+                the state before in `before`, and returns the state after and y with the segment's graph
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class LostBits:
 
     @property
     def slack_bytes(self) -> int:
-        """What a stretch may archive beyond the bound of its steps, and allocate beyond its words: a word of a
-        unit whose buffer was nearly full when the stretch began, and the last blocks.
+        """What a stretch may archive beyond the bound of its steps, and allocate beyond its words: a word of
+        every unit, whose buffers may have been nearly full when the stretch began, and the last blocks.
         """
         return WORD_BYTES * self.units + self.block_bytes if self.bits else 0
 
@@ -51,13 +51,15 @@ class Watching:
     calls: list[tuple[Sequence[Any], Sequence[Any], LostBits]] = field(default_factory=list)
     """State given, state returned, and what a step loses."""
 
-    def lost_bits(self, given: Sequence[Any], returned: Sequence[Any]) -> LostBits | None:
-        """What a step loses, if one layer made the state `returned` from `given` and nothing else did."""
-        if len(self.calls) != 1:
-            return None
-        seen_given, seen_returned, lost = self.calls[0]
-        is_whole = _same(seen_given, given) and _same(seen_returned, returned)
-        return lost if is_whole else None
+    found: LostBits | None = None
+    """What a step loses, if one layer made the whole state and nothing else did."""
+
+    def conclude(self, given: Sequence[Any], returned: Sequence[Any]) -> None:
+        """Look for the one layer that made the state `returned` from `given`."""
+        if len(self.calls) == 1:
+            seen_given, seen_returned, lost = self.calls[0]
+            self.found = lost if _same(seen_given, given) and _same(seen_returned, returned) else None
+        self.calls.clear()
 
 
 @dataclass

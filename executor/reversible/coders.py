@@ -101,6 +101,16 @@ def scheduled_bytes(steps: int, *, units: int, forget_bits: int) -> int:
     return units * WORD_BYTES * scheduled_words(steps - 1, forget_bits=forget_bits)
 
 
+def bits_of_a_step(forget_bits: int | None, coding: str) -> float:
+    """The most bits that a step archives of a unit, on average over a stretch of steps and but for one word.
+
+    That word: a stretch may begin with a buffer that is nearly full.
+    """
+    if forget_bits is None:
+        return 0.0
+    return forget_bits + ENTROPY_LOSS_BITS if coding == "entropy" else float(forget_bits)
+
+
 def entropy_bound_bytes(steps: int, *, units: int, forget_bits: int) -> int:
     """The most bytes that `steps` steps of `units` units can archive with the entropy coder."""
     return units * WORD_BYTES * int(steps * (forget_bits + ENTROPY_LOSS_BITS) // WORD_BITS)

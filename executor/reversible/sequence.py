@@ -21,7 +21,7 @@ from executor.reversible.fixed_point import FRACTION_BITS, to_fixed
 from executor.reversible.outer import Outer, OuterTape
 from executor.reversible.recipe import Recipe
 from executor.reversible.stack import LayerGrads, Stack
-from executor.reversible.trajectory import Moment, Trajectory, start_moment
+from executor.reversible.trajectory import Moment, Trajectory, archives_for, start_moment
 
 LARGEST_STATE = 2.0**27
 """A state grows by at most 1 a step: initial value plus steps must stay below this, so that it is exact."""
@@ -185,7 +185,8 @@ def start_trajectory(
         )
     moments = start_moments(recipe, state)
     dtype = weights[0].dtype
-    return Trajectory(recipe.cell, moments, dtype=dtype, coding=recipe.coding, reversible=reversible)
+    archives = archives_for(moments, reversible=reversible)
+    return Trajectory(recipe.cell, moments, dtype=dtype, coding=recipe.coding, archives=archives)
 
 
 def start_moments(recipe: Recipe, state: State) -> list[Moment]:

@@ -1,13 +1,14 @@
-"""Steps of a reversible layer as an ordinary differentiable function: with a tape, without reversal.
+"""Steps of a reversible layer as an ordinary differentiable function.
 
-For `unroll`, which checkpoints any step, and as the full BPTT that the reversible path must equal: the same
-arithmetic, whose gates autograd keeps instead of computing them again.
+For `unroll`, which tapes, checkpoints and undoes segments as a plan says, and as the full BPTT that the
+reversible path must equal: the same arithmetic, whose gates autograd keeps. How a segment is run, the engine
+says through `executor.reversal`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,12 +16,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from executor.errors import StateChanged
+from executor.reversal import Archiving, LostBits, Undoing, Watching, passage
+from executor.reversible.archive import BLOCK_WORDS, WORD_BYTES, Archive
 from executor.reversible.cell import Parts
+from executor.reversible.coders import bits_of_a_step
 from executor.reversible.fixed_point import ONE
 from executor.reversible.recipe import Recipe
 from executor.reversible.sequence import State, start_moments
-from executor.reversible.stack import LayerGrads, Stack
-from executor.reversible.trajectory import Moment, Trajectory
+from executor.reversible.stack import LayerGrads, SegmentTape, Stack
+from executor.reversible.trajectory import Moment, Trajectory, archives_for
 
 PlainState = tuple[Any, ...]
 """Every register in fixed point, layer by layer, half by half; then their buffers in the same order; and with
@@ -48,41 +52,96 @@ def run_taped(
 ) -> tuple[PlainState, Tensor]:
     """Run the k steps of x [k, B, input]; the state after them and y [k, B, 2m].
 
-    Raises StateChanged when `state` is not one of these layers.
+    While the engine undoes the segment, `state` is the one after it, and the one before it goes to the
+    passage. Raises StateChanged when `state` is not one of these layers.
     """
     counts = _counts(recipe)
-    tensors = state[: sum(counts)]
     scheduled = recipe.coding == "scheduled"
     if len(state) != sum(counts) + scheduled:
         raise StateChanged(f"the state has {len(state)} parts, not {sum(counts) + scheduled}")
+    how = passage()
     masks = recipe.masks(weights[1], steps=x.shape[0], batch_size=x.shape[1])
     step = int(state[-1]) if scheduled else 0
+    if isinstance(how, Undoing):
+        return _undone(_Taped(recipe, step - x.shape[0], masks, *counts), how, state, x, weights)
     taped = _Taped(recipe, step, masks, *counts)
-    y, *after = _TapedSegment.apply(taped, x, *tensors, *weights)  # type: ignore[no-untyped-call]
-    return (*after, step + x.shape[0]) if scheduled else tuple(after), y
+    archives = how.archives if isinstance(how, Archiving) else None
+    tensors = state[: sum(counts)]
+    y, *after = _TapedSegment.apply(taped, _Advanced(archives), x, *tensors, *weights)  # type: ignore[no-untyped-call]
+    returned = (*after, step + x.shape[0]) if scheduled else tuple(after)
+    if isinstance(how, Watching):
+        how.calls.append((state, returned, lost_bits(recipe, units=tensors[0].numel() * counts[0])))
+    return returned, y
+
+
+def lost_bits(recipe: Recipe, *, units: int) -> LostBits:
+    """What a step loses at most; `units` are those of all registers and the batch."""
+    block_bytes = recipe.num_layers * BLOCK_WORDS * WORD_BYTES
+    return LostBits(bits_of_a_step(recipe.cell.forget_bits, recipe.coding), units, block_bytes)
+
+
+def _undone(
+    taped: _Taped, how: Undoing, state: PlainState, x: Tensor, weights: Sequence[Tensor]
+) -> tuple[PlainState, Tensor]:
+    """The segment with its graph, from the state after it; `how` receives the state before it."""
+    recipe, count = taped.recipe, taped.register_count
+    tensors = state[: count + taped.buffer_count]
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        trajectory = _trajectory(replace(taped, step=taped.step + x.shape[0]), tensors, weights, how.archives)
+        tape = Stack.of(recipe.cell, weights).reverse(x.detach(), trajectory, taped.masks)
+        before = _plain(recipe, [layer.moment(steps=-x.shape[0]) for layer in trajectory.layers])
+    leaves = [part.requires_grad_() for part in before[:count]] + list(before[count : len(tensors)])
+    how.before = (*leaves, *before[len(tensors) :])
+    result = _Known(tape, [part.detach() for part in tensors])
+    y, *after = _TapedSegment.apply(taped, result, x, *leaves, *weights)  # type: ignore[no-untyped-call]
+    return (*after, *state[len(tensors) :]), y
+
+
+@dataclass(frozen=True)
+class _Advanced:
+    """A segment whose tape and state after it come from advancing."""
+
+    archives: list[Archive] | None
+    """Where the lost bits go, one per layer, made here when the list is empty; None to forget them."""
+
+    def compute(
+        self, taped: _Taped, x: Tensor, tensors: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> tuple[SegmentTape, Sequence[Tensor]]:
+        """The tape, and the registers and buffers after the segment."""
+        recipe = taped.recipe
+        trajectory = _trajectory(taped, tensors, weights, self.archives)
+        with torch.autocast(x.device.type, enabled=False):
+            tape = Stack.of(recipe.cell, weights).advance(x, trajectory, taped.masks)
+        moments = [layer.moment(steps=x.shape[0]) for layer in trajectory.layers]
+        return tape, _plain(recipe, moments)[: len(tensors)]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A segment whose tape and state after it are known already."""
+
+    tape: SegmentTape
+    after: Sequence[Tensor]
+
+    def compute(self, *_given: Any) -> tuple[SegmentTape, Sequence[Tensor]]:
+        """See _Advanced."""
+        return self.tape, self.after
 
 
 class _TapedSegment(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, taped: _Taped, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, taped: _Taped, result: _Advanced | _Known, x: Tensor, *given: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        recipe, (fixed, buffers, weights) = taped.recipe, _split(taped, tensors)
-        trajectory = Trajectory(
-            recipe.cell,
-            _moments(taped, fixed, buffers),
-            dtype=weights[0].dtype,
-            coding=recipe.coding,
-            reversible=False,
-        )
-        with torch.autocast(x.device.type, enabled=False):
-            tape = Stack.of(recipe.cell, weights).advance(x, trajectory, taped.masks)
-        moments = [layer.moment(steps=x.shape[0]) for layer in trajectory.layers]
-        after = _plain(recipe, moments)[: taped.register_count + taped.buffer_count]
+        fixed, buffers, weights = _split(taped, given)
+        tape, after = result.compute(taped, x, (*fixed, *buffers), weights)
         ctx.mark_non_differentiable(*after[taped.register_count :])
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(*weights)
             ctx.taped, ctx.tape = taped, tape
-        return tape.y, *after
+        # Not tape.y itself: it would refer to this node, which refers to the tape, and neither would go.
+        return tape.y.detach(), *after
 
     @staticmethod
     @once_differentiable
@@ -92,9 +151,21 @@ class _TapedSegment(torch.autograd.Function):
         grad_y = torch.zeros_like(tape.y) if grad_y is None else grad_y
         with torch.autocast(tape.y.device.type, enabled=False):
             gradient = stack.backward(tape, grad_y, grads)
-            grad_x = stack.input_gradient(gradient, tape) if ctx.needs_input_grad[1] else None
+            grad_x = stack.input_gradient(gradient, tape) if ctx.needs_input_grad[2] else None
         before = [part.double() / ONE for first, second in gradient.state for part in (*first, *second)]
-        return None, grad_x, *before, *[None] * taped.buffer_count, *gradient.weights
+        return None, None, grad_x, *before, *[None] * taped.buffer_count, *gradient.weights
+
+
+def _trajectory(
+    taped: _Taped, tensors: Sequence[Tensor], weights: Sequence[Tensor], archives: list[Archive] | None
+) -> Trajectory:
+    """The registers at `tensors`, with what goes to `archives`, which are made when there are none yet."""
+    recipe, count = taped.recipe, taped.register_count
+    moments = _moments(taped, tensors[:count], tensors[count:])
+    if archives is not None and not archives:
+        archives.extend(archives_for(moments, reversible=True))
+    used = archives or archives_for(moments, reversible=False)
+    return Trajectory(recipe.cell, moments, dtype=weights[0].dtype, coding=recipe.coding, archives=used)
 
 
 def _counts(recipe: Recipe) -> tuple[int, int]:

@@ -33,6 +33,11 @@ class Moment:
     """Steps taken since the buffers were empty."""
 
 
+def archives_for(moments: Sequence[Moment], *, reversible: bool) -> list[Archive]:
+    """An empty archive for each layer; one that forgets what it is given where nobody goes back."""
+    return [(Archive if reversible else Discard)(moment.fixed[0][0].device) for moment in moments]
+
+
 def start_moment(cell: Cell, fixed: tuple[Parts, Parts], coding: Coding) -> Moment:
     """The state `fixed` with empty buffers."""
     if cell.forget_bits is None:
@@ -100,13 +105,17 @@ class Trajectory:
     """The registers of all layers, with what lets them go back."""
 
     def __init__(
-        self, cell: Cell, moments: Sequence[Moment], *, dtype: torch.dtype, coding: Coding, reversible: bool
+        self,
+        cell: Cell,
+        moments: Sequence[Moment],
+        *,
+        dtype: torch.dtype,
+        coding: Coding,
+        archives: Sequence[Archive],
     ) -> None:
-        device = moments[0].fixed[0][0].device
-        stack = Archive if reversible else Discard
         self.layers = [
-            LayerTrajectory(cell, moment, dtype=dtype, coding=coding, archive=stack(device))
-            for moment in moments
+            LayerTrajectory(cell, moment, dtype=dtype, coding=coding, archive=archive)
+            for moment, archive in zip(moments, archives, strict=True)
         ]
         self._dtype, self._batch_size = dtype, moments[0].fixed[0][0].shape[0]
 

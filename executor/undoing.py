@@ -1,0 +1,146 @@
+"""The engine for plans that undo stages: states that need not be stored are computed from the next ones.
+
+An archived stretch keeps the bits that its stages lose, in archives that the reversible layer makes, and what
+surrounds each stage (random streams, buffers) where a stage depends on it. Undoing a stage computes its tape
+from the state after it; the tape is reversed at once. The state that comes out at the start of a stretch is
+compared with the one that went in, bit for bit: a way back that computed other gates is noticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from executor.engine import LiveTape, Run, StoredState, owned
+from executor.errors import PlanMismatch, ReversalMismatch
+from executor.replay import NOTHING, Surroundings, state_only
+from executor.reversal import Archiving, Undoing, passing
+from executor.trees import Leaves
+from planner_service.chain import Archive, TieredAction, Undo
+
+
+@dataclass
+class Stretch:
+    """Stages first..last, archived one after the other and not undone yet."""
+
+    first: int
+    last: int
+    archives: list[Any] = field(default_factory=list)
+    """One per layer, made by the layers."""
+    surroundings: list[Surroundings] = field(default_factory=list)
+    """Before each stage; empty where nothing must be put back."""
+
+
+class UndoingRun(Run):
+    """A Run that can also archive and undo. The loop's whole state must be that of one reversible layer."""
+
+    _stretches: list[Stretch]
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._stretches = []
+
+    def release(self) -> None:
+        """See Run."""
+        super().release()
+        self._stretches.clear()
+
+    def _execute(self, action: TieredAction) -> None:
+        if isinstance(action, Archive):
+            self._archive(action.first, action.last)
+        elif isinstance(action, Undo):
+            self._undo(action.first, action.last)
+        else:
+            super()._execute(action)
+
+    def _archive(self, first: int, last: int) -> None:
+        leaves = self._enter(first, last)
+        stretch = Stretch(first, last)
+        self._stretches.append(stretch)
+        how = Archiving(stretch.archives)
+        for stage in range(first, last + 1):
+            if self._replay.is_active:
+                stretch.surroundings.append(self._replay.take())
+            with passing(how):
+                leaves = self._archive_stage(stage, leaves)
+        if not self._recomputing:
+            self._reached = last
+        self._replay.forget_casts()
+        self._checkpoints[last] = StoredState(owned(leaves), self._replay.take())
+
+    def _archive_stage(self, stage: int, leaves: Leaves) -> Leaves:
+        if not self._recomputing:
+            return self._advance_stage(stage, leaves)
+        with state_only():
+            return self._advance_stage(stage, leaves)
+
+    def _undo(self, first: int, last: int) -> None:
+        if first != self._gradient_at:
+            raise PlanMismatch(f"the gradient of x_{first} is not live: that of x_{self._gradient_at} is")
+        for stage in range(first, last - 1, -1):
+            self._undo_stage(stage)
+            self._gradient_at = stage - 1
+
+    def _undo_stage(self, stage: int) -> None:
+        stretch = self._stretches[-1] if self._stretches else None
+        if stretch is None or stretch.last != stage:
+            raise PlanMismatch(f"stage {stage} is not archived")
+        after = self._checkpoints.pop(stage, None)
+        if after is None:
+            raise PlanMismatch(f"x_{stage} is not a checkpoint, from which stage {stage} could be undone")
+        surroundings = stretch.surroundings.pop() if stretch.surroundings else NOTHING
+        if self._replay.is_active:
+            self._replay.rewind(surroundings)
+        tape = self._undone(stage, after, stretch)
+        before = StoredState(_detached(tape.state_leaves), surroundings)
+        self._backward_stage(tape)
+        self._put(stage - 1, before, stretch)
+
+    def _undone(self, stage: int, after: StoredState, stretch: Stretch) -> LiveTape:
+        """The tape of `stage`, from the state after it."""
+        slices = self._slices(stage)
+        for position in self.program.inputs.differentiable:
+            slices[position] = slices[position].detach().requires_grad_()
+        blocks: list[Leaves] = []
+        how = Undoing(stretch.archives)
+        with torch.enable_grad(), passing(how):
+            returned = self.program.run(
+                stage, after.leaves, slices, lambda _first, _count, block: blocks.append(block)
+            )
+        self._replay.forget_casts()
+        return LiveTape(stage, list(how.before), slices, returned, blocks, after)
+
+    def _put(self, index: int, state: StoredState, stretch: Stretch) -> None:
+        """Store x_index; where it began its stretch, require that it is the state that went in."""
+        stretch.last = index
+        known = self._checkpoints.get(index)
+        if index < stretch.first:
+            self._stretches.pop()
+            if any(len(archive) for archive in stretch.archives):
+                raise_not_back(index, "bits are left over")
+        if known is None:
+            self._checkpoints[index] = state
+        elif not _equal(known.leaves, state.leaves):
+            raise_not_back(index, "the state is another one")
+
+
+def raise_not_back(index: int, what: str) -> None:
+    """Refuse gradients of a way back that did not end where the way forward began."""
+    raise ReversalMismatch(
+        f"undoing did not come back to x_{index}: {what}. The way back computed other gates (a weight or "
+        "input changed in place, another number of threads, or numbers that are not finite); no gradient is "
+        "given"
+    )
+
+
+def _detached(leaves: list[Any]) -> Leaves:
+    return tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+
+
+def _equal(left: Leaves, right: Leaves) -> bool:
+    return all(
+        torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(left, right, strict=True)
+    )
