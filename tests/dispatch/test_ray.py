@@ -17,6 +17,7 @@ LAUNCH = Launch(
     command=("tightfit-worker", "attempt"),
     launch_token="secret",
     work_dir="/shared/j1",
+    resources=Resources(device="cpu"),
 )
 CPU_NODE = {"CPU": 4.0, "memory": 8.0 * GIB}
 ONE_DEVICE = {"CPU": 4.0, "GPU": 1.0, "gpu_mem_mib": 24_576.0, "accelerator_type:A10": 1.0}
