@@ -23,6 +23,8 @@ from planner_service.contract import (
     ComparisonRequest,
     FrontierReply,
     FrontierRequest,
+    PlacementReply,
+    PlacementRequest,
     PlanReply,
     PlanRequest,
     SimulationReply,
@@ -128,6 +130,10 @@ class PlannerClient:
     def compare(self, request: ComparisonRequest | Mapping[str, Any]) -> ComparisonReply:
         """Every strategy, at equal bytes and at equal time."""
         return self._post("/v1/comparisons", request, ComparisonReply)
+
+    def place(self, request: PlacementRequest | Mapping[str, Any]) -> PlacementReply:
+        """Where jobs fit, hole by hole, and what to tell each scheduler."""
+        return self._post("/v1/placements", request, PlacementReply)
 
     def simulate(self, request: SimulationRequest | Mapping[str, Any]) -> SimulationReply:
         """The simulator's judgement of any schedule or policy."""

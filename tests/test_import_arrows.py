@@ -47,9 +47,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "planner_service.contract",
         "planner_service.jobs",
         "planner_service.memory",
+        "planner_service.placement",
         "planner_service.solvers",
         CHAIN,
     ),
+    "planner_service.placement": ("numpy", CHAIN),
     "planner_service.settings": (),
     "planner_service.store": (
         "alembic",

@@ -22,7 +22,7 @@ from planner_service.api.metrics import Metrics
 from planner_service.api.plan_library import PlanLibrary
 from planner_service.api.planning_pool import PlanningPool
 from planner_service.api.reply_cache import ReplyCache
-from planner_service.contract import content_id
+from planner_service.contract import PlacementReply, PlacementRequest, PlanReply, PlanRequest, content_id
 from planner_service.planning import Planner
 from planner_service.settings import Settings
 from planner_service.solvers import Cancellation, warm_up
@@ -85,6 +85,15 @@ class Service:
             reply = await self.pool.answer(question_id, partial(_reply, use_case, question), request)
             self._cache.put(question_id, reply)
         return Response(reply, media_type="application/json")
+
+    def place(self, question: PlacementRequest, cancellation: Cancellation) -> PlacementReply:
+        """Where jobs fit; the plans that are made for it are kept. For a planning thread."""
+
+        def make_plan(plan_request: PlanRequest) -> PlanReply:
+            plan_id = self.planner.plan_id(plan_request)
+            return PlanReply.model_validate_json(self.plans.make(plan_id, plan_request, cancellation))
+
+        return self.planner.place(question, cancellation, make_plan)
 
     async def warm_up(self, on_ready: Callable[[], None]) -> None:
         """Compile or load every kernel, off the event loop."""

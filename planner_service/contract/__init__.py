@@ -12,6 +12,7 @@ from planner_service.contract.models import (
     Sequence,
     Training,
 )
+from planner_service.contract.placement import PlacementReply, PlacementRequest
 from planner_service.contract.plan import (
     OFFLOAD,
     PlanCost,
@@ -58,6 +59,8 @@ __all__ = [
     "LedgerLineRecord",
     "Memory",
     "Model",
+    "PlacementReply",
+    "PlacementRequest",
     "PlanCost",
     "PlanLedgerLine",
     "PlanMemory",

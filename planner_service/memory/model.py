@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from planner_service.memory.cells import CELLS, Cell, CellKind
@@ -61,6 +62,10 @@ class RecurrentModel:
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Every parameter of the model, in order from the input to the output."""
+        return list(self._parameter_groups)
+
+    @cached_property
+    def _parameter_groups(self) -> list[ParameterGroup]:
         groups = []
         if self.embedding_size is not None:
             count = self.embedding_size * self.input_size
@@ -83,15 +88,15 @@ class RecurrentModel:
         count = first + (self.num_layers - 1) * other
         return ParameterGroup(f"{self.cell_kind} layers", count, 4 * self.num_layers, formula)
 
-    @property
+    @cached_property
     def parameter_count(self) -> int:
         """Elements of all parameters."""
-        return sum(group.element_count for group in self.parameter_groups())
+        return sum(group.element_count for group in self._parameter_groups)
 
     @property
     def parameter_tensor_count(self) -> int:
         """Tensors among the parameters."""
-        return sum(group.tensor_count for group in self.parameter_groups())
+        return sum(group.tensor_count for group in self._parameter_groups)
 
     @property
     def parameter_bytes(self) -> int:

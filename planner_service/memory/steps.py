@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from planner_service.chain import Stage, segment_sizes, segmented_chain
 from planner_service.memory.candidate import Candidate, Source, StageSources
-from planner_service.memory.ledger import total_bytes
+from planner_service.memory.ledger import LedgerLine, total_bytes
 from planner_service.memory.segment_lengths import segment_lengths
 from planner_service.memory.workload import Device, Workload
 
@@ -83,13 +83,16 @@ class StepBytes:
 
 def step_candidates(workload: Workload) -> list[Candidate]:
     """One candidate per segment length. Raises InvalidChain when a size exceeds 2**62 bytes."""
-    return [_candidate(workload, steps) for steps in segment_lengths(workload.sequence_length)]
-
-
-def _candidate(workload: Workload, segment_steps: int) -> Candidate:
-    segments, last_steps = segment_sizes(workload.sequence_length, segment_steps)
     sizes = StepBytes(workload)
     ledger = (*workload.caller_ledger(), *workload.call_ledger())
+    lengths = segment_lengths(workload.sequence_length)
+    return [_candidate(workload, sizes, ledger, steps) for steps in lengths]
+
+
+def _candidate(
+    workload: Workload, sizes: StepBytes, ledger: tuple[LedgerLine, ...], segment_steps: int
+) -> Candidate:
+    segments, last_steps = segment_sizes(workload.sequence_length, segment_steps)
     chain = segmented_chain(
         segment_stage(workload, sizes, segment_steps),
         segments,

@@ -46,7 +46,7 @@ def _needs(
     known_profiles: Sequence[Profile],
     cancellation: Cancellation | None,
 ) -> DeviceNeeds:
-    candidates = candidates_of(_question(request, device), known_profiles)
+    candidates = candidates_of(question_of_job(request, device), known_profiles)
     held_bytes = min(candidate.chain.static_bytes for candidate in candidates)
     least_bytes = least_budget_bytes(candidates, cancellation)
     store_all_bytes = full_bptt(candidates).peak_bytes
@@ -71,7 +71,7 @@ def _needed_bytes(budget: int | str, *, held_bytes: int, least_bytes: int, activ
     return held_bytes + max(1, int(share * activation_bytes))
 
 
-def _question(request: JobRequest, device: DeviceKind) -> Question:
+def question_of_job(request: JobRequest, device: DeviceKind) -> Question:
     """The job's model and sequence as the planner takes them."""
     model = request.model
     return Question(

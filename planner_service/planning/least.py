@@ -17,7 +17,28 @@ def least_budget_bytes(
 
     Beside `tiers`, chains that are too long to search count with what they need without tiers.
     """
-    return min(_least_bytes(candidate.chain, tiers, cancellation) for candidate in candidates)
+    best: int | None = None
+    # Most candidates cannot be the leanest, which is seen sooner than what they need.
+    for chain in sorted((candidate.chain for candidate in candidates), key=_certain_bytes):
+        if best is None or _certain_bytes(chain) < best:
+            needed = _least_bytes(chain, tiers, cancellation)
+            best = needed if best is None else min(best, needed)
+    if best is None:
+        raise ValueError("there is no candidate")
+    return best
+
+
+def _certain_bytes(chain: Chain) -> int:
+    """Bytes on the device that no plan of `chain` does without: every stage is taped and reversed."""
+    return (
+        chain.static_bytes
+        + chain.input_bytes
+        + max(
+            run.stage.tape_bytes
+            + max(run.stage.taped_forward_workspace_bytes, run.stage.backward_workspace_bytes)
+            for run in chain.runs
+        )
+    )
 
 
 def _least_bytes(chain: Chain, tiers: Sequence[Tier], cancellation: Cancellation | None) -> int:

@@ -17,6 +17,8 @@ from planner_service.contract import (
     ComparisonRequest,
     FrontierReply,
     FrontierRequest,
+    PlacementReply,
+    PlacementRequest,
     PlanReply,
     PlanRequest,
     SimulationReply,
@@ -29,6 +31,7 @@ from planner_service.memory import Profile, shipped_profiles
 from planner_service.planning.comparison import comparison
 from planner_service.planning.frontier import frontier
 from planner_service.planning.job_needs import job_needs
+from planner_service.planning.placement import MakePlan, placement
 from planner_service.planning.plan import plan
 from planner_service.planning.simulation import simulation
 from planner_service.planning.version import PLANNER_VERSION
@@ -64,6 +67,16 @@ class Planner:
     ) -> ComparisonReply:
         """Every strategy, at equal bytes and at equal time."""
         return comparison(request, self._known_profiles, cancellation)
+
+    def place(
+        self,
+        request: PlacementRequest,
+        cancellation: Cancellation | None = None,
+        make_plan: MakePlan | None = None,
+    ) -> PlacementReply:
+        """Where jobs fit; `make_plan` makes the plans that are asked for with it (default: `plan`)."""
+        maker = make_plan or (lambda plan_request: self.plan(plan_request, cancellation))
+        return placement(request, self._known_profiles, maker, cancellation)
 
     def simulate(
         self, request: SimulationRequest, cancellation: Cancellation | None = None

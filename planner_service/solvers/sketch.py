@@ -30,7 +30,7 @@ from planner_service.solvers import sketch_kernels as kernels
 from planner_service.solvers.needs import Bytes, Costs
 
 MOST_SWEEPS = 32
-TAPED_SHARES: Costs = np.union1d(np.geomspace(1e-6, 1, 96), np.linspace(0, 1, 64))
+TAPED_SHARES: Costs = np.union1d(np.geomspace(1e-4, 1, 64), np.linspace(0, 1, 101))
 """Shares of the chain whose tapes are held at once, at which one sweep is counted: some spread
 geometrically, some evenly."""
 MOST_LEVELS = 5_000
@@ -46,29 +46,20 @@ class Sketch(NamedTuple):
     """In the chain's cost unit."""
 
 
-def sketchable(chain: Chain) -> bool:
-    """Whether the stages are alike enough, and small enough for 64 bits."""
-    if len(chain.runs) > MOST_RUNS:
-        return False
-    uniform = _uniform(chain)
-    return uniform.tape_overhead + uniform.length * (uniform.tape + uniform.state) <= MAXIMUM_BYTES
-
-
-def frontier_sketch(chain: Chain) -> Sketch:
+def frontier_sketch(chain: Chain) -> Sketch | None:
     """Points that are never too good: a persistent policy within each budget costs at most that makespan.
 
-    O(levels * MOST_SWEEPS), with about sqrt(2 L e / a) levels. The least budget is not among them.
+    None for a chain of too many different stages, or of sizes that leave 64 bits. O(levels * MOST_SWEEPS)
+    with about sqrt(2 L e / a) levels. The least budget is not among them.
     """
+    if len(chain.runs) > MOST_RUNS:
+        return None
     uniform = _uniform(chain)
-    once = _one_sweep_budgets(uniform)
-    once_advances = np.empty(len(once))
-    kernels.fill_one_sweep(uniform, once, once_advances)
-    levels = _levels(uniform)
-    several_advances = np.empty(len(levels))
-    workspace = np.empty((3, len(levels)))
-    kernels.fill_sweeps(uniform, MOST_SWEEPS, levels, *workspace, several_advances)
-    free = np.concatenate([once, levels])
-    advances = np.concatenate([once_advances, several_advances])
+    if uniform.tape_overhead + uniform.length * (uniform.tape + uniform.state) > MAXIMUM_BYTES:
+        return None
+    size = len(TAPED_SHARES) + _level_count(uniform)
+    free, advances = np.empty(size, dtype=np.int64), np.empty(size)
+    kernels.fill_sketch(uniform, MOST_SWEEPS, TAPED_SHARES, free, advances, np.empty((3, size)))
     possible = np.isfinite(advances)
     cost = max(run.stage.forward_cost for run in chain.runs)
     held = chain.static_bytes + chain.input_bytes
@@ -83,32 +74,21 @@ def quadratic_makespan(chain: Chain) -> float:
 
 def _uniform(chain: Chain) -> kernels.Uniform:
     stages = [run.stage for run in chain.runs]
-    state = max(stage.state_bytes for stage in stages)
     gradient = max(
-        chain.gradient_bytes(0),
-        chain.gradient_bytes(chain.length),
-        *(state if stage.gradient_bytes is None else stage.gradient_bytes for stage in stages),
+        chain.gradient_bytes(0), chain.loss_gradient_bytes, *(stage.live_gradient_bytes for stage in stages)
     )
+    state = max(stage.state_bytes for stage in stages)
     taping = max(stage.taped_forward_workspace_bytes for stage in stages)
     reversing = gradient + max(stage.backward_workspace_bytes for stage in stages)
-    advancing = max(stage.forward_workspace_bytes for stage in stages)
     return kernels.Uniform(
         length=chain.length,
         state=max(1, state),
         tape=max(1, *(stage.tape_bytes for stage in stages)),
         tape_overhead=gradient + max(taping, reversing),
-        advance_need=gradient + 2 * state + advancing,
+        advance_need=gradient + 2 * state + max(stage.forward_workspace_bytes for stage in stages),
     )
 
 
-def _one_sweep_budgets(chain: kernels.Uniform) -> Bytes:
-    """Free bytes from one tape to all of them."""
-    tapes = np.maximum(1, np.ceil(TAPED_SHARES * chain.length)).astype(np.int64)
-    return chain.tape_overhead + chain.tape * tapes
-
-
-def _levels(chain: kernels.Uniform) -> Bytes:
-    """Free bytes state by state, up to where one sweep is enough."""
-    count = min(chain.length, MOST_LEVELS, int(sqrt(2 * chain.length * chain.tape / chain.state)) + 3)
-    least = chain.tape_overhead + chain.tape
-    return least + chain.state * np.arange(count + 1, dtype=np.int64)
+def _level_count(chain: kernels.Uniform) -> int:
+    """Levels, state by state, from one tape up to where one sweep is enough."""
+    return min(chain.length, MOST_LEVELS, int(sqrt(2 * chain.length * chain.tape / chain.state)) + 3) + 1

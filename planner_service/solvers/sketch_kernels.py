@@ -32,6 +32,8 @@ def advances_of_one_sweep(chain: Uniform, free: int) -> float:
     """Stages advanced when each is advanced at most once; infinite when that does not fit."""
     if taped_at_once(chain, free) >= chain.length:
         return 0.0
+    if most_of_one_sweep(chain, free) < chain.length:
+        return inf
     reversed_stages = 0
     while True:
         taped = taped_at_once(chain, free)
@@ -45,14 +47,42 @@ def advances_of_one_sweep(chain: Uniform, free: int) -> float:
         free -= chain.state
 
 
+@inner_kernel
+def most_of_one_sweep(chain: Uniform, free: int) -> float:
+    """No more stages than this can be reversed with each advanced at most once."""
+    tapes = max(0, free - chain.tape_overhead) / chain.tape
+    states = max(0, free - chain.tape_overhead) / chain.state
+    return tapes * (states / 2 + 1)
+
+
 @kernel
-def fill_one_sweep(chain: Uniform, free_bytes: Bytes, advances: Costs) -> None:
-    """`advances_of_one_sweep` of every entry."""
-    for index in range(len(free_bytes)):
+def fill_sketch(
+    chain: Uniform, most_sweeps: int, shares: Costs, free_bytes: Bytes, advances: Costs, workspace: Costs
+) -> None:
+    """Free bytes and the stages that some policy advances in them; infinite where none was counted.
+
+    First the tapes of each of `shares` of the chain at once, by one sweep; then state by state, by any
+    number of sweeps. `workspace` has three rows as long as the other arrays.
+    """
+    once = len(shares)
+    for index in range(once):
+        tapes = max(1, int(shares[index] * chain.length))
+        free_bytes[index] = chain.tape_overhead + chain.tape * tapes
         advances[index] = advances_of_one_sweep(chain, free_bytes[index])
+    for index in range(once, len(free_bytes)):
+        free_bytes[index] = chain.tape_overhead + chain.tape + chain.state * (index - once)
+    fill_sweeps(
+        chain,
+        most_sweeps,
+        free_bytes[once:],
+        workspace[0, once:],
+        workspace[1, once:],
+        workspace[2, once:],
+        advances[once:],
+    )
 
 
-@kernel
+@inner_kernel
 def fill_sweeps(
     chain: Uniform,
     most_sweeps: int,
@@ -65,7 +95,7 @@ def fill_sweeps(
     """Fewest sweeps that reverse the chain at free_bytes[0] + i states, and the stages they advance.
 
     `free_bytes` ascends by one state an entry. `stages`, `total`, `deepest` are workspace of its
-    length: N_r, A_r and E_r of sketch.py.
+    length: N_r, A_r and E_r of sketch.py. Entries that no so many sweeps settle become infinite.
     """
     levels = len(free_bytes)
     first = levels
@@ -73,19 +103,25 @@ def fill_sweeps(
         stages[level] = taped_at_once(chain, free_bytes[level])
         deepest[level] = stages[level]
         total[level] = 0.0
-        advances[level] = advances_of_one_sweep(chain, free_bytes[level])
+        advances[level] = 0.0 if stages[level] >= chain.length else inf
         if first == levels and level > 0 and free_bytes[level] >= chain.advance_need:
             first = level
+    unsettled = levels
     for sweep in range(1, most_sweeps + 1):
+        lowest = unsettled
         # Where nothing can be stored a sweep tapes what fits at once.
-        for level in range(first, levels):
-            below = level - 1
-            into_stages = stages[below] if level > first else float(taped_at_once(chain, free_bytes[below]))
-            into_total = total[below] if level > first else 0.0
-            into_deepest = deepest[below] if level > first else 0.0
-            total[level] = total[level] + stages[level] + into_total
-            stages[level] = stages[level] + into_stages
-            deepest[level] = deepest[level] + into_deepest
-            surplus = stages[level] - chain.length
-            if advances[level] == inf and surplus >= 0:
-                advances[level] = total[level] - sweep * min(surplus, deepest[level])
+        into_stages = float(taped_at_once(chain, free_bytes[max(0, first - 1)]))
+        into_total = 0.0
+        into_deepest = 0.0
+        for level in range(first, unsettled):
+            into_total += total[level] + stages[level]
+            into_stages += stages[level]
+            into_deepest += deepest[level]
+            total[level], stages[level], deepest[level] = into_total, into_stages, into_deepest
+            surplus = into_stages - chain.length
+            if surplus >= 0 and advances[level] > 0:
+                lowest = min(lowest, level)
+                advances[level] = into_total - sweep * min(surplus, into_deepest)
+                if sweep == 1:
+                    advances[level] = advances_of_one_sweep(chain, free_bytes[level])
+        unsettled = lowest

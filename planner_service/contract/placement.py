@@ -1,0 +1,285 @@
+"""The request for places, and the places: jobs against the holes of a cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from planner_service.contract.base import Answer, Message, invalid
+from planner_service.contract.jobs import JobRequest
+from planner_service.contract.models import Model, Sequence, Training
+from planner_service.contract.profile import ProfileRecord
+from planner_service.contract.quantities import BudgetBytes, Count, SizeBytes
+from planner_service.contract.question import Question
+
+MOST_JOBS, MOST_HOLES = 10_000, 100_000
+MOST_OFFERS = 100_000
+"""In one answer, over all jobs."""
+OFFERS_BY_DEFAULT = 10_000
+"""In one answer, shared among the jobs."""
+MOST_PLANNED_OFFERS = 20
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Ratio = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
+Money = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
+
+
+class TypeNamesRecord(Message):
+    """What each scheduler calls a type of device, where it differs from `device`."""
+
+    slurm: Name | None = None
+    """GRES type and node feature: `a100`."""
+    kubernetes: Name | None = None
+    """The node label nvidia.com/gpu.product: `NVIDIA-A100-SXM4-80GB`."""
+    ray: Name | None = None
+    """accelerator_type: `A100`."""
+
+
+class HoleRecord(Message):
+    """Equal devices of one node, or MIG slices or fractions of them, each free for one process."""
+
+    name: Name
+    node: Name | None = None
+    """Null: a node of its own."""
+    device_kind: Literal["cpu", "cuda"] = "cuda"
+    device: Annotated[str, Field(max_length=200)] = ""
+    """The type of device, as the cluster calls it."""
+    names: TypeNamesRecord = TypeNamesRecord()
+    memory_total_bytes: BudgetBytes
+    """Nominal memory of one device, or of the MIG slice; of a fraction: of the whole device."""
+    memory_free_bytes: SizeBytes | None = None
+    """What the driver says is free on it now; null: all that the driver leaves."""
+    mig_slice: Annotated[str, Field(pattern=r"^[1-7]g\.[0-9]+gb(\+[a-z.0-9]+)?$")] | None = None
+    """`1g.10gb` and the like."""
+    fraction: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None
+    """Share of the device, of its memory and of its time."""
+    relative_speed: Ratio | None = None
+    """Against the device that `forward_seconds` or the profile is of. Null: 1; compute slices in sevenths
+    for a MIG slice; its share for a fraction."""
+    hourly_cost: Money | None = None
+    """Of one device, in any currency."""
+    count: Count = 1
+    """So many equal ones in this node."""
+    context_bytes: SizeBytes | None = None
+    """Null: the request's."""
+
+    @model_validator(mode="after")
+    def _is_a_slice_or_a_fraction(self) -> Self:
+        if self.mig_slice is not None and self.fraction is not None:
+            raise invalid("fraction", "a hole is a MIG slice or a fraction, not both")
+        return self
+
+
+class PlacementJob(Message):
+    """What is to be placed: a job as submitted, or a model and a sequence."""
+
+    name: Name | None = None
+    """Null: the job's name, or `job-1`, `job-2`, … by place in the request."""
+    job: JobRequest | None = None
+    """Its budget and engine are not used: how much it may hold is what is asked here."""
+    model: Model | None = None
+    sequence: Sequence | None = None
+    training: Training | None = None
+    profile: ProfileRecord | None = None
+    device: Literal["cpu", "cuda"] = "cuda"
+    """On which kind of device it is to run."""
+    devices: Count = 1
+    """Processes of a data-parallel job, each with a device of its own in one node."""
+    iterations: Count | None = None
+    """For seconds and cost. Null: those of `job`, or 1."""
+    forward_seconds: Annotated[float, Field(strict=True, gt=0, le=1e9, allow_inf_nan=False)] | None = None
+    """Seconds of one forward pass of one step (one unit of cost of a chain) on a device of relative speed
+    1. Null: seconds are known of a profile that was timed, else not."""
+    maximum_slowdown_ratio: Annotated[float, Field(strict=True, ge=1, le=1e6, allow_inf_nan=False)] | None = (
+        None
+    )
+    """Most time as a multiple of full BPTT's on the same device. Null: that of `job`, or any."""
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if (self.job is None) == (self.model is None):
+            raise invalid("model", "give either a job, or a model with its sequence")
+        if self.job is not None:
+            for name in ("sequence", "training", "profile"):
+                if getattr(self, name) is not None:
+                    raise invalid(name, f"a job brings its own: leave {name} out")
+        else:
+            self.question()
+        return self
+
+    def question(self) -> Question:
+        """The model and what it is trained on, where it was given as such."""
+        given: dict[str, Any] = {"model": self.model, "sequence": self.sequence}
+        return Question(**given, training=self.training, device=self.device, profile=self.profile)
+
+
+class PlacementRequest(Message):
+    """POST /v1/placements: where do these jobs fit?"""
+
+    jobs: list[PlacementJob] = Field(min_length=1, max_length=MOST_JOBS)
+    holes: list[HoleRecord] = Field(min_length=1, max_length=MOST_HOLES)
+    rank_by: Literal["duration", "cost"] = "duration"
+    """The other one decides among equals, then the tightest fit."""
+    most_offers: Annotated[int, Field(strict=True, ge=1, le=MOST_OFFERS)] | None = None
+    """Holes answered per job, the best first. Null: all of them where that makes 10,000 offers or fewer,
+    else so many shared among the jobs."""
+    planned_offers: Annotated[int, Field(strict=True, ge=0, le=MOST_PLANNED_OFFERS)] | None = None
+    """The plans of each job's best so many offers are made: their slowdown is then the plan's own, and
+    GET /v1/plans/{plan_id} finds them. Null: 1 for a single job, 0 for several."""
+    context_bytes: SizeBytes = 512 * 2**20
+    """What a process costs on its device beside PyTorch's allocator (a CUDA context), unless the hole
+    says otherwise."""
+    driver_reserve_ratio: Annotated[float, Field(strict=True, ge=0, le=0.5)] = 0.04
+    """Share of a GPU's nominal memory that the driver keeps."""
+
+    @model_validator(mode="after")
+    def _answer_is_bounded(self) -> Self:
+        if self.most_offers is not None:
+            offers = len(self.jobs) * min(self.most_offers, len(self.holes))
+            if offers > MOST_OFFERS:
+                raise invalid("most_offers", f"{offers} offers are too many for an answer: {MOST_OFFERS}")
+        return self
+
+    @property
+    def offers_per_job(self) -> int:
+        """Holes answered per job."""
+        shared = max(1, OFFERS_BY_DEFAULT // len(self.jobs))
+        return min(len(self.holes), shared if self.most_offers is None else self.most_offers)
+
+    @property
+    def plans_per_job(self) -> int:
+        """Offers whose plans are made."""
+        return int(len(self.jobs) == 1) if self.planned_offers is None else self.planned_offers
+
+
+class PlacementOffer(Answer):
+    """What one hole means for one job; bytes are those of one device."""
+
+    hole: str
+    node: str
+    fits: bool
+    reason: Literal["memory", "slowdown", "device", "count"] | None
+    """Why it does not fit. memory: no plan does; slowdown: what fits is slower than asked for; device: it
+    is of another kind; count: the node has too few."""
+    missing_bytes: int
+    """Free bytes that the hole lacks; 0 where memory is not what it lacks."""
+    plan_id: str | None
+    """The id of the plan for `budget_bytes`."""
+    budget_bytes: int | None
+    """What training may hold: `memory.device_budget_bytes` of the plan."""
+    request_bytes: int | None
+    """To set aside on the device: the budget and the process's context."""
+    limit_bytes: int | None
+    """The least nominal limit under which nobody kills it, the driver's share of it included."""
+    context_bytes: int
+    reserve_bytes: int
+    available_bytes: int
+    """What training may hold in this hole; negative where not even the context fits."""
+    slowdown_ratio: float | None
+    """Time as a multiple of full BPTT's on the same device: at most this, or exactly where `planned`."""
+    seconds: float | None
+    """Of all iterations; null where the time of a forward pass is not known."""
+    cost: float | None
+    """Of all devices for all iterations; null where seconds or the hole's cost are not known."""
+    planned: bool
+    """The plan was made: slowdown, seconds and cost are its own, and not only bounds."""
+
+
+class AcceptableDevice(Answer):
+    """A type of device whose every device holds the job; bytes are those of one device."""
+
+    device: str
+    mig_slice: str | None
+    fraction: float | None
+    total_bytes: int
+    """Nominal memory of the smallest device of this type."""
+    device_count: int
+    """Devices of this type, busy or not, in nodes that have enough of them."""
+    plan_id: str
+    budget_bytes: int
+    request_bytes: int
+    limit_bytes: int
+    slowdown_ratio: float
+
+
+class SlurmRecord(Answer):
+    """Arguments of sbatch; each alternative is complete in itself, the quickest first."""
+
+    alternatives: list[list[str]]
+    notes: list[str]
+
+
+class PodNeedsRecord(Answer):
+    """What goes into a pod."""
+
+    limits: dict[str, str]
+    node_affinity: dict[str, Any] | None
+    """requiredDuringSchedulingIgnoredDuringExecution; null: any node."""
+
+
+class KubernetesRecord(Answer):
+    """Extended resources with node affinity, or the claim that replaces them."""
+
+    alternatives: list[PodNeedsRecord]
+    device_class: str | None
+    """deviceClassName of a request in a ResourceClaimTemplate; null on CPUs."""
+    device_selector: str | None
+    """Its CEL expression: the only words here that look at the memory of each device."""
+    gpu_memory_annotation: str | None
+    """MiB for the annotation gpu-memory of schedulers that share devices, where a fraction will do."""
+    notes: list[str]
+
+
+class RayRecord(Answer):
+    """Resources of a Ray job's entry point; each alternative is complete in itself."""
+
+    alternatives: list[dict[str, float]]
+    memory_mib: int | None
+    """For a custom resource gpu_mem_mib; null where nodes have several devices: it is a sum over a node."""
+    notes: list[str]
+
+
+class SchedulerWordsRecord(Answer):
+    """The job's needs in the words of each scheduler: a plan that runs on every acceptable type."""
+
+    plan_id: str
+    budget_bytes: int
+    request_bytes: int
+    limit_bytes: int
+    """Nominal memory from which any device of these types will do."""
+    slurm: SlurmRecord
+    kubernetes: KubernetesRecord
+    ray: RayRecord
+
+
+class JobPlacement(Answer):
+    """Where one job fits."""
+
+    name: str
+    unit: Literal["forward", "seconds"]
+    minimum_budget_bytes: int
+    """The leanest plan: with one byte less nothing fits."""
+    held_bytes: int
+    """What of every budget is held throughout (weights, their gradients, optimizer state): a job file's
+    budget is what comes on top."""
+    store_all_peak_bytes: int
+    """What full BPTT holds: from here on nothing is slower."""
+    store_all_makespan: float
+    fitting_count: int
+    """Holes that hold it, of all that were asked about."""
+    offers: list[PlacementOffer]
+    """The best first; after those that fit, the others by what they lack."""
+    acceptable: list[AcceptableDevice]
+    """Types of devices, the quickest first; a type counts only if its smallest device holds the job."""
+    words: SchedulerWordsRecord | None
+    """Null where no type is acceptable."""
+
+
+class PlacementReply(Answer):
+    """Every job against every hole, each as if it were alone: nothing is assigned here."""
+
+    planner_version: str
+    hole_count: int
+    jobs: list[JobPlacement]
+    """In the order of the request."""

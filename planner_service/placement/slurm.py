@@ -1,0 +1,49 @@
+"""A job's needs in Slurm's words: GRES types, features, and memory where it is main memory.
+
+GRES that count memory (CountOnly, shards) are sums over a node and choose no device, so they are never
+part of the words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner_service.placement.acceptable import AcceptableType
+from planner_service.placement.wanted import Wanted, mebibytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmWords:
+    """Arguments of sbatch. Each alternative is complete in itself."""
+
+    alternatives: tuple[tuple[str, ...], ...]
+    """The quickest first. Types that GRES name; all at once by features, where nodes have them."""
+    notes: tuple[str, ...] = ()
+    """What these words leave open."""
+
+
+def slurm_words(wanted: Wanted) -> SlurmWords:
+    """The alternatives for Slurm."""
+    if wanted.on_cpu:
+        memory = f"--mem={mebibytes(wanted.request_bytes)}M"
+        return SlurmWords(alternatives=((f"--ntasks={wanted.devices}", memory),))
+    named = [each for each in wanted.types if each.smallest.fraction is None and _gres_type(each)]
+    alternatives: list[tuple[str, ...]] = [
+        (f"--gres=gpu:{_gres_type(each)}:{wanted.devices}",) for each in named
+    ]
+    features = [_gres_type(each) for each in named if each.smallest.mig_slice is None]
+    notes = []
+    if len(features) > 1:
+        alternatives.append((f"--gres=gpu:{wanted.devices}", f"--constraint={'|'.join(features)}"))
+        notes.append("--constraint needs node features that are called like the GRES types")
+    if any(each.smallest.fraction is not None for each in wanted.types):
+        notes.append("fractions are left out: gres/shard counts per node and isolates no memory")
+    if len(named) < len(wanted.types) and not notes:
+        notes.append("types without a name for Slurm are left out")
+    return SlurmWords(alternatives=tuple(alternatives), notes=tuple(notes))
+
+
+def _gres_type(kind: AcceptableType) -> str:
+    """The type in GRES: as named, else the MIG slice, else the device's name in one word."""
+    hole = kind.smallest
+    return hole.names.slurm or hole.mig_slice or "_".join(hole.device.lower().split())

@@ -1,0 +1,152 @@
+"""The use case `place`: jobs against the holes of a cluster, each job by one curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from planner_service.contract import PlanReply, PlanRequest, Question, content_id
+from planner_service.contract.placement import (
+    HoleRecord,
+    JobPlacement,
+    PlacementJob,
+    PlacementReply,
+    PlacementRequest,
+)
+from planner_service.memory import Profile
+from planner_service.placement import (
+    Demand,
+    Hole,
+    Offer,
+    Site,
+    TypeNames,
+    acceptable_types,
+    offers_of,
+    words_of,
+)
+from planner_service.planning.candidates import candidates_of
+from planner_service.planning.curve import curve_of
+from planner_service.planning.job_needs import question_of_job
+from planner_service.planning.placement_records import (
+    KnownQuestion,
+    acceptable_record,
+    offer_record,
+    words_record,
+)
+from planner_service.planning.version import PLANNER_VERSION
+from planner_service.solvers import Cancellation
+
+MakePlan = Callable[[PlanRequest], PlanReply]
+
+
+def placement(
+    request: PlacementRequest,
+    known_profiles: Sequence[Profile],
+    make_plan: MakePlan,
+    cancellation: Cancellation | None = None,
+) -> PlacementReply:
+    """Where each job fits. Raises PlanningError for a model that cannot be planned at all.
+
+    Jobs that ask the same question share a curve. `make_plan` makes the plans of the best offers.
+    """
+    site = Site.of([_hole(record, request) for record in request.holes])
+    curves = _Curves(known_profiles, cancellation)
+    jobs = []
+    for number, job in enumerate(request.jobs, start=1):
+        if cancellation is not None:
+            cancellation.check()
+        jobs.append(_placed(_Asked(job, number, curves), site, request, make_plan))
+    return PlacementReply(planner_version=PLANNER_VERSION, hole_count=len(site.holes), jobs=jobs)
+
+
+class _Curves:
+    """The curves of one request, one per question."""
+
+    def __init__(self, known_profiles: Sequence[Profile], cancellation: Cancellation | None) -> None:
+        self._known_profiles = known_profiles
+        self._cancellation = cancellation
+        self._known: dict[str, KnownQuestion] = {}
+
+    def of(self, question: Question) -> KnownQuestion:
+        """The question's curve, made once."""
+        key = content_id(question, PLANNER_VERSION)
+        if key not in self._known:
+            candidates = candidates_of(question, self._known_profiles)
+            self._known[key] = KnownQuestion(question, curve_of(candidates, self._cancellation))
+        return self._known[key]
+
+
+class _Asked:
+    """One job of the request."""
+
+    def __init__(self, job: PlacementJob, number: int, curves: _Curves) -> None:
+        self.name = job.name or f"job-{number}"
+        self.maximum_slowdown_ratio = job.maximum_slowdown_ratio
+        self.iterations = job.iterations or 1
+        if job.job is None:
+            question = job.question()
+        else:
+            question = question_of_job(job.job, job.device)
+            self.name = job.name or job.job.name or self.name
+            self.iterations = job.iterations or job.job.training.iterations
+            self.maximum_slowdown_ratio = job.maximum_slowdown_ratio or job.job.maximum_slowdown_ratio
+        self.known = curves.of(question)
+        self.unit = self.known.job_curve.unit
+        self.demand = Demand(
+            device_kind=job.device,
+            devices=job.devices,
+            maximum_slowdown_ratio=self.maximum_slowdown_ratio,
+            seconds_per_unit=self._seconds_per_unit(job.forward_seconds),
+        )
+
+    def _seconds_per_unit(self, forward_seconds: float | None) -> float | None:
+        if forward_seconds is not None:
+            return forward_seconds * self.iterations
+        return float(self.iterations) if self.unit == "seconds" else None
+
+
+def _placed(asked: _Asked, site: Site, request: PlacementRequest, make_plan: MakePlan) -> JobPlacement:
+    known, demand = asked.known, asked.demand
+    curve = known.job_curve.curve
+    offers = offers_of(site, demand, curve, rank_by=request.rank_by, most_offers=request.offers_per_job)
+    plans = _plans(known, offers.ranked[: request.plans_per_job], make_plan)
+    types = acceptable_types(site, demand, curve)
+    words = words_of(types, demand.devices)
+    return JobPlacement(
+        name=asked.name,
+        unit=asked.unit,
+        minimum_budget_bytes=curve.minimum_budget_bytes,
+        held_bytes=known.job_curve.held_bytes,
+        store_all_peak_bytes=known.job_curve.full.peak_bytes,
+        store_all_makespan=known.job_curve.full.makespan,
+        fitting_count=offers.fitting_count,
+        offers=[offer_record(known, offer, plans.get(offer.point)) for offer in offers.ranked],
+        acceptable=[acceptable_record(known, each) for each in types],
+        words=None if words is None else words_record(known, words),
+    )
+
+
+def _plans(known: KnownQuestion, offers: Sequence[Offer], make_plan: MakePlan) -> dict[int, PlanReply]:
+    """The plans of these offers by their point."""
+    points = {offer.point for offer in offers if offer.fits}
+    return {point: make_plan(known.plan_request(point)) for point in sorted(points)}
+
+
+def _hole(record: HoleRecord, request: PlacementRequest) -> Hole:
+    names = record.names
+    context_bytes = request.context_bytes if record.context_bytes is None else record.context_bytes
+    return Hole(
+        name=record.name,
+        node=record.node or record.name,
+        device_kind=record.device_kind,
+        device=record.device,
+        names=TypeNames(slurm=names.slurm, kubernetes=names.kubernetes, ray=names.ray),
+        memory_total_bytes=record.memory_total_bytes,
+        memory_free_bytes=record.memory_free_bytes,
+        mig_slice=record.mig_slice,
+        fraction=record.fraction,
+        given_speed=record.relative_speed,
+        hourly_cost=record.hourly_cost,
+        count=record.count,
+        context_bytes=context_bytes,
+        driver_reserve_ratio=request.driver_reserve_ratio,
+    )
