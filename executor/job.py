@@ -5,6 +5,7 @@
     sequence: {length: 1000, batch_size: 32}
     training: {optimizer: adam, learning_rate: 0.005, iterations: 10}
     budget:   5%
+    host_budget: 1GiB
     report:   {output: report.json}
 
 Every field is checked here, before anything is allocated; a wrong one is refused by its path.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from executor.budget import Budget, InvalidBudget, parse_budget
+from executor.sizes import parse_budget_bytes
 
 CELLS = ("lstm", "gru", "rnn")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -135,6 +137,8 @@ class Job:
     sequence: SequenceSpec
     training: TrainingSpec
     budget: Budget
+    host_budget_bytes: int | None = None
+    """Host memory that stored states may move to, pinned on CUDA; None keeps them on the device."""
     data: DataSpec = field(default_factory=DataSpec)
     report: ReportSpec = field(default_factory=ReportSpec)
 
@@ -142,6 +146,7 @@ class Job:
         """The job as it stands in the report: sections of plain values."""
         record = dataclasses.asdict(self)
         record["budget"] = str(self.budget)
+        record["host_budget"] = record.pop("host_budget_bytes")
         return record
 
 
@@ -170,7 +175,7 @@ def read_job(path: Path) -> Job:
 def job_from_record(record: object) -> Job:
     """The job in plain values. Raises InvalidJob for every missing, wrong or unknown field."""
     fields = _mapping("the job", record)
-    _refuse_unknown("", fields, {*_SECTIONS, "budget"})
+    _refuse_unknown("", fields, {*_SECTIONS, "budget", "host_budget"})
     for name in ("model", "sequence", "training", "budget"):
         if name not in fields:
             raise InvalidJob(name, "is missing")
@@ -179,7 +184,16 @@ def job_from_record(record: object) -> Job:
     except InvalidBudget as error:
         raise InvalidJob("budget", str(error)) from error
     sections = {name: _section(name, fields[name]) for name in _SECTIONS if name in fields}
-    return Job(budget=budget, **sections)
+    return Job(budget=budget, host_budget_bytes=_host_budget_bytes(fields), **sections)
+
+
+def _host_budget_bytes(fields: Mapping[str, Any]) -> int | None:
+    if fields.get("host_budget") is None:
+        return None
+    try:
+        return parse_budget_bytes(fields["host_budget"])
+    except ValueError as error:
+        raise InvalidJob("host_budget", str(error)) from error
 
 
 def _section(name: str, record: object) -> Any:

@@ -18,10 +18,10 @@ from executor.probe import ProbeReport
 from planner_service.chain import (
     Chain,
     Policy,
-    Stage,
     Tier,
     TieredPolicy,
     policy_from_record,
+    stage_record,
     tiered_policy_from_record,
 )
 
@@ -163,15 +163,10 @@ def _request(chain: Chain, budget_bytes: int, tiers: Tiers) -> dict[str, Any]:
             "static_bytes": chain.static_bytes,
             "loss_gradient_bytes": chain.loss_gradient_bytes,
             "input_gradient_bytes": chain.input_gradient_bytes,
-            "stages": [{"count": run.count, **_given(run.stage)} for run in chain.runs],
+            "stages": [{"count": run.count, **stage_record(run.stage)} for run in chain.runs],
         },
         "memory": {"device_budget_bytes": budget_bytes, "tiers": [asdict(tier) for tier in tiers]},
     }
-
-
-def _given(stage: Stage) -> dict[str, Any]:
-    """The fields of a stage that say something."""
-    return {name: value for name, value in asdict(stage).items() if value is not None}
 
 
 class ServicePlan(NamedTuple):
@@ -194,23 +189,40 @@ class RemotePlanner:
         self._client = WorkerClient(url, token=token, timeout_seconds=PLANNING_SECONDS)
 
     def plan(
-        self, report: ProbeReport, budget_bytes: int, *, request: Mapping[str, Any], held_bytes: int
+        self,
+        report: ProbeReport,
+        budget_bytes: int,
+        *,
+        request: Mapping[str, Any],
+        held_bytes: int,
+        host: HostMemory | None = None,
     ) -> tuple[ExecutionPlan, str]:
         """The service's plan for the loop of `report`, and its id.
 
         `request` describes the model, the sequence and the training, and carries the profile. The service
-        counts `held_bytes` besides the call: what the caller holds throughout.
+        counts `held_bytes` besides the call: what the caller holds throughout. States may move to `host`.
 
         Raises BudgetTooSmall, and PlanMismatch for a plan that breaks the rules or the budget here.
         """
-        answer = self.ask(report, budget_bytes, request=request, held_bytes=held_bytes)
+        answer = self.ask(report, budget_bytes, request=request, held_bytes=held_bytes, host=host)
         return answer.plan, answer.plan_id
 
     def ask(
-        self, report: ProbeReport, budget_bytes: int, *, request: Mapping[str, Any], held_bytes: int
+        self,
+        report: ProbeReport,
+        budget_bytes: int,
+        *,
+        request: Mapping[str, Any],
+        held_bytes: int,
+        host: HostMemory | None = None,
     ) -> ServicePlan:
         """Like `plan`."""
-        memory = {"device_budget_bytes": budget_bytes + held_bytes}
+        tiers: Tiers = ()
+        if host is not None:  # a state has the same size whatever the segment
+            tiers = host.tiers(report.chain(report.length, report.segments[0].segment_steps))
+        memory: dict[str, Any] = {"device_budget_bytes": budget_bytes + held_bytes}
+        if tiers:
+            memory["tiers"] = [asdict(tier) for tier in tiers]
         try:
             reply = self._client.plan({**request, "memory": memory})
         except Exception as error:
@@ -223,7 +235,7 @@ class RemotePlanner:
         if segment_steps is None:
             raise PlanMismatch("the service planned a chain of its own, not segments of this loop")
         chain = report.chain(report.length, segment_steps)
-        plan = _checked_plan(report, chain, segment_steps, budget_bytes, _answer(reply))
+        plan = _checked_plan(report, chain, segment_steps, budget_bytes, _answer(reply), tiers)
         return ServicePlan(plan, reply.id)
 
     def post_measurement(self, measurement: Mapping[str, Any]) -> None:

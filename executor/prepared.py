@@ -14,6 +14,7 @@ from executor.device import free_bytes
 from executor.job import Job
 from executor.measure import default_device
 from executor.models import CharacterModel, Window
+from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, best_plan, in_process
 from executor.probe import ProbeReport, probe_loop
@@ -112,15 +113,22 @@ class PreparedJob:
             "profile": self.profile(),
         }
 
+    def host(self) -> HostMemory | None:
+        """Host memory beside the device, its two directions measured; None where the job names none."""
+        if self.job.host_budget_bytes is None:
+            return None
+        return HostMemory.beside(self.loss.loop(self.window), self.probe.needs, self.job.host_budget_bytes)
+
     def plan(self, planner: RemotePlanner | None) -> tuple[ExecutionPlan, str | None]:
         """The plan, and its id where a service made it.
 
         Raises BudgetTooSmall with the least budget; PlannerUnreachable when the service does not answer.
         """
+        host = self.host()
         if planner is None:
-            return best_plan(self.probe, self.budget_bytes, in_process), None
+            return best_plan(self.probe, self.budget_bytes, in_process, host), None
         held = held_bytes(self.model, self.window, self.job.training)
-        return planner.plan(self.probe, self.budget_bytes, request=self.request(), held_bytes=held)
+        return planner.plan(self.probe, self.budget_bytes, request=self.request(), held_bytes=held, host=host)
 
 
 def full_activation_bytes(model: CharacterModel, window: Window) -> int:

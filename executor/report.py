@@ -55,6 +55,10 @@ class RunReport:
     budget_bytes: int
     projected_peak_bytes: int
     measured_peak_bytes: int
+    host_budget_bytes: int | None = None
+    """Host memory that states could move to."""
+    measured_host_bytes: int = 0
+    """Host memory that held them, at its peak; pinned on CUDA."""
     iteration_seconds: tuple[float, ...]
     losses: tuple[float, ...]
     """Mean loss per character of every iteration, in nats."""
@@ -83,6 +87,9 @@ class RunReport:
         if self.measured_peak_bytes > self.budget_bytes:
             over = self.measured_peak_bytes - self.budget_bytes
             broken.append(f"the measured peak exceeds the budget by {over} bytes")
+        if self.measured_host_bytes > (self.host_budget_bytes or 0):
+            over = self.measured_host_bytes - (self.host_budget_bytes or 0)
+            broken.append(f"the measured host memory exceeds its budget by {over} bytes")
         if self.gradient_check is not None and not self.gradient_check.passed:
             broken.append(str(self.gradient_check))
         if self.executed != self.planned:
@@ -115,6 +122,8 @@ class RunReport:
         return {
             **self.measurement(),
             "utilization_ratio": self.utilization_ratio,
+            "host_budget_bytes": self.host_budget_bytes,
+            "measured_host_bytes": self.measured_host_bytes,
             "iteration_seconds": list(self.iteration_seconds),
             "plan": {
                 "planner": self.planner,
@@ -139,6 +148,9 @@ class RunReport:
             ("time per iteration", f"{self.seconds_per_iteration:.2f} s"),
             ("loss before / after", f"{self.loss_before:.3f} / {self.loss_after:.3f} nats per character"),
         ]
+        if self.host_budget_bytes is not None:
+            moved = f"{format_bytes(self.measured_host_bytes)} of {format_bytes(self.host_budget_bytes)}"
+            rows.insert(3, ("host memory", moved))
         if self.gradient_check is not None:
             rows.append(("gradients", str(self.gradient_check)))
         return aligned(rows)

@@ -10,6 +10,7 @@ import copy
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from torch.autograd import backward
 
 from executor.device import device_name
 from executor.job import InvalidJob, Job
-from executor.measure import measure
+from executor.measure import Measurement, measure
 from executor.models import Window
+from executor.offload.slots import HOST
 from executor.plan import ExecutionPlan, checkpoint_every
 from executor.planner import RemotePlanner
 from executor.prepared import PreparedJob, Progress
@@ -48,16 +50,17 @@ def run_job(
     if output is None and job.report.output is not None:
         output = Path(job.report.output)
     _require_folders({"report.output": output, "report.weights": job.report.weights})
-    planner = None if planner_url is None else RemotePlanner(planner_url)
-    prepared = PreparedJob.of(job, progress)
-    plan, plan_id = prepared.plan(planner)
-    progress(describe_plan(plan))
-    report = _train(prepared, plan, plan_id, name=name, planner=planner_url or IN_PROCESS, progress=progress)
-    _write(report, prepared, output, progress)
-    if planner is not None:
-        planner.post_measurement(report.measurement())
-        planner.close()
-        progress(f"measurement posted to {planner_url}")
+    with ExitStack() as stack:
+        planner = None if planner_url is None else stack.enter_context(closing(RemotePlanner(planner_url)))
+        prepared = PreparedJob.of(job, progress)
+        plan, plan_id = prepared.plan(planner)
+        progress(describe_plan(plan))
+        where = planner_url or IN_PROCESS
+        report = _train(prepared, plan, plan_id, name=name, planner=where, progress=progress)
+        _write(report, prepared, output, progress)
+        if planner is not None:
+            planner.post_measurement(report.measurement())
+            progress(f"measurement posted to {planner_url}")
     return report
 
 
@@ -91,7 +94,8 @@ def _train(
     check = check_gradients(prepared, plan)
     if check is not None:
         progress(str(check))
-    measured_peak_bytes, executed = measured_iteration(prepared, plan)
+    measured, executed = measured_iteration(prepared, plan)
+    measured_peak_bytes = measured.peak_bytes
     progress(f"measured peak: {format_bytes(measured_peak_bytes)} of {format_bytes(prepared.budget_bytes)}")
     evaluation = Window.of(prepared.streams.evaluation_window())
     loss_before = model.evaluate(evaluation)
@@ -110,6 +114,8 @@ def _train(
         budget_bytes=prepared.budget_bytes,
         projected_peak_bytes=plan.projected_peak_bytes or 0,
         measured_peak_bytes=measured_peak_bytes,
+        host_budget_bytes=job.host_budget_bytes,
+        measured_host_bytes=measured.tier_peak_bytes.get(HOST, 0),
         iteration_seconds=tuple(seconds),
         losses=tuple(losses),
         loss_before=loss_before,
@@ -136,13 +142,13 @@ def _iterations(
     return losses, seconds
 
 
-def measured_iteration(prepared: PreparedJob, plan: ExecutionPlan) -> tuple[int, SegmentCounts]:
+def measured_iteration(prepared: PreparedJob, plan: ExecutionPlan) -> tuple[Measurement[None], SegmentCounts]:
     """Peak bytes of one forward and backward pass, and how often it ran segments. Nothing is learned."""
     window = prepared.window
     prepared.loss.prepare(window)
-    peak_bytes = measure(lambda: backward(prepared.loss.forward(window, plan))).peak_bytes
+    measured = measure(lambda: backward(prepared.loss.forward(window, plan)))
     prepared.model.zero_grad(set_to_none=True)
-    return peak_bytes, prepared.loss.take_counts()
+    return measured, prepared.loss.take_counts()
 
 
 def check_gradients(prepared: PreparedJob, plan: ExecutionPlan) -> GradientCheck | None:

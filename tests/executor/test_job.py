@@ -81,6 +81,8 @@ def test_a_job_in_yaml_equals_the_same_job_in_json(tmp_path):
         ("report.output", 5),
         ("report.gradient_check_steps", -1),
         ("budget", 0),
+        ("host_budget", "5%"),
+        ("host_budget", 0),
         ("budget", "200%"),
         ("budget", ...),
         ("model", ...),

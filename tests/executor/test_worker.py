@@ -120,3 +120,35 @@ def test_counts_are_those_of_the_actions():
     """Advanced and taped segments are counted by their ranges"""
     actions = [Advance(1, 3), Tape(4, 5), Backward(5, 4), Free(3), Tape(1, 1)]
     assert SegmentCounts.of(actions) == SegmentCounts(advance_count=3, tape_count=3)
+
+
+@pytest.mark.parametrize("by", ["in process", "service"])
+def test_a_host_budget_is_kept_and_reported(by, tmp_path, request):
+    """Stored states move to host memory where that is faster, within the budget that the job names; the
+    planner in this process and the service alike
+    """
+    url = request.getfixturevalue("service").url if by == "service" else None
+    output = tmp_path / "report.json"
+    # A state of 128 x 8 floats takes microseconds to copy and milliseconds to compute again.
+    job = replace(
+        JOB,
+        model=ModelSpec(kind="gru", hidden_size=128, embedding_size=8),
+        sequence=SequenceSpec(length=60, batch_size=8),
+        training=TrainingSpec(iterations=1),
+        report=ReportSpec(gradient_check_steps=10),
+        budget=parse_budget("20%"),
+        host_budget_bytes=2**20,
+    )
+    report = run_job(job, name="moved", planner_url=url, output=output)
+    assert report.broken_promises == []
+    assert report.strategy == "offload"
+    assert 0 < report.measured_host_bytes <= 2**20
+    assert json.loads(output.read_text())["measured_host_bytes"] == report.measured_host_bytes
+    assert "host memory" in report.table()
+
+
+def test_host_memory_beyond_its_budget_breaks_a_promise(finished):
+    """More than the job allowed, or any where it allowed none, is said"""
+    report, _, _ = finished
+    over = replace(report, measured_host_bytes=3)
+    assert over.broken_promises == ["the measured host memory exceeds its budget by 3 bytes"]
