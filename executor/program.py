@@ -59,7 +59,7 @@ class Program:
             state = self._loop(state, slices, first, count, emit)
         after = self.structure.flatten(state)
         self._check(after, stage)
-        return after
+        return _apart(after, leaves)
 
     def _loop(self, state: Any, slices: list[Any], first: int, count: int, emit: Emit | None) -> Any:
         function = self.function
@@ -81,3 +81,16 @@ class Program:
                 f"leaf {position} of the state is {leaf_description(leaf)} after stage {stage} but was "
                 f"{expected} before: a step must return a state of the shape and type that it was given"
             )
+
+
+def _apart(after: Leaves, before: Leaves) -> Leaves:
+    """The leaves `after` a stage, copied where they are tensors of the state before it: a stored state
+    would keep bytes of its neighbour alive that the plan does not count.
+    """
+    storages = {leaf.untyped_storage().data_ptr() for leaf in before if isinstance(leaf, Tensor)}
+    return tuple(
+        leaf.clone()
+        if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in storages and leaf.numel()
+        else leaf
+        for leaf in after
+    )

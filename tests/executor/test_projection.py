@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from executor import measure
 from executor.execute import execute
 from executor.loop import Loop
-from executor.plan import checkpoint_every, tape_everything
+from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
 from executor.probe import probe_loop
 from planner_service.chain import simulate
 
@@ -85,3 +85,47 @@ def test_the_simulated_peak_is_the_measured_one(make: Any, kind: str, steps: int
         loop.modules[0].zero_grad(set_to_none=True)
         projected = simulate(chain, plan.schedule()).peak_bytes
         assert 0 <= projected - measure(train).peak_bytes <= SCALARS_BYTES, plan.strategy
+
+
+def delay(state: tuple[Tensor, Tensor, Tensor], x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """A delay line: two of three tensors are the state before."""
+    after = torch.tanh(state[0] * state[2] + x)
+    return (after, state[0], state[1]), after.square().sum()
+
+
+def constant(state: tuple[Tensor, Tensor, Tensor], x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Two of three tensors are handed on, one of them as a view."""
+    after = torch.tanh(state[0] * state[1] + x)
+    return (after, state[1], state[2][:]), (after * state[2]).sum()
+
+
+@pytest.mark.parametrize("segment_steps", [1, 5])
+@pytest.mark.parametrize("step", [delay, constant])
+def test_a_state_that_hands_tensors_on_is_projected_too(step: Any, segment_steps: int) -> None:
+    """Tensors of the state before would be kept alive by the state after it, uncounted: they are copied.
+    The gradients are those of a plain loop.
+    """
+    steps = 40
+    state = tuple(torch.randn(BATCH, SIZE, requires_grad=True) for _ in range(3))
+    x = torch.randn(steps, BATCH, SIZE)
+    loop = Loop.of(step, state, x, reduce="sum", final_state="detached")
+    needs = loop.needs()
+    chain = probe_loop(loop, candidates=[segment_steps]).chain(steps, segment_steps)
+    expected = torch.autograd.grad(_plain(step, state, x), state)
+    for plan in (tape_everything(steps, segment_steps), checkpoint_every(steps, segment_steps, 3)):
+
+        def run(plan: ExecutionPlan = plan) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(execute(loop, plan, needs)[0], state)
+
+        measured = measure(run)
+        projected = plan.replayed(chain).peak_bytes
+        assert 0.9 * projected <= measured.peak_bytes <= projected
+        torch.testing.assert_close(measured.result, expected, rtol=1e-5, atol=1e-6)
+
+
+def _plain(step: Any, state: Any, x: Tensor) -> Tensor:
+    total = torch.zeros(())
+    for x_t in x:
+        state, loss = step(state, x_t)
+        total = total + loss
+    return total
