@@ -78,6 +78,12 @@ class Settings:
     work_dir: str = _setting(
         "", "Folder of the jobs' weights, as workers see it; empty means `jobs` in the data folder"
     )
+    worker_setup: str = _setting(
+        "", "Line of shell before a worker under slurm or ray, such as the activation of an environment"
+    )
+    slurm_options: str = _setting("", "Options for every sbatch, such as `--partition=gpu --time=12:00:00`")
+    ray_url: str = _setting("http://127.0.0.1:8265", "Dashboard of the Ray head for the engine `ray`")
+    ray_token: str = _setting("", "Token of the Ray cluster, where it wants one")
     log_level: str = _setting("info", "Least severe log level: debug, info, warning or error")
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 from planner_service.chain import PlanningError
@@ -32,9 +33,23 @@ def _agents(settings: Settings) -> Engine:
     return AgentsEngine()
 
 
+def _slurm(settings: Settings) -> Engine:
+    from planner_service.dispatch.slurm import SlurmEngine
+
+    return SlurmEngine(options=shlex.split(settings.slurm_options), setup=settings.worker_setup)
+
+
+def _ray(settings: Settings) -> Engine:
+    from planner_service.dispatch.ray import RayEngine
+
+    return RayEngine(settings.ray_url, token=settings.ray_token, setup=settings.worker_setup)
+
+
 ENGINES: dict[str, Callable[[Settings], Engine]] = {
     "local": _local,
     "agents": _agents,
+    "slurm": _slurm,
+    "ray": _ray,
 }
 """How each engine is made from the settings, in the order of the documents."""
 
