@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import RESULTS, description
-from benchmarks.reversible import exactness, memory, quality, repeat, speed, translation, tuning
+from benchmarks.reversible import attention, exactness, memory, quality, repeat, speed, translation, tuning
 
 Rows = Iterator[dict[str, Any]]
 SEEDS = 3
@@ -20,6 +20,7 @@ SEEDS = 3
 PARTS: dict[str, Callable[[list[dict[str, Any]]], Rows]] = {
     "exactness": lambda done: _rest(exactness.rows(), done),
     "memory": lambda done: _rest(memory.rows(), done),
+    "attention": lambda done: _rest(attention.rows(), done),
     "speed": lambda done: _rest(speed.rows(), done),
     "repeat": lambda done: _rest(repeat.rows(), done),
     "tuning-gru": lambda done: tuning.rows("gru", quality.Training(), done),

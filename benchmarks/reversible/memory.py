@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.reversible.floats import SquareSum, full_bptt_loss
 from executor.measure import measure
@@ -35,7 +35,7 @@ def rows() -> Iterator[dict[str, Any]]:
         for kind in (RevGRU, RevLSTM):
             row = _row(kind, limit, coding, x, targets)
             module = kind(HIDDEN_SIZE, HIDDEN_SIZE)
-            tape_bytes = activation_bytes(module, lambda m=module: full_bptt_loss(m, *taped))
+            tape_bytes = activation_bytes(module, lambda m=module: full_bptt_loss(m, *taped).backward())
             yield {**row, "full_tape_ratio": tape_bytes / TAPED_STEPS * STEPS / row["activation_bytes"]}
 
 
@@ -44,7 +44,11 @@ def _row(
 ) -> dict[str, Any]:
     torch.manual_seed(0)
     module = kind(HIDDEN_SIZE, HIDDEN_SIZE, forget_bits=limit, coding=coding)
-    found = activation_bytes(module, lambda: module.reduce(x, targets, SquareSum())[0])
+
+    def iteration() -> None:
+        module.reduce(x, targets, SquareSum())[0].backward()
+
+    found = activation_bytes(module, iteration)
     hidden = 4 * STEPS * BATCH_SIZE * HIDDEN_SIZE * len(module.state_names)
     return {
         "cell": kind.__name__,
@@ -62,12 +66,8 @@ def _row(
     }
 
 
-def activation_bytes(module: Reversible, loss: Callable[[], Tensor]) -> int:
-    """Measured peak of the loss and its backward, less the parameters' gradients that it leaves."""
-
-    def iteration() -> None:
-        loss().backward()
-
+def activation_bytes(module: nn.Module, iteration: Callable[[], None]) -> int:
+    """Measured peak of a forward and backward pass, less the parameters' gradients that it leaves."""
     module.zero_grad()
     peak_bytes = measure(iteration, device="cpu").peak_bytes
     return peak_bytes - sum(parameter.nbytes for parameter in module.parameters())

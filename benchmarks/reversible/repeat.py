@@ -14,8 +14,12 @@ from torch import Tensor, nn
 
 from executor.reversible import NFRevGRU, NFRevLSTM, Reversible, RevGRU, RevLSTM
 
-SYMBOLS, HIDDEN_SIZE, BATCH_SIZE, STEPS, ITERATIONS = 16, 32, 32, 100, 300
+SYMBOLS, HIDDEN_SIZE, BATCH_SIZE, ITERATIONS = 16, 32, 32, 300
+LENGTHS = (20, 60)
+"""Steps of a sequence."""
+LEARNING_RATE = 0.02
 SEEDS = 3
+CELLS: tuple[type[nn.Module], ...] = (nn.GRU, RevGRU, NFRevGRU, nn.LSTM, RevLSTM, NFRevLSTM)
 
 
 class Scores(nn.Module):
@@ -34,30 +38,35 @@ class Scores(nn.Module):
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """Share of symbols repeated rightly after the same training, three seeds a cell."""
-    for kind in (RevGRU, NFRevGRU, RevLSTM, NFRevLSTM):
-        for seed in range(SEEDS):
-            torch.manual_seed(seed)
-            yield {"cell": kind.__name__, "seed": seed, "steps": STEPS, "accuracy": _accuracy(kind)}
+    """Share of symbols repeated rightly after the same training, three seeds a cell and length."""
+    for steps in LENGTHS:
+        for kind in CELLS:
+            for seed in range(SEEDS):
+                torch.manual_seed(seed)
+                accuracy = _accuracy(kind(SYMBOLS, HIDDEN_SIZE), steps)
+                yield {"cell": kind.__name__, "seed": seed, "steps": steps, "accuracy": accuracy}
 
 
-def _accuracy(kind: type[Reversible]) -> float:
-    module = kind(SYMBOLS, HIDDEN_SIZE, segment_steps=25)
+def _accuracy(layers: nn.Module, steps: int) -> float:
+    """Of fresh sequences, after the training."""
     scores = Scores()
-    optimizer = torch.optim.Adam([*module.parameters(), *scores.parameters()], lr=5e-3)
-    for _ in range(ITERATIONS):
-        total, _ = _loss(module, scores)
+    optimizer = torch.optim.Adam([*layers.parameters(), *scores.parameters()], lr=LEARNING_RATE)
+    for iteration in range(ITERATIONS):
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - iteration / ITERATIONS)
         optimizer.zero_grad()
-        (total / (STEPS * BATCH_SIZE)).backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        (_loss(layers, scores, steps) / (steps * BATCH_SIZE)).backward()
+        torch.nn.utils.clip_grad_norm_(layers.parameters(), 1.0)
         optimizer.step()
     with torch.no_grad():
         scores.right = 0
-        _loss(module, scores)
-    return scores.right / ((STEPS - 1) * BATCH_SIZE)
+        _loss(layers, scores, steps)
+    return scores.right / ((steps - 1) * BATCH_SIZE)
 
 
-def _loss(module: Reversible, scores: Scores) -> tuple[Tensor, Any]:
-    symbols = torch.randint(SYMBOLS, (STEPS, BATCH_SIZE))
+def _loss(layers: nn.Module, scores: Scores, steps: int) -> Tensor:
+    symbols = torch.randint(SYMBOLS, (steps, BATCH_SIZE))
     previous = torch.cat([torch.full_like(symbols[:1], -1), symbols[:-1]])
-    return module.reduce(nn.functional.one_hot(symbols, SYMBOLS).float(), previous, scores)
+    x = nn.functional.one_hot(symbols, SYMBOLS).float()
+    if isinstance(layers, Reversible):
+        return layers.reduce(x, previous, scores)[0]
+    return scores(layers(x)[0], previous)

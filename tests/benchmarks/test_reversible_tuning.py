@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.reversible.tuning import LEARNING_RATES, Settings, _next, chosen  # noqa: E402
+from benchmarks.reversible.tuning import LEARNING_RATES, Settings, _next, chosen
 
 
 def search(perplexity):
