@@ -30,6 +30,8 @@ class PostgresServer:
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs = programs
         self.folder = folder
+        self.has_own_disk = False
+        """Its files are on a small file system of their own."""
         self._data = folder / "data"
 
     def make(self) -> None:
@@ -102,13 +104,16 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
-    """A server that the test may stop and start."""
-    with running_postgres() as server:
+    """A server that the test may stop and start, and whose disk it may fill where mounting is allowed."""
+    with running_postgres(own_disk=True) as server:
         yield server
 
 
 class running_postgres:  # noqa: N801 - a context manager, used like a function
     """A started server in a temporary folder that goes with it; skips the test where there can be none."""
+
+    def __init__(self, *, own_disk: bool = False) -> None:
+        self._own_disk = own_disk
 
     def __enter__(self) -> PostgresServer:
         if reason := missing_for_postgres():
@@ -117,9 +122,11 @@ class running_postgres:  # noqa: N801 - a context manager, used like a function
         assert programs is not None
         # Not pytest's own: a socket's path has at most 107 characters, and root's folders are closed.
         self._folder = Path(tempfile.mkdtemp(prefix="tf-pg-"))
+        is_mounted = self._own_disk and _mount_small_disk(self._folder)
         if os.geteuid() == 0:
             shutil.chown(self._folder, USER, USER)
         self.server = PostgresServer(programs, self._folder)
+        self.server.has_own_disk = is_mounted
         self.server.make()
         self.server.start()
         return self.server
@@ -131,7 +138,15 @@ class running_postgres:  # noqa: N801 - a context manager, used like a function
             if "no server running" not in str(error) and "PID file" not in str(error):
                 raise
         finally:
+            if self.server.has_own_disk:
+                subprocess.run(["umount", "--lazy", str(self._folder)], check=True)
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _mount_small_disk(folder: Path) -> bool:
+    """Put a file system of 128 MiB there; False where this machine does not let us."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(folder)]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
