@@ -41,9 +41,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "planner_service.chain": (),
     "planner_service.solvers": ("numpy", "numba", CHAIN),
     "planner_service.memory": ("numpy", CHAIN),
+    "planner_service.calibration": ("planner_service.memory", CHAIN),
     "planner_service.contract": (*PYDANTIC, CHAIN),
     "planner_service.jobs": (CHAIN,),
     "planner_service.planning": (
+        "planner_service.calibration",
         "planner_service.contract",
         "planner_service.jobs",
         "planner_service.memory",
@@ -78,6 +80,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "planner_service.web": (),
     "planner_service.api": ("planner_service", *SERVICE_SIDE),
     "planner_service.cli": ("planner_service", *SERVICE_SIDE),
+    "planner_service.cli.request_file": ("planner_service", "yaml"),
     "planner_service.cli.picture": ("planner_service", "matplotlib"),
     "executor": ("torch", "numpy", "executor", CHAIN),
     "executor.planner": (

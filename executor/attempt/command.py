@@ -12,7 +12,7 @@ from pathlib import Path
 from executor.attempt.child import die_with_parent
 from executor.attempt.data_roots import within_roots
 from executor.attempt.stopping import STOP_SIGNALS
-from executor.attempt.supervisor import Ending, Supervisor
+from executor.attempt.supervisor import GRACE_SECONDS, Ending, Supervisor
 from executor.attempt.task import Task, job_of
 from executor.job import InvalidJob
 from executor.service_link import Attempt, AttemptLink, Refused, Unanswered, open_attempt
@@ -34,6 +34,8 @@ class AttemptOptions:
     data_roots: Sequence[Path] = ()
     memory_bytes: int | None = None
     save_seconds: float = 60.0
+    grace_seconds: float = GRACE_SECONDS
+    """For the trainer to finish its step when it is asked to stop."""
     parent: int | None = None
     """Process that this one must not outlive."""
 
@@ -54,7 +56,7 @@ def run_attempt(options: AttemptOptions) -> Ending:
         task = _task(options, attempt)
     except (InvalidJob, OSError) as error:
         return _report_unfit(link, error)
-    return Supervisor(task, attempt, link).run()
+    return Supervisor(task, attempt, link, grace_seconds=options.grace_seconds).run()
 
 
 def _opened(options: AttemptOptions, launch_token: str) -> Attempt:

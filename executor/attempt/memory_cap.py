@@ -29,7 +29,11 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 class OutOfMemory(Exception):
-    """Training asked for more than the cap; `excess_bytes` is by how much, as far as it is known."""
+    """Training was refused memory.
+
+    `excess_bytes` is how far it went over the cap, or how much less there was to get than it was promised,
+    whichever is more: a budget that is smaller by it has a chance.
+    """
 
     def __init__(self, *, excess_bytes: int, reason: str) -> None:
         self.excess_bytes = excess_bytes
@@ -52,11 +56,10 @@ def memory_cap(added_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
     Raises OutOfMemory for an allocation that the cap (or the device itself) refuses.
     """
     if device.type == "cuda":
-        slack = CUDA_SLACK_BYTES + int(SLACK_RATIO * added_bytes)
-        with _cuda_cap(added_bytes + slack, device) as cap:
+        with _cuda_cap(added_bytes, device) as cap:
             yield cap
         return
-    with _data_cap(added_bytes + CPU_SLACK_BYTES + int(SLACK_RATIO * added_bytes)) as cap:
+    with _data_cap(added_bytes) as cap:
         yield cap
 
 
@@ -69,32 +72,36 @@ def data_bytes() -> int | None:
 
 
 @contextmanager
-def _data_cap(allowed_bytes: int) -> Iterator[MemoryCap]:
-    held_bytes = data_bytes()
+def _data_cap(added_bytes: int) -> Iterator[MemoryCap]:
+    before_bytes = data_bytes()
+    allowed_bytes = added_bytes + CPU_SLACK_BYTES + int(SLACK_RATIO * added_bytes)
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if held_bytes is None:
+    if before_bytes is None:
         limit = soft
     else:
-        limit = held_bytes + allowed_bytes
+        limit = before_bytes + allowed_bytes
         limit = limit if soft == resource.RLIM_INFINITY else min(limit, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     try:
-        yield MemoryCap(allowed_bytes, "none" if held_bytes is None else "data")
+        yield MemoryCap(allowed_bytes, "none" if before_bytes is None else "data")
     except (MemoryError, RuntimeError) as error:
-        asked = _cpu_request(error)
+        asked = refused_bytes(error)
         if asked is None:
             raise
-        used_bytes = data_bytes() or 0
+        now_bytes = data_bytes() or 0
         # The report needs memory too: the cap goes first.
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-        excess = max(1, used_bytes + asked - limit)
-        raise OutOfMemory(excess_bytes=excess, reason=_first_line(error)) from error
+        over = now_bytes + asked - limit
+        got = now_bytes - (before_bytes or 0)
+        raise OutOfMemory(excess_bytes=max(1, over, added_bytes - got), reason=_first_line(error)) from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _cpu_request(error: Exception) -> int | None:
-    """Bytes of the refused allocation; 0 for one of Python's own; None for another fault."""
+def refused_bytes(error: BaseException) -> int | None:
+    """Bytes of the allocation that was refused; 0 for one that does not say; None for another fault."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return _cuda_request(error)
     if isinstance(error, MemoryError):
         return 0
     match = _CPU_REQUEST.search(str(error))
@@ -102,22 +109,25 @@ def _cpu_request(error: Exception) -> int | None:
 
 
 @contextmanager
-def _cuda_cap(allowed_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
+def _cuda_cap(added_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
     torch.cuda.empty_cache()
     total: int = torch.cuda.get_device_properties(device).total_memory
-    limit = torch.cuda.memory_reserved(device) + allowed_bytes
+    before_bytes = torch.cuda.memory_reserved(device)
+    allowed_bytes = added_bytes + CUDA_SLACK_BYTES + int(SLACK_RATIO * added_bytes)
+    limit = before_bytes + allowed_bytes
     torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
     try:
         yield MemoryCap(allowed_bytes, "cuda")
     except torch.OutOfMemoryError as error:
-        reserved = torch.cuda.memory_reserved(device)
-        excess = max(1, reserved + _cuda_request(error) - limit)
-        raise OutOfMemory(excess_bytes=excess, reason=_first_line(error)) from error
+        now_bytes = torch.cuda.memory_reserved(device)
+        over = now_bytes + _cuda_request(error) - limit
+        got = now_bytes - before_bytes
+        raise OutOfMemory(excess_bytes=max(1, over, added_bytes - got), reason=_first_line(error)) from error
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
-def _cuda_request(error: Exception) -> int:
+def _cuda_request(error: BaseException) -> int:
     match = _CUDA_REQUEST.search(str(error))
     return 0 if match is None else int(float(match[1]) * _UNITS[match[2]])
 

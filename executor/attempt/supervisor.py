@@ -65,6 +65,7 @@ class Supervisor:
     task: Task
     attempt: Attempt
     link: AttemptLink
+    grace_seconds: float = GRACE_SECONDS
     clock: Callable[[], float] = time.monotonic
     progress: dict[str, Any] = field(default_factory=dict)
     """Fields of the next heartbeat."""
@@ -108,7 +109,7 @@ class Supervisor:
             if self.stop_asked and not asked:
                 asked = True
                 trainer.ask_to_stop()
-                self._kill_at = self.clock() + GRACE_SECONDS
+                self._kill_at = self.clock() + self.grace_seconds
             if self.clock() >= self._kill_at:
                 trainer.kill_group()
             self._beat()

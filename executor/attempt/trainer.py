@@ -18,7 +18,7 @@ import torch
 
 from executor.attempt.child import Emit
 from executor.attempt.measuring import Measured, measurement_of
-from executor.attempt.memory_cap import OutOfMemory, memory_cap
+from executor.attempt.memory_cap import OutOfMemory, data_bytes, memory_cap, refused_bytes
 from executor.attempt.planning import StoredPlan, plan_attempt
 from executor.attempt.stopping import Stopping, StopRequested
 from executor.attempt.task import Result, Task
@@ -43,6 +43,7 @@ def run_task(task: Task, emit: Emit) -> None:
     stopping = Stopping()
     stopping.listen()
     training = Training(task, emit, stopping)
+    before_bytes = data_bytes() or 0
     try:
         result = training.run()
     except StopRequested:
@@ -55,7 +56,7 @@ def run_task(task: Task, emit: Emit) -> None:
         )
     except Exception as error:
         traceback.print_exc()
-        result = training.result("error", f"{type(error).__name__}: {error}")
+        result = training.failed(error, before_bytes)
     _say(f"{result.outcome}{f': {result.detail}' if result.detail else ''}")
     emit({"kind": "result", **result.record()})
 
@@ -85,6 +86,16 @@ class Training:
             measurement=self._measurement,
             budget_bytes=self._budget_bytes,
         )
+
+    def failed(self, error: Exception, before_bytes: int) -> Result:
+        """The result of a fault outside the cap: out of memory while it was prepared, or something else."""
+        asked_bytes = refused_bytes(error)
+        if asked_bytes is None:
+            return self.result("error", f"{type(error).__name__}: {error}")
+        promised_bytes = self._budget_bytes or self._task.job.budget.given_bytes or 0
+        got_bytes = (data_bytes() or 0) - before_bytes
+        excess_bytes = max(1, asked_bytes, promised_bytes - got_bytes)
+        return replace(self.result("oom", str(error)), excess_bytes=excess_bytes)
 
     def run(self) -> Result:
         """Plan, check, measure, train. Raises StopRequested, OutOfMemory, InvalidJob, BudgetTooSmall, …"""

@@ -78,6 +78,14 @@ class UnknownPlan(ServiceError):
         super().__init__(f"no plan has the id {plan_id!r}: POST its request to /v1/plans to make it")
 
 
+class UnknownProfile(ServiceError):
+    """There is no profile of this id."""
+
+    def __init__(self, profile_id: str) -> None:
+        self.profile_id = profile_id
+        super().__init__(f"no profile has the id {profile_id!r}")
+
+
 class UnknownMeasurement(ServiceError):
     """There is no measurement of this id."""
 
@@ -146,6 +154,7 @@ STATUSES: dict[type[PlanningError], int] = {
     UnknownPath: 404,
     UnknownPlan: 404,
     UnknownMeasurement: 404,
+    UnknownProfile: 404,
     UnknownJob: 404,
     UnknownNode: 404,
     UnknownAttempt: 404,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends
 from pydantic import BaseModel
@@ -21,12 +21,13 @@ from planner_service.api.lease_keeper import LeaseKeeper
 from planner_service.api.metrics import Metrics
 from planner_service.api.plan_library import PlanLibrary
 from planner_service.api.planning_pool import PlanningPool
+from planner_service.api.profile_library import ProfileLibrary
 from planner_service.api.reply_cache import ReplyCache
 from planner_service.contract import PlacementReply, PlacementRequest, PlanReply, PlanRequest, content_id
 from planner_service.planning import Planner
 from planner_service.settings import Settings
 from planner_service.solvers import Cancellation, warm_up
-from planner_service.store import MeasurementStore, PlanStore, open_database
+from planner_service.store import MeasurementStore, PlanStore, ProfileStore, open_database
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Service:
         )
         self.plans = PlanLibrary(planner, PlanStore(engine), self._cache, self.pool)
         self.measurements = MeasurementStore(engine)
+        self.profiles = ProfileLibrary(ProfileStore(engine))
         self.jobs = JobDesk(engine, planner, settings)
         self.leases = LeaseKeeper(
             self.jobs.queue,
@@ -77,8 +79,15 @@ class Service:
         self.is_stopping = False
         """True once the process was asked to end: streams without an end of their own end now."""
 
+    async def resolved(self, question: Question) -> Question:
+        """The question with the profile that it means, where it names one or a device (`ProfileLibrary`)."""
+        if getattr(question, "profile_id", None) is None and getattr(question, "device_name", None) is None:
+            return question
+        return cast("Question", await asyncio.to_thread(self.profiles.resolved, cast("Any", question)))
+
     async def answer(self, use_case: UseCase[Question], question: Question, request: Request) -> Response:
         """The answer of a use case whose replies are not kept in the store."""
+        question = await self.resolved(question)
         question_id = content_id(question, self.planner.version)
         reply = self._cache.get(question_id)
         if reply is None:

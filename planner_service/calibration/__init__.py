@@ -8,17 +8,22 @@ less than a measurement that it was calibrated on.
 """
 
 from planner_service.calibration.coverage import Coverage
+from planner_service.calibration.errors import StageError, stage_errors
 from planner_service.calibration.estimate import estimated_profile
 from planner_service.calibration.margins import Margin, PeakResidual, margins_of, with_margins
-from planner_service.calibration.stage_ratios import StageRatios, stage_ratios
+from planner_service.calibration.stage_ratios import StageRatios, family_ratios, stage_ratios, workload_of
 
 __all__ = [
     "Coverage",
     "Margin",
     "PeakResidual",
+    "StageError",
     "StageRatios",
     "estimated_profile",
+    "family_ratios",
     "margins_of",
+    "stage_errors",
     "stage_ratios",
     "with_margins",
+    "workload_of",
 ]

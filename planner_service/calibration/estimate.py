@@ -20,26 +20,21 @@ from planner_service.memory.profile import ProfiledSegments
 from planner_service.memory.steps import StepBytes
 
 
-def estimated_profile(
-    workload: Workload, ratios: Sequence[StageRatios], *, device: str, torch: str
-) -> Profile | None:
+def estimated_profile(workload: Workload, ratios: Sequence[StageRatios], *, like: Profile) -> Profile | None:
     """The profile of `workload` at the segment lengths of `ratios`; None when none of them is short enough.
 
     Every byte count is the formulas' times the largest ratio that was measured, rounded up. Costs are
-    counted, not measured: forward passes of a step.
+    counted, not measured: forward passes of a step. `like` is one of the measured profiles.
     """
     usable = [row for row in ratios if row.segment_steps <= workload.sequence_length]
     if not usable:
         return None
     model = workload.model
     worst = min(usable, key=lambda row: row.coverage.ratio)
-    return Profile(
+    state_bytes = StepBytes(workload).state
+    return replace(
+        like,
         source=f"calibration ({worst.coverage} models)",
-        device=device,
-        torch=torch,
-        cell=model.cell_kind,
-        implementation=model.implementation,
-        dtype=model.dtype,
         input_size=model.input_size,
         hidden_size=model.hidden_size,
         num_layers=model.num_layers,
@@ -49,8 +44,8 @@ def estimated_profile(
         sequence_length=workload.sequence_length,
         loss=workload.loss,
         cost_unit="forward",
-        input_bytes=StepBytes(workload).state,
-        input_gradient_bytes=StepBytes(workload).state,
+        input_bytes=state_bytes,
+        input_gradient_bytes=state_bytes,
         loss_gradient_bytes=0,
         static=_static(workload, usable),
         segments=tuple(_segments(workload, row) for row in usable),

@@ -104,5 +104,7 @@ def _segments(segments: ProfiledSegments, margin: Margin | None) -> ProfiledSegm
 
 
 def _stage(stage: Stage, factor: Fraction) -> Stage:
-    sizes = {name: scaled(size, factor) for name in _SIZES if (size := getattr(stage, name)) is not None}
+    sizes: dict[str, Any] = {
+        name: scaled(size, factor) for name in _SIZES if (size := getattr(stage, name)) is not None
+    }
     return replace(stage, **sizes)

@@ -13,6 +13,7 @@ from fractions import Fraction
 from planner_service.calibration.coverage import Coverage
 from planner_service.chain import Stage
 from planner_service.memory import Profile, RecurrentModel, Workload, total_bytes
+from planner_service.memory.cells import CELLS
 from planner_service.memory.profile import ProfiledSegments
 from planner_service.memory.steps import StepBytes, segment_stage
 
@@ -66,6 +67,13 @@ def stage_ratios(profiles: Iterable[Profile], segment_steps: int) -> StageRatios
     return StageRatios(segment_steps, tuple(map(max, zip(*rows, strict=True))), len(models))
 
 
+def family_ratios(profiles: Sequence[Profile]) -> list[StageRatios]:
+    """The ratios at every segment length that was measured, the shortest first."""
+    lengths = sorted({s.segment_steps for profile in profiles for s in profile.segments})
+    rows = [stage_ratios(profiles, steps) for steps in lengths]
+    return [row for row in rows if row is not None]
+
+
 def workload_of(profile: Profile) -> Workload:
     """What was probed; the optimizer does not matter to the call's own bytes."""
     return Workload(
@@ -99,6 +107,16 @@ def computed_call_bytes(workload: Workload) -> int:
 
 def _ratios(profile: Profile, measured: ProfiledSegments) -> tuple[Fraction, ...] | None:
     """One profile's ratios; None where a formula gives nothing to compare with."""
+    if profile.cell not in CELLS:
+        return None
+    pairs = pairs_of(profile, measured)
+    if any(computed == 0 for _, computed in pairs):
+        return None
+    return tuple(Fraction(seen, computed) for seen, computed in pairs)
+
+
+def pairs_of(profile: Profile, measured: ProfiledSegments) -> list[tuple[int, int]]:
+    """Measured and computed bytes in the order of QUANTITIES; the largest stage counts."""
     workload = workload_of(profile)
     reference = computed_stage(workload, measured.segment_steps)
     call_bytes = computed_call_bytes(workload)
@@ -106,10 +124,7 @@ def _ratios(profile: Profile, measured: ProfiledSegments) -> tuple[Fraction, ...
     pairs = [
         (max(getattr(stage, name) for stage in stages), getattr(reference, name)) for name in STAGE_QUANTITIES
     ]
-    pairs.append((total_bytes(profile.static), call_bytes))
-    if any(computed == 0 for _, computed in pairs):
-        return None
-    return tuple(Fraction(seen, computed) for seen, computed in pairs)
+    return [*pairs, (total_bytes(profile.static), call_bytes)]
 
 
 def _stages(measured: ProfiledSegments) -> Sequence[Stage]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, computed_field
 
 Bytes = Annotated[int, Field(ge=0, le=2**62)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_UNSAID: dict[str, Any] = {"exclude_if": lambda value: value is None}
+"""Left out where it is not told: reports that were sent before keep their ids."""
+Kind = Annotated[str, Field(min_length=1, max_length=40)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -46,6 +49,13 @@ class MeasurementReport(BaseModel):
         Field(max_length=1_000_000, description="Loss of every iteration; null where it was not finite."),
     ] = []
     gradient_check: GradientCheck | None = None
+    cell: Annotated[Kind | None, Field(description="The model's cell: lstm, gru, rnn.", **_UNSAID)] = None
+    implementation: Annotated[Kind | None, Field(description="steps or fused.", **_UNSAID)] = None
+    dtype: Annotated[Kind | None, Field(**_UNSAID)] = None
+    segment_steps: Annotated[
+        Annotated[int, Field(ge=1, le=2**31 - 1)] | None,
+        Field(description="Of the plan. With the three before: what the run calibrates.", **_UNSAID),
+    ] = None
     torch: Annotated[Name, Field(description="Version of PyTorch.")]
     device: Annotated[Name, Field(description="What trained: `cpu`, or the GPU's name.")]
 

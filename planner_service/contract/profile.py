@@ -40,6 +40,11 @@ class ProfileRecord(Message):
 
     source: str = "probe"
     device: str
+    """As torch names it: cpu, cuda:0."""
+    device_name: str | None = Field(
+        default=None, min_length=1, max_length=200, exclude_if=lambda name: name is None
+    )
+    """What the device is: the GPU's name. Null: what `device` says."""
     torch: str
     cell: Literal["lstm", "gru", "rnn"]
     implementation: Literal["steps", "fused"]

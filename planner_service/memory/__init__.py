@@ -9,6 +9,7 @@ from planner_service.memory.profile import (
     ProfileMismatch,
     ProfileNeeded,
     profile_from_record,
+    profile_record,
 )
 from planner_service.memory.segment_lengths import segment_lengths
 from planner_service.memory.shipped import shipped_profiles
@@ -28,6 +29,7 @@ __all__ = [
     "Workload",
     "candidates_for",
     "profile_from_record",
+    "profile_record",
     "segment_lengths",
     "shipped_profiles",
     "total_bytes",

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from planner_service.chain import InvalidChain, PlanningError, Stage, segment_sizes, segmented_chain
+from planner_service.chain import (
+    InvalidChain,
+    PlanningError,
+    Stage,
+    segment_sizes,
+    segmented_chain,
+    stage_record,
+)
 from planner_service.memory.candidate import Candidate, CostUnit, Source, StageSources
 from planner_service.memory.ledger import LedgerLine, total_bytes
 from planner_service.memory.workload import LossPlace, Workload
@@ -125,6 +132,23 @@ def profile_from_record(record: Mapping[str, Any]) -> Profile:
         return Profile(**plain)
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidChain(f"malformed profile: {error!r}", field="profile") from error
+
+
+def profile_record(profile: Profile) -> dict[str, Any]:
+    """The profile as a record; `profile_from_record` takes it back."""
+    record: dict[str, Any] = {field.name: getattr(profile, field.name) for field in fields(Profile)}
+    record["static"] = [line._asdict() for line in profile.static]
+    record["segments"] = [
+        {
+            "segment_steps": segments.segment_steps,
+            "last_steps": segments.last_steps,
+            "inner": stage_record(segments.inner),
+            "first": None if segments.first is None else stage_record(segments.first),
+            "last": None if segments.last is None else stage_record(segments.last),
+        }
+        for segments in profile.segments
+    ]
+    return record
 
 
 def _line(record: Mapping[str, Any]) -> LedgerLine:

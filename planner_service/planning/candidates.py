@@ -22,6 +22,21 @@ from planner_service.memory import (
 from planner_service.memory import RecurrentModel as CountedModel
 
 
+class ProfileNotKept(PlanningError):
+    """A request names a profile that nobody keeps here."""
+
+    field = "profile_id"
+
+    def __init__(self, profile_id: str) -> None:
+        self.profile_id = profile_id
+        super().__init__(
+            f"profile_id={profile_id!r} is not kept here: POST the profile to /v1/profiles, or send it along"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (ProfileNotKept, (self.profile_id,))
+
+
 class UnknownSegmentLength(PlanningError, ValueError):
     """The model is not planned in segments of that length; `known` says in which it is."""
 
@@ -46,6 +61,8 @@ def candidates_of(
     """
     if isinstance(question.model, ChainModel):
         return [_given_chain(question.model, reserved_bytes)]
+    if question.profile_id is not None:
+        raise ProfileNotKept(question.profile_id)
     record = question.profile
     profile = None if record is None else profile_from_record(record.model_dump())
     workload = workload_of(question, reserved_bytes=reserved_bytes)

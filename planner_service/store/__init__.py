@@ -8,6 +8,8 @@ from planner_service.store.jobs import JobStore
 from planner_service.store.measurements import MeasurementStore
 from planner_service.store.nodes import NodeStore
 from planner_service.store.plans import PlanStore, StoredPlan
+from planner_service.store.profiles import KeptProfile, ProfileStore
+from planner_service.store.residuals import Family
 from planner_service.store.retention import delete_ended_jobs
 
 __all__ = [
@@ -15,12 +17,15 @@ __all__ = [
     "AttemptStore",
     "DatabaseUnavailable",
     "EventsAfter",
+    "Family",
     "JobHistory",
     "JobQueue",
     "JobStore",
+    "KeptProfile",
     "MeasurementStore",
     "NodeStore",
     "PlanStore",
+    "ProfileStore",
     "StoredPlan",
     "delete_ended_jobs",
     "open_database",

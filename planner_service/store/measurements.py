@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from planner_service.contract import canonical_json
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 from planner_service.store.database import writing
+from planner_service.store.residuals import keep_residual
 from planner_service.store.tables import measurements
 
 _COLUMNS = (
@@ -96,7 +97,10 @@ def _insert(connection: Connection, report: MeasurementReport, at: float) -> tup
     row = {**columns, "id": measurement_id, "received_at": at, "report": document}
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     kept = insert(measurements).values(row).on_conflict_do_nothing().returning(measurements.c.id)
-    return measurement_id, connection.execute(kept).first() is not None
+    is_new = connection.execute(kept).first() is not None
+    if is_new:
+        keep_residual(connection, measurement_id, report)
+    return measurement_id, is_new
 
 
 def _canonical(report: MeasurementReport) -> bytes:

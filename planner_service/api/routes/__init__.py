@@ -15,6 +15,7 @@ from planner_service.api.routes import (
     measurements,
     nodes,
     plans,
+    profiles,
     simulations,
 )
 
@@ -24,6 +25,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     comparisons.router,
     simulations.router,
     measurements.router,
+    profiles.router,
     jobs.router,
     job_history.router,
     attempts.router,

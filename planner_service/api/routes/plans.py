@@ -40,7 +40,7 @@ class NdjsonResponse(StreamingResponse):
 )
 async def make_plan(plan_request: PlanRequest, request: Request, service: ServiceDependency) -> Response:
     """The plan for a model, a sequence and a budget: 201 when it is new, 200 when it was known."""
-    plan = await service.plans.obtain(plan_request, request)
+    plan = await service.plans.obtain(await service.resolved(plan_request), request)
     headers = {"location": f"/v1/plans/{plan.plan_id}", "etag": etag(plan.plan_id)}
     return Response(plan.reply, 201 if plan.is_new else 200, headers, media_type="application/json")
 

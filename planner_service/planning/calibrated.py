@@ -1,0 +1,61 @@
+"""What was measured, put into a question: the profile that it is then planned with is part of its name.
+
+A resolved question carries the profile in full, as if whoever asked had sent it. Its id therefore changes
+with the profile, and the plan of every earlier profile stays what it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from planner_service.calibration import estimated_profile, family_ratios, workload_of
+from planner_service.contract import ProfileRecord, Question, RecurrentModel
+from planner_service.memory import Profile, Workload, profile_from_record, profile_record
+from planner_service.planning.candidates import workload_of as workload_of_question
+
+Asked = TypeVar("Asked", bound=Question)
+
+
+def subject_of_question(question: Question) -> str | None:
+    """A name of what the question is about, the same as of its profiles; None where there are none to name:
+    a chain brings its own stages, and reversible cells have no ratios yet.
+    """
+    if not isinstance(question.model, RecurrentModel):
+        return None
+    return _subject(workload_of_question(question))
+
+
+def subject_of_profile(record: ProfileRecord) -> str:
+    """A name of what was probed."""
+    return _subject(workload_of(as_profile(record)))
+
+
+def as_profile(record: ProfileRecord) -> Profile:
+    """The record as the memory model takes it."""
+    return profile_from_record(record.model_dump())
+
+
+def _subject(workload: Workload) -> str:
+    call = replace(workload, optimizer="sgd", reserved_bytes=0)  # neither is the call's own
+    return hashlib.sha256(repr(call).encode()).hexdigest()[:32]
+
+
+def with_profile(question: Asked, profile: Profile, *, name: str | None = None) -> Asked:
+    """The question with that profile, no longer with a reference to one."""
+    record = ProfileRecord.model_validate({**profile_record(profile), "device_name": name})
+    return question.model_copy(update={"profile": record, "profile_id": None, "device_name": None})
+
+
+def without_references(question: Asked) -> Asked:
+    """The question as the formulas answer it: nothing was measured that helps."""
+    return question.model_copy(update={"profile_id": None, "device_name": None})
+
+
+def estimated(question: Question, alike: Sequence[Profile]) -> Profile | None:
+    """A profile of the question's model, from those of models alike; None when there are none."""
+    if not alike:
+        return None
+    return estimated_profile(workload_of_question(question), family_ratios(alike), like=alike[0])

@@ -1,0 +1,57 @@
+"""Residuals: measured peaks beside what was projected, per cell, implementation, dtype, segments, device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from planner_service.contract.measurements import MeasurementReport
+from planner_service.store.profile_tables import residuals
+
+
+class Family(NamedTuple):
+    """What is measured together: models of other sizes, the same code on the same device."""
+
+    device_name: str
+    cell: str
+    implementation: str
+    dtype: str
+
+
+class Residual(NamedTuple):
+    """One run."""
+
+    segment_steps: int
+    projected_bytes: int
+    measured_bytes: int
+
+
+def keep_residual(connection: Connection, measurement_id: str, report: MeasurementReport) -> None:
+    """Keep the report's residual, if it says what it is one of."""
+    told = (report.cell, report.implementation, report.dtype, report.segment_steps)
+    if None in told or report.projected_peak_bytes == 0:
+        return
+    row = {
+        "measurement_id": measurement_id,
+        "device_name": report.device,
+        "cell": report.cell,
+        "implementation": report.implementation,
+        "dtype": report.dtype,
+        "segment_steps": report.segment_steps,
+        "projected_bytes": report.projected_peak_bytes,
+        "measured_bytes": report.measured_peak_bytes,
+    }
+    connection.execute(insert(residuals).values(row))
+
+
+def residuals_of(connection: Connection, family: Family) -> list[Residual]:
+    """Every residual of the family."""
+    query = select(residuals.c.segment_steps, residuals.c.projected_bytes, residuals.c.measured_bytes)
+    rows = connection.execute(query.where(*_of_family(family)))
+    return [Residual(*row) for row in rows]
+
+
+def _of_family(family: Family) -> list[ColumnElement[bool]]:
+    return [residuals.c[name] == value for name, value in family._asdict().items()]
