@@ -1,0 +1,1 @@
+"""Sparsified gate gradients: quality, sparsity, speed. `python -m benchmarks.sparse --help`."""

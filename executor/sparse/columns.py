@@ -1,0 +1,181 @@
+"""Whole columns of the gate gradient: gate units that are dropped for the batch and for a stretch of steps.
+
+What is left is a smaller matrix. Its columns and the rows of U that they meet are gathered, and each product
+of the way back shrinks in proportion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+from executor.sparse.backward_pass import BackwardPass, Layer, Macs
+from executor.sparse.errors import InvalidSparsity, require_count, require_share
+from executor.sparse.faster import columns_pay
+from executor.sparse.rule import Rule
+
+
+@dataclass(frozen=True)
+class Columns(Rule):
+    """Keep `keep_ratio` of the columns of [B, G*H]: those with the largest sum of |entry| over the batch.
+
+    They are chosen at the last step of every stretch of `share_steps` steps, where the way back enters it.
+    With `block_size` > 1, blocks of that many neighbouring columns are kept or dropped together.
+    Raises InvalidSparsity.
+    """
+
+    keep_ratio: float = 0.25
+    share_steps: int = 25
+    block_size: int = 1
+
+    def __post_init__(self) -> None:
+        require_share("keep_ratio", self.keep_ratio)
+        require_count("share_steps", self.share_steps)
+        require_count("block_size", self.block_size)
+
+    def backward_pass(self, layer: Layer, random: Random) -> BackwardPass:
+        """See Rule. Raises InvalidSparsity when the blocks do not divide the columns."""
+        return _ColumnPass(layer, self)
+
+    def kept_columns(self, gradient: Tensor) -> Tensor:
+        """The columns of one step's gate gradient to keep, int64 in ascending order."""
+        return largest_blocks(gradient.abs().sum(0), self.keep_ratio, self.block_size)
+
+
+def largest_blocks(scores: Tensor, keep_ratio: float, block_size: int) -> Tensor:
+    """Indices, ascending, of the blocks of neighbours with the largest sums of `scores`: at least one."""
+    if len(scores) % block_size:
+        raise InvalidSparsity("block_size", f"{block_size} does not divide the {len(scores)} columns")
+    blocks = scores.view(-1, block_size).sum(1)
+    kept = blocks.topk(max(1, round(len(blocks) * keep_ratio)), sorted=False).indices.sort().values
+    return (kept[:, None] * block_size + torch.arange(block_size, device=scores.device)).flatten()
+
+
+class Stretch:
+    """Steps that share their columns, and U with only the rows that meet them."""
+
+    def __init__(self, layer: Layer, columns: Tensor, *, first: int, last: int) -> None:
+        self.columns = columns
+        self.first = first
+        self.last = last
+        gradient, weight = layer.reversal.gate_gradient, layer.weights.weight_hh
+        self.pays = columns_pay(
+            gradient.shape[1],
+            gradient.shape[2],
+            len(columns),
+            weight.shape[1],
+            device=gradient.device,
+            dtype=gradient.dtype,
+        )
+        self._weight = weight.index_select(0, columns) if self.pays else weight
+
+    @property
+    def steps(self) -> slice:
+        """The steps of the stretch."""
+        return slice(self.first, self.last + 1)
+
+    def flow(self, hidden: Tensor) -> Tensor:
+        """[B, G*H] without the columns that are dropped, times U."""
+        if self.pays:
+            return torch.mm(hidden.index_select(1, self.columns), self._weight)
+        return torch.mm(masked(hidden, self.columns), self._weight)
+
+
+def masked(gradient: Tensor, columns: Tensor) -> Tensor:
+    """A copy of which only `columns` are not zero."""
+    kept = torch.zeros_like(gradient)
+    return kept.index_copy_(gradient.dim() - 1, columns, gradient.index_select(-1, columns))
+
+
+class StretchedPass(BackwardPass):
+    """Chooses columns for each stretch of steps, and lets the gradient of h flow through these alone."""
+
+    def __init__(self, layer: Layer, rule: Columns) -> None:
+        super().__init__(layer)
+        self._rule = rule
+        self.stretches: list[Stretch] = []
+        """In the order of the way back: the last one first."""
+
+    def drop(self, step: int) -> None:
+        """Begin a stretch where the one after it has ended."""
+        if (self.steps - 1 - step) % self._rule.share_steps == 0:
+            columns = self._rule.kept_columns(self.reversal.gate_gradient[step])
+            first = max(0, step - self._rule.share_steps + 1)
+            self.stretches.append(Stretch(self.layer, columns, first=first, last=step))
+
+    def flow(self, step: int, hidden: Tensor) -> Tensor:
+        """See BackwardPass."""
+        return self.stretches[-1].flow(hidden)
+
+    def input_gradient(self) -> Tensor:
+        """Through the kept columns of each stretch."""
+        x, weight = self.reversal.tape.x, self.weights.weight_ih
+        grad_x = torch.empty_like(x)
+        for stretch in self.stretches:
+            gradient = self.reversal.gate_gradient[stretch.steps].flatten(0, 1)
+            kept = gradient.index_select(1, stretch.columns)
+            product = torch.mm(kept, weight.index_select(0, stretch.columns))
+            grad_x[stretch.steps] = product.view_as(grad_x[stretch.steps])
+        return grad_x
+
+    def kept_columns_ratios(self) -> Tensor:
+        """Share of columns kept per gate [G], over all steps."""
+        gates, columns = self.layer.gate_count, self.reversal.gate_gradient.shape[2]
+        units = columns // gates
+        kept = torch.zeros(gates, dtype=torch.float64, device=self.weights.weight_hh.device)
+        for stretch in self.stretches:
+            ones = torch.ones(len(stretch.columns), dtype=kept.dtype, device=kept.device)
+            weight = (stretch.last + 1 - stretch.first) / (self.steps * units)
+            kept.index_add_(0, stretch.columns // units, ones, alpha=weight)
+        return kept
+
+    def executed_ratio(self) -> float:
+        """Share of the MACs of `flow` that ran."""
+        columns = self.reversal.gate_gradient.shape[2]
+        ran = sum(
+            (stretch.last + 1 - stretch.first) * (len(stretch.columns) if stretch.pays else columns)
+            for stretch in self.stretches
+        )
+        return ran / (self.steps * columns)
+
+    def count_columns(self, dense_macs: int, executed_ratio: float) -> None:
+        """Count a product that took the kept columns."""
+        self.layer.tally.add_product(
+            dense_macs=dense_macs,
+            executed_macs=round(dense_macs * executed_ratio),
+            kept_ratios=self.kept_columns_ratios(),
+        )
+
+
+class _ColumnPass(StretchedPass):
+    """Every product takes the kept columns."""
+
+    def drop(self, step: int) -> None:
+        super().drop(step)
+        gradient = self.reversal.gate_gradient[step]
+        gradient.copy_(masked(gradient, self.stretches[-1].columns))
+
+    def weight_gradients(self) -> tuple[Tensor, Tensor]:
+        if not self.stretches[-1].pays:
+            return super().weight_gradients()
+        tape, reversal = self.reversal.tape, self.reversal
+        weight_ih, weight_hh = (
+            torch.zeros_like(self.weights.weight_ih),
+            torch.zeros_like(self.weights.weight_hh),
+        )
+        for stretch in self.stretches:
+            for total, gradient, inputs in (
+                (weight_ih, reversal.gate_gradient, tape.x[stretch.steps]),
+                (weight_hh, reversal.hidden_gradient, tape.hidden[stretch.steps]),
+            ):
+                kept = gradient[stretch.steps].flatten(0, 1).index_select(1, stretch.columns)
+                total.index_add_(0, stretch.columns, torch.mm(kept.t(), inputs.flatten(0, 1)))
+        return weight_ih, weight_hh
+
+    def count(self, *, wants_x: bool) -> None:
+        macs = Macs.of(self.layer, wants_x=wants_x)
+        self.layer.tally.add_forward(macs.forward)
+        self.count_columns(macs.backward, self.executed_ratio())

@@ -1,0 +1,54 @@
+"""What sparse training refuses."""
+
+from __future__ import annotations
+
+from executor.errors import ExecutorError
+
+
+class InvalidSparsity(ExecutorError, ValueError):
+    """A rule, a schedule or a size is out of range; `field` names it."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (InvalidSparsity, (self.field, self.reason))
+
+
+class EverythingDropped(ExecutorError, RuntimeError):
+    """No gate gradient of an iteration was left: the weights would not learn anything from it."""
+
+    def __init__(self, *, rule: str, iteration: int) -> None:
+        self.rule = rule
+        self.iteration = iteration
+        super().__init__(
+            f"{rule} dropped every gate gradient of iteration {iteration}: lower the threshold. An absolute "
+            "threshold depends on the scale of the loss (a mean or a sum); a relative one does not"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_everything_dropped, (self.rule, self.iteration))
+
+
+def _everything_dropped(rule: str, iteration: int) -> EverythingDropped:
+    return EverythingDropped(rule=rule, iteration=iteration)
+
+
+def require_threshold(field: str, value: object) -> None:
+    """Refuse what is no finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise InvalidSparsity(field, f"{value!r} must be a finite number, 0 or more")
+
+
+def require_share(field: str, value: object) -> None:
+    """Refuse what is no number in (0, 1]: nothing kept is nothing learned."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise InvalidSparsity(field, f"{value!r} must be a number above 0 and at most 1")
+
+
+def require_count(field: str, value: object, *, least: int = 1) -> None:
+    """Refuse what is no whole number of at least `least`."""
+    if type(value) is not int or value < least:
+        raise InvalidSparsity(field, f"{value!r} must be a whole number, {least} or more")

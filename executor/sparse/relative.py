@@ -1,0 +1,29 @@
+"""A scale-free rule: drop what is small next to the root mean square of its step's gate gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from executor.sparse.errors import require_threshold
+from executor.sparse.rule import EntryRule
+
+
+@dataclass(frozen=True)
+class Relative(EntryRule):
+    """Keep entries with |entry| > threshold * RMS of the step's gate gradient [B, G*H].
+
+    Scaling the loss changes nothing. Each step has its own RMS, so that it does not matter how a plan cuts
+    the sequence into segments. Raises InvalidSparsity for a threshold that is negative or NaN.
+    """
+
+    threshold: float = 0.3
+
+    def __post_init__(self) -> None:
+        require_threshold("threshold", self.threshold)
+
+    def drop(self, gradient: Tensor) -> None:
+        """See EntryRule."""
+        rms = gradient.square().mean().sqrt()
+        gradient.masked_fill_(gradient.abs() <= rms * self.threshold, 0)

@@ -1,0 +1,78 @@
+"""Whole rows of the gate gradient: sequences of the batch that pass nothing on for a stretch of steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+from executor.sparse.backward_pass import BackwardPass, Layer, Macs
+from executor.sparse.errors import require_count, require_share
+from executor.sparse.gathered import gathered_weight_products
+from executor.sparse.rule import Rule
+
+
+@dataclass(frozen=True)
+class Rows(Rule):
+    """Keep `keep_ratio` of the rows of [B, G*H], at least one: those with the largest sum of |entry|.
+
+    They are chosen at the last step of every stretch of `share_steps` steps. Raises InvalidSparsity.
+    """
+
+    keep_ratio: float = 0.5
+    share_steps: int = 5
+
+    def __post_init__(self) -> None:
+        require_share("keep_ratio", self.keep_ratio)
+        require_count("share_steps", self.share_steps)
+
+    def backward_pass(self, layer: Layer, random: Random) -> BackwardPass:
+        """See Rule."""
+        return _RowPass(layer, self)
+
+    def kept_rows(self, gradient: Tensor) -> Tensor:
+        """The rows of one step's gate gradient to keep, int64 in ascending order."""
+        kept = max(1, round(len(gradient) * self.keep_ratio))
+        return gradient.abs().sum(1).topk(kept, sorted=False).indices.sort().values
+
+
+class _RowPass(BackwardPass):
+    def __init__(self, layer: Layer, rule: Rows) -> None:
+        super().__init__(layer)
+        self._rule = rule
+        self._rows = torch.empty(0, dtype=torch.int64)
+        self._kept: list[Tensor] = []
+        """Indices into the k * B rows, for each step on the way back."""
+
+    def drop(self, step: int) -> None:
+        gradient = self.reversal.gate_gradient[step]
+        if (self.steps - 1 - step) % self._rule.share_steps == 0:
+            self._rows = self._rule.kept_rows(gradient)
+        self._kept.append(self._rows + step * self.batch)
+        kept = gradient.index_select(0, self._rows)
+        gradient.zero_().index_copy_(0, self._rows, kept)
+
+    def flow(self, step: int, hidden: Tensor) -> Tensor:
+        product = torch.mm(hidden.index_select(0, self._rows), self.weights.weight_hh)
+        return torch.zeros_like(self.reversal.grad_h).index_copy_(0, self._rows, product)
+
+    def weight_gradients(self) -> tuple[Tensor, Tensor]:
+        return gathered_weight_products(self.reversal, torch.cat(self._kept[::-1]))
+
+    def input_gradient(self) -> Tensor:
+        rows = torch.cat(self._kept[::-1])
+        gradient = self.reversal.gate_gradient.flatten(0, 1).index_select(0, rows)
+        grad_x = torch.zeros_like(self.reversal.tape.x)
+        grad_x.flatten(0, 1).index_copy_(0, rows, torch.mm(gradient, self.weights.weight_ih))
+        return grad_x
+
+    def count(self, *, wants_x: bool) -> None:
+        macs = Macs.of(self.layer, wants_x=wants_x)
+        ratio = len(self._rows) / self.batch
+        kept = torch.full((self.layer.gate_count,), ratio, device=self.weights.weight_hh.device)
+        self.layer.tally.add_forward(macs.forward)
+        self.layer.tally.add_product(
+            dense_macs=macs.backward, executed_macs=round(macs.backward * ratio), kept_ratios=kept
+        )

@@ -1,0 +1,64 @@
+"""k steps of one layer as one autograd function: forward as ever, backward under a rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from executor.sparse.cell import Cell, State, Tape, Weights
+from executor.sparse.sparsifier import Sparsifier
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the function is told beside tensors."""
+
+    cell: Cell
+    sparsifier: Sparsifier
+    layer: str
+
+
+def run_layer(
+    cell: Cell, sparsifier: Sparsifier, x: Tensor, state: State, weights: Weights, *, layer: str
+) -> tuple[Tensor, State]:
+    """The h after each of the k steps of x [k, B, input], [k, B, H], and the state after the last.
+
+    `layer` names the layer among those that share the sparsifier. One cell step is k = 1. The type
+    is that of the weights, under autocast too.
+    """
+    work = _Work(cell, sparsifier, layer)
+    y, *after = _Segment.apply(work, x.to(weights.weight_ih.dtype), *weights, *state)  # type: ignore[no-untyped-call]
+    return y, tuple(after)
+
+
+class _Segment(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, work: _Work, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        weights = Weights(*tensors[:4])  # type: ignore[arg-type]
+        given: State = tuple(part for part in tensors[4:] if part is not None)
+        with torch.autocast(x.device.type, enabled=False):
+            tape, after = work.cell.advance(x, given, weights)
+        ctx.work = work
+        ctx.part_count = len(tape.parts)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, tape.hidden, *tape.parts, *weights)
+        # Copies: the state must not keep the whole tape alive, nor be a view of another output.
+        return tape.hidden[1:], *(part.clone() for part in after)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor | None, *grad_after: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, hidden, *rest = ctx.saved_tensors
+        parts, weights = tuple(rest[: ctx.part_count]), Weights(*rest[ctx.part_count :])
+        grads = tuple(torch.zeros_like(hidden[0]) if grad is None else grad for grad in grad_after)
+        grad_y = hidden.new_zeros(()).expand_as(hidden[1:]) if grad_y is None else grad_y
+        with torch.autocast(x.device.type, enabled=False):
+            reversal = ctx.work.cell.reversal(Tape(x, hidden, parts), grads)
+            found = ctx.work.sparsifier.backward(
+                reversal, weights, grad_y, layer=ctx.work.layer, wants_x=ctx.needs_input_grad[1]
+            )
+        return None, found.x, *found.weights, *found.state

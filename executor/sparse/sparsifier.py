@@ -1,0 +1,118 @@
+"""A rule at work: which iteration it is, what is carried over, and what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from random import Random
+
+import torch
+from torch import Tensor
+
+from executor.sparse.accounting import IterationRecord, Tally
+from executor.sparse.backward_pass import BackwardPass, Gradients, Layer, Macs
+from executor.sparse.cell import Reversal, Weights
+from executor.sparse.errors import EverythingDropped, InvalidSparsity
+from executor.sparse.feedback import ErrorFeedback, add_late, dropped_weights
+from executor.sparse.rule import Rule
+from executor.sparse.schedule import Schedule
+
+
+class Sparsifier:
+    """Runs the way back of all layers of one module under a rule.
+
+    Args:
+        rule: what is dropped.
+        gate_names: of the cell.
+        schedule: when the rule applies; by default always.
+        error_feedback: add what is dropped from the weight gradients to those of the next iteration.
+        seed: of what the rule draws. The random streams of torch are not touched.
+
+    Raises:
+        InvalidSparsity: error feedback with a rule that is unbiased without it.
+
+    """
+
+    exact_gradient = False
+
+    def __init__(
+        self,
+        rule: Rule,
+        gate_names: Sequence[str],
+        *,
+        schedule: Schedule | None = None,
+        error_feedback: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if error_feedback and not rule.drops_in_place:
+            raise InvalidSparsity(
+                "error_feedback", f"{rule} samples without bias: there is no error to carry over"
+            )
+        self.rule = rule
+        self.gate_names = tuple(gate_names)
+        self.schedule = schedule or Schedule()
+        self.iteration = 0
+        """The iteration that runs; see `end_iteration`."""
+        self.last_record: IterationRecord | None = None
+        """Counts of the iteration before."""
+        self._feedback = ErrorFeedback() if error_feedback else None
+        self._random = Random(seed)  # noqa: S311 - a sample, no secret
+        self._tally = Tally(self.gate_names)
+        self._is_paused = False
+
+    @property
+    def is_dense_now(self) -> bool:
+        """Whether the schedule lets the rule rest in this iteration."""
+        return self.schedule.is_dense(self.iteration)
+
+    def end_iteration(self) -> IterationRecord | None:
+        """Close the iteration: call it after its last backward pass, before the optimizer's step.
+
+        Returns its counts; None, and nothing changes, when there was no backward pass since the last call.
+        Raises EverythingDropped when the rule left nothing: such a step must not be taken.
+        """
+        if self._tally.is_empty:
+            return None
+        record = self._tally.record(self.iteration)
+        self._tally = Tally(self.gate_names)
+        if record.sparsity >= 1 and not self.is_dense_now:
+            raise EverythingDropped(rule=str(self.rule), iteration=self.iteration)
+        if self._feedback is not None:
+            self._feedback.next_iteration()
+        self.iteration += 1
+        self.last_record = record
+        return record
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, gradients are dense and nothing is counted or carried over."""
+        before, self._is_paused = self._is_paused, True
+        try:
+            yield
+        finally:
+            self._is_paused = before
+
+    def backward(
+        self, reversal: Reversal, weights: Weights, grad_y: Tensor, *, layer: str, wants_x: bool
+    ) -> Gradients:
+        """The gradients of one layer's segment; `layer` names it among those of the module."""
+        if self._is_paused:
+            unseen = Layer(reversal, weights, Tally(self.gate_names), len(self.gate_names))
+            return BackwardPass(unseen).run(grad_y, wants_x=wants_x)
+        counted = Layer(reversal, weights, self._tally, len(self.gate_names))
+        dense = self.is_dense_now
+        way_back = BackwardPass(counted) if dense else self.rule.backward_pass(counted, self._random)
+        if self._feedback is None:
+            return way_back.run(grad_y, wants_x=wants_x)
+        return self._with_feedback(self._feedback, way_back, grad_y, layer=layer, wants_x=wants_x)
+
+    def _with_feedback(
+        self, feedback: ErrorFeedback, way_back: BackwardPass, grad_y: Tensor, *, layer: str, wants_x: bool
+    ) -> Gradients:
+        reversal, weights = way_back.reversal, way_back.weights
+        way_back.undropped = torch.empty_like(reversal.gate_gradient)
+        gradients = way_back.run(grad_y, wants_x=wants_x)
+        dropped = way_back.undropped.sub_(reversal.gate_gradient)
+        feedback.collect(layer, dropped_weights(reversal, dropped, weights))
+        self._tally.add_executed(Macs.of(way_back.layer, wants_x=wants_x).weights)
+        return gradients._replace(weights=add_late(gradients.weights, feedback.take(layer)))
