@@ -58,6 +58,8 @@ class LiveTape(NamedTuple):
     """The outputs, with graph."""
     state: StoredState
     """The output state, detached."""
+    parameters: Sequence[Tensor] = ()
+    """Leaves of this graph in the place of the shadow parameters, step by step; none: the shadows."""
 
 
 class Run:
@@ -95,6 +97,8 @@ class Run:
         self._reached = 0
         self._versions: list[int] = []
         self._recomputing = False
+        loops = not program.is_segment and program.segment_steps > 1
+        self._renews_parameters = loops and not (captured or parameters.has_sparse_gradients)
 
     # Forward
 
@@ -278,11 +282,13 @@ class Run:
         for position in self.program.inputs.differentiable:
             slices[position] = slices[position].detach().requires_grad_()
         blocks: list[Leaves] = []
+        renewed: list[Tensor] = []
+        renew = (lambda: renewed.extend(self.parameters.renewed())) if self._renews_parameters else None
         since = None if self._recomputing or self._tapes else sequence_number()
         versions = versions_of(state_leaves)
         with torch.enable_grad():
             after = self.program.run(
-                stage, tuple(state_leaves), slices, lambda _first, _count, block: blocks.append(block)
+                stage, tuple(state_leaves), slices, lambda _first, _count, block: blocks.append(block), renew
             )
         self._replay.forget_casts()
         if versions != versions_of(state_leaves):
@@ -290,9 +296,8 @@ class Run:
         if not self._recomputing:
             self.program.outputs.write(*self.program.steps_of(stage), blocks)
         detached = tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in after)
-        tape = LiveTape(
-            stage, state_leaves, slices, after, blocks, StoredState(detached, self._replay.take())
-        )
+        state = StoredState(detached, self._replay.take())
+        tape = LiveTape(stage, state_leaves, slices, after, blocks, state, renewed)
         if since is not None:
             self._require_no_captures(tape, since)
         return tape
@@ -301,7 +306,7 @@ class Run:
         roots = [*tape.after, *(leaf for block in tape.blocks for leaf in block)]
         declared = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor)]
         declared += [tape.slices[position] for position in self.program.inputs.differentiable]
-        declared += [*self.parameters.shadows, *self.captured]
+        declared += [*self.parameters.shadows, *tape.parameters, *self.captured]
         require_no_captures(roots, declared, since, self.program.function)
 
     def _backward(self, first: int, last: int) -> None:
@@ -315,19 +320,22 @@ class Run:
 
     def _backward_stage(self, tape: LiveTape) -> None:
         roots, gradients = self._roots(tape)
-        leaves = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
-        leaves += [tape.slices[position] for position in self.program.inputs.differentiable]
-        leaves += self.parameters.shadows
-        if roots and (leaves or self.captured):
-            if self.captured:
-                self._accumulate(roots, gradients, leaves)
-            else:
-                _run_backward(tuple(roots), tuple(gradients), False, False, tuple(leaves), True, True)
+        if tape.parameters:
+            self.parameters.add_up(tape.parameters)
+        if roots and self.captured:
+            self._accumulate(roots, gradients, self._leaves(tape))
+        elif roots:
+            _run_backward(tuple(roots), tuple(gradients), False, False, (), True, True)
         self._gradient = [
             leaf.grad if isinstance(leaf, Tensor) and leaf.requires_grad else None
             for leaf in tape.state_leaves
         ]
         self._keep_input_gradients(tape)
+
+    def _leaves(self, tape: LiveTape) -> list[Tensor]:
+        leaves = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+        leaves += [tape.slices[position] for position in self.program.inputs.differentiable]
+        return leaves + self.parameters.shadows
 
     def _roots(self, tape: LiveTape) -> tuple[list[Tensor], list[Tensor]]:
         roots: list[Tensor] = []

@@ -6,7 +6,7 @@ the real parameter gets one gradient at the end, so that its hooks (and those of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -41,9 +41,12 @@ class Parameters:
         self._slots: list[tuple[dict[str, Tensor | None], str, int]] = []
         self.real: list[Tensor] = []
         self.names: list[str] = []
+        self.has_sparse_gradients = False
+        """Whether an embedding wants sparse gradients, which a dense total would not keep."""
         seen: dict[int, int] = {}
         for module in modules:
             for prefix, owner in module.named_modules():
+                self.has_sparse_gradients |= bool(getattr(owner, "sparse", False))
                 for name, parameter in owner._parameters.items():
                     if parameter is None or not parameter.requires_grad:
                         continue
@@ -54,6 +57,7 @@ class Parameters:
                     self._slots.append((owner._parameters, name, seen[id(parameter)]))
         self.shadows: list[Tensor] = [_shadow(parameter) for parameter in self.real]
         self._versions: list[int] = []
+        self._totals: list[Tensor] = []
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
@@ -66,6 +70,26 @@ class Parameters:
         finally:
             for (slots, name, _), tensor in zip(self._slots, previous, strict=True):
                 slots[name] = tensor
+
+    def renewed(self) -> list[Tensor]:
+        """Put new leaves in the place of the shadows, within `swapped`; they share the shadows' memory.
+
+        With leaves of its own a step's gradients are added to the totals as soon as the step is reversed;
+        with leaves for a whole tape autograd holds a second set of gradients until the tape is reversed.
+        """
+        leaves = [shadow.detach().requires_grad_() for shadow in self.shadows]
+        for slots, name, index in self._slots:
+            slots[name] = leaves[index]
+        return leaves
+
+    def add_up(self, leaves: Sequence[Tensor]) -> None:
+        """Let the gradients of `leaves`, one or more times `renewed`, be added to those of the shadows."""
+        if not self._totals:
+            self._totals = [torch.zeros_like(shadow, requires_grad=False) for shadow in self.shadows]
+            for shadow, total in zip(self.shadows, self._totals, strict=True):
+                shadow.grad = total
+        for leaf, total in zip(leaves, self._totals * (len(leaves) // len(self.shadows)), strict=True):
+            leaf.grad = total  # autograd adds to a gradient in place
 
     def remember_versions(self) -> None:
         """To be called at the end of forward."""
@@ -83,6 +107,9 @@ class Parameters:
     def take_gradients(self) -> list[Tensor | None]:
         """The accumulated gradients, handed over: no reference stays here, so nothing is copied."""
         gradients = [shadow.grad for shadow in self.shadows]
+        if self._totals:  # what nothing was ever added to belongs to a parameter that is not used
+            gradients = [total if total._version else None for total in self._totals]
+        self._totals = []
         for shadow in self.shadows:
             shadow.grad = None
         return gradients

@@ -6,7 +6,7 @@ called once. Either way the engine sees leaves in, leaves out, and the outputs o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,18 @@ class Program:
         first = (stage - 1) * self.segment_steps
         return first, min(self.segment_steps, self.inputs.length - first)
 
-    def run(self, stage: int, leaves: Leaves, slices: list[Any], emit: Emit | None) -> Leaves:
-        """Run one stage from the state `leaves`, its inputs `slices` (see Inputs.slices)."""
+    def run(
+        self,
+        stage: int,
+        leaves: Leaves,
+        slices: list[Any],
+        emit: Emit | None,
+        before_step: Callable[[], None] | None = None,
+    ) -> Leaves:
+        """Run one stage from the state `leaves`, its inputs `slices` (see Inputs.slices).
+
+        `before_step` is called before each step of a step function.
+        """
         first, count = self.steps_of(stage)
         state = self.structure.unflatten(leaves)
         if self.is_segment:
@@ -56,14 +66,23 @@ class Program:
             if emit is not None:
                 emit(first, count, self.outputs.flatten(block))
         else:
-            state = self._loop(state, slices, first, count, emit)
+            state = self._loop(state, self.inputs.steps(slices, first, count), first, emit, before_step)
         after = self.structure.flatten(state)
         self._check(after, stage)
         return _apart(after, leaves)
 
-    def _loop(self, state: Any, slices: list[Any], first: int, count: int, emit: Emit | None) -> Any:
+    def _loop(
+        self,
+        state: Any,
+        inputs: Iterable[Any],
+        first: int,
+        emit: Emit | None,
+        before_step: Callable[[], None] | None,
+    ) -> Any:
         function = self.function
-        for step, given in enumerate(self.inputs.steps(slices, first, count), start=first):
+        for step, given in enumerate(inputs, start=first):
+            if before_step is not None:
+                before_step()
             state, output = function(state, given)
             if emit is not None:
                 emit(step, 1, self.outputs.flatten(output))
