@@ -36,7 +36,7 @@ from planner_service.chain.simulator import (
     moments,
     simulate,
 )
-from planner_service.chain.stage import MAXIMUM_BYTES, Reversal, Stage, stage_record
+from planner_service.chain.stage import MAXIMUM_BYTES, Reversal, Stage, stage_from_record, stage_record
 from planner_service.chain.tiers import DEVICE, Tier
 from planner_service.chain.tiers_actions import (
     Discard,
@@ -106,6 +106,7 @@ __all__ = [
     "segmented_chain",
     "simulate",
     "simulate_tiers",
+    "stage_from_record",
     "stage_record",
     "tiered_action_from_record",
     "tiered_action_record",

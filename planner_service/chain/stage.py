@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -99,6 +100,12 @@ def check_cost(name: str, value: object) -> None:
         raise InvalidChain(f"{name}={value!r} must be a number", field=name)
     if not 0 <= value <= MAXIMUM_COST:  # NaN fails every comparison
         raise InvalidChain(f"{name}={value} must be finite, in 0..{MAXIMUM_COST:g}", field=name)
+
+
+def stage_from_record(record: Mapping[str, Any]) -> Stage:
+    """The inverse of `stage_record`. Raises TypeError for fields that are none, and InvalidChain."""
+    reversal = record.get("reversal")
+    return Stage(**{**record, "reversal": None if reversal is None else Reversal(**reversal)})
 
 
 def stage_record(stage: Stage) -> dict[str, Any]:

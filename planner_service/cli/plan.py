@@ -25,7 +25,8 @@ a request for a recurrent model:
    "training": {"optimizer": "adam"},
    "memory": {"device_budget_bytes": "2GiB"}}
 
-kinds are lstm, gru and rnn; or a chain of your own, costs in any unit, sizes in bytes:
+kinds are lstm, gru, rnn and, with steps that can be undone, rev_gru, rev_lstm, nf_rev_gru,
+nf_rev_lstm; or a chain of your own, costs in any unit, sizes in bytes:
   {"model": {"kind": "chain", "stages": [{"count": 1000, "forward_cost": 1, "taped_forward_cost": 1,
              "backward_cost": 2, "state_bytes": 4096, "tape_bytes": 16384}]},
    "memory": {"device_budget_bytes": "1MiB"}}
@@ -119,8 +120,13 @@ def _cost_rows(cost: PlanCost) -> list[tuple[str, str]]:
             f"{cost.optimality}: nothing in this budget costs less than {cost.lower_bound:.6g} "
             f"(gap {percent(cost.gap_ratio)})",
         ),
-        ("work", f"{cost.advance_count} stages advanced without a tape, {cost.tape_count} with one"),
+        ("work", _work(cost)),
     ]
+
+
+def _work(cost: PlanCost) -> str:
+    text = f"{cost.advance_count} stages advanced without a tape, {cost.tape_count} with one"
+    return f"{text}, {cost.undo_count} undone" if cost.undo_count else text
 
 
 def _memory_rows(memory: PlanMemory) -> list[tuple[str, str]]:

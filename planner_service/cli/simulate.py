@@ -106,6 +106,7 @@ def simulation_table(reply: SimulationReply) -> str:
         ("actions", str(reply.action_count)),
         ("stages advanced", str(reply.advance_count)),
         ("stages taped", str(reply.tape_count)),
+        *([("stages undone", str(reply.undo_count))] if reply.undo_count else []),
         ("stages reversed", str(reply.backward_count)),
     ]
     return table([*verdict, *counts, *_tier_rows(reply)])

@@ -3,9 +3,8 @@
 from planner_service.contract.comparison import ComparedStrategy, ComparisonReply, ComparisonRequest
 from planner_service.contract.frontier import FrontierMemory, FrontierPoint, FrontierReply, FrontierRequest
 from planner_service.contract.identity import canonical_json, content_id
+from planner_service.contract.layers import Embedding, Head
 from planner_service.contract.models import (
-    Embedding,
-    Head,
     Memory,
     Model,
     RecurrentModel,
@@ -31,6 +30,7 @@ from planner_service.contract.problem import (
 )
 from planner_service.contract.profile import LedgerLineRecord, ProfileRecord, SegmentRecord
 from planner_service.contract.question import Question
+from planner_service.contract.reversible import ReversibleModel
 from planner_service.contract.simulation import (
     IllegalRecord,
     SimulationMemory,
@@ -38,7 +38,7 @@ from planner_service.contract.simulation import (
     SimulationRequest,
     TimelinePoint,
 )
-from planner_service.contract.stages import ChainModel, StageRecord, StageRunRecord
+from planner_service.contract.stages import ChainModel, ReversalRecord, StageRecord, StageRunRecord
 from planner_service.contract.tiers import StorageTier, TierUseRecord, tier_use_records, tiers_of
 
 __all__ = [
@@ -70,6 +70,8 @@ __all__ = [
     "ProfileRecord",
     "Question",
     "RecurrentModel",
+    "ReversalRecord",
+    "ReversibleModel",
     "SegmentRecord",
     "Sequence",
     "SimulationMemory",

@@ -6,14 +6,20 @@ The sections are those of a worker's job file, so a job file is a job.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from planner_service.contract.base import Answer, Message
+from planner_service.contract.base import Answer, Message, invalid
 from planner_service.contract.budget import JobBudget
 from planner_service.contract.models import Dtype
 from planner_service.contract.quantities import Count
+from planner_service.contract.reversible import (
+    REVERSIBLE_KINDS,
+    ForgetBits,
+    ReversibleKind,
+    check_halves,
+)
 from planner_service.contract.texts import Name, StorableText
 
 JobState = Literal["queued", "assigned", "running", "succeeded", "failed", "cancelled"]
@@ -31,11 +37,21 @@ DEFAULT_MAXIMUM_FAILURES = 2
 class JobModel(Message):
     """A character model: embedding, recurrent layers, linear head, cross-entropy."""
 
-    kind: Literal["lstm", "gru", "rnn"]
+    kind: Literal["lstm", "gru", "rnn"] | ReversibleKind
     hidden_size: Count
     embedding_size: Count = 64
     num_layers: Count = 1
     dtype: Dtype = "float32"
+    forget_bits: ForgetBits | None = Field(default=3, exclude_if=lambda bits: bits == 3)
+    """Of a reversible cell that forgets: most bits a unit and step; null sets no limit."""
+
+    @model_validator(mode="after")
+    def _reversible_cells_have_needs_of_their_own(self) -> Self:
+        if self.kind in REVERSIBLE_KINDS:
+            check_halves(self.hidden_size)
+            if self.dtype not in ("float32", "float64"):
+                raise invalid("dtype", f"{self.kind} takes float32 or float64 parameters, not {self.dtype}")
+        return self
 
 
 class JobData(Message):

@@ -7,23 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from planner_service.contract.base import Message
+from planner_service.contract.layers import Embedding, Head
 from planner_service.contract.quantities import BudgetBytes, Count, SizeBytes
+from planner_service.contract.reversible import ReversibleModel
 from planner_service.contract.stages import ChainModel
 from planner_service.contract.tiers import WithTiers
 
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
-
-
-class Head(Message):
-    """A linear layer with bias on every step's output of the last layer."""
-
-    output_size: Count
-
-
-class Embedding(Message):
-    """A table of `vocabulary_size` rows of `input_size`; inputs are then 64-bit integers."""
-
-    vocabulary_size: Count
 
 
 class RecurrentModel(Message):
@@ -41,7 +31,7 @@ class RecurrentModel(Message):
     Null means what the profile says, steps without one."""
 
 
-Model = Annotated[ChainModel | RecurrentModel, Field(discriminator="kind")]
+Model = Annotated[ChainModel | RecurrentModel | ReversibleModel, Field(discriminator="kind")]
 
 
 class Sequence(Message):

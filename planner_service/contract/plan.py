@@ -42,6 +42,8 @@ class PlanCost(Answer):
     """makespan / store_all_makespan - 1."""
     advance_count: int
     tape_count: int
+    undo_count: int = 0
+    """Stages undone: computed back from the state after them."""
     lower_bound: float
     """No schedule within the budget is cheaper, in `unit`."""
     gap_ratio: float

@@ -9,6 +9,7 @@ from pydantic import Field
 from planner_service.contract.base import Message
 from planner_service.contract.models import Dtype
 from planner_service.contract.quantities import Count, SizeBytes
+from planner_service.contract.reversible import Coding, ForgetBits, ReversibleKind
 from planner_service.contract.stages import StageRecord
 
 Exactness = Literal["exact", "bound", "calibrated"]
@@ -46,9 +47,13 @@ class ProfileRecord(Message):
     )
     """What the device is: the GPU's name. Null: what `device` says."""
     torch: str
-    cell: Literal["lstm", "gru", "rnn"]
+    cell: Literal["lstm", "gru", "rnn"] | ReversibleKind
     implementation: Literal["steps", "fused"]
     dtype: Dtype
+    forget_bits: ForgetBits | None = Field(default=None, exclude_if=lambda given: given is None)
+    """Of a reversible cell; null sets no limit."""
+    coding: Coding | None = Field(default=None, exclude_if=lambda given: given is None)
+    """Of a reversible cell: how its lost bits are archived."""
     input_size: Count
     hidden_size: Count
     num_layers: Count = 1

@@ -28,8 +28,9 @@ class SimulationRequest(Question):
     """For a recurrent model: the segment length of the schedule. Null where the model is a chain."""
     memory: SimulationMemory = SimulationMemory()
     schedule: list[dict[str, Any]] | None = Field(default=None, max_length=5_000_000)
-    """Actions in order: {"action": "advance" | "tape" | "backward", "first": …, "last": …} and
-    {"action": "free", "state": …}; with tiers also {"action": "move", "first": …, "last": …} and
+    """Actions in order: {"action": "advance" | "tape" | "backward", "first": …, "last": …},
+    {"action": "free", "state": …}; where stages have a reversal also {"action": "archive" | "undo",
+    "first": …, "last": …}; with tiers also {"action": "move", "first": …, "last": …} and
     {"action": "store" | "fetch" | "discard", "state": …, "tier": name}. Give either this or `policy`."""
     policy: dict[str, Any] | None = None
     """A policy as a plan carries it."""
@@ -79,6 +80,8 @@ class SimulationReply(Answer):
     peak_bytes: int
     advance_count: int
     tape_count: int
+    undo_count: int = 0
+    """Stages undone: computed back from the state after them."""
     backward_count: int
     action_count: int
     store_all_makespan: float

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from planner_service.chain import Chain, PlanningError, Stage, StageRun, merge_runs
+from planner_service.chain import Chain, PlanningError, Reversal, Stage, StageRun, merge_runs
 from planner_service.contract.base import Message
 from planner_service.contract.quantities import Cost, Count, SizeBytes
 
@@ -31,6 +31,26 @@ class TooManyStages(PlanningError):
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True, slots=True, kw_only=True)
+class ReversalRecord:
+    """What it takes to undo a stage: to compute its input state from its output state and archived bits."""
+
+    archive_bytes: SizeBytes
+    """The most that the bits which the stage loses can take."""
+    undo_cost: Cost
+    """Undoing the stage, which makes its tape, and reversing it."""
+    undo_workspace_bytes: SizeBytes = 0
+    """Temporary bytes meanwhile, the tape included, beyond both states and gradients."""
+
+    def reversal(self) -> Reversal:
+        """The reversal as the planner's core knows it."""
+        return Reversal(
+            archive_bytes=self.archive_bytes,
+            undo_cost=self.undo_cost,
+            undo_workspace_bytes=self.undo_workspace_bytes,
+        )
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True, slots=True, kw_only=True)
 class StageRecord:
     """Costs and sizes of one stage; the meaning of each field is that of the memory model.
 
@@ -47,6 +67,8 @@ class StageRecord:
     backward_workspace_bytes: SizeBytes = 0
     gradient_bytes: SizeBytes | None = None
     """Gradient of the stage's output state; null means as large as the state."""
+    reversal: ReversalRecord | None = Field(default=None, exclude_if=lambda given: given is None)
+    """How the stage is undone; null when it cannot be."""
 
     def stage(self) -> Stage:
         """The stage as the planner's core knows it."""
@@ -60,6 +82,7 @@ class StageRecord:
             taped_forward_workspace_bytes=self.taped_forward_workspace_bytes,
             backward_workspace_bytes=self.backward_workspace_bytes,
             gradient_bytes=self.gradient_bytes,
+            reversal=None if self.reversal is None else self.reversal.reversal(),
         )
 
 

@@ -25,11 +25,13 @@ class StageSources(NamedTuple):
     states: Source
     tapes: Source
     workspace: Source
+    archive: Source | None = None
+    """None where nothing can be undone."""
 
     @classmethod
     def all_from(cls, source: Source) -> StageSources:
         """One source for all sizes."""
-        return cls(source, source, source)
+        return cls(source, source, source, source)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from planner_service.chain import InvalidChain
 from planner_service.memory.candidate import Candidate
 from planner_service.memory.profile import Profile, ProfileNeeded, profiled_candidates
+from planner_service.memory.reversible_cells import ReversibleModel
+from planner_service.memory.reversible_steps import reversible_candidates
 from planner_service.memory.steps import step_candidates
 from planner_service.memory.workload import Workload
 
@@ -36,4 +38,6 @@ def _candidates(
             return profiled_candidates(workload, known)
     if workload.model.implementation == "fused":
         raise ProfileNeeded
+    if isinstance(workload.model, ReversibleModel):
+        return reversible_candidates(workload, workload.model)
     return step_candidates(workload)

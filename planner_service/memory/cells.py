@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-CellKind = Literal["rnn", "gru", "lstm"]
+ReversibleKind = Literal["rev_gru", "rev_lstm", "nf_rev_gru", "nf_rev_lstm"]
+"""Cells of executor.reversible, whose steps can be undone; the tapes counted are those of that package."""
+CellKind = Literal["rnn", "gru", "lstm"] | ReversibleKind
 
 
 class Cell(NamedTuple):
@@ -34,4 +36,12 @@ CELLS: dict[CellKind, Cell] = {
     "gru": Cell(gate_count=3, state_units=1, taped_units=7, computed_units=16),
     # W x and U h (4 + 4), their sum (4), the activations (4), f * c, i * g, the new c, tanh c, the new h
     "lstm": Cell(gate_count=4, state_units=2, taped_units=7, computed_units=21),
+    # Taped: z and r, r * h, the candidate, the rounded z, 1 - z, the new h, the output. Computed: also the
+    # products W x of the gates, and the new state in fixed point and its remainder (8 bytes an element).
+    "rev_gru": Cell(gate_count=3, state_units=1, taped_units=8, computed_units=16),
+    # Taped: i, o, f, p and g, the rounded f and p, the new c and h, the output.
+    "rev_lstm": Cell(gate_count=5, state_units=2, taped_units=10, computed_units=21),
+    # Without forgetting nothing is rounded.
+    "nf_rev_gru": Cell(gate_count=3, state_units=1, taped_units=7, computed_units=14),
+    "nf_rev_lstm": Cell(gate_count=3, state_units=2, taped_units=6, computed_units=14),
 }

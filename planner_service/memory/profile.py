@@ -12,10 +12,12 @@ from planner_service.chain import (
     Stage,
     segment_sizes,
     segmented_chain,
+    stage_from_record,
     stage_record,
 )
 from planner_service.memory.candidate import Candidate, CostUnit, Source, StageSources
 from planner_service.memory.ledger import LedgerLine, total_bytes
+from planner_service.memory.reversible_cells import ReversibleModel
 from planner_service.memory.workload import LossPlace, Workload
 
 
@@ -68,6 +70,10 @@ class Profile:
     cell: str
     implementation: str
     dtype: str
+    forget_bits: int | None = None
+    """Of a reversible cell; None sets no limit."""
+    coding: str | None = None
+    """Of a reversible cell."""
     input_size: int
     hidden_size: int
     num_layers: int
@@ -92,6 +98,8 @@ class Profile:
             "cell": model.cell_kind,
             "implementation": model.implementation,
             "dtype": model.dtype,
+            "forget_bits": model.forget_bits if isinstance(model, ReversibleModel) else None,
+            "coding": model.coding if isinstance(model, ReversibleModel) else None,
             "input_size": model.input_size,
             "hidden_size": model.hidden_size,
             "num_layers": model.num_layers,
@@ -112,6 +120,8 @@ class Profile:
 
 _OPTIONAL: dict[str, Any] = {
     "num_layers": 1,
+    "forget_bits": None,
+    "coding": None,
     "loss": None,
     "cost_unit": "seconds",
     "embedding_size": None,
@@ -161,9 +171,9 @@ def _segments(record: Mapping[str, Any]) -> ProfiledSegments:
     return ProfiledSegments(
         segment_steps=record["segment_steps"],
         last_steps=record["last_steps"],
-        inner=Stage(**record["inner"]),
-        first=None if first is None else Stage(**first),
-        last=None if last is None else Stage(**last),
+        inner=stage_from_record(record["inner"]),
+        first=None if first is None else stage_from_record(first),
+        last=None if last is None else stage_from_record(last),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from planner_service.chain import PlanningError
-from planner_service.contract import ChainModel, Question, RecurrentModel, Training
+from planner_service.contract import ChainModel, Question, RecurrentModel, ReversibleModel, Training
 from planner_service.memory import (
     Candidate,
     LedgerLine,
@@ -20,6 +20,7 @@ from planner_service.memory import (
     total_bytes,
 )
 from planner_service.memory import RecurrentModel as CountedModel
+from planner_service.memory.reversible_cells import ReversibleModel as CountedReversibleModel
 
 
 class ProfileNotKept(PlanningError):
@@ -66,14 +67,19 @@ def candidates_of(
     record = question.profile
     profile = None if record is None else profile_from_record(record.model_dump())
     workload = workload_of(question, reserved_bytes=reserved_bytes)
-    return candidates_for(workload, profile=profile, known_profiles=known_profiles)
+    candidates = candidates_for(workload, profile=profile, known_profiles=known_profiles)
+    wanted = question.model.segment_steps if isinstance(question.model, ReversibleModel) else None
+    return candidates if wanted is None else [_of_length(candidates, wanted)]
 
 
 def segmented_as(
     question: Question, known_profiles: Sequence[Profile], segment_steps: int, *, reserved_bytes: int
 ) -> Candidate:
     """The candidate with that segment length. Raises UnknownSegmentLength with those there are."""
-    candidates = candidates_of(question, known_profiles, reserved_bytes=reserved_bytes)
+    return _of_length(candidates_of(question, known_profiles, reserved_bytes=reserved_bytes), segment_steps)
+
+
+def _of_length(candidates: Sequence[Candidate], segment_steps: int) -> Candidate:
     for candidate in candidates:
         if candidate.segment_steps == segment_steps:
             return candidate
@@ -96,7 +102,11 @@ def workload_of(question: Question, *, reserved_bytes: int = 0) -> Workload:
     )
 
 
-def _counted(model: RecurrentModel, default_implementation: Literal["steps", "fused"]) -> CountedModel:
+def _counted(
+    model: RecurrentModel | ReversibleModel, default_implementation: Literal["steps", "fused"]
+) -> CountedModel:
+    if isinstance(model, ReversibleModel):
+        return _counted_reversible(model, default_implementation)
     return CountedModel(
         cell_kind=model.kind,
         input_size=model.input_size,
@@ -104,6 +114,23 @@ def _counted(model: RecurrentModel, default_implementation: Literal["steps", "fu
         num_layers=model.num_layers,
         dtype=model.dtype,
         implementation=model.implementation or default_implementation,
+        embedding_size=None if model.embedding is None else model.embedding.vocabulary_size,
+        head_output_size=None if model.head is None else model.head.output_size,
+    )
+
+
+def _counted_reversible(
+    model: ReversibleModel, implementation: Literal["steps", "fused"]
+) -> CountedReversibleModel:
+    return CountedReversibleModel(
+        cell_kind=model.kind,
+        forget_bits=model.forget_bits,
+        coding=model.coding,
+        input_size=model.input_size,
+        hidden_size=model.hidden_size,
+        num_layers=model.num_layers,
+        dtype=model.dtype,
+        implementation=implementation,
         embedding_size=None if model.embedding is None else model.embedding.vocabulary_size,
         head_output_size=None if model.head is None else model.head.output_size,
     )

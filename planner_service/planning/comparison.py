@@ -33,7 +33,9 @@ def comparison(
     candidates = candidates_of(request, known_profiles, reserved_bytes=memory.reserved_bytes)
     tiers = tiers_of(memory.tiers)
     contest = _Contest(candidates, memory.device_budget_bytes, tiers, cancellation)
-    at_bytes = [contest.at_equal_bytes(name) for name in strategies(tiers) if name != AUTO]
+    at_bytes = [
+        contest.at_equal_bytes(name) for name in strategies(tiers, candidates[0].chain) if name != AUTO
+    ]
     reference = contest.reference_makespan
     at_time = (
         [] if reference is None else [contest.at_equal_time(row.strategy, reference) for row in at_bytes]

@@ -7,18 +7,27 @@ plans from its own probe; what is decided here is only whom to offer the job.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from planner_service.contract import Embedding, Head, Question, RecurrentModel, Training
+from planner_service.contract import (
+    Embedding,
+    Head,
+    Question,
+    RecurrentModel,
+    ReversibleModel,
+    Training,
+)
 from planner_service.contract import Sequence as SequenceSpec
 from planner_service.contract.budget import FREE, share_of
-from planner_service.contract.jobs import JobRequest
+from planner_service.contract.jobs import JobModel, JobRequest
+from planner_service.contract.reversible import REVERSIBLE_KINDS
 from planner_service.jobs import DeviceKind, DeviceNeeds, JobNeeds
 from planner_service.memory import Profile
 from planner_service.planning.candidates import candidates_of
 from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.least import least_budget_bytes
 from planner_service.planning.tiered import strategies
-from planner_service.solvers import Cancellation, UnknownStrategy
+from planner_service.solvers import REVERSIBLE, Cancellation, UnknownStrategy
 
 ALPHABET_SIZE = 128
 """Most characters that a worker tells apart; how many a text has, it knows when it has read it."""
@@ -32,6 +41,8 @@ def job_needs(
     Raises PlanningError: UnknownStrategy, InvalidChain when sizes leave the planner's range, Cancelled.
     """
     known = strategies(())
+    if request.model.kind in REVERSIBLE_KINDS:
+        known = (*known, REVERSIBLE)
     if request.strategy not in known:
         raise UnknownStrategy(strategy=request.strategy, known=known)
     return JobNeeds(
@@ -73,18 +84,25 @@ def _needed_bytes(budget: int | str, *, held_bytes: int, least_bytes: int, activ
 
 def question_of_job(request: JobRequest, device: DeviceKind) -> Question:
     """The job's model and sequence as the planner takes them."""
-    model = request.model
     return Question(
-        model=RecurrentModel(
-            kind=model.kind,
-            input_size=model.embedding_size,
-            hidden_size=model.hidden_size,
-            num_layers=model.num_layers,
-            dtype=model.dtype,
-            embedding=Embedding(vocabulary_size=ALPHABET_SIZE),
-            head=Head(output_size=ALPHABET_SIZE),
-        ),
+        model=_model(request.model),
         sequence=SequenceSpec(length=request.sequence.length, batch_size=request.sequence.batch_size),
         training=Training(optimizer=request.training.optimizer, loss="inside"),
         device=device,
     )
+
+
+def _model(model: JobModel) -> RecurrentModel | ReversibleModel:
+    sections: dict[str, Any] = {
+        "kind": model.kind,
+        "input_size": model.embedding_size,
+        "hidden_size": model.hidden_size,
+        "num_layers": model.num_layers,
+        "dtype": model.dtype,
+        "embedding": Embedding(vocabulary_size=ALPHABET_SIZE),
+        "head": Head(output_size=ALPHABET_SIZE),
+    }
+    if model.kind not in REVERSIBLE_KINDS:
+        return RecurrentModel(**sections)
+    limit: dict[str, Any] = {} if model.kind.startswith("nf_") else {"forget_bits": model.forget_bits}
+    return ReversibleModel(**sections, **limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from planner_service.chain import BudgetTooSmall, Chain, Tier
+from planner_service.chain import BudgetTooSmall, Chain, Stage, Tier
 from planner_service.memory import Candidate
 from planner_service.planning.tiered import AUTO, solve_beside
 from planner_service.solvers import Cancellation
@@ -29,16 +29,16 @@ def least_budget_bytes(
 
 
 def _certain_bytes(chain: Chain) -> int:
-    """Bytes on the device that no plan of `chain` does without: every stage is taped and reversed."""
-    return (
-        chain.static_bytes
-        + chain.input_bytes
-        + max(
-            run.stage.tape_bytes
-            + max(run.stage.taped_forward_workspace_bytes, run.stage.backward_workspace_bytes)
-            for run in chain.runs
-        )
-    )
+    """Bytes on the device that no plan of `chain` does without: every stage is reversed."""
+    return chain.static_bytes + chain.input_bytes + max(_reversing_bytes(run.stage) for run in chain.runs)
+
+
+def _reversing_bytes(stage: Stage) -> int:
+    """What a stage takes at least, taped or undone."""
+    taped = stage.tape_bytes + max(stage.taped_forward_workspace_bytes, stage.backward_workspace_bytes)
+    if stage.reversal is None:
+        return taped
+    return min(taped, stage.reversal.archive_bytes + stage.reversal.undo_workspace_bytes)
 
 
 def _least_bytes(chain: Chain, tiers: Sequence[Tier], cancellation: Cancellation | None) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from planner_service.chain import (
     Advance,
+    Archive,
     Backward,
     Chain,
     Fetch,
@@ -15,9 +16,10 @@ from planner_service.chain import (
     Tape,
     TieredAction,
     TimedMoment,
+    Undo,
 )
 from planner_service.chain.tiers_actions import describe
-from planner_service.memory import Candidate, LedgerLine
+from planner_service.memory import Candidate, LedgerLine, Source
 
 
 def peak_ledger(
@@ -50,12 +52,12 @@ def window_ledger(candidate: Candidate, window_stages: int, peak_bytes: int) -> 
 
 
 class _Held:
-    """Which checkpoints and which gradient are live between two actions."""
+    """Which checkpoints, archived bits and which gradient are live between two actions."""
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self.checkpoint_bytes = 0
-        self.checkpoint_count = 0
+        self._states: set[int] = set()
+        self.archive_bytes = 0
         self.gradient_at = chain.length
 
     def follow(self, action: TieredAction) -> None:
@@ -68,16 +70,31 @@ class _Held:
             self._keep(action.state)
         elif isinstance(action, Free):
             self._drop(action.state)
+        elif isinstance(action, Archive):
+            self._keep(action.last)
+            self.archive_bytes += archived_bytes(self._chain, action.first, action.last)
+        elif isinstance(action, Undo):
+            self._drop(action.first)
+            self._keep(action.last - 1)
+            self.archive_bytes -= archived_bytes(self._chain, action.last, action.first)
+            self.gradient_at = action.last - 1
         elif isinstance(action, Backward):
             self.gradient_at = action.last - 1
 
     def _keep(self, state: int) -> None:
-        self.checkpoint_bytes += self._chain.state_bytes(state)
-        self.checkpoint_count += 1
+        if state:
+            self._states.add(state)
 
     def _drop(self, state: int) -> None:
-        self.checkpoint_bytes -= self._chain.state_bytes(state)
-        self.checkpoint_count -= 1
+        self._states.discard(state)
+
+    @property
+    def checkpoint_count(self) -> int:
+        return len(self._states)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        return sum(self._chain.state_bytes(state) for state in self._states)
 
     @property
     def gradient_bytes(self) -> int:
@@ -86,15 +103,17 @@ class _Held:
 
 def _lines_of(candidate: Candidate, moment: Moment | TimedMoment, held: _Held) -> list[LedgerLine]:
     chain = candidate.chain
-    states, tapes, workspace = candidate.sources
-    outside_bytes = chain.static_bytes + chain.input_bytes
+    states, tapes, workspace, archive = candidate.sources
+    outside_bytes = chain.static_bytes + chain.input_bytes + held.archive_bytes
     live_tape_bytes = moment.live_before_bytes - outside_bytes - held.checkpoint_bytes - held.gradient_bytes
     running_bytes = moment.peak_bytes - moment.live_before_bytes
     new_tape_bytes = _new_tape_bytes(chain, moment.action, running_bytes)
+    new_archive_bytes = _new_archive_bytes(chain, moment.action, running_bytes)
     stored = f"{held.checkpoint_count} stored states: {states.formula}"
     running = f"while `{describe(moment.action)}` runs: {workspace.formula}"
     return [
         LedgerLine("checkpoints", held.checkpoint_bytes, stored, states.exactness),
+        *(_archive_lines(held.archive_bytes + new_archive_bytes, archive)),
         LedgerLine("tapes", live_tape_bytes + new_tape_bytes, tapes.formula, tapes.exactness),
         LedgerLine(
             "state gradient",
@@ -102,8 +121,30 @@ def _lines_of(candidate: Candidate, moment: Moment | TimedMoment, held: _Held) -
             f"gradient of x_{held.gradient_at}: {states.formula}",
             states.exactness,
         ),
-        LedgerLine("workspace", running_bytes - new_tape_bytes, running, workspace.exactness),
+        LedgerLine(
+            "workspace", running_bytes - new_tape_bytes - new_archive_bytes, running, workspace.exactness
+        ),
     ]
+
+
+def archived_bytes(chain: Chain, first: int, last: int) -> int:
+    """The most that the bits of stages first..last take once they are archived."""
+    reversals = ((part, part.stage.reversal) for part in chain.parts(first, last))
+    return sum(
+        (part.last - part.first + 1) * reversal.archive_bytes for part, reversal in reversals if reversal
+    )
+
+
+def _archive_lines(size: int, source: Source | None) -> list[LedgerLine]:
+    if source is None or not size:
+        return []
+    return [LedgerLine("archive", size, source.formula, source.exactness)]
+
+
+def _new_archive_bytes(chain: Chain, action: TieredAction, running_bytes: int) -> int:
+    if not isinstance(action, Archive):
+        return 0
+    return min(running_bytes, archived_bytes(chain, action.first, action.last))
 
 
 def _new_tape_bytes(chain: Chain, action: TieredAction, running_bytes: int) -> int:

@@ -74,6 +74,7 @@ def _cost(choice: Choice, store_all_makespan: float) -> PlanCost:
         overhead_ratio=excess_ratio(verdict.makespan, store_all_makespan),
         advance_count=verdict.advance_count,
         tape_count=verdict.tape_count,
+        undo_count=verdict.undo_count,
         lower_bound=solution.lower_bound,
         gap_ratio=excess_ratio(verdict.makespan, solution.lower_bound),
         optimality=solution.optimality,

@@ -60,6 +60,7 @@ def simulation(
         peak_bytes=verdict.peak_bytes,
         advance_count=verdict.advance_count,
         tape_count=verdict.tape_count,
+        undo_count=verdict.undo_count,
         backward_count=verdict.backward_count,
         action_count=verdict.action_count,
         store_all_makespan=store_all_makespan,

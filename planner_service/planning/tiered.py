@@ -7,7 +7,15 @@ from dataclasses import replace
 
 from planner_service.chain import BudgetTooSmall, Chain, Tier
 from planner_service.contract import OFFLOAD
-from planner_service.solvers import STRATEGIES, Cancellation, Solution, UnknownStrategy, solve
+from planner_service.solvers import (
+    REVERSIBLE,
+    STRATEGIES,
+    Cancellation,
+    Solution,
+    UnknownStrategy,
+    solve,
+)
+from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.offload import OffloadSolution, solve_offload
 
 AUTO = "auto"
@@ -17,9 +25,10 @@ MOST_STAGES_IN_AUTO = 3_000
 AnySolution = Solution | OffloadSolution
 
 
-def strategies(tiers: Sequence[Tier]) -> tuple[str, ...]:
-    """The strategies that have something to say where there are these tiers."""
-    return (*STRATEGIES, OFFLOAD) if tiers else STRATEGIES
+def strategies(tiers: Sequence[Tier], chain: Chain | None = None) -> tuple[str, ...]:
+    """The strategies that have something to say beside these tiers, of `chain` if it is given."""
+    reversing = (REVERSIBLE,) if chain is not None and chain.is_reversible else ()
+    return (*STRATEGIES, *reversing, *([OFFLOAD] if tiers else ()))
 
 
 def tiers_used(strategy: str, tiers: Sequence[Tier]) -> tuple[Tier, ...]:
@@ -40,8 +49,9 @@ def solve_beside(
     where the chain is too long to find out in a few seconds.
     Raises BudgetTooSmall (of the device), UnknownStrategy, ChainTooLong and Cancelled.
     """
-    if strategy not in {*STRATEGIES, OFFLOAD}:
-        raise UnknownStrategy(strategy=strategy, known=(*STRATEGIES, OFFLOAD))
+    known = (*STRATEGIES, REVERSIBLE, OFFLOAD)
+    if strategy not in known:
+        raise UnknownStrategy(strategy=strategy, known=known)
     if not tiers_used(strategy, tiers):
         return solve(chain, budget_bytes, strategy, cancellation=cancellation)
     if strategy == AUTO and chain.length > MOST_STAGES_IN_AUTO:
@@ -49,10 +59,21 @@ def solve_beside(
         return replace(
             alone, reason=f"{alone.reason}; more than {MOST_STAGES_IN_AUTO} stages: tiers not tried"
         )
-    offloaded = solve_offload(chain, budget_bytes, tiers, cancellation=cancellation)
-    if strategy == OFFLOAD or any(use.write_count for use in offloaded.verdict.tiers):
+    offloaded = _offloaded(chain, budget_bytes, tiers, cancellation)
+    moves = any(use.write_count for use in offloaded.verdict.tiers)
+    if strategy == OFFLOAD or (moves and not chain.is_reversible):
         return offloaded
     return _alone(chain, budget_bytes, offloaded, cancellation) or offloaded
+
+
+def _offloaded(
+    chain: Chain, budget_bytes: int, tiers: Sequence[Tier], cancellation: Cancellation | None
+) -> OffloadSolution:
+    """The plan with tiers. What it proves is about schedules that undo nothing, and is left out elsewhere."""
+    offloaded = solve_offload(chain, budget_bytes, tiers, cancellation=cancellation)
+    if not chain.is_reversible:
+        return offloaded
+    return replace(offloaded, lower_bound=knapsack_bound(chain, budget_bytes), optimality="bounded")
 
 
 def _alone(
@@ -65,9 +86,10 @@ def _alone(
         return None
     if alone.verdict.makespan > offloaded.verdict.makespan:
         return None
+    proven = alone if chain.is_reversible else offloaded
     return replace(
         alone,
-        lower_bound=min(offloaded.lower_bound, alone.verdict.makespan),
-        optimality=offloaded.optimality,
+        lower_bound=min(proven.lower_bound, alone.verdict.makespan),
+        optimality=proven.optimality,
         reason=f"no plan that moves states to tiers was found to be faster; {alone.reason}",
     )

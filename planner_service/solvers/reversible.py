@@ -98,8 +98,8 @@ def _reason(policy: Policy, unit: int) -> str:
         what = "the archive of all stages does not fit: checkpoints, and stretches between them undone"
     else:
         what = "states are not stored but computed from the next ones"
-    places = "any stage" if unit == 1 else f"every {unit}th stage"
-    return f"{what}; cheapest of the policies that archive or tape stretches between checkpoints at {places}"
+    places = "" if unit == 1 else f" at multiples of {unit} stages"
+    return f"{what}; cheapest of the policies that archive or tape stretches between checkpoints{places}"
 
 
 class _Builder:

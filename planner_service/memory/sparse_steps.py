@@ -1,0 +1,115 @@
+"""Chains of a model whose gate gradients are sparsified, as executor.sparse runs a segment.
+
+A segment of k steps; U is one tensor of batch x hidden, G the gates, P the parameters:
+
+    tape      = k x (cells + embedded input + output + loss) + 3 states      cells: 7 U an LSTM's layer, 5 U a GRU's
+    forward   = that of the steps + k x (cells of one layer + 2 U) + P
+    backward  = that of the steps + k x (3 G + 3) U + 16 U + P
+    cost      = f forward, 2 f x (share of the backward MACs that the kernels run) backward
+
+All gate gradients of a segment are held until its weight gradients are computed: once for x, once for h where
+the two differ, once for the rows that are gathered, or before anything is dropped with error feedback.
+P stands for weights packed for the matrix library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from planner_service.chain import PlanningError, Stage, segment_sizes, segmented_chain
+from planner_service.memory.candidate import Candidate, Source, StageSources
+from planner_service.memory.ledger import LedgerLine, total_bytes
+from planner_service.memory.segment_lengths import segment_lengths
+from planner_service.memory.sparsity import GradientSparsity
+from planner_service.memory.steps import StepBytes, segment_stage
+from planner_service.memory.workload import Workload
+
+TAPED_UNITS = {"lstm": 7, "gru": 5}
+"""What a tape keeps per step and layer: gates, c and tanh(c), or U h + b of the candidate, and h."""
+
+_COPIES_OF_GATE_GRADIENTS = 3
+_STEP_UNITS = 16
+"""Tensors of a single step that are alive while a segment is reversed, whatever its length."""
+
+
+class NotSparsified(PlanningError, ValueError):
+    """Only LSTM and GRU have sparse cells."""
+
+    field = "training.gradient_sparsity"
+
+    def __init__(self, cell_kind: str) -> None:
+        self.cell_kind = cell_kind
+        super().__init__(
+            f"model.kind={cell_kind!r} has no sparse cell: choose lstm or gru, or leave gradient_sparsity out"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (NotSparsified, (self.cell_kind,))
+
+
+def sparse_candidates(workload: Workload, sparsity: GradientSparsity) -> list[Candidate]:
+    """One candidate per segment length. Raises NotSparsified, and InvalidChain beyond 2**62 bytes."""
+    if workload.model.cell_kind not in TAPED_UNITS:
+        raise NotSparsified(workload.model.cell_kind)
+    lengths = segment_lengths(workload.sequence_length)
+    return [_candidate(workload, sparsity, steps) for steps in lengths]
+
+
+def _candidate(workload: Workload, sparsity: GradientSparsity, segment_steps: int) -> Candidate:
+    segments, last_steps = segment_sizes(workload.sequence_length, segment_steps)
+    sizes = StepBytes(workload)
+    ledger = (*workload.caller_ledger(), *workload.call_ledger(), *_feedback_lines(workload, sparsity))
+    chain = segmented_chain(
+        sparse_stage(workload, sparsity, segment_steps),
+        segments,
+        last=sparse_stage(workload, sparsity, last_steps),
+        input_bytes=sizes.state,
+        static_bytes=total_bytes(ledger),
+        loss_gradient_bytes=sizes.state,
+    )
+    return Candidate(
+        segment_steps=segment_steps,
+        last_steps=last_steps,
+        chain=chain,
+        ledger=ledger,
+        cost_unit="forward",
+        sources=_sources(workload, sparsity),
+    )
+
+
+def sparse_stage(workload: Workload, sparsity: GradientSparsity, segment_steps: int) -> Stage:
+    """The stage of `segment_steps` steps; its cost unit is the forward pass of one step."""
+    sizes, model = StepBytes(workload), workload.model
+    dense = segment_stage(workload, sizes, segment_steps)
+    units = TAPED_UNITS[model.cell_kind]
+    per_step = model.num_layers * units * sizes.unit + sizes.wide_taped
+    forward = segment_steps * (units + 2) * sizes.unit + model.parameter_bytes
+    gate_units = _COPIES_OF_GATE_GRADIENTS * (model.cell.gate_count + 1)
+    backward = (segment_steps * gate_units + _STEP_UNITS) * sizes.unit + model.parameter_bytes
+    return replace(
+        dense,
+        backward_cost=dense.backward_cost * sparsity.backward_ratio,
+        tape_bytes=segment_steps * per_step + 3 * sizes.state,
+        forward_workspace_bytes=dense.forward_workspace_bytes + forward,
+        taped_forward_workspace_bytes=dense.taped_forward_workspace_bytes + model.parameter_bytes,
+        backward_workspace_bytes=dense.backward_workspace_bytes + backward,
+    )
+
+
+def _feedback_lines(workload: Workload, sparsity: GradientSparsity) -> list[LedgerLine]:
+    if not sparsity.error_feedback:
+        return []
+    size = 2 * workload.model.parameter_bytes
+    formula = "2 x parameters: what is due in this iteration and what it drops itself"
+    return [LedgerLine("error feedback", size, formula, "bound")]
+
+
+def _sources(workload: Workload, sparsity: GradientSparsity) -> StageSources:
+    units = TAPED_UNITS[workload.model.cell_kind]
+    tensor = f"{workload.batch_size} x {workload.model.hidden_size} x {workload.model.item_bytes} B"
+    layers = workload.model.num_layers
+    return StageSources(
+        states=Source(f"{layers} layers x {workload.model.cell.state_units} x {tensor}", "exact"),
+        tapes=Source(f"per step {layers} layers x {units} x {tensor} + inputs, outputs, loss", "bound"),
+        workspace=Source(f"all gate gradients of a segment, rule {sparsity.rule!r}", "bound"),
+    )

@@ -1,0 +1,49 @@
+"""Sparsified gate gradients in numbers: what of the backward products is left to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SparsityRule = Literal["absolute", "rms", "top", "columns", "blocks", "rows", "mixed"]
+ENTRY_RULES: frozenset[SparsityRule] = frozenset({"absolute", "rms", "top"})
+"""They drop single entries: the kernels that run are dense, and no product becomes cheaper."""
+
+_KEEP_RATIOS: dict[SparsityRule, float] = {"columns": 0.25, "blocks": 0.25, "rows": 0.5, "mixed": 0.125}
+_ROW_RATIO = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientSparsity:
+    """A rule of executor.sparse and its schedule. Ratios and thresholds that are None have their defaults."""
+
+    rule: SparsityRule
+    threshold: float | None = None
+    keep_ratio: float | None = None
+    row_ratio: float | None = None
+    share_steps: int | None = None
+    block_size: int | None = None
+    warm_up_iterations: int = 0
+    dense_every: int | None = None
+    error_feedback: bool = False
+
+    @property
+    def flow_ratio(self) -> float:
+        """MACs that run of the products through which the gradient flows on, in a sparse iteration."""
+    X
+
+    @property
+    def weights_ratio(self) -> float:
+        """MACs that run of the products of the weight gradients, in a sparse iteration."""
+        kept = (self.row_ratio or _ROW_RATIO) if self.rule == "mixed" else self.flow_ratio
+        return kept + self.error_feedback
+
+    @property
+    def backward_ratio(self) -> float:
+        """MACs that run of all backward products, over the iterations after the warm-up.
+
+        Half of a layer's backward MACs are those of its weight gradients (Zhu et al. 2017, section 4).
+        """
+        dense = 0.0 if self.dense_every is None else 1 / self.dense_every
+        sparse = (self.flow_ratio + self.weights_ratio) / 2
+        return dense + (1 - dense) * sparse
