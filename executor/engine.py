@@ -98,7 +98,9 @@ class Run:
         self._versions: list[int] = []
         self._recomputing = False
         loops = not program.is_segment and program.segment_steps > 1
-        self._renews_parameters = loops and not (captured or parameters.has_sparse_gradients)
+        # Autocast casts a weight once per tape, as long as it is the same tensor.
+        is_plain = not (captured or parameters.has_sparse_gradients or replay.is_autocast)
+        self._renews_parameters = loops and is_plain
 
     # Forward
 

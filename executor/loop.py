@@ -95,6 +95,11 @@ class Loop:
         tensors += [parameter for module in self.modules for parameter in module.parameters()]
         return next((t.device for t in tensors if t.is_cuda), torch.device("cpu"))
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the tensors of one state."""
+        return sum(leaf.nbytes for leaf in self.initial if isinstance(leaf, Tensor))
+
     def output_bytes(self, leaves: Sequence[Tensor]) -> int:
         """Bytes of the whole loop's outputs, given those of fewer steps."""
         if self.reduce != "stack":

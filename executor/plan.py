@@ -46,6 +46,8 @@ class ExecutionPlan:
     makespan_seconds: float | None = None
     """Modelled seconds of one forward and backward."""
     strategy: str = "given"
+    state_bytes: int | None = None
+    """Bytes of the tensors of one state that it was made for; None where nobody said."""
     tiers: tuple[Tier, ...] = ()
     """Where a tiered policy moves states to, from fast to slow; seconds on the planner's clock."""
 

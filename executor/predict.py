@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -57,7 +57,8 @@ def plan_for(
     if plan is None:
         host = None if host_budget_bytes is None else about.host(loop, host_budget_bytes)
         ask = partial(best_plan, budget_bytes=budget_bytes, ask=_planner(planner), host=host)
-        plan = about.plans[key] = _refined_plan(about, loop, budget_bytes, ask)
+        plan = replace(_refined_plan(about, loop, budget_bytes, ask), state_bytes=loop.state_bytes)
+        about.plans[key] = plan
     return plan
 
 

@@ -118,7 +118,7 @@ class Replay:
         self._mutated = mutated
         self._everything = everything
         self._autocast = AutocastState.now()
-        self._is_autocast = self._autocast.is_enabled
+        self.is_autocast = self._autocast.is_enabled
         self.is_active = bool(generators) or bool(mutated.slots)
 
     def take(self) -> Surroundings:
@@ -163,7 +163,7 @@ class Replay:
         """Forget autocast's cached weights: they belong to the tape or the advance that made them, and
         would otherwise be alive, and counted, until some later action replaces them.
         """
-        if self._is_autocast:
+        if self.is_autocast:
             torch.clear_autocast_cache()
 
     def fingerprint(self) -> tuple[list[int], list[tuple[int, int]]]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from executor import PlanMismatch, is_recomputing, measure, outputs_needed, unroll
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
+from executor.trace import mark, record
 from planner_service.chain import Advance, Backward, Chain, Policy, Stage, Tape, TapeNode, simulate
 from tests.executor.loops import PLANS, STEPS, cell_case, sequence, states
 
@@ -184,6 +185,30 @@ def test_two_hundred_iterations_leave_nothing_behind() -> None:
             assert not any(reference() is not None for reference in alive)
     finally:
         gc.enable()
+
+
+def test_live_bytes_after_each_of_two_hundred_iterations_are_those_after_the_first() -> None:
+    """Counted by the allocator, without the garbage collector's help."""
+    steps = 4
+    linear = nn.Linear(4, 4)
+    state, x = torch.zeros(1, 4), torch.randn(steps, 1, 4)
+    plan = checkpoint_every(steps, 1, 2)
+
+    def iterate_often() -> None:
+        for iteration in range(200):
+            linear.zero_grad(set_to_none=True)
+            unroll(lambda s, x: (torch.tanh(linear(s) + x), None), state, x, plan=plan, module=linear)[
+                1
+            ].sum().backward()
+            mark(str(iteration))
+
+    gc.disable()
+    try:
+        recording, _ = record(iterate_often)
+    finally:
+        gc.enable()
+    live = [sample.live_bytes for sample in recording.samples() if sample.mark is not None]
+    assert live == [linear.weight.nbytes + linear.bias.nbytes] * 200
 
 
 def test_an_unused_result_is_freed_without_backward() -> None:

@@ -19,6 +19,7 @@ from executor import (
     StateChanged,
     StateMutated,
     UnsupportedOutput,
+    predict,
     unroll,
 )
 from executor.plan import checkpoint_every, tape_everything
@@ -111,6 +112,18 @@ def test_a_plan_for_another_length_is_refused(length: int) -> None:
         unroll(lambda s, x: (s + x, None), states(), sequence(), plan=tape_everything(length, 1))
 
 
+def test_a_plan_for_another_batch_is_refused() -> None:
+    """Its gradients would be right and its peak another one."""
+    cell = nn.GRUCell(6, 6)
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+        return cell(x, state), None
+
+    plan = predict(step, torch.zeros(2, 6), torch.randn(9, 2, 6), budget="1MiB", module=cell).plan
+    with pytest.raises(PlanMismatch, match=r"48 bytes, these have 72.*budget"):
+        unroll(step, torch.zeros(3, 6), torch.randn(9, 3, 6), plan=plan, module=cell)
+
+
 def test_random_numbers_that_the_probe_did_not_see_are_refused() -> None:
     """A step that draws only later on: recomputation would draw other numbers."""
     steps = [0]
@@ -143,9 +156,19 @@ class Boom(Exception):
     """Raised by a step."""
 
 
+def fail(how: str) -> None:
+    """Fail as a step may: by itself, by Ctrl-C, for want of memory on a GPU, and truly for want of memory."""
+    if how == "allocation":
+        torch.empty(2**60, dtype=torch.uint8)
+    raise {"error": Boom, "interrupt": KeyboardInterrupt, "out of memory": torch.OutOfMemoryError}[how]
+
+
+@pytest.mark.parametrize("how", ["error", "interrupt", "out of memory", "allocation"])
 @pytest.mark.parametrize("call", [3, STEPS + 2, STEPS + 7], ids=["forward", "recomputation", "later"])
-def test_a_step_that_raises_leaves_everything_as_it_was(call: int) -> None:
-    """Parameters, buffers, the random stream and memory; in forward and in the middle of recomputation."""
+def test_a_step_that_fails_leaves_everything_as_it_was(call: int, how: str) -> None:
+    """Parameters, buffers, the random stream and memory; in forward and in the middle of recomputation.
+    The next call, of a step that does not fail, works.
+    """
     cell = nn.Sequential(nn.Dropout(0.3), nn.BatchNorm1d(6)).double()
     linear = nn.Linear(6, 6).double()
     module = nn.ModuleList([cell, linear])
@@ -155,7 +178,7 @@ def test_a_step_that_raises_leaves_everything_as_it_was(call: int) -> None:
     def step(state: Tensor, x: Tensor) -> tuple[Tensor, None]:
         calls[0] += 1
         if calls[0] == call:
-            raise Boom
+            fail(how)
         state = torch.tanh(linear(cell(state)) + x)
         held.append(weakref.ref(state))
         return state, None
@@ -175,7 +198,7 @@ def test_a_step_that_raises_leaves_everything_as_it_was(call: int) -> None:
         stream = torch.get_rng_state()
         final.sum().backward()
         pytest.fail("the step should have raised")
-    except Boom:
+    except (Boom, KeyboardInterrupt, RuntimeError):
         pass
     assert forward_done == (call > STEPS)
     for name, parameter in module.named_parameters():
@@ -189,6 +212,8 @@ def test_a_step_that_raises_leaves_everything_as_it_was(call: int) -> None:
     final = None
     gc.collect()
     assert not any(reference() is not None for reference in held)
+    unroll(step, state, inputs, plan=PLAN, module=module)[1].sum().backward()
+    assert all(parameter.grad is not None for parameter in linear.parameters())
 
 
 def test_control_c_in_backward_leaves_the_parameters_in_place() -> None:

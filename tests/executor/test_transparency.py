@@ -231,3 +231,23 @@ def test_only_the_final_state_is_used() -> None:
     for ours, theirs in zip(found, expected, strict=True):
         if theirs is not None:
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("features", ["plain", "dropout"])
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about itself
+def test_a_compiled_step_has_the_gradients_of_the_compiled_loop(features: str) -> None:
+    """Bitwise with one step per segment; nothing is compiled again for the second call."""
+    torch.manual_seed(0)
+    cell = NoisyCell(dropout=features == "dropout", normalise=False, spectral=False)
+    compiled = torch.compile(cell, backend="aot_eager")
+    case = LoopCase(compiled, states(), sequence(), cell)
+    plan = checkpoint_every(STEPS, 1, 3)
+    results = []
+    for run in (partial(plain, case), partial(unrolled, case, plan), partial(unrolled, case, plan)):
+        torch.manual_seed(1)
+        results.append(gradients(case, run)[2])
+    frames = sum(torch._dynamo.utils.counters["frames"].values())
+    unrolled(case, plan)
+    assert sum(torch._dynamo.utils.counters["frames"].values()) == frames
+    for ours in results[1:]:
+        torch.testing.assert_close(ours, results[0], rtol=0, atol=0)
