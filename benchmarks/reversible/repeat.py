@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from executor.reversible import NFRevGRU, NFRevLSTM, Reversible, RevGRU, RevLSTM
 
 SYMBOLS, HIDDEN_SIZE, BATCH_SIZE, ITERATIONS = 16, 32, 32, 300
-LENGTHS = (20, 60)
+LENGTHS = (20, 40)
 """Steps of a sequence."""
 LEARNING_RATE = 0.02
 SEEDS = 3

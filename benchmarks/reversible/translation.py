@@ -22,7 +22,7 @@ from benchmarks.reversible.subwords import PADDING
 from benchmarks.reversible.translation_task import Task, batches
 from benchmarks.reversible.translators import Model, models, translations
 
-LEARNING_RATES = (0.0025, 0.005, 0.01)
+LEARNING_RATES = (0.005, 0.01)
 SEEDS = 2
 TUNING_SEED = 100
 Row = dict[str, Any]
@@ -32,13 +32,13 @@ Row = dict[str, Any]
 class Training:
     """What all models have in common."""
 
-    epochs: int = 12
+    epochs: int = 8
     batch_size: int = 64
     dropout: float = 0.3
     clip_norm: float = 1.0
 
 
-SHORT = replace(Training(), epochs=3)
+SHORT = replace(Training(), epochs=2)
 """For the choice of a learning rate."""
 
 

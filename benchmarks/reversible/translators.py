@@ -15,7 +15,7 @@ from benchmarks.reversible.translation_task import Task, padded
 from executor.reversible import RevGRU, RevLSTM
 from executor.reversible.attention import AttentionHead, Translator
 
-EMBEDDING_SIZE, HIDDEN_SIZE, KEPT_UNITS = 64, 128, 20
+EMBEDDING_SIZE, HIDDEN_SIZE, KEPT_UNITS = 64, 128, 8
 LONGEST = 60
 """Tokens of a translation at most."""
 
