@@ -40,7 +40,6 @@ def _add_attempt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     command.add_argument("--job", required=True, metavar="ID", help="the job's id at the service")
     _add_common(command)
-    command.add_argument("--parent", type=int, metavar="PID", help="stop when that process ends")
     command.set_defaults(run=_attempt)
 
 
@@ -79,6 +78,10 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder whose files jobs may name as data.text; may be given again",
     )
+    command.add_argument(
+        "--grace-seconds", type=float, default=30.0, help="to finish the step when asked to stop (30)"
+    )
+    command.add_argument("--parent", type=int, metavar="PID", help="stop when that process ends")
     command.add_argument("--save-seconds", type=float, default=60.0, help="between two weights files (60)")
 
 
@@ -93,6 +96,7 @@ def _attempt(parsed: argparse.Namespace) -> int:
         data_roots=parsed.data_root,
         memory_bytes=parsed.memory,
         save_seconds=parsed.save_seconds,
+        grace_seconds=parsed.grace_seconds,
         parent=parsed.parent,
     )
     return int(run_attempt(options))
@@ -112,7 +116,9 @@ def _agent(parsed: argparse.Namespace) -> int:
         api_key=os.environ.get(API_KEY),
         poll_seconds=parsed.poll_seconds,
         save_seconds=parsed.save_seconds,
+        grace_seconds=parsed.grace_seconds,
         jobs=parsed.jobs,
+        parent=parsed.parent,
     )
     return Agent(options).run()
 

@@ -17,6 +17,8 @@ from types import FrameType
 
 from executor.agent.node import NodeFacts, node_facts
 from executor.agent.running import RunningAttempt, start_attempt
+from executor.attempt.child import die_with_parent
+from executor.attempt.supervisor import GRACE_SECONDS
 from executor.budget import FREE
 from executor.service_link import Assignment, NodeLink, Refused, Unanswered
 
@@ -24,8 +26,8 @@ POLL_SECONDS = 2.0
 """Between two questions for a job while a slot is free."""
 REGISTER_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 30.0
-STOP_SECONDS = 60.0
-"""For the attempts to finish their step and report, after SIGTERM."""
+REPORT_SECONDS = 30.0
+"""For the attempts to report, after the grace in which they finish their step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,9 @@ class AgentOptions:
     api_key: str | None = field(default=None, repr=False)
     poll_seconds: float = POLL_SECONDS
     save_seconds: float = 60.0
+    grace_seconds: float = GRACE_SECONDS
+    parent: int | None = None
+    """Process that the agent must not outlive."""
     jobs: int | None = None
     """Leave after that many jobs; None: never."""
 
@@ -66,6 +71,8 @@ class Agent:
         """Work until SIGTERM or Ctrl-C; 0, or 2 when the service refuses this node."""
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._on_signal)
+        if self._options.parent is not None:
+            die_with_parent(self._options.parent, signal.SIGTERM)
         try:
             while not self._stop.is_set() and not self._is_done():
                 self._round()
@@ -150,6 +157,7 @@ class Agent:
                 memory_bytes=taken,
                 data_roots=self._options.data_roots,
                 save_seconds=self._options.save_seconds,
+                grace_seconds=self._options.grace_seconds,
             )
         )
         self._started += 1
@@ -159,7 +167,7 @@ class Agent:
         """Every attempt finishes its step and gives its job back; what does not is killed."""
         for attempt in self._running:
             attempt.ask_to_stop()
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + self._options.grace_seconds + REPORT_SECONDS
         while time.monotonic() < deadline and any(a.exit_status is None for a in self._running):
             time.sleep(0.05)
         for attempt in self._running:

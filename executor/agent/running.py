@@ -51,13 +51,15 @@ def start_attempt(
     node: str,
     memory_bytes: int,
     data_roots: Sequence[Path] = (),
-    save_seconds: float = 60.0,
+    save_seconds: float,
+    grace_seconds: float,
 ) -> RunningAttempt:
     """Start `tightfit-worker attempt`. It is told to stop when this process dies, however that comes."""
     work_dir.mkdir(parents=True, exist_ok=True)
     arguments = [
         *("attempt", "--planner", planner_url, "--job", job_id, "--work-dir", str(work_dir), "--node", node),
-        *("--memory", str(memory_bytes), "--save-seconds", str(save_seconds), "--parent", str(os.getpid())),
+        *("--memory", str(memory_bytes), "--parent", str(os.getpid())),
+        *("--save-seconds", str(save_seconds), "--grace-seconds", str(grace_seconds)),
     ]
     for root in data_roots:
         arguments += ["--data-root", str(root)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -41,11 +42,18 @@ def is_open_to_others(listener: socket.socket) -> bool:
     return listener.getsockname()[0] not in _LOOPBACK
 
 
-def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+    *,
+    before_exit: Callable[[], None] | None = None,
+) -> None:
     """Serve on `listener` until a signal ends it; open requests get `shutdown_seconds` to finish.
 
-    `on_ready` is called when the kernels are warm. After SIGTERM the process dies of it, once
-    everything is closed; Ctrl-C raises KeyboardInterrupt.
+    `on_ready` is called when the kernels are warm; `before_exit` after the first signal, in a thread, while
+    requests are still served: for whoever has something to say to the service before it goes. After
+    SIGTERM the process dies of it, once everything is closed; Ctrl-C raises KeyboardInterrupt.
     """
     log_to_stderr(settings.log_level)
     app = create_app(settings, on_ready=on_ready)
@@ -57,20 +65,33 @@ def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], No
         lifespan="on",
         timeout_graceful_shutdown=round(settings.shutdown_seconds),
     )
-    _Server(config, lambda: _tell_streams(app)).run(sockets=[listener])
+    _Server(config, lambda: _tell_streams(app), before_exit).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Says when it was asked to end, so that streams do not hold it up."""
+    """Says when it was asked to end, so that streams do not hold it up, and waits for `before_exit`."""
 
-    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_exit: Callable[[], None], before_exit: Callable[[], None] | None
+    ) -> None:
         super().__init__(config)
         self._on_exit = on_exit
+        self._before_exit = before_exit
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """A signal came; a second one is not waited with."""
         self._on_exit()
-        super().handle_exit(sig, frame)
+        before_exit, self._before_exit = self._before_exit, None
+        if before_exit is None:
+            super().handle_exit(sig, frame)
+        else:
+            threading.Thread(target=self._exit_after, args=(before_exit, sig), daemon=True).start()
+
+    def _exit_after(self, before_exit: Callable[[], None], sig: int) -> None:
+        try:
+            before_exit()
+        finally:
+            super().handle_exit(sig, None)
 
 
 def _tell_streams(app: FastAPI) -> None:

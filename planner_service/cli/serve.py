@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from socket import socket
 
+from planner_service.cli.local_worker import LocalWorker, WorkerNotInstalled
 from planner_service.settings import InvalidSetting, Settings
 
 
@@ -17,6 +18,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8080); 0 takes a free one")
     parser.add_argument("--data-dir", type=Path, help="folder of the service's files (tightfit-data)")
+    parser.add_argument(
+        "--with-worker", action="store_true", help="train the jobs on this machine too (needs torch)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -36,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
     except (DatabaseUnavailable, CannotListen) as error:
         return _refuse(error)
     with listener:
-        _serve(settings, listener)
+        try:
+            _serve(settings, listener, with_worker=args.with_worker)
+        except WorkerNotInstalled as error:
+            return _refuse(error)
     return 0
 
 
@@ -45,14 +52,21 @@ def _refuse(error: Exception) -> int:
     return 2
 
 
-def _serve(settings: Settings, listener: socket) -> None:
+def _serve(settings: Settings, listener: socket, *, with_worker: bool) -> None:
     from planner_service.api.server import is_open_to_others, serve, url_of
 
     url = url_of(listener)
     if is_open_to_others(listener):
         print(f"warning: {url} is open to other machines, and asks nobody who they are", file=sys.stderr)
     print(f"starting on {url}: loading the solvers", file=sys.stderr)
+    worker = LocalWorker(settings, url, os.environ) if with_worker else None
+
+    def on_ready() -> None:
+        print(f"tightfit serves on {url}", flush=True)
+        if worker is not None:
+            worker.start()
+
     try:
-        serve(settings, listener, on_ready=lambda: print(f"tightfit serves on {url}", flush=True))
+        serve(settings, listener, on_ready, before_exit=None if worker is None else worker.stop)
     except KeyboardInterrupt:  # uvicorn has closed everything and hands the signal on
         print("stopped", file=sys.stderr)
