@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from executor.errors import ModifiedBetweenPasses
 
@@ -25,11 +26,11 @@ def accumulator(parameter: Tensor) -> Tensor | None:
         return None
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter, requires_grad=False)
+    increment_version(parameter.grad)
     return parameter.grad
 
 
-def _shadow(parameter: Tensor) -> Tensor:
-    shadow = nn.Parameter(parameter.detach())
+def _marked(shadow: Tensor) -> Tensor:
     setattr(shadow, _IS_SHADOW, True)
     return shadow
 
@@ -55,7 +56,7 @@ class Parameters:
                         self.real.append(parameter)
                         self.names.append(f"{prefix}.{name}" if prefix else name)
                     self._slots.append((owner._parameters, name, seen[id(parameter)]))
-        self.shadows: list[Tensor] = [_shadow(parameter) for parameter in self.real]
+        self.shadows: list[Tensor] = [_marked(nn.Parameter(parameter.detach())) for parameter in self.real]
         self._versions: list[int] = []
         self._totals: list[Tensor] = []
 
@@ -77,7 +78,7 @@ class Parameters:
         With leaves of its own a step's gradients are added to the totals as soon as the step is reversed;
         with leaves for a whole tape autograd holds a second set of gradients until the tape is reversed.
         """
-        leaves = [shadow.detach().requires_grad_() for shadow in self.shadows]
+        leaves = [_marked(shadow.detach().requires_grad_()) for shadow in self.shadows]
         for slots, name, index in self._slots:
             slots[name] = leaves[index]
         return leaves

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import _VF, Tensor, nn
 
-from executor.fused.kernels import Kernels, kernels_for
+from executor.fused.choice import own_kernels
+from executor.fused.kernels import Kernels
 from executor.fused.layer import Weights, advance_layer, run_layer
 from executor.replay import outputs_needed
 
 FUSED_SEGMENT_STEPS = 5
 """Least number of steps for which torch's fused kernels are used."""
-OWN_KERNEL_THREADS = 2
-"""Most threads of torch's with which our own kernels, which use one, are the faster ones."""
 
 State = tuple[Tensor, ...]
 """(h, c) of an LSTM, (h,) of the others; each [layers, batch, size]."""
@@ -171,13 +170,9 @@ def run_fused(
 
 def _own_kernels(module: nn.Module, recurrence: Recurrence, x: Tensor) -> Kernels | None:
     """Our own kernels where they compute this recurrence and are the faster ones."""
-    is_ours = recurrence.mode in ("LSTM", "GRU") and not recurrence.proj_size and x.device.type == "cpu"
-    if not is_ours or torch.get_num_threads() > OWN_KERNEL_THREADS or torch.is_autocast_enabled("cpu"):
+    if recurrence.mode not in ("LSTM", "GRU") or recurrence.proj_size:
         return None
-    weight = getattr(module, recurrence.weight_names(0)[0])
-    kernels = kernels_for(x.dtype) if weight.dtype == x.dtype and type(x) is Tensor else None
-    is_mostly_padding = kernels is not None and kernels.columns(x.shape[1]) > 2 * x.shape[1]
-    return None if is_mostly_padding else kernels
+    return own_kernels(x, getattr(module, recurrence.weight_names(0)[0]))
 
 
 def _run_own(

@@ -44,7 +44,9 @@ def entries() -> dict[str, Entry]:
         for hidden, batch in ((256, 16), (256, 64), (512, 16), (512, 64)):
             make = partial(fused, kind, hidden=hidden, batch=batch, steps=STEPS)
             found[f"fused-{kind}-{hidden}-{batch}"] = Entry(make)
-        found[f"cell-{kind}-256-16"] = Entry(partial(looped, kind, hidden=256, batch=16, steps=STEPS))
+        for cells in ("torch", "own"):
+            loop = partial(looped, kind, hidden=256, batch=16, steps=STEPS, cells=cells)
+            found[f"cell-{kind}-256-16-{cells}"] = Entry(loop, budgets=SHARES[:1])
     scan = partial(looped, "lstm", hidden=256, batch=64, steps=STEPS)
     found["scan-lstm-256-64"] = Entry(scan, EQUINOX_BYTES)
     segments = partial(segments_against_loop, "lstm", hidden=256, batch=64, steps=STEPS)

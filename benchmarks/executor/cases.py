@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from executor import unroll
+from executor.fused.cells import GRUCell, LSTMCell
 from executor.recurrence import Recurrence, State, run_fused, segment_of
 from executor.replay import outputs_needed
 
@@ -102,13 +103,22 @@ def fused(kind: str, *, hidden: int, batch: int, steps: int, device: str = "cpu"
     return Case(name, module, x, state, segment, full, is_fused=True, rival_segment=rival)
 
 
-def looped(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
-    """A Python loop over torch.nn.LSTMCell or GRUCell."""
+def looped(kind: str, *, hidden: int, batch: int, steps: int, cells: str = "torch") -> Case:
+    """A Python loop over torch.nn.LSTMCell or GRUCell; within a budget over `cells`: torch's or our own."""
     cell = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}[kind](hidden, hidden)
+    ours = {"lstm": LSTMCell, "gru": GRUCell}[kind].from_torch(cell) if cells == "own" else cell
     x = torch.randn(steps, batch, hidden)
     state = tuple(torch.zeros(batch, hidden) for _ in range(2 if kind == "lstm" else 1))
-    scale = 1 / x.numel()
+    plain, segment = (_loop_of(each, kind, scale=1 / x.numel()) for each in (cell, ours))
 
+    def full() -> Tensor:
+        return plain(state, x)[1]
+
+    name = f"{kind.upper()}Cell loop H{hidden} B{batch}{', own cell' if cells == 'own' else ''}"
+    return Case(name, ours, x, state, segment, full, is_fused=False, rival_segment=plain)
+
+
+def _loop_of(cell: nn.Module, kind: str, *, scale: float) -> Callable[[State, Tensor], tuple[State, Tensor]]:
     def segment(state: State, part: Tensor) -> tuple[State, Tensor]:
         total = part.new_zeros(())
         for x_t in part.unbind(0):
@@ -117,11 +127,7 @@ def looped(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
             total = total + state[0].square().sum() * scale
         return state, total
 
-    def full() -> Tensor:
-        return segment(state, x)[1]
-
-    name = f"{kind.upper()}Cell loop H{hidden} B{batch}"
-    return Case(name, cell, x, state, segment, full, is_fused=False)
+    return segment
 
 
 def segments_against_loop(kind: str, *, hidden: int, batch: int, steps: int) -> Case:

@@ -69,7 +69,7 @@ class Segment:
     [(1, "float32", 1), (2, "float64", 3), (1, "bfloat16", 1), (2, "bfloat16", 4)],
 )
 def test_torch_never_holds_more_than_the_stage_says(cell, num_layers, dtype, steps, monkeypatch):
-    monkeypatch.setattr("executor.recurrence.kernels_for", lambda _dtype: None)  # torch's cells are counted
+    monkeypatch.setattr("executor.fused.choice.kernels_for", lambda _dtype: None)  # torch's cells are counted
     workload = workload_of(cell, num_layers=num_layers, dtype=dtype)
     stage = segment_stage(workload, StepBytes(workload), steps)
     segment = Segment(workload, steps)
