@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from planner_service.cli import compare, frontier, openapi, plan, serve, simulate
+from planner_service.cli import compare, frontier, openapi, place, plan, serve, simulate
 
 
 class Command(Protocol):
@@ -19,4 +19,4 @@ class Command(Protocol):
         """Add the command's parser; its `run` default takes the arguments and returns the exit status."""
 
 
-COMMANDS: tuple[Command, ...] = (plan, frontier, compare, simulate, serve, openapi)
+COMMANDS: tuple[Command, ...] = (plan, frontier, compare, simulate, place, serve, openapi)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from planner_service.chain import PlanningError
 from planner_service.cli.commands import COMMANDS
+from planner_service.cli.remote import RemoteRefusal
 from planner_service.contract import ProblemDocument, problem_from_error, problem_from_validation
 
 REFUSED = 2
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(problem_from_validation(error))
     except PlanningError as error:
         return _refuse(problem_from_error(error))
+    except RemoteRefusal as refusal:
+        return _refuse(refusal.problem)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -27,14 +27,25 @@ def read_request(source: str) -> dict[str, Any]:
 
     Raises UnreadableRequest.
     """
-    name = _name(source)
-    try:
-        request = json.loads(read_text(source), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableRequest(name, f"not JSON: {error}") from None
+    request = _parsed(source)
     if not isinstance(request, dict):
-        raise UnreadableRequest(name, 'a request is a JSON object: {"model": …, "memory": …}')
+        raise UnreadableRequest(_name(source), 'a request is a JSON object: {"model": …, "memory": …}')
     return request
+
+
+def read_document(source: str) -> object:
+    """What is written in the file `source`: YAML where it is called so, else JSON.
+
+    Raises UnreadableRequest.
+    """
+    if Path(source).suffix not in {".yaml", ".yml"}:
+        return _parsed(source)
+    import yaml
+
+    try:
+        return yaml.safe_load(read_text(source))
+    except yaml.YAMLError as error:
+        raise UnreadableRequest(source, f"not YAML: {' '.join(str(error).split())}") from None
 
 
 def without(request: dict[str, Any], *paths: str) -> dict[str, Any]:
@@ -66,6 +77,14 @@ def read_text(source: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UnreadableRequest(name, "not UTF-8 text") from None
+
+
+def _parsed(source: str) -> object:
+    try:
+        parsed: object = json.loads(read_text(source), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableRequest(_name(source), f"not JSON: {error}") from None
+    return parsed
 
 
 def _name(source: str) -> str:

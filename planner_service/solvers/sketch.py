@@ -15,6 +15,7 @@ The stages advanced on the way, and those that were advanced exactly r times, fo
 
 A chain of L <= N_r(m) stages leaves out N_r(m) - L of these, each advanced up to r times. With one sweep
 the count is exact: states are stored until the rest can be reversed, and the last tapes are not advanced.
+Two sweeps may store few states in the inner one, which is much better where one sweep is nearly enough.
 """
 
 from __future__ import annotations

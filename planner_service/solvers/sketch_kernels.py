@@ -80,6 +80,7 @@ def fill_sketch(
         workspace[2, once:],
         advances[once:],
     )
+    improve_two_sweeps(chain, free_bytes[once:], workspace[0, once:], advances[once:])
 
 
 @inner_kernel
@@ -125,3 +126,38 @@ def fill_sweeps(
                 if sweep == 1:
                     advances[level] = advances_of_one_sweep(chain, free_bytes[level])
         unsettled = lowest
+
+
+@inner_kernel
+def improve_two_sweeps(chain: Uniform, free_bytes: Bytes, before: Costs, advances: Costs) -> None:
+    """Two sweeps whose inner one stores few states, and so ends in more tapes that are not advanced.
+
+    Little more than one sweep can reverse needs little more than one sweep: with k states stored inside,
+    the block that begins with m bytes free reverses W(m) = N_0(m) + … + N_0(m - k a) stages, the last
+    N_0(m - k a) of them advanced once, the others twice. `before[i]` becomes the sum of N_0 below level i.
+    """
+    first = 1
+    while first < len(free_bytes) and free_bytes[first] < chain.advance_need:
+        first += 1
+    base = first - 1
+    count = len(free_bytes) - base
+    reached = 0.0
+    for level in range(count):
+        before[level] = reached
+        reached += taped_at_once(chain, free_bytes[base + level])
+    inner = 1
+    while inner < count:
+        capacity = float(taped_at_once(chain, free_bytes[base]))
+        total = 0.0
+        twice = 0.0
+        for level in range(1, count):
+            tail = float(taped_at_once(chain, free_bytes[base + max(0, level - inner)]))
+            block = before[level] + taped_at_once(chain, free_bytes[base + level])
+            block -= before[max(0, level - inner)]
+            capacity += block
+            total += 2 * block - tail
+            twice += block - tail
+            if capacity >= chain.length:
+                cost = total - 2 * min(capacity - chain.length, twice)
+                advances[base + level] = min(advances[base + level], cost)
+        inner = max(inner + 1, inner * 4 // 3)

@@ -1,0 +1,44 @@
+"""Commands that ask a service: its refusals are printed as they came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from planner_service.contract import ProblemDocument
+
+if TYPE_CHECKING:
+    from planner_service.client import PlannerClient
+
+
+class RemoteRefusal(Exception):
+    """A service refused, or did not answer; `problem` is the document to print."""
+
+    def __init__(self, problem: ProblemDocument) -> None:
+        self.problem = problem
+        super().__init__(problem.detail)
+
+
+@contextmanager
+def asking(url: str) -> Iterator[PlannerClient]:
+    """A client of the service at `url`. Raises RemoteRefusal for what it refuses."""
+    from planner_service.client import (  # loads the HTTP client: only for commands that ask
+        PlannerClient,
+        PlannerRefused,
+        PlannerUnreachable,
+    )
+
+    try:
+        with PlannerClient(url) as planner:
+            yield planner
+    except PlannerRefused as refused:
+        raise RemoteRefusal(ProblemDocument.model_validate(refused.problem)) from refused
+    except PlannerUnreachable as error:
+        problem = ProblemDocument(
+            type="/problems/planner-unreachable",
+            title="Planner unreachable",
+            status=503,
+            detail=str(error),
+        )
+        raise RemoteRefusal(problem) from error
