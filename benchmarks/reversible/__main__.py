@@ -40,7 +40,7 @@ def _rest(rows: Rows, done: list[dict[str, Any]]) -> Rows:
 def _quality(kind: str, done: list[dict[str, Any]]) -> Rows:
     settings = tuning.chosen(_recorded(f"tuning-{kind}"))
     pairs = {(row["model"], row["seed"]) for row in done}
-    return quality.rows(kind, quality.Training(), SEEDS, settings, pairs)
+    return quality.rows(kind, quality.TRAININGS[kind], SEEDS, settings, pairs)
 
 
 def _recorded(part: str) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ class Training:
     length: int = 50
     """Steps of a window. Every window starts from the zero state: a RevLSTM that carried its state over
     lets h grow without bound, since its forget gates can reach 1."""
-    iterations: int = 1200
+    iterations: int = 600
     warmup: float = 0.05
     """Share of the iterations in which the learning rate rises; it falls to zero in the others."""
     clip_norm: float = 1.0
@@ -45,6 +45,10 @@ class Training:
         """Of the learning rate, in this iteration."""
         risen = (iteration + 1) / (self.warmup * self.iterations)
         return min(1.0, risen) * (1 - iteration / self.iterations)
+
+
+TRAININGS = {"gru": Training(), "lstm": Training(iterations=900)}
+"""By kind; an LSTM needs longer."""
 
 
 @dataclass(frozen=True)
