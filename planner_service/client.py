@@ -27,6 +27,7 @@ from planner_service.contract import (
     PlacementRequest,
     PlanReply,
     PlanRequest,
+    ProfileRecord,
     SimulationReply,
     SimulationRequest,
 )
@@ -35,6 +36,7 @@ from planner_service.contract.job_events import JobEvent, JobLogPage
 from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 from planner_service.contract.nodes import Node, NodePage
+from planner_service.contract.stored_profiles import ProfilePage, StoredProfile
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 """Longer than the service's own planning limit, so that its refusal arrives."""
@@ -154,6 +156,26 @@ class PlannerClient:
         """Some measurements, the latest first; `next_cursor` leads to those before."""
         query = _given(limit=limit, cursor=cursor, job=job, plan_id=plan_id)
         return self._get("/v1/measurements", MeasurementPage, query)
+
+    def add_profile(self, profile: ProfileRecord | Mapping[str, Any]) -> StoredProfile:
+        """Keep what a probe measured; sending the same profile again changes nothing."""
+        return self._post("/v1/profiles", profile, StoredProfile)
+
+    def profile(self, profile_id: str) -> StoredProfile:
+        """A kept profile, with what runs have taught about it."""
+        return self._get(f"/v1/profiles/{quote(profile_id, safe='')}", StoredProfile)
+
+    def profiles(
+        self,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        device_name: str | None = None,
+        cell: str | None = None,
+    ) -> ProfilePage:
+        """Some profiles, the latest first; `next_cursor` leads to those before."""
+        query = _given(limit=limit, cursor=cursor, device_name=device_name, cell=cell)
+        return self._get("/v1/profiles", ProfilePage, query)
 
     def submit_job(
         self, request: JobRequest | Mapping[str, Any], *, idempotency_key: str | None = None

@@ -1,0 +1,1 @@
+"""How true projections become: from bounds to what was measured, over twenty jobs."""
