@@ -37,7 +37,7 @@ DEFAULT_MAXIMUM_FAILURES = 2
 class JobModel(Message):
     """A character model: embedding, recurrent layers, linear head, cross-entropy."""
 
-    kind: Literal["lstm", "gru", "rnn"] | ReversibleKind
+    kind: Literal["lstm", "gru", "rnn", ReversibleKind]
     hidden_size: Count
     embedding_size: Count = 64
     num_layers: Count = 1

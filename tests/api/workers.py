@@ -17,6 +17,7 @@ JOB: dict[str, Any] = {
     "training": {"iterations": 3},
     "budget": "64MiB",
     "engine": "agents",
+    "priority": 100,  # before whatever other tests have left in the queue
 }
 NODE = {"device": "cpu", "memory_total_bytes": 2**30, "memory_free_bytes": 2**30}
 MEASUREMENT = {
