@@ -56,10 +56,13 @@ TARGET_RATIO = 1.01
 def main() -> int:
     """Run, print the table, write the result; 1 when the target is missed or a projection fell short."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, planning_service(Path(folder)) as url:
-        with PlannerClient(url) as client:
-            courses = learn(client, CASES, DEVICE, print)
-            unseen = held_out(client, UNSEEN, DEVICE)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        planning_service(Path(folder)) as url,
+        PlannerClient(url) as client,
+    ):
+        courses = learn(client, CASES, DEVICE, print)
+        unseen = held_out(client, UNSEEN, DEVICE)
     print(table(courses, unseen))
     result = {
         "command": "python -m benchmarks.calibration",

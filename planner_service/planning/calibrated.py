@@ -55,7 +55,9 @@ def without_references(question: Asked) -> Asked:
 
 
 def estimated(question: Question, alike: Sequence[Profile]) -> Profile | None:
-    """A profile of the question's model, from those of models alike; None when there are none."""
-    if not alike:
+    """A profile of the question's model, from those of models alike; None when there are none, as for
+    sparsified gradients, whose cells have no ratios yet.
+    """
+    if not alike or (question.training is not None and question.training.gradient_sparsity is not None):
         return None
     return estimated_profile(workload_of_question(question), family_ratios(alike), like=alike[0])

@@ -135,9 +135,9 @@ def agent(url: str, folder: Path, node: str, *arguments: str) -> Worker:
 
 
 def children_of(pid: int) -> list[int]:
-    """The living children of a process."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
+    """The living children of a process, whichever of its threads started them."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for found in lists for child in found.read_text().split()]
 
 
 def is_alive(pid: int) -> bool:
