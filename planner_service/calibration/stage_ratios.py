@@ -92,6 +92,7 @@ def workload_of(profile: Profile) -> Workload:
         optimizer="sgd",
         loss=profile.loss or ("outside" if profile.head_output_size is None else "inside"),
         device="cuda" if profile.device.startswith("cuda") else "cpu",
+        gradient_sparsity=profile.gradient_sparsity,
     )
 
 
@@ -107,7 +108,7 @@ def computed_call_bytes(workload: Workload) -> int:
 
 def _ratios(profile: Profile, measured: ProfiledSegments) -> tuple[Fraction, ...] | None:
     """One profile's ratios; None where a formula gives nothing to compare with."""
-    if profile.cell not in CELLS:
+    if profile.cell not in CELLS or profile.gradient_sparsity is not None:
         return None
     pairs = pairs_of(profile, measured)
     if any(computed == 0 for _, computed in pairs):

@@ -38,6 +38,7 @@ from planner_service.contract.simulation import (
     SimulationRequest,
     TimelinePoint,
 )
+from planner_service.contract.sparsity import GradientSparsity
 from planner_service.contract.stages import ChainModel, ReversalRecord, StageRecord, StageRunRecord
 from planner_service.contract.tiers import StorageTier, TierUseRecord, tier_use_records, tiers_of
 
@@ -54,6 +55,7 @@ __all__ = [
     "FrontierPoint",
     "FrontierReply",
     "FrontierRequest",
+    "GradientSparsity",
     "Head",
     "IllegalRecord",
     "LedgerLineRecord",

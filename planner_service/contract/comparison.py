@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from planner_service.contract.base import Answer
 from planner_service.contract.models import Memory
 from planner_service.contract.question import Question
@@ -41,6 +43,8 @@ class ComparisonReply(Answer):
     reference_makespan: float | None
     """The makespan of `auto` within the budget, which at equal time nobody may exceed."""
     store_all_makespan: float
+    exact_makespan: float | None = Field(default=None, exclude_if=lambda makespan: makespan is None)
+    """With `training.gradient_sparsity`: what `auto` takes in the same budget for the exact gradient."""
     at_equal_bytes: list[ComparedStrategy]
     """The cheapest plan of each strategy within the budget."""
     at_equal_time: list[ComparedStrategy]

@@ -55,6 +55,8 @@ class FrontierReply(Answer):
     """Non-dominated (bytes, makespan) pairs, bytes ascending."""
 
     unit: Literal["forward", "seconds"]
+    exact_gradient: bool = True
+    """False when `training.gradient_sparsity` drops a part of the gradient."""
     points: list[FrontierPoint]
     knee: FrontierPoint
     """The point farthest below the straight line from the first point to the last."""

@@ -10,6 +10,7 @@ from planner_service.contract.base import Message
 from planner_service.contract.layers import Embedding, Head
 from planner_service.contract.quantities import BudgetBytes, Count, SizeBytes
 from planner_service.contract.reversible import ReversibleModel
+from planner_service.contract.sparsity import GradientSparsity
 from planner_service.contract.stages import ChainModel
 from planner_service.contract.tiers import WithTiers
 
@@ -49,6 +50,9 @@ class Training(Message):
     loss: Literal["inside", "outside"] | None = None
     """inside: each segment ends in its share of the loss, so that no outputs pile up; outside: all
     outputs and their gradient are held. Null means inside when there is a head, else outside."""
+    gradient_sparsity: GradientSparsity | None = Field(default=None, exclude_if=lambda given: given is None)
+    """Drop small gate gradients of an LSTM or GRU: a cheaper backward pass, and no exact gradient. Null:
+    the gradient is that of full BPTT."""
 
 
 class Memory(WithTiers):

@@ -10,6 +10,7 @@ from planner_service.contract.base import Message
 from planner_service.contract.models import Dtype
 from planner_service.contract.quantities import Count, SizeBytes
 from planner_service.contract.reversible import Coding, ForgetBits, ReversibleKind
+from planner_service.contract.sparsity import GradientSparsity
 from planner_service.contract.stages import StageRecord
 
 Exactness = Literal["exact", "bound", "calibrated"]
@@ -54,6 +55,8 @@ class ProfileRecord(Message):
     """Of a reversible cell; null sets no limit."""
     coding: Coding | None = Field(default=None, exclude_if=lambda given: given is None)
     """Of a reversible cell: how its lost bits are archived."""
+    gradient_sparsity: GradientSparsity | None = Field(default=None, exclude_if=lambda given: given is None)
+    """The rule under which backward was measured; null: dense."""
     input_size: Count
     hidden_size: Count
     num_layers: Count = 1

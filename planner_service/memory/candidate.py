@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from planner_service.chain import Chain, InvalidChain
 from planner_service.memory.ledger import Exactness, LedgerLine, total_bytes
+from planner_service.memory.sparsity import GradientSparsity
 
 CostUnit = Literal["forward", "seconds"]
 """forward: one step's forward pass is 1; seconds: measured by a probe."""
@@ -50,6 +51,8 @@ class Candidate:
     """What is held from start to end besides the chain's own states, tapes and gradients."""
     cost_unit: CostUnit
     sources: StageSources
+    gradient_sparsity: GradientSparsity | None = None
+    """What is dropped of the gradient; None: it is that of full BPTT."""
 
     def __post_init__(self) -> None:
         explained = total_bytes(self.ledger)

@@ -9,6 +9,7 @@ from planner_service.memory.candidate import Candidate
 from planner_service.memory.profile import Profile, ProfileNeeded, profiled_candidates
 from planner_service.memory.reversible_cells import ReversibleModel
 from planner_service.memory.reversible_steps import reversible_candidates
+from planner_service.memory.sparse_steps import sparse_candidates
 from planner_service.memory.steps import step_candidates
 from planner_service.memory.workload import Workload
 
@@ -36,6 +37,8 @@ def _candidates(
     for known in known_profiles:
         if not known.differences(workload):
             return profiled_candidates(workload, known)
+    if workload.gradient_sparsity is not None:
+        return sparse_candidates(workload, workload.gradient_sparsity)
     if workload.model.implementation == "fused":
         raise ProfileNeeded
     if isinstance(workload.model, ReversibleModel):

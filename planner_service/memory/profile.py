@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from planner_service.chain import (
@@ -18,6 +18,7 @@ from planner_service.chain import (
 from planner_service.memory.candidate import Candidate, CostUnit, Source, StageSources
 from planner_service.memory.ledger import LedgerLine, total_bytes
 from planner_service.memory.reversible_cells import ReversibleModel
+from planner_service.memory.sparsity import GradientSparsity
 from planner_service.memory.workload import LossPlace, Workload
 
 
@@ -74,6 +75,8 @@ class Profile:
     """Of a reversible cell; None sets no limit."""
     coding: str | None = None
     """Of a reversible cell."""
+    gradient_sparsity: GradientSparsity | None = None
+    """The rule under which backward was measured; None: dense."""
     input_size: int
     hidden_size: int
     num_layers: int
@@ -108,6 +111,7 @@ class Profile:
             "batch_size": workload.batch_size,
             "sequence_length": workload.sequence_length,
             "loss": workload.loss if self.loss else None,
+            "gradient_sparsity": workload.gradient_sparsity,
         }
         measured = {name: getattr(self, name) for name in asked}
         measured["device"] = self.device.partition(":")[0]
@@ -122,6 +126,7 @@ _OPTIONAL: dict[str, Any] = {
     "num_layers": 1,
     "forget_bits": None,
     "coding": None,
+    "gradient_sparsity": None,
     "loss": None,
     "cost_unit": "seconds",
     "embedding_size": None,
@@ -137,6 +142,7 @@ def profile_from_record(record: Mapping[str, Any]) -> Profile:
     try:
         given = {**_OPTIONAL, **record}
         plain: dict[str, Any] = {field.name: given[field.name] for field in fields(Profile)}
+        plain["gradient_sparsity"] = _sparsity(given["gradient_sparsity"])
         plain["static"] = tuple(_line(line) for line in given["static"])
         plain["segments"] = tuple(_segments(segments) for segments in given["segments"])
         return Profile(**plain)
@@ -147,6 +153,8 @@ def profile_from_record(record: Mapping[str, Any]) -> Profile:
 def profile_record(profile: Profile) -> dict[str, Any]:
     """The profile as a record; `profile_from_record` takes it back."""
     record: dict[str, Any] = {field.name: getattr(profile, field.name) for field in fields(Profile)}
+    sparsity = profile.gradient_sparsity
+    record["gradient_sparsity"] = None if sparsity is None else asdict(sparsity)
     record["static"] = [line._asdict() for line in profile.static]
     record["segments"] = [
         {
@@ -159,6 +167,10 @@ def profile_record(profile: Profile) -> dict[str, Any]:
         for segments in profile.segments
     ]
     return record
+
+
+def _sparsity(record: Mapping[str, Any] | None) -> GradientSparsity | None:
+    return None if record is None else GradientSparsity(**record)
 
 
 def _line(record: Mapping[str, Any]) -> LedgerLine:
@@ -209,4 +221,5 @@ def _candidate(workload: Workload, profile: Profile, measured: ProfiledSegments)
         ledger=ledger,
         cost_unit=profile.cost_unit,
         sources=StageSources.all_from(Source(formula, "calibrated")),
+        gradient_sparsity=profile.gradient_sparsity,
     )

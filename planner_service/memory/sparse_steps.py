@@ -2,7 +2,7 @@
 
 A segment of k steps; U is one tensor of batch x hidden, G the gates, P the parameters:
 
-    tape      = k x (cells + embedded input + output + loss) + 3 states      cells: 7 U an LSTM's layer, 5 U a GRU's
+    tape      = k x (cells + embedded input + output + loss) + 3 states; a layer's cells: LSTM 7 U, GRU 5 U
     forward   = that of the steps + k x (cells of one layer + 2 U) + P
     backward  = that of the steps + k x (3 G + 3) U + 16 U + P
     cost      = f forward, 2 f x (share of the backward MACs that the kernels run) backward
@@ -74,6 +74,7 @@ def _candidate(workload: Workload, sparsity: GradientSparsity, segment_steps: in
         ledger=ledger,
         cost_unit="forward",
         sources=_sources(workload, sparsity),
+        gradient_sparsity=sparsity,
     )
 
 

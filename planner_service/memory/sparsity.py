@@ -27,10 +27,18 @@ class GradientSparsity:
     dense_every: int | None = None
     error_feedback: bool = False
 
+    def __str__(self) -> str:
+        """For people: what it does to the backward pass."""
+        ran = f"{self.backward_ratio:.0%} of the backward products"
+        why = ", which single zeros do not shrink" if self.rule in ENTRY_RULES else ""
+        return f"gate gradients sparsified by {self.rule!r}: {ran} run{why}, and the gradient is inexact"
+
     @property
     def flow_ratio(self) -> float:
         """MACs that run of the products through which the gradient flows on, in a sparse iteration."""
-    X
+        if self.rule in ENTRY_RULES:
+            return 1.0
+        return self.keep_ratio or _KEEP_RATIOS[self.rule]
 
     @property
     def weights_ratio(self) -> float:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from planner_service.memory.ledger import LedgerLine
 from planner_service.memory.model import INDEX_BYTES, RecurrentModel
+from planner_service.memory.sparsity import GradientSparsity
 
 Optimizer = Literal["sgd", "momentum", "adam"]
 OPTIMIZER_COPIES: dict[Optimizer, int] = {"sgd": 0, "momentum": 1, "adam": 2}
@@ -35,6 +36,8 @@ class Workload:
     device: Device
     reserved_bytes: int = 0
     """What the process costs before the first tensor, in bytes."""
+    gradient_sparsity: GradientSparsity | None = None
+    """None: the gradient is exact."""
 
     def caller_ledger(self) -> list[LedgerLine]:
         """What lives before the unrolled call and after it: it follows from the request alone."""

@@ -21,6 +21,7 @@ from planner_service.memory import (
 )
 from planner_service.memory import RecurrentModel as CountedModel
 from planner_service.memory.reversible_cells import ReversibleModel as CountedReversibleModel
+from planner_service.memory.sparsity import GradientSparsity
 
 
 class ProfileNotKept(PlanningError):
@@ -99,7 +100,15 @@ def workload_of(question: Question, *, reserved_bytes: int = 0) -> Workload:
         loss=training.loss or ("outside" if model.head is None else "inside"),
         device=question.device,
         reserved_bytes=reserved_bytes,
+        gradient_sparsity=sparsity_of(training),
     )
+
+
+def sparsity_of(training: Training | None) -> GradientSparsity | None:
+    """What is dropped of the gradient; None when it is exact."""
+    if training is None or training.gradient_sparsity is None:
+        return None
+    return GradientSparsity(**training.gradient_sparsity.model_dump())
 
 
 def _counted(

@@ -27,6 +27,11 @@ class Choice:
     candidate: Candidate
     solution: AnySolution
 
+    @property
+    def exact_gradient(self) -> bool:
+        """Whether the gradient is that of full BPTT: the strategy's, and nothing of it is dropped."""
+        return self.solution.exact_gradient and self.candidate.gradient_sparsity is None
+
 
 def choose(
     candidates: Sequence[Candidate],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from planner_service.chain import BudgetTooSmall, PlanningError, Tier
 from planner_service.contract import ComparedStrategy, ComparisonReply, ComparisonRequest, tiers_of
@@ -13,13 +12,8 @@ from planner_service.planning.choice import Choice, choose
 from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.search import least_budget
-from planner_service.planning.tiered import AUTO, AnySolution, solve_beside, strategies
+from planner_service.planning.tiered import AUTO, solve_beside, strategies
 from planner_service.solvers import Cancellation, Cancelled
-
-
-class _Planned(NamedTuple):
-    candidate: Candidate
-    solution: AnySolution
 
 
 def comparison(
@@ -45,9 +39,27 @@ def comparison(
         budget_bytes=memory.device_budget_bytes,
         reference_makespan=reference,
         store_all_makespan=contest.full.makespan,
+        exact_makespan=_exact_makespan(request, known_profiles, cancellation),
         at_equal_bytes=sorted(at_bytes, key=_by_makespan),
         at_equal_time=sorted(at_time, key=_by_bytes),
     )
+
+
+def _exact_makespan(
+    request: ComparisonRequest, known_profiles: Sequence[Profile], cancellation: Cancellation | None
+) -> float | None:
+    """What `auto` takes in the budget without sparsified gradients; None where that is not the question,
+    or cannot be said: the profile was measured with them.
+    """
+    if request.training is None or request.training.gradient_sparsity is None or request.profile is not None:
+        return None
+    exact = request.model_copy(
+        update={"training": request.training.model_copy(update={"gradient_sparsity": None})}
+    )
+    memory = request.memory
+    candidates = candidates_of(exact, known_profiles, reserved_bytes=memory.reserved_bytes)
+    contest = _Contest(candidates, memory.device_budget_bytes, tiers_of(memory.tiers), cancellation)
+    return contest.reference_makespan if candidates[0].cost_unit == "forward" else None
 
 
 class _Contest:
@@ -86,7 +98,7 @@ class _Contest:
         except PlanningError as refusal:
             return _without_a_plan(strategy, refusal)
         self._chosen[strategy] = choice.candidate
-        return self._row(strategy, _Planned(choice.candidate, choice.solution))
+        return self._row(strategy, choice)
 
     def at_equal_time(self, strategy: str, limit: float) -> ComparedStrategy:
         """The leanest plan found of `strategy` no slower than `limit`, at the segment length that it
@@ -95,7 +107,7 @@ class _Contest:
         candidate = self._chosen.get(strategy) or self._chosen[AUTO]
         known_minimum_bytes = 0
 
-        def attempt(budget_bytes: int) -> _Planned | None:
+        def attempt(budget_bytes: int) -> Choice | None:
             nonlocal known_minimum_bytes
             if budget_bytes < known_minimum_bytes:
                 return None
@@ -104,7 +116,7 @@ class _Contest:
             except BudgetTooSmall as refusal:
                 known_minimum_bytes = refusal.minimum_budget_bytes
                 return None
-            return _Planned(candidate, found) if found.verdict.makespan <= limit else None
+            return Choice(candidate, found) if found.verdict.makespan <= limit else None
 
         low = candidate.chain.static_bytes + candidate.chain.input_bytes + 1
         try:
@@ -120,12 +132,12 @@ class _Contest:
     def _choose(self, strategy: str) -> Choice:
         return choose(self._candidates, self._budget_bytes, strategy, self._cancellation, tiers=self._tiers)
 
-    def _row(self, strategy: str, planned: _Planned) -> ComparedStrategy:
+    def _row(self, strategy: str, planned: Choice) -> ComparedStrategy:
         verdict = planned.solution.verdict
         return ComparedStrategy(
             strategy=strategy,
             fits=True,
-            exact_gradient=planned.solution.exact_gradient,
+            exact_gradient=planned.exact_gradient,
             makespan=verdict.makespan,
             overhead_ratio=excess_ratio(verdict.makespan, self.full.makespan),
             peak_bytes=verdict.peak_bytes,

@@ -49,6 +49,7 @@ def frontier(
     points = view.points(pairs)
     return FrontierReply(
         unit=candidates[0].cost_unit,
+        exact_gradient=candidates[0].gradient_sparsity is None,
         points=points,
         knee=points[pairs.index(knee(pairs))],
         minimum_budget_bytes=view.minimum_bytes,

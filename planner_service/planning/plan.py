@@ -47,7 +47,7 @@ def plan(
         id=content_id(request, PLANNER_VERSION),
         planner_version=PLANNER_VERSION,
         strategy=solution.strategy,
-        exact_gradient=solution.exact_gradient,
+        exact_gradient=choice.exact_gradient,
         reason=_reason(choice, candidates),
         cost=_cost(choice, full.makespan),
         memory=_memory(
@@ -130,6 +130,8 @@ def _reason(choice: Choice, candidates: Sequence[Candidate]) -> str:
     if isinstance(choice.solution, OffloadSolution) and choice.candidate.cost_unit == "forward":
         unit = "the chain's own" if steps is None else "forward passes of a step"
         reason += f"; the tiers' times were read in the unit of the costs, {unit}"
+    if choice.candidate.gradient_sparsity is not None:
+        reason += f"; {choice.candidate.gradient_sparsity}"
     if steps is None or len(candidates) == 1:
         return reason
     tried = ", ".join(str(candidate.segment_steps) for candidate in candidates)
