@@ -182,9 +182,9 @@ typedef struct {
     int64_t steps, batch, columns, hidden;
     const REAL *w_hh;
     const REAL *y, *dy;              /* [steps][batch][hidden]; y for a GRU only, dy may be null */
-    const REAL *before;              /* the state that the segment began with, [hidden][columns]: c (LSTM), h (GRU) */
+    const REAL *first;               /* [batch][hidden]: h that the segment began with (GRU) */
+    REAL *before;                    /* [hidden][columns]: c that the segment began with (LSTM); scratch (GRU) */
     REAL *dh, *dc;                   /* [hidden][columns]: gradient of the state after; out, before (dc: LSTM) */
-    REAL *scratch;                   /* [2][hidden][columns] */
     REAL *gates;                     /* the tape; out, the gradients of the gates before their non-linearity */
     const REAL *cells;               /* the tape (LSTM) */
 } NAME(Backward);
@@ -212,11 +212,8 @@ INLINE void NAME(lstm_reverse)(const NAME(Backward) *b, int64_t step) {
 INLINE void NAME(gru_reverse)(const NAME(Backward) *b, int64_t step) {
     const int64_t size = b->hidden * b->columns;
     REAL *gates = b->gates + step * 4 * size;
-    const REAL *before = b->before;
-    if (step) {
-        NAME(to_columns)(b->batch, b->hidden, b->columns, b->y + (step - 1) * b->batch * b->hidden, b->scratch + size);
-        before = b->scratch + size;
-    }
+    const REAL *natural = step ? b->y + (step - 1) * b->batch * b->hidden : b->first, *before = b->before;
+    NAME(to_columns)(b->batch, b->hidden, b->columns, natural, b->before);
     for (int64_t at = 0; at < size; at += LANES) {
         const VEC reset = LOAD(gates + at), update = LOAD(gates + size + at);
         const VEC new = LOAD(gates + 2 * size + at), of_hidden = LOAD(gates + 3 * size + at);
@@ -252,10 +249,13 @@ INLINE void NAME(add_hidden_gradient)(REAL *dh, const REAL *w, int64_t H, int64_
 }
 
 INLINE void NAME(add_output_gradient)(const NAME(Backward) *b, int64_t step) {
-    const int64_t size = b->hidden * b->columns;
     if (!b->dy) return;
-    NAME(to_columns)(b->batch, b->hidden, b->columns, b->dy + step * b->batch * b->hidden, b->scratch);
-    for (int64_t at = 0; at < size; at += LANES) STORE(b->dh + at, LOAD(b->dh + at) + LOAD(b->scratch + at));
+    const REAL *dy = b->dy + step * b->batch * b->hidden;
+    for (int64_t from = 0; from < b->batch; from += LANES)
+        for (int64_t unit = 0; unit < b->hidden; unit += LANES)
+            for (int64_t u = unit; u < NAME(least)(unit + LANES, b->hidden); u++)
+                for (int64_t i = from; i < NAME(least)(from + LANES, b->batch); i++)
+                    b->dh[u * b->columns + i] += dy[i * b->hidden + u];
 }
 
 void NAME(lstm_backward)(const NAME(Backward) *b) {

@@ -36,7 +36,7 @@ class Forward(ctypes.Structure):
 class Backward(ctypes.Structure):
     """The struct of that name: what the recurrent part of a backward pass reads and writes."""
 
-    _fields_ = _fields("steps batch columns hidden", "w_hh y dy before dh dc scratch gates cells")
+    _fields_ = _fields("steps batch columns hidden", "w_hh y dy first before dh dc gates cells")
 
 
 class Outer(ctypes.Structure):

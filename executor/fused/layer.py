@@ -171,8 +171,7 @@ class _Reverse:
     def recurrence(self, dy: Tensor | None, dstate: tuple[Tensor | None, ...]) -> list[Tensor]:
         """Turn the tape into gradients of the gates; returns the gradient of the state before."""
         dstate_columns = [self._columns_of(gradient) for gradient in dstate]
-        before = self._kernels.to_columns(self._state[-1])
-        scratch = torch.empty(2, *before.shape, dtype=before.dtype)
+        first, before = self._state[0].contiguous(), self._kernels.to_columns(self._state[-1])
         dy = None if dy is None else dy.contiguous()
         given = Backward(
             steps=self._steps,
@@ -182,10 +181,10 @@ class _Reverse:
             w_hh=self._weights.w_hh.data_ptr(),
             y=self._y.data_ptr(),
             dy=_pointer(dy),
+            first=first.data_ptr(),
             before=before.data_ptr(),
             dh=dstate_columns[0].data_ptr(),
             dc=dstate_columns[-1].data_ptr(),
-            scratch=scratch.data_ptr(),
             gates=self._tape.gates.data_ptr(),
             cells=_pointer(self._tape.cells),
         )
