@@ -66,7 +66,7 @@ class ProfileLibrary:
         return self._of_device(question, question.device_name)
 
     def _of_device(self, question: Asked, device_name: str) -> Asked:
-        """The model's own profile there, else one made of its likes', else none."""
+        """The model's own profile there; else one of its likes', for kernels without formulas; else none."""
         subject = subject_of_question(question)
         if subject is None:
             return without_references(question)

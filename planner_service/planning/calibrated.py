@@ -16,6 +16,9 @@ from planner_service.contract import ProfileRecord, Question, RecurrentModel
 from planner_service.memory import Profile, Workload, profile_from_record, profile_record
 from planner_service.planning.candidates import workload_of as workload_of_question
 
+LEAST_COVERAGE_RATIO = 0.5
+"""An estimate that holds for fewer than every other model is no plan: eleven models must have been probed."""
+
 Asked = TypeVar("Asked", bound=Question)
 
 
@@ -55,9 +58,14 @@ def without_references(question: Asked) -> Asked:
 
 
 def estimated(question: Question, alike: Sequence[Profile]) -> Profile | None:
-    """A profile of the question's model, from those of models alike; None when there are none, as for
-    sparsified gradients, whose cells have no ratios yet.
+    """A profile of the question's model from those of models alike, where nothing surer is to be had.
+
+    None where the formulas bound the model (they always do, the estimate only mostly), below
+    LEAST_COVERAGE_RATIO, and for sparsified gradients, whose cells have no ratios yet.
     """
-    if not alike or (question.training is not None and question.training.gradient_sparsity is not None):
+    workload = workload_of_question(question)
+    is_sparse = question.training is not None and question.training.gradient_sparsity is not None
+    if not alike or is_sparse or workload.model.implementation == "steps":
         return None
-    return estimated_profile(workload_of_question(question), family_ratios(alike), like=alike[0])
+    sure = [row for row in family_ratios(alike) if row.coverage.ratio >= LEAST_COVERAGE_RATIO]
+    return estimated_profile(workload, sure, like=alike[0])
