@@ -24,7 +24,8 @@ from typing import Any
 from executor.budget import Budget, InvalidBudget, parse_budget
 from executor.sizes import parse_budget_bytes
 
-CELLS = ("lstm", "gru", "rnn")
+REVERSIBLE_CELLS = ("rev_gru", "rev_lstm", "nf_rev_gru", "nf_rev_lstm")
+CELLS = ("lstm", "gru", "rnn", *REVERSIBLE_CELLS)
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 OPTIMIZERS = ("sgd", "momentum", "adam")
 PYTHON_TEXT = "python"
@@ -50,13 +51,26 @@ class ModelSpec:
     embedding_size: int = 64
     num_layers: int = 1
     dtype: str = "float32"
-    """One of `DTYPES`."""
+    """One of `DTYPES`; float32 or float64 for a reversible cell."""
+    forget_bits: int | None = 3
+    """Of a reversible cell that forgets: most bits a unit and step, 1..10; None sets no limit."""
 
     def __post_init__(self) -> None:
         _require_choice("model.kind", self.kind, CELLS)
         _require_choice("model.dtype", self.dtype, DTYPES)
         for name in ("hidden_size", "embedding_size", "num_layers"):
             _require_positive(f"model.{name}", getattr(self, name))
+        if self.kind in REVERSIBLE_CELLS:
+            self._require_reversible()
+
+    def _require_reversible(self) -> None:
+        _require_choice("model.dtype", self.dtype, ("float32", "float64"))
+        if self.hidden_size % 2:
+            reason = "must be even: a reversible state is split in two halves"
+            raise InvalidJob("model.hidden_size", f"{self.hidden_size} {reason}")
+        bits: object = self.forget_bits
+        if bits is not None and (type(bits) is not int or not 1 <= bits <= 10):
+            raise InvalidJob("model.forget_bits", f"{bits!r} must be a whole number in 1..10, or null")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,14 @@ for all T steps, so memory is a matter of the plan alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from executor.job import ModelSpec
-from executor.recurrence import Recurrence, State, run_segment
+from executor.layers import State, layers_of
 from executor.replay import outputs_needed
-
-_MODULES: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class Window(NamedTuple):
@@ -37,15 +34,21 @@ class CharacterModel(nn.Module):
     def __init__(self, spec: ModelSpec, *, vocabulary_size: int) -> None:
         super().__init__()
         dtype: torch.dtype = getattr(torch, spec.dtype)
-        layers = _MODULES[spec.kind]
         self.embedding = nn.Embedding(vocabulary_size, spec.embedding_size, dtype=dtype)
-        self.recurrent = layers(spec.embedding_size, spec.hidden_size, spec.num_layers, dtype=dtype)
+        self._layers = layers_of(
+            spec.kind,
+            spec.embedding_size,
+            spec.hidden_size,
+            spec.num_layers,
+            forget_bits=spec.forget_bits,
+            dtype=dtype,
+        )
+        self.recurrent = self._layers.module
         self.head = nn.Linear(spec.hidden_size, vocabulary_size, dtype=dtype)
-        self._recurrence = Recurrence.of(self.recurrent)
 
     def initial_state(self, *, batch_size: int) -> State:
         """The state before the first character: zeros."""
-        return self._recurrence.initial_state(self.head.weight, batch_size=batch_size)
+        return self._layers.initial_state(batch_size=batch_size)
 
     def segment(self, state: State, window: Window) -> tuple[State, Tensor | None]:
         """The state after the window and the sum of its losses, in nats, over steps and batch.
@@ -55,14 +58,17 @@ class CharacterModel(nn.Module):
         state, y = self._recur(state, window)
         return state, self._loss(y, window) if outputs_needed() else None
 
-    def full_loss(self, window: Window) -> Tensor:
-        """Mean loss per character by plain full BPTT: one call of the torch module, every step taped."""
-        hx = self.initial_state(batch_size=window.characters.shape[1])
-        y, _ = self.recurrent(self.embedding(window.characters), hx if len(hx) > 1 else hx[0])
+    def full_loss(self, window: Window, *, segment_steps: int | None = None) -> Tensor:
+        """Mean loss per character by plain full BPTT: one call of the torch module, every step taped.
+
+        Reversible layers are called segment by segment of `segment_steps`, which decide how they round.
+        """
+        state = self.initial_state(batch_size=window.characters.shape[1])
+        y = self._layers.whole(state, self.embedding(window.characters), segment_steps=segment_steps)
         return self._loss(y, window) / window.following.numel()
 
     def _recur(self, state: State, window: Window) -> tuple[State, Tensor]:
-        return run_segment(self.recurrent, self._recurrence, state, self.embedding(window.characters))
+        return self._layers.segment(state, self.embedding(window.characters))
 
     def _loss(self, y: Tensor, window: Window) -> Tensor:
         # In float32 at least: a sum of many losses loses its last digits in half precision.

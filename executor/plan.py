@@ -97,6 +97,18 @@ def tape_everything(length: int, segment_steps: int) -> ExecutionPlan:
     return ExecutionPlan(length, segment_steps, policy, strategy="store_all")
 
 
+def undo_every(length: int, segment_steps: int, spacing: int) -> ExecutionPlan:
+    """A checkpoint after every `spacing` segments, each group archived and undone when its turn comes."""
+    segments, _ = segment_sizes(length, segment_steps)
+    tail = segments % spacing or spacing
+    nodes: list[PolicyNode] = [ArchiveNode(tail, EMPTY), ArchiveNode(spacing, EMPTY)]
+    root = 0
+    for _ in range((segments - tail) // spacing):
+        nodes.append(CheckpointNode(spacing, root, 1))
+        root = len(nodes) - 1
+    return ExecutionPlan(length, segment_steps, Policy(tuple(nodes), root), strategy="reversible")
+
+
 def checkpoint_every(length: int, segment_steps: int, spacing: int) -> ExecutionPlan:
     """A checkpoint after every `spacing` segments, each group taped when it is reversed."""
     segments, _ = segment_sizes(length, segment_steps)

@@ -18,6 +18,7 @@ from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, best_plan, in_process
 from executor.probe import ProbeReport, probe_loop
+from executor.reversible import Reversible
 from executor.training import PlannedLoss, held_bytes
 from planner_service.chain.quantities import format_bytes
 
@@ -81,6 +82,7 @@ class PreparedJob:
                 "cell": self.job.model.kind,
                 "implementation": "fused",
                 "dtype": self.job.model.dtype,
+                **self._cell_options({}),
                 "input_size": self.job.model.embedding_size,
                 "hidden_size": self.job.model.hidden_size,
                 "num_layers": self.job.model.num_layers,
@@ -102,7 +104,7 @@ class PreparedJob:
                 "dtype": self.job.model.dtype,
                 "embedding": {"vocabulary_size": vocabulary_size},
                 "head": {"output_size": vocabulary_size},
-                "implementation": "fused",
+                **self._cell_options({"implementation": "fused"}),
             },
             "sequence": {
                 "length": self.job.sequence.length,
@@ -112,6 +114,14 @@ class PreparedJob:
             "device": self.probe.device.partition(":")[0],
             "profile": self.profile(),
         }
+
+    def _cell_options(self, of_torch: dict[str, Any]) -> dict[str, Any]:
+        """What a request says of a reversible cell; `of_torch` for a cell of torch's."""
+        module = self.model.recurrent
+        if not isinstance(module, Reversible):
+            return of_torch
+        limit = {} if module.cell.forget_bits is None else {"forget_bits": self.job.model.forget_bits}
+        return {**limit, "coding": module.coding}
 
     def host(self) -> HostMemory | None:
         """Host memory beside the device, its two directions measured; None where the job names none."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from executor.verify import GradientCheck
-from planner_service.chain import Advance, Move, Tape, TieredAction
+from planner_service.chain import Advance, Archive, Move, Tape, TieredAction, Undo
 from planner_service.chain.quantities import format_bytes
 
 
@@ -26,8 +26,10 @@ class SegmentCounts(NamedTuple):
         """The counts that `actions` amount to."""
         advanced = taped = 0
         for each in actions:
-            if isinstance(each, Advance | Move):
+            if isinstance(each, Advance | Move | Archive):
                 advanced += each.last - each.first + 1
+            elif isinstance(each, Undo):  # undoing a segment computes its tape
+                taped += each.first - each.last + 1
             elif isinstance(each, Tape):
                 taped += each.last - each.first + 1
         return cls(advanced, taped)

@@ -12,10 +12,10 @@ from executor.dry_run import Needs
 from executor.engine import Observer
 from executor.execute import execute
 from executor.job import TrainingSpec
+from executor.layers import State
 from executor.loop import Loop
 from executor.models import CharacterModel, Window
 from executor.plan import ExecutionPlan
-from executor.recurrence import State
 from executor.report import SegmentCounts
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -86,7 +86,8 @@ class PlannedLoss:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self._state[0].device
+        first: Tensor = self._state[0]
+        return first.device
 
     def prepare(self, window: Window) -> None:
         """Look at one segment and learn what recomputation must put back, once; count from zero on."""

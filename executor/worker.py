@@ -22,7 +22,7 @@ from executor.job import InvalidJob, Job
 from executor.measure import Measurement, measure
 from executor.models import Window
 from executor.offload.slots import HOST
-from executor.plan import ExecutionPlan, checkpoint_every
+from executor.plan import ExecutionPlan, checkpoint_every, undo_every
 from executor.planner import RemotePlanner
 from executor.prepared import PreparedJob, Progress
 from executor.report import RunReport, SegmentCounts
@@ -155,19 +155,21 @@ def check_gradients(prepared: PreparedJob, plan: ExecutionPlan) -> GradientCheck
     """Compare gradients with those of plain full BPTT, in float64, over the job's first few steps.
 
     The sequence is cut into at least five segments, and every other state is a checkpoint, so that all
-    that a plan can ask for is done. None when the job leaves the check out.
+    that a plan can ask for is done: pairs of segments are undone where the plan undoes any. None when
+    the job leaves the check out.
     """
     steps = min(prepared.job.report.gradient_check_steps, prepared.job.sequence.length)
     if not steps:
         return None
     model = copy.deepcopy(prepared.model).double()
     window = Window(*(indices[:steps] for indices in prepared.window))
-    backward(model.full_loss(window))
+    segment_steps = max(1, min(plan.segment_steps, steps // 5))
+    backward(model.full_loss(window, segment_steps=segment_steps))
     expected = gradients_of(model)
     model.zero_grad(set_to_none=True)
-    segment_steps = max(1, min(plan.segment_steps, steps // 5))
     loss = PlannedLoss(model, length=steps, batch_size=prepared.job.sequence.batch_size)
-    backward(loss.forward(window, checkpoint_every(steps, segment_steps, 2)))
+    every = undo_every if plan.undoes else checkpoint_every
+    backward(loss.forward(window, every(steps, segment_steps, 2)))
     return compare_gradients(expected, gradients_of(model), steps=steps)
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from executor.errors import StateChanged
+from executor.replay import is_recomputing
+from executor.reversal import Archiving, passage
 from executor.reversible.cell import Cell
 from executor.reversible.coders import entropy_bound_bytes, scheduled_bytes
 from executor.reversible.errors import InvalidReversible
@@ -21,6 +23,7 @@ from executor.reversible.forgetting import Forgetting
 from executor.reversible.gru import GruCell
 from executor.reversible.lstm import LstmCell
 from executor.reversible.outer import Outer
+from executor.reversible.planned import run_in_budget
 from executor.reversible.recipe import Recipe
 from executor.reversible.sequence import Pass, ReversibleSequence, State
 from executor.reversible.taped import PlainState, plain_start, run_taped
@@ -44,7 +47,11 @@ class Reversible(nn.Module):
         dropout: probability of dropping an output of a layer, the last layer excepted.
         coding: how buffers are emptied. "entropy" stores about the bits forgotten; "scheduled" stores all
             the bits that may be forgotten, at times known in advance, and needs no look at the data.
-        segment_steps: steps computed at once.
+        segment_steps: steps computed at once, where there is no budget.
+        budget: bytes (2**29 or "512MiB") that one call may add at its peak to what was allocated before it,
+            its backward pass, outputs and parameter gradients included. Steps are then undone, run again from
+            checkpoints, or both, whatever is fastest within it; BudgetTooSmall is raised where nothing is.
+            None undoes every step and keeps no checkpoint.
         device, dtype: of the parameters, float32 or float64.
 
     Raises:
@@ -64,6 +71,7 @@ class Reversible(nn.Module):
         dropout: float = 0.0,
         coding: Coding = "entropy",
         segment_steps: int = SEGMENT_STEPS,
+        budget: int | str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -73,6 +81,7 @@ class Reversible(nn.Module):
         self.cell = self._cell(forget_bits)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.coding, self.segment_steps = dropout, coding, segment_steps
+        self.budget = budget
         self.archived_bytes = 0
         """Bytes of the words that the last forward pass archived, exactly."""
         rows, units = self.cell.gate_count * hidden_size, hidden_size // 2
@@ -155,6 +164,10 @@ class Reversible(nn.Module):
         """The state that `step` and `segment` start from: zeros, in fixed point, with empty buffers."""
         return plain_start(self._recipe(), self._zeros(batch_size))
 
+    def plain_state(self, state: State) -> PlainState:
+        """The state that `step` and `segment` continue from: floats in fixed point, with empty buffers."""
+        return plain_start(self._recipe(), state)
+
     def step(self, state: PlainState, x: Tensor) -> tuple[PlainState, Tensor]:
         """One step as an ordinary differentiable function: x [B, input] -> y [B, hidden].
 
@@ -167,7 +180,11 @@ class Reversible(nn.Module):
     def segment(self, state: PlainState, x: Tensor) -> tuple[PlainState, Tensor]:
         """Like `step` for the k steps of x [k, B, input]; y is [k, B, hidden]."""
         self._check_input(x)
-        return run_taped(self._recipe(), state, x, self._weights())
+        after, y = run_taped(self._recipe(), state, x, self._weights())
+        how = passage()
+        if isinstance(how, Archiving) and not is_recomputing():
+            self.archived_bytes = sum(archive.stored_bytes for archive in how.archives)
+        return after, y
 
     def archive_bound_bytes(self, steps: int, batch_size: int) -> int:
         """The most bytes that `steps` steps can archive; with coding="scheduled", exactly what they do."""
@@ -181,6 +198,11 @@ class Reversible(nn.Module):
         self, inputs: Tensor, state: Any, *, before: nn.Module | None, after: Outer, targets: Tensor | None
     ) -> tuple[Tensor, Any]:
         start = self._state(state, inputs.shape[1])
+        if self.budget is not None and torch.is_grad_enabled():
+            outputs, final = run_in_budget(
+                self, inputs, start, before=Outer(before), after=after, targets=targets
+            )
+            return outputs, (final if len(final) > 1 else final[0])
         archived: list[int] = []
         recipe = self._recipe(replays=before is not None or after.draws or self.dropout > 0)
         work = Pass(recipe, Outer(before), after, targets, targets is None, torch.is_grad_enabled(), archived)

@@ -21,7 +21,8 @@ class Outer:
     """
 
     def __init__(self, module: nn.Module | None, shared: Sequence[Tensor] = ()) -> None:
-        self._module = module
+        self.module = module
+        self.shared = tuple(shared)
         named = dict(module.named_parameters()) if module is not None else {}
         self._names = list(named)
         self.parameters: tuple[Tensor, ...] = (*named.values(), *shared)
@@ -29,16 +30,16 @@ class Outer:
     @property
     def draws(self) -> bool:
         """Whether running it may draw random numbers."""
-        return self._module is not None
+        return self.module is not None
 
     def run(self, parameters: Sequence[Tensor], *arguments: Any) -> Tensor:
         """What the module returns with `parameters` in place of its own; the first argument without one."""
-        if self._module is None:
+        if self.module is None:
             first: Tensor = arguments[0]
             return first
         own = len(self._names)
         chosen = dict(zip(self._names, parameters[:own], strict=True))
-        result: Tensor = functional_call(self._module, chosen, (*arguments, *parameters[own:]))
+        result: Tensor = functional_call(self.module, chosen, (*arguments, *parameters[own:]))
         return result
 
 

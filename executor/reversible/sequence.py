@@ -176,28 +176,33 @@ def start_trajectory(
     recipe: Recipe, state: State, weights: Sequence[Tensor], steps: int, *, reversible: bool
 ) -> Trajectory:
     """The registers of all layers at `state`. Raises InvalidReversible when they could grow too large."""
-    largest = max((float(part.abs().max()) for part in state), default=0.0)
-    if not largest + steps < LARGEST_STATE:
-        raise InvalidReversible(
-            f"a state of up to {largest} could reach {largest + steps} in {steps} steps: fixed point with "
-            f"{FRACTION_BITS} fractional bits is exact below {LARGEST_STATE:.0f}; start from a "
-            "smaller, finite state"
-        )
+    check_range(state, steps)
     moments = start_moments(recipe, state)
     dtype = weights[0].dtype
     archives = archives_for(moments, reversible=reversible)
     return Trajectory(recipe.cell, moments, dtype=dtype, coding=recipe.coding, archives=archives)
 
 
+def check_range(state: State, steps: int) -> None:
+    """Raises InvalidReversible when `steps` steps could take `state` out of the range of exact integers."""
+    largest = max((float(part.detach().abs().max()) for part in state), default=0.0)
+    if not largest + steps < LARGEST_STATE:
+        raise InvalidReversible(
+            f"a state of up to {largest} could reach {largest + steps} in {steps} steps: fixed point with "
+            f"{FRACTION_BITS} fractional bits is exact below {LARGEST_STATE:.0f}; start from a "
+            "smaller, finite state"
+        )
+
+
 def start_moments(recipe: Recipe, state: State) -> list[Moment]:
     """The state in fixed point with empty buffers, layer by layer."""
     return [
         start_moment(recipe.cell, halves, recipe.coding)
-        for halves in _split_state([to_fixed(part) for part in state], layers=recipe.num_layers)
+        for halves in halves_of([to_fixed(part) for part in state], layers=recipe.num_layers)
     ]
 
 
-def _split_state(state: Sequence[Tensor], *, layers: int) -> list[tuple[Parts, Parts]]:
+def halves_of(state: Sequence[Tensor], *, layers: int) -> list[tuple[Parts, Parts]]:
     """Halves of each layer, h last in each: the reverse of the order in which torch lists h and c."""
     units = state[0].shape[2] // 2
     split = []
@@ -215,7 +220,7 @@ def split_gradients(
     filled = [
         torch.zeros_like(part) if grad is None else grad for grad, part in zip(grads, state, strict=True)
     ]
-    return _split_state(filled, layers=layers)
+    return halves_of(filled, layers=layers)
 
 
 def join_state(layers: Sequence[tuple[Parts, Parts]]) -> State:

@@ -199,6 +199,17 @@ def _halves(taped: _Taped, parts: Sequence[Tensor]) -> list[tuple[Parts, Parts]]
     return split
 
 
+def layers_of_state(
+    state: Sequence[Any], *, registers: int, layers: int
+) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """The registers of a plain state, layer by layer and half by half."""
+    split = []
+    for start in range(0, 2 * registers * layers, 2 * registers):
+        middle = start + registers
+        split.append((tuple(state[start:middle]), tuple(state[middle : middle + registers])))
+    return split
+
+
 def _layer_grads(taped: _Taped, grads: Sequence[Tensor | None], *, like: Tensor) -> list[LayerGrads]:
     batch, units = like.shape[1], like.shape[2] // 2
     floats = [
