@@ -44,6 +44,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "planner_service.calibration": ("planner_service.memory", CHAIN),
     "planner_service.contract": (*PYDANTIC, CHAIN),
     "planner_service.jobs": (CHAIN,),
+    "planner_service.store.export": (
+        "pyarrow",
+        "sqlalchemy",
+        "planner_service.store",
+    ),
     "planner_service.planning": (
         "planner_service.calibration",
         "planner_service.contract",

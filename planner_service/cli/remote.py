@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from planner_service.client import PlannerClient
 
 
+DEFAULT_URL = "http://127.0.0.1:8080"
+"""Where `tightfit serve` listens unless it is told otherwise."""
+
+
 class RemoteRefusal(Exception):
     """A service refused, or did not answer; `problem` is the document to print."""
 

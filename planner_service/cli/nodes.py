@@ -1,0 +1,44 @@
+"""`tightfit nodes`: who offers memory for jobs."""
+
+from __future__ import annotations
+
+import argparse
+
+from planner_service.chain.quantities import format_bytes
+from planner_service.cli.remote import DEFAULT_URL, asking
+from planner_service.cli.tables import table
+from planner_service.contract.nodes import Node
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("nodes", help="list the nodes that offer memory for jobs")
+    parser.add_argument("--planner", metavar="URL", default=DEFAULT_URL, help=f"the service ({DEFAULT_URL})")
+    parser.add_argument("--json", action="store_true", help="print the service's answer as it is")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and print."""
+    with asking(args.planner) as client:
+        page = client.nodes(limit=1000)
+    if args.json:
+        print(page.model_dump_json(indent=2))
+        return 0
+    head = ("node", "state", "device", "slice", "total", "free", "driver", "torch", "seen")
+    print(table([head, *map(_row, page.nodes)], right_aligned=frozenset({4, 5})))
+    return 0
+
+
+def _row(node: Node) -> tuple[str, ...]:
+    return (
+        node.name,
+        node.state,
+        node.device,
+        node.mig_slice or "",
+        format_bytes(node.memory_total_bytes),
+        format_bytes(node.memory_free_bytes),
+        node.driver or "",
+        node.torch or "",
+        f"{node.seen_at:%Y-%m-%d %H:%M:%S}",
+    )

@@ -1,0 +1,96 @@
+"""`tightfit jobs`, `tightfit nodes` and `tightfit export` against a real service."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+import pytest
+
+from planner_service.cli.main import main
+from tests.api.workers import Life
+
+JOB_FILE = """
+model: {kind: lstm, hidden_size: 8}
+sequence: {length: 50, batch_size: 2}
+training: {iterations: 3}
+budget: 5%
+report: {output: report.json}
+"""
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB_FILE)
+    return str(path)
+
+
+@pytest.fixture
+def jobs(service, capsys):
+    """Runs `tightfit jobs …` and returns its exit status and output."""
+
+    def run(*arguments: str, command: str = "jobs") -> tuple[int, str]:
+        action = [command] if command != "jobs" else ["jobs", arguments[0]]
+        rest = arguments if command != "jobs" else arguments[1:]
+        status = main([*action, "--planner", service.url, *rest])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return run
+
+
+def test_a_workers_job_file_is_submitted_listed_shown_and_cancelled(jobs, job_file):
+    name = secrets.token_hex(4)
+    status, job_id = jobs("submit", job_file, "--name", name, "--engine", "agents", "--priority", "-9")
+    job_id = job_id.strip()
+    assert status == 0
+    assert name in jobs("list", "--state", "queued", "--limit", "1000")[1]
+    shown = json.loads(jobs("show", job_id, "--json")[1])
+    assert (shown["name"], shown["budget"], shown["request"]["priority"]) == (name, "5%", -9)
+    assert "queued" in jobs("show", job_id)[1]
+    assert jobs("cancel", job_id) == (0, "cancelled\n")
+    status, told = jobs("watch", job_id)
+    assert (status, [line.split("  ")[2] for line in told.splitlines()]) == (
+        1,  # it did not succeed
+        ["queued", "cancelled (cancelled): cancelled while queued"],
+    )
+
+
+def test_a_finished_job_shows_its_attempts_and_logs(jobs, service):
+    life = Life(secrets.token_hex(4), service)
+    for step in life.steps:
+        assert step().is_success
+    assert jobs("logs", life.job_id) == (0, "one\ntwo\n")
+    status, told = jobs("watch", life.job_id)
+    assert status == 0
+    assert "iteration 2, loss 1.5" in told
+    assert "succeeded" in jobs("show", life.job_id)[1]
+    assert life.name in jobs(command="nodes")[1]
+
+
+def test_the_same_key_submits_one_job(jobs, job_file):
+    key = secrets.token_hex(4)
+    submit = ("submit", job_file, "--engine", "agents", "--priority", "-9", "--idempotency-key", key)
+    assert jobs(*submit) == jobs(*submit)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "slug"),
+    [(("show", "none"), "unknown-job"), (("submit", "/nowhere.yaml"), "unreadable-request")],
+)
+def test_a_refusal_is_the_problem_document_and_status_2(jobs, arguments, slug):
+    status, said = jobs(*arguments)
+    assert (status, json.loads(said)["type"]) == (2, f"/problems/{slug}")
+
+
+def test_measurements_are_exported_beside_a_running_service(service, tmp_path, capsys):
+    life = Life(secrets.token_hex(4), service)
+    for step in life.steps:
+        assert step().is_success
+    output = tmp_path / "measurements.csv"
+    arguments = ["export", "measurements", "--data-dir", str(service.data_dir), "--output", str(output)]
+    assert main(arguments) == 0
+    assert life.read()["measurement_id"] in output.read_text()
+    assert main(["export", "measurements", "--format", "parquet", "--data-dir", str(tmp_path)]) == 2
+    assert "needs --output" in capsys.readouterr().err
