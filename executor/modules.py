@@ -26,6 +26,7 @@ from executor.device import free_bytes
 from executor.errors import BudgetTooSmall
 from executor.packing import pack, reverse_each, unpack
 from executor.recurrence import Recurrence, State, run_fused, segment_of
+from executor.sizes import parse_budget_bytes
 from executor.unroll import unroll
 
 Run = Callable[[Recurrence, State, Tensor, Tensor | None], tuple[Tensor, State]]
@@ -38,7 +39,9 @@ class BudgetedRecurrence(nn.Module):
     torch_class: type[nn.RNNBase]
     """The torch module that the class stands in for."""
 
-    def __init__(self, module: nn.RNNBase, *, budget: int | float | str) -> None:
+    def __init__(
+        self, module: nn.RNNBase, *, budget: int | float | str, host_budget: int | str | None = None
+    ) -> None:
         super().__init__()
         if type(module) is not self.torch_class:
             expected, given = self.torch_class.__name__, type(module).__name__
@@ -57,20 +60,26 @@ class BudgetedRecurrence(nn.Module):
         self.train(module.training)
         self._budget = parse_budget(budget)
         self._chains = self._whole.chains(bidirectional=module.bidirectional)
+        self._host_share_bytes = (
+            None if host_budget is None else max(1, parse_budget_bytes(host_budget) // len(self._chains))
+        )
         self._settled_bytes: dict[tuple[object, ...], int] = {}
 
     @classmethod
-    def from_torch(cls, module: nn.RNNBase, *, budget: int | float | str) -> Self:
+    def from_torch(
+        cls, module: nn.RNNBase, *, budget: int | float | str, host_budget: int | str | None = None
+    ) -> Self:
         """A drop-in that shares the parameters of `module`.
 
         `budget` is what one call may add at its peak to what was allocated before it, its backward pass,
         outputs and parameter gradients included: bytes (2**29 or "512MiB"), a share of the activations
         of full BPTT (0.1 or "10%"), or "free": what the device has left. The last two are settled by the
-        first call with inputs of a new shape.
+        first call with inputs of a new shape. `host_budget` are bytes of host memory, pinned on CUDA, that
+        stored states may move to; the chains of a bidirectional module share them evenly.
 
         Raises TypeError for another kind of module and InvalidBudget for what is no budget.
         """
-        return cls(module, budget=budget)
+        return cls(module, budget=budget, host_budget=host_budget)
 
     def extra_repr(self) -> str:
         """The sizes and the budget, for print(module)."""
@@ -154,7 +163,13 @@ class BudgetedRecurrence(nn.Module):
     ) -> tuple[Tensor, State]:
         inputs = x if batch_sizes is None else (x, batch_sizes)
         y, after = unroll(
-            None, state, inputs, segment=segment_of(self, chain), module=self, budget=budget_bytes
+            None,
+            state,
+            inputs,
+            segment=segment_of(self, chain),
+            module=self,
+            budget=budget_bytes,
+            host_budget=self._host_share_bytes,
         )
         return y, after
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain as concatenated
 from typing import Any, NamedTuple
 
@@ -121,14 +122,19 @@ def _beside_tiers(chain: Chain, budget_bytes: int, tiers: Tiers) -> tuple[str, A
     from planner_service.solvers import solve
     from planner_service.solvers.offload import solve_offload
 
-    offloaded = solve_offload(chain, budget_bytes, tiers)
-    try:
-        alone = solve(chain, budget_bytes)
-    except BudgetTooSmall:
-        return offloaded.strategy, offloaded.policy
-    if alone.verdict.makespan <= offloaded.verdict.makespan:
-        return alone.strategy, alone.policy
-    return offloaded.strategy, offloaded.policy
+    found: list[tuple[float, str, AnyPolicy]] = []
+    refusals: list[BudgetTooSmall] = []
+    for ask in (solve, partial(solve_offload, tiers=tiers)):  # the second may need more than the first
+        try:
+            solution = ask(chain, budget_bytes)
+        except BudgetTooSmall as refusal:
+            refusals.append(refusal)
+        else:
+            found.append((solution.verdict.makespan, solution.strategy, solution.policy))
+    if not found:
+        raise min(refusals, key=lambda refusal: refusal.minimum_budget_bytes)
+    _, strategy, policy = min(found, key=lambda answer: answer[0])
+    return strategy, policy
 
 
 def over_http(url: str) -> AskPlanner:

@@ -106,6 +106,26 @@ def test_a_call_stays_within_its_budget(kind):
     assert within <= budget_bytes < full
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_states_may_move_to_host_memory(bidirectional):
+    """Within both budgets, and with the gradients of the torch module"""
+    module = nn.GRU(INPUT, HIDDEN, bidirectional=bidirectional, dtype=torch.float64)
+    x = torch.randn(3 * STEPS, BATCH, INPUT, dtype=torch.float64)
+    state = initial_state(module)
+    _, budget_bytes = tight(GRU, module, x.requires_grad_(), state)
+    drop_in = GRU.from_torch(module, budget=budget_bytes, host_budget="20kB")
+    close(results(drop_in, drop_in, x, state), results(module, module, x, state))
+
+    def iteration():
+        drop_in(x)[0].sum().backward()
+
+    iteration()
+    drop_in.zero_grad()
+    measured = measure(iteration)
+    assert measured.peak_bytes <= budget_bytes
+    assert measured.tier_peak_bytes.get("host", 0) <= 20_000
+
+
 def test_bidirectional_layers_share_the_budget():
     """Four chains, their joined outputs and the turned sequences together stay within the budget"""
     module = nn.GRU(INPUT, HIDDEN, num_layers=2, bidirectional=True, dtype=torch.float64)
