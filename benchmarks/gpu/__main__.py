@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.executor.__main__ import measured
 from benchmarks.executor.cases import Case, fused
-from benchmarks.executor.table import markdown
+from benchmarks.gpu.page import page
 from benchmarks.machine import RESULTS, ROOT, description
 
 LIMIT_SECONDS = 450.0
@@ -87,7 +87,7 @@ def device_description() -> dict[str, object]:
 
 
 def main() -> int:
-    """Run all, print the table, write benchmarks/results/gpu.json; 1 when a promise was broken."""
+    """Run all; write benchmarks/results/gpu.json and docs/gpu.md from it; 1 when a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (7)")
     options = parser.parse_args()
@@ -102,7 +102,9 @@ def main() -> int:
     found = {"machine": device_description(), "rounds": options.rounds, "tests": tests, "cases": results}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "gpu.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(markdown({**found, "cases": finished}))
+    text = page(found)
+    (ROOT / "docs/gpu.md").write_text(text, encoding="utf-8")
+    print(text)
     rows = [row for case in finished for row in case["rows"] if row["measured_peak_bytes"] is not None]
     kept = all(row["measured_peak_bytes"] <= row["budget_bytes"] for row in rows)
     return 0 if kept and rows and tests["exit_status"] == 0 else 1

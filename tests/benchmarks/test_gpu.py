@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu.__main__ import test_files as files_with_gpu_tests
+from benchmarks.gpu.page import page
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +51,25 @@ import benchmarks.gpu.__main__ as gpu
 
 sys.exit(pytest.main(["-m", "gpu", "-q", "-p", "no:cacheprovider", "--collect-only", *gpu.test_files()]))
 """
+
+
+def test_the_result_file_is_a_page_with_its_machine_and_what_was_left_out() -> None:
+    """A row per case and budget, the versions, and the reason of every case that was not measured."""
+    row = {
+        "share": 0.05,
+        "budget_bytes": 2**20,
+        "measured_peak_bytes": 2**19,
+        "time_ratio": 1.2,
+        "checkpoint_segments": None,
+    }
+    machine = {"date": "today", "commit": "abc", "device": "a device", "device_bytes": 2**33}
+    machine |= {"driver": "1", "cuda": "13", "versions": {"torch": "2.11"}}
+    cases = [{"name": "one", "rows": [row]}, {"name": "two", "not_measured": "out of time"}]
+    text = page({"machine": machine, "tests": {"summary": "== 3 passed =="}, "cases": cases})
+    assert "a device with 8 GiB" in text
+    assert "3 passed." in text
+    assert "| one | 5 % = 1 MiB | 512 KiB | 1.20 |" in text
+    assert "- two: out of time" in text
 
 
 def on_a_bare_image(code: str) -> subprocess.CompletedProcess[str]:
