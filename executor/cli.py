@@ -100,6 +100,7 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("job", type=Path, help="the job file")
     command.add_argument("--output", type=Path, help="write the profile here instead of printing it")
+    command.add_argument("--planner", metavar="URL", help="also send the profile to the service at URL")
     command.set_defaults(run=_probe)
 
 
@@ -134,6 +135,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _probe(parsed: argparse.Namespace) -> int:
+    from executor.device import device_name
     from executor.prepared import PreparedJob
 
     prepared = PreparedJob.of(read_job(parsed.job), _progress)
@@ -143,6 +145,12 @@ def _probe(parsed: argparse.Namespace) -> int:
     else:
         parsed.output.write_text(text + "\n", encoding="utf-8")
         _progress(f"profile: {parsed.output}")
+    if parsed.planner is not None:
+        from executor.service_link import send_profile
+
+        device = device_name(prepared.loss.device)
+        profile_id = send_profile(parsed.planner, {**prepared.profile(), "device_name": device})
+        _progress(f"profile {profile_id} at {parsed.planner}, for plans that name device {device!r}")
     return 0
 
 

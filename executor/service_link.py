@@ -38,6 +38,7 @@ __all__ = [
     "Unanswered",
     "answered",
     "open_attempt",
+    "send_profile",
 ]
 
 LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -69,6 +70,12 @@ def open_attempt(
     with WorkerClient(url, token=launch_token) as client:
         request = AttemptRequest(node=node, engine_reference=engine_reference)
         return answered(lambda: client.open_attempt(job_id, request))
+
+
+def send_profile(url: str, profile: Mapping[str, Any], *, token: str | None = None) -> str:
+    """Have the service keep what a probe measured; the profile's id. Raises what the client raises."""
+    with WorkerClient(url, token=token) as client:
+        return client.add_profile(profile).id
 
 
 class AttemptLink:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor.attempt.task import Task
+from executor.device import device_name
 from executor.errors import ExecutorError, PlanMismatch
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, ServicePlan, best_plan, in_process
 from executor.prepared import PreparedJob
-from executor.service_link import Refused, Unanswered, answered
+from executor.service_link import Refused, Unanswered, answered, send_profile
 from executor.training import held_bytes
 from planner_service.chain import InvalidChain, Policy, policy_from_record
 
@@ -82,6 +83,16 @@ def plan_attempt(
         say("the earlier attempt's plan still fits: kept, so that every sum is added in the same order")
     _require_quick(prepared, plan.plan, task.maximum_slowdown_ratio)
     return plan
+
+
+def share_profile(prepared: PreparedJob, task: Task, say: Say) -> None:
+    """Send the service what this attempt's probe measured. It is a gift: no answer costs the attempt."""
+    try:
+        profile = {**prepared.profile(), "device_name": device_name(prepared.loss.device)}
+        profile_id = answered(lambda: send_profile(task.planner_url, profile, token=task.planner_token))
+        say(f"profile {profile_id} at the service")
+    except (Unanswered, Refused) as error:
+        say(f"the profile was not taken: {error}")
 
 
 def _still_holds(prepared: PreparedJob, text: str) -> StoredPlan | None:

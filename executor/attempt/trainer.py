@@ -19,7 +19,7 @@ import torch
 from executor.attempt.child import Emit
 from executor.attempt.measuring import Measured, measurement_of
 from executor.attempt.memory_cap import OutOfMemory, data_bytes, memory_cap, refused_bytes
-from executor.attempt.planning import StoredPlan, plan_attempt
+from executor.attempt.planning import StoredPlan, plan_attempt, share_profile
 from executor.attempt.stopping import Stopping, StopRequested
 from executor.attempt.task import Result, Task
 from executor.attempt.weights_file import TrainingState, load_latest, save
@@ -130,6 +130,7 @@ class Training:
         earlier = None if saved is None or saved.plan is None else saved.plan
         plan = plan_attempt(prepared, self._task, earlier=earlier, wait=self._stopping.wait, say=_say)
         _say(describe_plan(plan.plan))
+        share_profile(prepared, self._task, _say)
         return plan
 
     def _check_gradients(self, prepared: PreparedJob, plan: ExecutionPlan, *, is_new: bool) -> None:

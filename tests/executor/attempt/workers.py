@@ -18,7 +18,7 @@ from planner_service.worker_client import WorkerClient
 from tests.serving import Serving, eventually, start_service
 
 WORKER = "import sys; from executor.cli import main; sys.exit(main())"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 """For a worker to load torch and to plan, on a busy machine."""
 LEASES = {
     "TIGHTFIT_HEARTBEAT_SECONDS": "0.5",
