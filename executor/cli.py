@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from executor import worker_commands
+from executor.budget import InvalidBudget, parse_budget
 from executor.errors import BudgetTooSmall, ExecutorError
 from executor.job import InvalidJob, read_job
 
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BudgetTooSmall as error:
         return _refused(f"budget: {error}; give at least {error.minimum_budget_bytes}")
-    except (InvalidJob, ExecutorError, OSError) as error:
+    except (InvalidJob, InvalidBudget, ExecutorError, OSError) as error:
         return _refused(str(error))
     except Exception as error:
         if not _is_planner_error(error):
@@ -82,6 +84,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.add_argument(
         "--planner", metavar="URL", help="ask the planning service at URL (default: in process)"
     )
+    command.add_argument(
+        "--budget", metavar="BUDGET", help="train under this budget, whatever the job says: 64MiB, 5%%, free"
+    )
     command.add_argument("--output", type=Path, help="write the JSON report here, whatever the job says")
     command.add_argument("--quiet", action="store_true", help="no progress lines")
     command.set_defaults(run=_run)
@@ -124,6 +129,8 @@ def _run(parsed: argparse.Namespace) -> int:
     from executor.worker import run_job
 
     job = read_job(parsed.job)
+    if parsed.budget is not None:
+        job = dataclasses.replace(job, budget=parse_budget(parsed.budget))
     progress = _silent if parsed.quiet else _progress
     report = run_job(
         job, name=parsed.job.stem, planner_url=parsed.planner, output=parsed.output, progress=progress

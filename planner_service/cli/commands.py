@@ -9,7 +9,20 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from planner_service.cli import compare, frontier, openapi, place, plan, serve, simulate
+from planner_service.cli import (
+    compare,
+    export,
+    frontier,
+    jobs,
+    nodes,
+    openapi,
+    place,
+    plan,
+    sbatch,
+    serve,
+    simulate,
+    slurm_holes,
+)
 
 
 class Command(Protocol):
@@ -19,4 +32,17 @@ class Command(Protocol):
         """Add the command's parser; its `run` default takes the arguments and returns the exit status."""
 
 
-COMMANDS: tuple[Command, ...] = (plan, frontier, compare, simulate, place, serve, openapi)
+COMMANDS: tuple[Command, ...] = (
+    plan,
+    frontier,
+    compare,
+    simulate,
+    place,
+    sbatch,
+    slurm_holes,
+    serve,
+    jobs,
+    nodes,
+    export,
+    openapi,
+)

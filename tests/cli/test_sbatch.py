@@ -1,0 +1,116 @@
+"""`tightfit sbatch` and `tightfit slurm-holes`, with commands that stand for Slurm's.
+
+The cluster suite runs them against the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from planner_service.cli import main
+
+JOB = """\
+model: {kind: lstm, hidden_size: 64, embedding_size: 16}
+sequence: {length: 1000, batch_size: 8}
+training: {iterations: 2}
+budget: free
+"""
+NODES = """\
+NodeName=c1 RealMemory=64000 Gres=(null) State=IDLE
+NodeName=g1 RealMemory=64000 Gres=gpu:a100:2 State=IDLE
+NodeName=g2 RealMemory=64000 Gres=gpu:tiny:2 State=IDLE
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a job file, and with `scontrol` and `sbatch` that say what they were told."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "nodes").write_text(NODES)
+    _command(commands / "scontrol", f"cat {tmp_path}/nodes")
+    _command(commands / "sbatch", f'printf "%s\\n" "$@" > {tmp_path}/told; cat > {tmp_path}/script; exit 7')
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _command(path, body):
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def test_the_job_asks_for_the_type_that_holds_its_plan_and_runs_under_its_budget(folder):
+    memory = ["--gpu-memory", "a100=80GiB", "--gpu-memory", "tiny=600MiB"]
+    status = main(
+        ["sbatch", "job.yaml", *memory, "--setup", ". env/bin/activate", "--sbatch-options=--time=9"]
+    )
+    told = (folder / "told").read_text().splitlines()
+    script = (folder / "script").read_text().splitlines()
+    assert status == 7  # sbatch's own
+    assert "--gres=gpu:a100:1" in told
+    assert told[-1] == "--time=9"
+    assert script[:2] == ["#!/bin/sh", ". env/bin/activate"]
+    assert script[2].startswith(f"exec tightfit-worker run {folder}/job.yaml --budget ")
+    assert int(script[2].split()[-1]) > 0
+
+
+def test_on_processors_memory_is_asked_for(folder, capsys):
+    assert (
+        main(
+            [
+                "sbatch",
+                "job.yaml",
+                "--gpu-memory",
+                "a100=80GiB",
+                "--gpu-memory",
+                "tiny=1GiB",
+                "--device",
+                "cpu",
+                "--print",
+            ]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert "--mem=" in printed
+    assert "--gres" not in printed
+    assert not (folder / "told").exists()
+
+
+def test_a_job_that_no_node_holds_is_not_submitted(folder, capsys):
+    (folder / "nodes").write_text("NodeName=g2 RealMemory=64000 Gres=gpu:tiny:2 State=IDLE\n")
+    assert main(["sbatch", "job.yaml", "--gpu-memory", "tiny=513MiB"]) == 1
+    assert "no node of this cluster holds it; its leanest plan needs" in capsys.readouterr().err
+    assert not (folder / "told").exists()
+
+
+def test_a_planner_that_is_down_is_done_without(folder, capsys):
+    arguments = ["sbatch", "job.yaml", "--gpu-memory", "a100=80GiB", "--gpu-memory", "tiny=1GiB", "--print"]
+    assert main(arguments) == 0
+    alone = capsys.readouterr().out
+    assert main([*arguments, "--planner", "http://127.0.0.1:9"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == alone
+    assert "planning here" in captured.err
+
+
+def test_a_gpu_type_without_its_memory_is_a_refusal_that_says_what_to_add(folder, capsys):
+    assert main(["slurm-holes"]) == 2
+    assert "--gpu-memory a100=80GiB" in json.loads(capsys.readouterr().err)["detail"]
+
+
+def test_the_holes_are_a_file_for_place(folder, capsys):
+    assert main(["slurm-holes", "--gpu-memory", "a100=80GiB", "--gpu-memory", "tiny=1GiB"]) == 0
+    (folder / "holes.json").write_text(capsys.readouterr().out)
+    assert main(["place", "job.yaml", "--holes", "holes.json", "--device", "cpu"]) == 0
+
+
+def test_a_machine_without_slurm_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["slurm-holes"]) == 2
+    assert "no command scontrol" in json.loads(capsys.readouterr().err)["detail"]
