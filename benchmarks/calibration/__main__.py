@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.calibration.jobs import Case, Ran
-from benchmarks.calibration.learning import Course, held_out, learn
+from benchmarks.calibration.learning import Course, learn
 from benchmarks.machine import RESULTS, description
 from executor.service_process import planning_service
 from planner_service.client import PlannerClient
@@ -41,15 +41,6 @@ CASES = (
     Case("lstm", "float32", 48, 16, 16, 100),
     Case("gru", "float32", 32, 8, 8, 150),
 )
-UNSEEN = (
-    Case("gru", "float32", 72, 20, 12, 95),
-    Case("lstm", "float32", 56, 20, 12, 95),
-    Case("rnn", "float32", 80, 20, 12, 95),
-    Case("gru", "float64", 64, 20, 10, 85),
-    Case("lstm", "float64", 40, 20, 10, 85),
-    Case("rnn", "float64", 72, 20, 10, 85),
-)
-"""Other sizes of the same cells: planned from what their likes have measured, never probed."""
 TARGET_RATIO = 1.01
 
 
@@ -62,14 +53,12 @@ def main() -> int:
         PlannerClient(url) as client,
     ):
         courses = learn(client, CASES, DEVICE, print)
-        unseen = held_out(client, UNSEEN, DEVICE)
-    print(table(courses, unseen))
+    print(table(courses))
     result = {
         "command": "python -m benchmarks.calibration",
         "machine": description("torch", "numpy"),
         "jobs": [_record(course) for course in courses],
-        "unseen": [_record(course) for course in unseen],
-        "summary": summary(courses, unseen),
+        "summary": summary(courses),
     }
     path = RESULTS / "calibration.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
@@ -77,15 +66,12 @@ def main() -> int:
     return 0 if _is_met(courses) else 1
 
 
-def summary(courses: Sequence[Course], unseen: Sequence[Course]) -> dict[str, Any]:
+def summary(courses: Sequence[Course]) -> dict[str, Any]:
     """Extremes of projected over measured."""
-    calibrated = [course.calibrated for course in courses if course.calibrated is not None]
     return {
         "first_ratio": courses[0].bounds.ratio,
         "bounds": _extremes([course.bounds for course in courses]),
-        "calibrated": _extremes(calibrated),
-        "unseen_bounds": _extremes([course.bounds for course in unseen]),
-        "unseen_estimated": _extremes([course.before_its_probe for course in unseen]),
+        "calibrated": _extremes([course.calibrated for course in courses]),
     }
 
 
@@ -95,30 +81,23 @@ def _extremes(runs: Sequence[Ran]) -> dict[str, Any]:
 
 
 def _is_met(courses: Sequence[Course]) -> bool:
-    ratios = [course.calibrated.ratio for course in courses if course.calibrated is not None]
-    return len(ratios) == len(courses) and all(1 <= ratio <= TARGET_RATIO for ratio in ratios)
+    return all(1 <= course.calibrated.ratio <= TARGET_RATIO for course in courses)
 
 
 def _record(course: Course) -> dict[str, Any]:
-    runs = {"bounds": course.bounds, "before_its_probe": course.before_its_probe}
-    if course.calibrated is not None:
-        runs["calibrated"] = course.calibrated
+    runs = {"bounds": course.bounds, "calibrated": course.calibrated}
     told = {name: {**asdict(ran), "ratio": ran.ratio} for name, ran in runs.items()}
     return {**course.case._asdict(), "budget_bytes": course.budget_bytes, **told}
 
 
-def table(courses: Sequence[Course], unseen: Sequence[Course]) -> str:
+def table(courses: Sequence[Course]) -> str:
     """Markdown: one line a job."""
-    lines = [
-        "| job | model | bounds | known by then | calibrated | measured, bytes |",
-        "|---|---|---|---|---|---|",
-    ]
-    for number, course in enumerate((*courses, *unseen), start=1):
-        case, last = course.case, course.calibrated or course.before_its_probe
+    lines = ["| job | model | bounds | calibrated | measured, bytes |", "|---|---|---|---|---|"]
+    for number, course in enumerate(courses, start=1):
+        case = course.case
         model = f"{case.cell} {case.dtype}, H {case.hidden_size}, B {case.batch_size}, T {case.length}"
-        calibrated = "never probed" if course.calibrated is None else f"{course.calibrated.ratio:.4f}"
-        ratios = f"{course.bounds.ratio:.3f} | {course.before_its_probe.ratio:.4f} | {calibrated}"
-        lines.append(f"| {number} | {model} | {ratios} | {last.measured_bytes:,} |")
+        ratios = f"{course.bounds.ratio:.3f} | {course.calibrated.ratio:.4f}"
+        lines.append(f"| {number} | {model} | {ratios} | {course.calibrated.measured_bytes:,} |")
     return "\n".join(lines)
 
 
