@@ -278,8 +278,7 @@ class Run:
             self._reached = last
 
     def _tape_stage(self, stage: int, leaves: Leaves) -> LiveTape:
-        whole = stage > 1
-        state_leaves = [_leaf(leaf, leaf_needs_gradient(leaf, whole)) for leaf in leaves]
+        state_leaves = [_leaf(leaf, stage > 1) for leaf in leaves]
         slices = self._slices(stage)
         for position in self.program.inputs.differentiable:
             slices[position] = slices[position].detach().requires_grad_()
@@ -346,8 +345,8 @@ class Run:
             if gradient is not None and root.requires_grad:
                 roots.append(root)
                 gradients.append(gradient)
-        first, count = self.program.steps_of(tape.stage)
         if tape.blocks and tape.blocks[0]:
+            first, count = self.program.steps_of(tape.stage)
             rows = self.program.outputs.gradients(first, count, self._output_gradients)
             for block, row in zip(tape.blocks, rows, strict=True):
                 for root, gradient in zip(block, row, strict=True):
@@ -405,7 +404,7 @@ def raise_mutated(stage: int) -> None:
     )
 
 
-def _leaf(leaf: Any, needs_gradient: bool) -> Any:
+def _leaf(leaf: Any, inside: bool) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
-    return leaf.detach().requires_grad_(needs_gradient)
+    return leaf.detach().requires_grad_(leaf_needs_gradient(leaf, inside))

@@ -121,14 +121,14 @@ class Outputs:
         out of the gradients of the reduced outputs.
         """
         blocks = 1 if self._segments else count
+        if self._reduce == "sum":
+            return [list(totals)] * blocks
         columns = [self._column(total, first, count, blocks) for total in totals]
         return [list(row) for row in zip(*columns, strict=True)]
 
     def _column(self, total: Tensor | None, first: int, count: int, blocks: int) -> Sequence[Tensor | None]:
         if total is None:
             return [None] * blocks
-        if self._reduce == "sum":
-            return [total] * blocks
         if self._reduce == "last":
             return [None] * (blocks - 1) + [total if first + count == self._length else None]
         rows = total.narrow(0, first, count)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -37,15 +38,17 @@ class Program:
     outputs: Outputs
     segment_steps: int
 
-    @property
+    @cached_property
     def length(self) -> int:
         """Number of stages."""
         return segment_sizes(self.inputs.length, self.segment_steps)[0]
 
     def steps_of(self, stage: int) -> tuple[int, int]:
         """First step (0-based) and number of steps of stage 1..length."""
-        first = (stage - 1) * self.segment_steps
-        return first, min(self.segment_steps, self.inputs.length - first)
+        steps = self.segment_steps
+        first = (stage - 1) * steps
+        left = self.inputs.length - first
+        return first, steps if steps < left else left
 
     def run(
         self,
@@ -90,16 +93,22 @@ class Program:
         return state
 
     def _check(self, leaves: Leaves, stage: int) -> None:
-        for position, (leaf, expected) in enumerate(zip(leaves, self.description, strict=True)):
+        for leaf, expected in zip(leaves, self.description, strict=True):
             if isinstance(leaf, Tensor):
-                if leaf.shape == expected[0] and leaf.dtype == expected[1] and leaf.device == expected[2]:
+                if leaf.shape == expected[0] and leaf.dtype is expected[1] and leaf.device == expected[2]:
                     continue
             elif type(leaf) is expected[0]:
                 continue
-            raise StateChanged(
-                f"leaf {position} of the state is {leaf_description(leaf)} after stage {stage} but was "
-                f"{expected} before: a step must return a state of the shape and type that it was given"
-            )
+            self._raise_changed(leaves, stage)
+
+    def _raise_changed(self, leaves: Leaves, stage: int) -> None:
+        found = [leaf_description(leaf) for leaf in leaves]
+        position = next(i for i, each in enumerate(found) if each != self.description[i])
+        raise StateChanged(
+            f"leaf {position} of the state is {found[position]} after stage {stage} but was "
+            f"{self.description[position]} before: a step must return a state of the shape and type that it "
+            "was given"
+        )
 
 
 def _apart(after: Leaves, before: Leaves) -> Leaves:
