@@ -1,0 +1,81 @@
+"""Gradients of parameters add up in place, step by step, in the order of full BPTT."""
+
+import pytest
+import torch
+from torch import nn
+
+from executor import measure, unroll
+from executor.plan import checkpoint_every, tape_everything
+
+STEPS, BATCH, SIZE = 12, 2, 5
+
+
+def gradients(module, plan, step):
+    """Of all parameters, for the sum of squares of the states."""
+    module.zero_grad(set_to_none=True)
+    x = torch.linspace(-1, 1, STEPS * BATCH * SIZE).view(STEPS, BATCH, SIZE)
+    loss, _ = unroll(step, torch.zeros(BATCH, SIZE), x, plan=plan, module=module, reduce="sum")
+    loss.backward()
+    return [parameter.grad for parameter in module.parameters()]
+
+
+def step_of(module, cell):
+    """A step whose output is not the state itself, so that every sum is full BPTT's."""
+    return lambda h, x_t: ((after := cell(x_t, h)), (2 * after).square().sum())
+
+
+@pytest.mark.parametrize("segment_steps", [2, 4, 5])
+def test_gradients_of_longer_tapes_are_bitwise_those_of_single_steps(segment_steps):
+    """However many steps a tape has, each step's gradient is added to the total on its own"""
+    cell = nn.GRUCell(SIZE, SIZE)
+    step = step_of(cell, cell)
+    single = gradients(cell, tape_everything(STEPS, 1), step)
+    for plan in (tape_everything(STEPS, segment_steps), checkpoint_every(STEPS, segment_steps, 1)):
+        found = gradients(cell, plan, step)
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, single, strict=True))
+
+
+@pytest.mark.parametrize("segment_steps", [1, 4])
+def test_a_parameter_that_no_step_uses_gets_no_gradient(segment_steps):
+    """None, as under autograd, rather than zeros"""
+    module = nn.ModuleList([nn.GRUCell(SIZE, SIZE), nn.Linear(2, 2, bias=False)])
+    found = gradients(module, checkpoint_every(STEPS, segment_steps, 1), step_of(module, module[0]))
+    assert found[-1] is None
+    assert all(gradient is not None for gradient in found[:-1])
+
+
+@pytest.mark.parametrize("segment_steps", [1, 4])
+def test_sparse_gradients_stay_sparse(segment_steps):
+    """An embedding that asks for them gets them, with the values of the dense ones"""
+    found = {}
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        embedding = nn.Embedding(7, SIZE, sparse=sparse)
+
+        def step(h, x_t, embedding=embedding):
+            after = torch.tanh(h + embedding(torch.tensor([1, 3])) * x_t)
+            return after, after.square().sum()
+
+        (found[sparse],) = gradients(embedding, checkpoint_every(STEPS, segment_steps, 1), step)
+    assert found[True].is_sparse
+    torch.testing.assert_close(found[True].to_dense(), found[False])
+
+
+def test_a_long_tape_holds_no_second_set_of_gradients():
+    """With weights that outweigh the tape, tapes of twelve steps peak where tapes of one step do"""
+    cell = nn.GRUCell(64, 64)
+    step = step_of(cell, cell)
+    x = torch.randn(STEPS, 1, 64)
+
+    def peak_bytes(segment_steps):
+        def iteration():
+            cell.zero_grad(set_to_none=True)
+            plan = tape_everything(STEPS, segment_steps)
+            loss, _ = unroll(step, torch.zeros(1, 64), x, plan=plan, module=cell, reduce="sum")
+            loss.backward()
+
+        iteration()
+        return measure(iteration).peak_bytes
+
+    weight_bytes = cell.weight_hh.nbytes
+    assert peak_bytes(STEPS) <= peak_bytes(1) + weight_bytes // 4
