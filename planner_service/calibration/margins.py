@@ -60,17 +60,17 @@ def margins_of(residuals: Iterable[PeakResidual]) -> dict[int, Margin]:
 
 
 def with_margins(profile: Profile, margins: Mapping[int, Margin]) -> Profile:
-    """The profile with the margin of each segment length on it; `source` says on how many runs it rests.
+    """The profile with the margin of each segment length on it; the static lines carry the largest of all.
 
-    The static lines carry the largest margin of all.
+    Runs that stayed within their projection change nothing, not even a plan's name.
     """
     known = [margins[s.segment_steps] for s in profile.segments if s.segment_steps in margins]
-    if not known:
+    largest = max((margin.factor for margin in known), default=Fraction(1))
+    if largest == 1:
         return profile
-    largest = max(margin.factor for margin in known)
     return replace(
         profile,
-        source=f"{profile.source}; margin {float(largest):.6f} over {_summary(known)}",
+        source=f"{profile.source} with a margin of {float(largest):.6f}",
         input_bytes=scaled(profile.input_bytes, largest),
         input_gradient_bytes=(
             None if profile.input_gradient_bytes is None else scaled(profile.input_gradient_bytes, largest)
@@ -79,12 +79,6 @@ def with_margins(profile: Profile, margins: Mapping[int, Margin]) -> Profile:
         static=tuple(_line(line, largest) for line in profile.static),
         segments=tuple(_segments(s, margins.get(s.segment_steps)) for s in profile.segments),
     )
-
-
-def _summary(known: list[Margin]) -> str:
-    runs = sum(margin.coverage.measurements for margin in known)
-    least = min(margin.coverage.ratio for margin in known)
-    return f"{runs} runs (bounds at least {least:.3f} of further ones)"
 
 
 def _line(line: LedgerLine, factor: Fraction) -> LedgerLine:

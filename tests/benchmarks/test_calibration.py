@@ -38,7 +38,7 @@ def test_bounds_hold_and_calibrated_projections_are_true_to_a_hundredth(courses)
 
 
 def test_the_lines_of_the_ledger_say_what_they_are(courses):
-    """From bounds some are bounds; from a probe none but the scalars of the loss, and stages are calibrated"""
+    """By the formulas some are bounds; with a probe stages are calibrated and the rest is exact"""
     for course in courses:
         assert "bound" in course.bounds.exactness
         assert {"calibrated", "exact"} <= set(course.calibrated.exactness)
