@@ -8,5 +8,6 @@ ip link add tightfit0 type veth peer name tightfit1   # resolvers of Slurm want 
 ip address add 10.99.0.1/24 dev tightfit0
 ip link set tightfit0 up
 ip link set tightfit1 up
+export ISOLATED_CLUSTERS=1
 exec "$@"
 ' isolated "$@"
