@@ -65,3 +65,12 @@ def test_half_of_a_surrogate_pair_in_a_further_field_is_refused(http, text):
     body = json.dumps(REPORT | further).replace("HALF", "\\ud800").encode()
     answer = http.post("/v1/measurements", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize("path", ["", "/{id}"])
+def test_a_read_that_changes_nothing_is_304(http, path):
+    kept = http.post("/v1/measurements", json=REPORT | {"job": "tagged"}).json()
+    url = f"/v1/measurements{path.format(**kept)}"
+    tag = http.get(url, params={"job": "tagged"}).headers["etag"]
+    again = http.get(url, params={"job": "tagged"}, headers={"if-none-match": tag})
+    assert (again.status_code, again.content) == (304, b"")

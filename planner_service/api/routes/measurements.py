@@ -6,10 +6,12 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.requests import Request
 from starlette.responses import Response
 
+from planner_service.api.caching import answer_if_changed
 from planner_service.api.errors import UnknownMeasurement
-from planner_service.api.openapi import problems
+from planner_service.api.openapi import CONDITIONAL, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 
@@ -41,25 +43,31 @@ async def add_measurement(
     return kept
 
 
-@router.get("/v1/measurements", responses=problems(422))
+@router.get("/v1/measurements", response_model=MeasurementPage, responses={**CONDITIONAL, **problems(422)})
 async def list_measurements(
+    request: Request,
     service: ServiceDependency,
     limit: Limit = 50,
     cursor: Cursor = None,
     job: Filter = None,
     plan_id: Filter = None,
-) -> MeasurementPage:
+) -> Response:
     """Measurements, the latest first, of all jobs or of one job or plan."""
     before = None if cursor is None else int(cursor)
-    return await asyncio.to_thread(
+    page = await asyncio.to_thread(
         service.measurements.page, limit=limit, before=before, job=job, plan_id=plan_id
     )
+    return answer_if_changed(request, page)
 
 
-@router.get("/v1/measurements/{measurement_id}", responses=problems(404))
-async def read_measurement(measurement_id: str, service: ServiceDependency) -> Measurement:
+@router.get(
+    "/v1/measurements/{measurement_id}",
+    response_model=Measurement,
+    responses={**CONDITIONAL, **problems(404)},
+)
+async def read_measurement(measurement_id: str, request: Request, service: ServiceDependency) -> Response:
     """One measurement."""
     found = await asyncio.to_thread(service.measurements.get, measurement_id)
     if found is None:
         raise UnknownMeasurement(measurement_id)
-    return found
+    return answer_if_changed(request, found)
