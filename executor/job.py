@@ -23,9 +23,12 @@ from typing import Any
 
 from executor.budget import Budget, InvalidBudget, parse_budget
 from executor.sizes import parse_budget_bytes
+from executor.sparse import InvalidSparsity, SparsitySpec
 
 REVERSIBLE_CELLS = ("rev_gru", "rev_lstm", "nf_rev_gru", "nf_rev_lstm")
 CELLS = ("lstm", "gru", "rnn", *REVERSIBLE_CELLS)
+SPARSE_CELLS = ("lstm", "gru")
+"""Those whose gate gradients can be sparsified."""
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 OPTIMIZERS = ("sgd", "momentum", "adam")
 PYTHON_TEXT = "python"
@@ -110,6 +113,8 @@ class TrainingSpec:
     """One of `OPTIMIZERS`."""
     learning_rate: float = 0.002
     seed: int = 0
+    gradient_sparsity: SparsitySpec | None = None
+    """Drop small gate gradients of an LSTM or GRU; None: the gradient is exact. A mapping is taken too."""
 
     def __post_init__(self) -> None:
         _require_positive("training.iterations", self.iterations)
@@ -119,6 +124,9 @@ class TrainingSpec:
             raise InvalidJob("training.learning_rate", f"{rate!r} must be a finite number above 0")
         if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise InvalidJob("training.seed", f"{self.seed!r} must be a whole number in 0..2**63-1")
+        given: object = self.gradient_sparsity
+        if given is not None and not isinstance(given, SparsitySpec):
+            object.__setattr__(self, "gradient_sparsity", _sparsity(given))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +163,13 @@ class Job:
     """Host memory that stored states may move to, pinned on CUDA; None keeps them on the device."""
     data: DataSpec = field(default_factory=DataSpec)
     report: ReportSpec = field(default_factory=ReportSpec)
+
+    def __post_init__(self) -> None:
+        if self.training.gradient_sparsity is not None and self.model.kind not in SPARSE_CELLS:
+            raise InvalidJob(
+                "training.gradient_sparsity",
+                f"model.kind={self.model.kind!r} has no sparse cell: choose {' or '.join(SPARSE_CELLS)}",
+            )
 
     def record(self) -> dict[str, object]:
         """The job as it stands in the report: sections of plain values."""
@@ -222,6 +237,18 @@ def _section(name: str, record: object) -> Any:
         if required and field_name not in fields:
             raise InvalidJob(f"{name}.{field_name}", "is missing")
     return kind(**fields)
+
+
+def _sparsity(record: object) -> SparsitySpec:
+    path = "training.gradient_sparsity"
+    fields = _mapping(path, record)
+    _refuse_unknown(f"{path}.", fields, {field.name for field in dataclasses.fields(SparsitySpec)})
+    if "rule" not in fields:
+        raise InvalidJob(f"{path}.rule", "is missing")
+    try:
+        return SparsitySpec(**fields)
+    except InvalidSparsity as error:
+        raise InvalidJob(f"{path}.{error.field}", error.reason) from error
 
 
 def _parsed(path: Path) -> object:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from executor.recurrence import Recurrence, run_segment
 from executor.reversible import NFRevGRU, NFRevLSTM, Reversible, RevGRU, RevLSTM
+from executor.sparse import SparseGRU, SparseLSTM, SparsitySpec
+from executor.sparse.modules import SparseRecurrence
 
 State = tuple[Any, ...]
 
@@ -21,6 +23,7 @@ REVERSIBLE_LAYERS: dict[str, type[Reversible]] = {
     "nf_rev_gru": NFRevGRU,
     "nf_rev_lstm": NFRevLSTM,
 }
+SPARSE_LAYERS: dict[str, type[SparseRecurrence]] = {"lstm": SparseLSTM, "gru": SparseGRU}
 
 
 class Layers(Protocol):
@@ -85,6 +88,44 @@ class ReversibleLayers:
             state, y = self.module.segment(state, part)
             outputs.append(y)
         return torch.cat(outputs)
+
+
+@dataclass(frozen=True)
+class SparseLayers:
+    """A module of executor.sparse: the tape is that of full BPTT, the way back is not."""
+
+    module: SparseRecurrence
+
+    def initial_state(self, *, batch_size: int) -> State:
+        """See Layers."""
+        return self.module.initial_state(batch_size)
+
+    def segment(self, state: State, x: Tensor) -> tuple[State, Tensor]:
+        """See Layers."""
+        return self.module.segment(state, x)
+
+    def whole(self, state: State, x: Tensor, *, segment_steps: int | None) -> Tensor:
+        """See Layers: one segment."""
+        _, y = self.module.segment(state, x)
+        return y
+
+
+def sparse_layers_of(
+    kind: str, sizes: tuple[int, int, int], sparsity: SparsitySpec, *, seed: int, dtype: torch.dtype
+) -> SparseLayers:
+    """New sparse layers of one of SPARSE_LAYERS; sizes: input, hidden, layers.
+
+    The same random stream gives the same weights as for torch's layers.
+    """
+    module = SPARSE_LAYERS[kind](
+        *sizes,
+        rule=sparsity.made_rule(),
+        schedule=sparsity.schedule(),
+        error_feedback=sparsity.error_feedback,
+        seed=seed,
+        dtype=dtype,
+    )
+    return SparseLayers(module)
 
 
 def layers_of(

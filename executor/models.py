@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from executor.job import ModelSpec
-from executor.layers import State, layers_of
+from executor.layers import State, layers_of, sparse_layers_of
 from executor.replay import outputs_needed
+from executor.sparse import SparsitySpec
 
 
 class Window(NamedTuple):
@@ -29,19 +30,27 @@ class Window(NamedTuple):
 
 
 class CharacterModel(nn.Module):
-    """Embedding, recurrent layers, linear head and cross-entropy over a vocabulary."""
+    """Embedding, recurrent layers, linear head and cross-entropy over a vocabulary.
 
-    def __init__(self, spec: ModelSpec, *, vocabulary_size: int) -> None:
+    With `sparsity` the gate gradients of the layers are sparsified; what a rule draws follows `seed`.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        vocabulary_size: int,
+        sparsity: SparsitySpec | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         dtype: torch.dtype = getattr(torch, spec.dtype)
         self.embedding = nn.Embedding(vocabulary_size, spec.embedding_size, dtype=dtype)
-        self._layers = layers_of(
-            spec.kind,
-            spec.embedding_size,
-            spec.hidden_size,
-            spec.num_layers,
-            forget_bits=spec.forget_bits,
-            dtype=dtype,
+        sizes = (spec.embedding_size, spec.hidden_size, spec.num_layers)
+        self._layers = (
+            layers_of(spec.kind, *sizes, forget_bits=spec.forget_bits, dtype=dtype)
+            if sparsity is None
+            else sparse_layers_of(spec.kind, sizes, sparsity, seed=seed, dtype=dtype)
         )
         self.recurrent = self._layers.module
         self.head = nn.Linear(spec.hidden_size, vocabulary_size, dtype=dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,8 +17,10 @@ from executor.models import CharacterModel, Window
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, best_plan, in_process
-from executor.probe import ProbeReport, probe_loop
+from executor.probe import ProbeReport, StaticLine, probe_loop
 from executor.reversible import Reversible
+from executor.sparse import SparseAudit, SparsitySpec
+from executor.sparse.modules import SparseRecurrence
 from executor.training import PlannedLoss, held_bytes
 from planner_service.chain.quantities import format_bytes
 
@@ -36,6 +38,8 @@ class PreparedJob:
     loss: PlannedLoss
     budget_bytes: int
     probe: ProbeReport
+    audit: SparseAudit | None
+    """The books of sparsified gradients; None where the gradient is exact."""
 
     @classmethod
     def of(
@@ -54,7 +58,12 @@ class PreparedJob:
         device = device or default_device()
         streams = character_streams(job.data, job.sequence).to(device)
         torch.manual_seed(job.training.seed)
-        model = CharacterModel(job.model, vocabulary_size=streams.vocabulary.size).to(device)
+        model = CharacterModel(
+            job.model,
+            vocabulary_size=streams.vocabulary.size,
+            sparsity=job.training.gradient_sparsity,
+            seed=job.training.seed,
+        ).to(device)
         loss = PlannedLoss(model, length=job.sequence.length, batch_size=job.sequence.batch_size)
         window = Window.of(streams.window(0))
         budget_bytes = job.budget.bytes(
@@ -68,7 +77,10 @@ class PreparedJob:
         progress(f"budget: {job.budget} = {format_bytes(budget_bytes)}")
         progress("measuring segments of several lengths on this machine")
         probe = probe_loop(loss.loop(window), budget_bytes=budget_bytes)
-        return cls(job, streams, model, loss, budget_bytes, probe)
+        audit = _audit_of(model, job.training.gradient_sparsity)
+        if audit is not None:
+            probe = replace(probe, static=(*probe.static, audit_line(audit)))
+        return cls(job, streams, model, loss, budget_bytes, probe, audit)
 
     @property
     def window(self) -> Window:
@@ -83,6 +95,7 @@ class PreparedJob:
                 "implementation": "fused",
                 "dtype": self.job.model.dtype,
                 **self._cell_options({}),
+                **self._sparsity_options(),
                 "input_size": self.job.model.embedding_size,
                 "hidden_size": self.job.model.hidden_size,
                 "num_layers": self.job.model.num_layers,
@@ -110,7 +123,11 @@ class PreparedJob:
                 "length": self.job.sequence.length,
                 "batch_size": self.job.sequence.batch_size,
             },
-            "training": {"optimizer": self.job.training.optimizer, "loss": "inside"},
+            "training": {
+                "optimizer": self.job.training.optimizer,
+                "loss": "inside",
+                **self._sparsity_options(),
+            },
             "device": self.probe.device.partition(":")[0],
             "profile": self.profile(),
         }
@@ -122,6 +139,10 @@ class PreparedJob:
             return of_torch
         limit = {} if module.cell.forget_bits is None else {"forget_bits": self.job.model.forget_bits}
         return {**limit, "coding": module.coding}
+
+    def _sparsity_options(self) -> dict[str, Any]:
+        sparsity = self.job.training.gradient_sparsity
+        return {} if sparsity is None else {"gradient_sparsity": sparsity.planned()}
 
     def host(self) -> HostMemory | None:
         """Host memory beside the device, its two directions measured; None where the job names none."""
@@ -139,6 +160,18 @@ class PreparedJob:
             return best_plan(self.probe, self.budget_bytes, in_process, host), None
         held = held_bytes(self.model, self.window, self.job.training)
         return planner.plan(self.probe, self.budget_bytes, request=self.request(), held_bytes=held, host=host)
+
+
+def _audit_of(model: CharacterModel, sparsity: SparsitySpec | None) -> SparseAudit | None:
+    if sparsity is None or not isinstance(model.recurrent, SparseRecurrence):
+        return None
+    return SparseAudit(model.recurrent, cosine_every=sparsity.cosine_every)
+
+
+def audit_line(audit: SparseAudit) -> StaticLine:
+    """What keeping the books takes out of the budget: the probe does not see it."""
+    formula = "copies of the layers' gradients, for comparison and error feedback"
+    return StaticLine("sparse gradients' books", audit.held_bytes, formula, "bound")
 
 
 def full_activation_bytes(model: CharacterModel, window: Window) -> int:

@@ -68,6 +68,8 @@ class RunReport:
     """On the evaluation window, before the first iteration."""
     loss_after: float
     gradient_check: GradientCheck | None
+    gradient_sparsity: dict[str, Any] | None = None
+    """What was dropped of the gradient, iteration by iteration; None: it is exact."""
     torch: str
     """Version."""
     device: str
@@ -117,7 +119,13 @@ class RunReport:
             "loss_after": _finite(self.loss_after),
             "advance_count": self.executed.advance_count,
             "tape_count": self.executed.tape_count,
+            **self._sparsity(),
         }
+
+    def _sparsity(self) -> dict[str, Any]:
+        if self.gradient_sparsity is None:
+            return {}
+        return {"exact_gradient": False, "gradient_sparsity": self.gradient_sparsity}
 
     def record(self) -> dict[str, Any]:
         """The whole report, for the JSON file."""
@@ -153,9 +161,22 @@ class RunReport:
         if self.host_budget_bytes is not None:
             moved = f"{format_bytes(self.measured_host_bytes)} of {format_bytes(self.host_budget_bytes)}"
             rows.insert(3, ("host memory", moved))
+        if self.gradient_sparsity is not None:
+            rows.append(("gradients", sparsity_line(self.gradient_sparsity)))
         if self.gradient_check is not None:
             rows.append(("gradients", str(self.gradient_check)))
         return aligned(rows)
+
+
+def sparsity_line(found: dict[str, Any]) -> str:
+    """What was dropped of the gradients, in a line."""
+    cosine = (
+        ""
+        if found["least_cosine"] is None
+        else f", cosine to the dense ones {found['least_cosine']:.3f} or more"
+    )
+    saved = f"{found['saved_ratio']:.0%} of all products saved"
+    return f"INEXACT by {found['rule']}: {found['sparsity']:.0%} dropped, {saved}{cosine}"
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:

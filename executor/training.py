@@ -17,6 +17,7 @@ from executor.loop import Loop
 from executor.models import CharacterModel, Window
 from executor.plan import ExecutionPlan
 from executor.report import SegmentCounts
+from executor.sparse import SparseAudit
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -109,10 +110,20 @@ class PlannedLoss:
         return counts
 
 
-def iterate(loss_of: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> float:
-    """One iteration: gradients of `loss_of()`, one step of the optimizer; returns the loss."""
+def iterate(
+    loss_of: Callable[[], Tensor], optimizer: torch.optim.Optimizer, audit: SparseAudit | None = None
+) -> float:
+    """One iteration: gradients of `loss_of()`, one step of the optimizer; returns the loss.
+
+    `audit` keeps the books where gradients are sparsified. Raises EverythingDropped before such a step.
+    """
     optimizer.zero_grad(set_to_none=True)
+    if audit is not None:
+        audit.compare(loss_of)
+        optimizer.zero_grad(set_to_none=True)
     loss = loss_of()
     backward(loss)
+    if audit is not None:
+        audit.close()
     optimizer.step()
     return float(loss.detach())

@@ -121,6 +121,7 @@ def _train(
         loss_before=loss_before,
         loss_after=model.evaluate(evaluation),
         gradient_check=check,
+        gradient_sparsity=None if prepared.audit is None else prepared.audit.measurement(),
         torch=torch.__version__,
         device=device_name(prepared.loss.device),
     )
@@ -131,12 +132,14 @@ def _iterations(
 ) -> tuple[list[float], list[float]]:
     """Losses and seconds of the job's iterations."""
     optimizer = optimizer_for(prepared.model, prepared.job.training)
+    if prepared.audit is not None:
+        prepared.audit.start(iteration=0)
     losses, seconds = [], []
     count = prepared.job.training.iterations
     for iteration in range(count):
         window = Window.of(prepared.streams.window(iteration))
         begin = time.perf_counter()
-        losses.append(iterate(partial(prepared.loss.forward, window, plan), optimizer))
+        losses.append(iterate(partial(prepared.loss.forward, window, plan), optimizer, prepared.audit))
         seconds.append(time.perf_counter() - begin)
         progress(f"iteration {iteration + 1}/{count}: loss {losses[-1]:.3f}, {seconds[-1]:.2f} s")
     return losses, seconds
@@ -156,10 +159,10 @@ def check_gradients(prepared: PreparedJob, plan: ExecutionPlan) -> GradientCheck
 
     The sequence is cut into at least five segments, and every other state is a checkpoint, so that all
     that a plan can ask for is done: pairs of segments are undone where the plan undoes any. None when
-    the job leaves the check out.
+    the job leaves the check out, or sparsifies its gradients: these are not those of full BPTT.
     """
     steps = min(prepared.job.report.gradient_check_steps, prepared.job.sequence.length)
-    if not steps:
+    if not steps or prepared.audit is not None:
         return None
     model = copy.deepcopy(prepared.model).double()
     window = Window(*(indices[:steps] for indices in prepared.window))

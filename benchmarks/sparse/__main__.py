@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from benchmarks.machine import RESULTS, description
-from benchmarks.sparse import claim, sweep
+from benchmarks.sparse import claim, frontier, sweep
 
 PARTS: dict[str, Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]] = {
     "claim": claim.rows,
+    "frontier-time": frontier.time_rows,
+    "frontier-loss": frontier.loss_rows,
     "sweep": sweep.rows,
 }
 

@@ -158,7 +158,9 @@ class Training:
             _restore(prepared, optimizer, saved)
             self._losses = list(saved.losses)
             _say(f"resuming after iteration {saved.iteration}")
-        with self._saving(prepared, plan, optimizer):
+        if prepared.audit is not None:
+            prepared.audit.start(iteration=len(self._losses))
+        with self._saving(prepared, plan, optimizer), self._booking(prepared):
             for iteration in range(len(self._losses), prepared.job.training.iterations):
                 self._stopping.check()
                 self._iterate(prepared, plan.plan, optimizer, iteration)
@@ -170,7 +172,7 @@ class Training:
     ) -> None:
         window = Window.of(prepared.streams.window(iteration))
         begin = time.perf_counter()
-        self._losses.append(iterate(lambda: prepared.loss.forward(window, plan), optimizer))
+        self._losses.append(iterate(lambda: prepared.loss.forward(window, plan), optimizer, prepared.audit))
         self._seconds.append(time.perf_counter() - begin)
         if self._measurement is not None:
             self._measurement.update(_timings(self._losses, self._seconds))
@@ -193,6 +195,16 @@ class Training:
             }
         )
         _say(f"iteration {result.iteration}/{count}: loss {self._losses[-1]:.4f}, {self._seconds[-1]:.3f} s")
+
+    @contextmanager
+    def _booking(self, prepared: PreparedJob) -> Iterator[None]:
+        """What was dropped of sparsified gradients goes into the measurement, however training ends."""
+        try:
+            yield
+        finally:
+            if prepared.audit is not None and self._measurement is not None:
+                found = prepared.audit.measurement()
+                self._measurement.update(exact_gradient=False, gradient_sparsity=found)
 
     @contextmanager
     def _saving(

@@ -2,6 +2,7 @@
 
 from executor.sparse.absolute import Absolute
 from executor.sparse.accounting import IterationRecord
+from executor.sparse.audit import SparseAudit
 from executor.sparse.columns import Columns
 from executor.sparse.errors import EverythingDropped, InvalidSparsity
 from executor.sparse.mixed import Mixed
@@ -11,6 +12,7 @@ from executor.sparse.rows import Rows
 from executor.sparse.rules import RULES, rule_named
 from executor.sparse.schedule import Schedule
 from executor.sparse.sparsifier import Sparsifier
+from executor.sparse.spec import SparsitySpec
 from executor.sparse.top_entries import TopEntries
 
 __all__ = [
@@ -24,9 +26,11 @@ __all__ = [
     "Relative",
     "Rows",
     "Schedule",
+    "SparseAudit",
     "SparseGRU",
     "SparseLSTM",
     "Sparsifier",
+    "SparsitySpec",
     "TopEntries",
     "rule_named",
 ]

@@ -56,7 +56,8 @@ class Sparsifier:
         self.last_record: IterationRecord | None = None
         """Counts of the iteration before."""
         self._feedback = ErrorFeedback() if error_feedback else None
-        self._random = Random(seed)  # noqa: S311 - a sample, no secret
+        self._seed = seed
+        self._random = self._fresh_random()
         self._tally = Tally(self.gate_names)
         self._is_paused = False
 
@@ -64,6 +65,23 @@ class Sparsifier:
     def is_dense_now(self) -> bool:
         """Whether the schedule lets the rule rest in this iteration."""
         return self.schedule.is_dense(self.iteration)
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether dropped weight gradients are carried over."""
+        return self._feedback is not None
+
+    def restart(self, iteration: int) -> None:
+        """Go on at `iteration` with nothing counted or carried over: after a probe, or in a resumed run."""
+        self.iteration = iteration
+        self.last_record = None
+        self._tally = Tally(self.gate_names)
+        self._feedback = None if self._feedback is None else ErrorFeedback()
+        self._random = self._fresh_random()
+
+    def _fresh_random(self) -> Random:
+        """The draws of one iteration, the same in a run that was resumed at it."""
+        return Random(f"{self._seed} {self.iteration}")  # noqa: S311 - a sample, no secret
 
     def end_iteration(self) -> IterationRecord | None:
         """Close the iteration: call it after its last backward pass, before the optimizer's step.
@@ -80,6 +98,7 @@ class Sparsifier:
         if self._feedback is not None:
             self._feedback.next_iteration()
         self.iteration += 1
+        self._random = self._fresh_random()
         self.last_record = record
         return record
 

@@ -1,0 +1,108 @@
+"""Loss against time at H = 512: structured rules, whose products shrink, against dense training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.sparse.language import EMBEDDING_SIZE, Corpus, LanguageModel
+from benchmarks.sparse.training import DENSE, Training, Variant, trained
+
+SEEDS = 3
+ROUNDS = 9
+HIDDEN_SIZE = 512
+ITERATIONS = 150
+LAYERS = (1, 2)
+OWN_DENSE = Variant("absolute", {"threshold": 0.0})
+"""Our own cell with nothing to drop, the other dense baseline: the faster of the two counts."""
+TRAINED = (
+    DENSE,
+    Variant("mixed", {"keep_ratio": 0.125, "row_ratio": 0.5}),
+    Variant("mixed", {"keep_ratio": 0.125, "row_ratio": 0.35}),
+)
+TIMED = (
+    *TRAINED,
+    OWN_DENSE,
+    Variant("mixed", {"keep_ratio": 0.0625, "row_ratio": 0.25}),
+    Variant("columns", {"keep_ratio": 0.25}),
+    Variant("blocks", {"keep_ratio": 0.25}),
+    Variant("rows", {"keep_ratio": 0.5}),
+)
+
+
+def loss_rows(done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Validation loss after equally many iterations, seeds outermost; less what is `done`."""
+    known = {(row["variant"], row["num_layers"], row["seed"]) for row in done}
+    for seed in range(SEEDS):
+        for num_layers in LAYERS:
+            training = Training(hidden_size=HIDDEN_SIZE, num_layers=num_layers, iterations=ITERATIONS)
+            for variant in TRAINED:
+                if (str(variant), num_layers, seed) not in known:
+                    found = trained(variant, training, seed)
+                    yield {"variant": str(variant), "num_layers": num_layers, "seed": seed, **found}
+
+
+def time_rows(done: list[dict[str, Any]], device: str = "cpu") -> Iterator[dict[str, Any]]:
+    """Seconds of a whole iteration (forward, backward, clipping, Adam), all variants in turn, many rounds."""
+    measured = {row["num_layers"] for row in done}
+    for num_layers in LAYERS:
+        if num_layers not in measured:
+            yield from _timed(Training(hidden_size=HIDDEN_SIZE, num_layers=num_layers), device)
+
+
+def _timed(training: Training, device: str) -> Iterator[dict[str, Any]]:
+    iterations = [_iteration(variant, training, device) for variant in TIMED]
+    for _ in range(2):
+        for iterate in iterations:
+            iterate()
+    rounds = [[_seconds(iterate, device) for iterate in iterations] for _ in range(ROUNDS)]
+    best = min((DENSE, OWN_DENSE), key=lambda variant: _median_of(variant, rounds))
+    for variant in TIMED:
+        ratios = sorted(times[TIMED.index(variant)] / times[TIMED.index(best)] for times in rounds)
+        yield {
+            "variant": str(variant),
+            "num_layers": training.num_layers,
+            "seconds": _median_of(variant, rounds),
+            "baseline": str(best),
+            "time_ratio": median(ratios),
+            "ratios": ratios,
+        }
+
+
+def _median_of(variant: Variant, rounds: list[list[float]]) -> float:
+    return median(times[TIMED.index(variant)] for times in rounds)
+
+
+def _iteration(variant: Variant, training: Training, device: str) -> Callable[[], None]:
+    torch.manual_seed(0)
+    corpus = Corpus.of_python(training.batch_size)
+    module = nn.LSTM(EMBEDDING_SIZE, training.hidden_size, training.num_layers).to(device)
+    model = LanguageModel(variant.layers(module, 0), corpus.vocabulary_size).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
+    window = corpus.window(0, training.length).to(device)
+
+    def iterate() -> None:
+        optimizer.zero_grad()
+        model.loss(window).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+        optimizer.step()
+
+    return iterate
+
+
+def _seconds(iterate: Callable[[], None], device: str) -> float:
+    """Processor time on the CPU, where other processes run beside; elapsed time on CUDA."""
+    if device == "cpu":
+        begin = time.process_time()
+        iterate()
+        return time.process_time() - begin
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    iterate()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begin
