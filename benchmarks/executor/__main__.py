@@ -25,7 +25,7 @@ SHARES: tuple[float | int, ...] = (0.05, 0.02, 0.01)
 """Budgets, as shares of full BPTT's measured peak."""
 EQUINOX_BYTES = (7_759_462, 4_299_161)
 """What equinox's checkpointed scan compiles to with 31 and with 5 checkpoints: 7.4 and 4.1 MiB."""
-CHECKPOINT_SEGMENTS = (10, 20, 31, 62, 125, 250)
+CHECKPOINT_SEGMENTS = (31, 62, 125, 250)
 """Segment counts tried for torch.utils.checkpoint."""
 
 

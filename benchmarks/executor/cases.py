@@ -50,7 +50,7 @@ class Case:
 
     def _unrolled(self, budget_bytes: int) -> Tensor:
         given: dict[str, Any] = {"segment": self.segment} if self.is_fused else {}
-        step = None if self.is_fused else self._step
+        step = None if self.is_fused else self.step
         loss, _ = unroll(
             step,
             self.state,
@@ -63,7 +63,8 @@ class Case:
         )
         return loss
 
-    def _step(self, state: State, x_t: Tensor) -> tuple[State, Tensor]:
+    def step(self, state: State, x_t: Tensor) -> tuple[State, Tensor | None]:
+        """One step, for loops."""
         return self.segment(state, x_t.unsqueeze(0))
 
     def _checkpointed(self, segments: int) -> Tensor:
