@@ -10,6 +10,8 @@ from pathlib import Path
 from executor.sizes import parse_budget_bytes
 
 API_KEY = "TIGHTFIT_API_KEY"
+SLURM_NODE = "SLURMD_NODENAME"
+"""Slurm's name of the node, which need not be the host's."""
 
 _ATTEMPT_HELP = """\
 environment: TIGHTFIT_LAUNCH_TOKEN, the right to open attempts at this one job.
@@ -66,7 +68,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--work-dir", type=Path, default=Path("tightfit-work"), help="weights files and logs (tightfit-work)"
     )
-    command.add_argument("--node", metavar="NAME", help="this node's name (the agent: the host's)")
+    command.add_argument("--node", metavar="NAME", help="this node's name (Slurm's or the host's)")
     command.add_argument(
         "--memory", type=parse_budget_bytes, metavar="BYTES", help="most memory to use, such as 8GiB"
     )
@@ -92,7 +94,7 @@ def _attempt(parsed: argparse.Namespace) -> int:
         planner_url=parsed.planner,
         job_id=parsed.job,
         work_dir=parsed.work_dir,
-        node=parsed.node,
+        node=parsed.node or os.environ.get(SLURM_NODE) or platform.node(),
         data_roots=parsed.data_root,
         memory_bytes=parsed.memory,
         save_seconds=parsed.save_seconds,
