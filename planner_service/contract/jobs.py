@@ -20,6 +20,7 @@ from planner_service.contract.reversible import (
     ReversibleKind,
     check_halves,
 )
+from planner_service.contract.sparsity import GradientSparsity
 from planner_service.contract.texts import Name, StorableText
 
 JobState = Literal["queued", "assigned", "running", "succeeded", "failed", "cancelled"]
@@ -72,6 +73,13 @@ class JobSequence(Message):
     batch_size: Count
 
 
+class JobSparsity(GradientSparsity):
+    """A rule by which a job's gate gradients are dropped, and how often that is checked."""
+
+    cosine_every: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 10
+    """Every n-th iteration the gradient is compared with the dense one, by a pass of its own; 0: never."""
+
+
 class JobTraining(Message):
     """How the weights are changed, and how often."""
 
@@ -79,6 +87,8 @@ class JobTraining(Message):
     optimizer: Literal["sgd", "momentum", "adam"] = "adam"
     learning_rate: Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)] = 0.002
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    gradient_sparsity: JobSparsity | None = Field(default=None, exclude_if=lambda given: given is None)
+    """Drop small gate gradients of an LSTM or GRU. Null: the gradient is that of full BPTT."""
 
 
 class JobRequest(Message):

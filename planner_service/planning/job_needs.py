@@ -11,6 +11,7 @@ from typing import Any
 
 from planner_service.contract import (
     Embedding,
+    GradientSparsity,
     Head,
     Question,
     RecurrentModel,
@@ -87,9 +88,16 @@ def question_of_job(request: JobRequest, device: DeviceKind) -> Question:
     return Question(
         model=_model(request.model),
         sequence=SequenceSpec(length=request.sequence.length, batch_size=request.sequence.batch_size),
-        training=Training(optimizer=request.training.optimizer, loss="inside"),
+        training=Training(
+            optimizer=request.training.optimizer, loss="inside", gradient_sparsity=_sparsity(request)
+        ),
         device=device,
     )
+
+
+def _sparsity(request: JobRequest) -> GradientSparsity | None:
+    given = request.training.gradient_sparsity
+    return None if given is None else GradientSparsity(**given.model_dump(exclude={"cosine_every"}))
 
 
 def _model(model: JobModel) -> RecurrentModel | ReversibleModel:
