@@ -66,10 +66,19 @@ class UndoingRun(Run):
                 stretch.surroundings.append(self._replay.take())
             with passing(how):
                 leaves = self._archive_stage(stage, leaves)
+        self._require_reversible(stretch)
         if not self._recomputing:
             self._reached = last
         self._replay.forget_casts()
         self._checkpoints[last] = StoredState(owned(leaves), self._replay.take())
+
+    def _require_reversible(self, stretch: Stretch) -> None:
+        """The layers make an archive each; where there is none, nobody asked how the segment is run."""
+        if not stretch.archives:
+            raise PlanMismatch(
+                f"stages {stretch.first}..{stretch.last} cannot be undone: the loop runs no segment of a "
+                "reversible layer (executor.reversible)"
+            )
 
     def _archive_stage(self, stage: int, leaves: Leaves) -> Leaves:
         if not self._recomputing:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
-from planner_service.chain import Action, Advance, Backward, Chain, Free, Stage, StageRun, Tape
-from planner_service.chain.policy import EMPTY, CheckpointNode, Policy, PolicyNode, TapeNode
+from planner_service.chain import (
+    Action,
+    Advance,
+    Archive,
+    Backward,
+    Chain,
+    Free,
+    Reversal,
+    Stage,
+    StageRun,
+    Tape,
+    Undo,
+)
+from planner_service.chain.policy import EMPTY, ArchiveNode, CheckpointNode, Policy, PolicyNode, TapeNode
 from tests.oracles.machine import Machine, Refused
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -61,6 +74,23 @@ def stages(*, sizes: int = 9, gradients: bool = True) -> st.SearchStrategy[Stage
     return st.builds(build, numbers, st.none() | small if gradients else st.none())
 
 
+def reversals(*, sizes: int = 9) -> st.SearchStrategy[Reversal]:
+    """How a stage is undone, with integer costs and sizes up to `sizes` bytes."""
+    small = st.integers(0, sizes)
+    return st.builds(Reversal, archive_bytes=small, undo_cost=small, undo_workspace_bytes=small)
+
+
+@st.composite
+def reversible_chains(draw: st.DrawFn, *, max_length: int = 7) -> Chain:
+    """A chain of 1..max_length stages, all of which can be undone, in a few runs."""
+    plain = draw(chains(max_length=max_length))
+    undone = draw(st.lists(reversals(), min_size=len(plain.runs), max_size=len(plain.runs)))
+    runs = zip(plain.runs, undone, strict=True)
+    return replace(
+        plain, runs=tuple(StageRun(run.count, replace(run.stage, reversal=how)) for run, how in runs)
+    )
+
+
 @st.composite
 def chains(draw: st.DrawFn, *, max_length: int = 7, homogeneous: bool | None = None) -> Chain:
     """A chain of 1..max_length stages in a few runs; one run when `homogeneous`."""
@@ -88,8 +118,8 @@ def surroundings(draw: st.DrawFn) -> dict[str, int | None]:
 
 
 @st.composite
-def policies(draw: st.DrawFn, length: int) -> Policy:
-    """Any decision tree over `length` stages, good or bad."""
+def policies(draw: st.DrawFn, length: int, *, undoing: bool = False) -> Policy:
+    """Any decision tree over `length` stages, good or bad; with archived stretches if `undoing`."""
     nodes: list[PolicyNode] = []
 
     def grow(count: int) -> int:
@@ -97,7 +127,8 @@ def policies(draw: st.DrawFn, length: int) -> Policy:
             return EMPTY
         span = draw(st.integers(1, count))
         if span == count or draw(st.booleans()):
-            node: PolicyNode = TapeNode(span, grow(count - span))
+            kind = ArchiveNode if undoing and draw(st.booleans()) else TapeNode
+            node: PolicyNode = kind(span, grow(count - span))
         else:
             node = CheckpointNode(span, right=grow(count - span), left=grow(span))
         nodes.append(node)
@@ -117,6 +148,8 @@ def actions(length: int) -> st.SearchStrategy[Action]:
         pairs.map(lambda pair: Backward(*sorted(pair, reverse=True))),
         index.map(Free),
         pairs.map(lambda pair: Advance(*pair)),
+        pairs.map(lambda pair: Archive(*sorted(pair))),
+        pairs.map(lambda pair: Undo(*sorted(pair, reverse=True))),
     )
 
 
@@ -128,14 +161,17 @@ def legal_records(machine: Machine) -> list[Action]:
         *(Advance(first, last) for first, last in spans),
         *(Tape(first, last) for first, last in spans),
         *(Backward(last, first) for first, last in spans),
-        *(Free(state) for state in range(1, length + 1)),
+        *(Archive(first, last) for first, last in spans),
+        *(Undo(last, first) for first, last in spans),
+        # A state from which an archived stage will be undone must stay, or the walk has no end.
+        *(Free(state) for state in range(1, length + 1) if state not in machine.archive),
     ]
     return [action for action in candidates if _accepts(machine, action)]
 
 
 def _accepts(machine: Machine, action: Action) -> bool:
     trial = Machine(machine.chain, dict(machine.checkpoints), dict(machine.tapes), dict(machine.pins))
-    trial.gradient = machine.gradient
+    trial.gradient, trial.archive = machine.gradient, dict(machine.archive)
     try:
         list(trial.singles(action))
     except Refused:
@@ -155,6 +191,9 @@ def legal_schedules(draw: st.DrawFn, chain: Chain) -> list[Action]:
         _append(machine, schedule, draw(st.sampled_from(choices)))
     while machine.gradient:
         last = machine.gradient
+        if last in machine.archive:
+            _append(machine, schedule, Undo(last, last))
+            continue
         if last not in machine.tapes:
             source = max(state for state in range(last) if machine.is_live(state))
             _append(machine, schedule, Tape(source + 1, last))

@@ -24,6 +24,8 @@ class Held(NamedTuple):
     pinned: int
     """Checkpoints that a live tape refers to."""
     gradient: int
+    archived: int = 0
+    """Stages whose lost bits are kept."""
 
 
 class Graph:
@@ -57,21 +59,33 @@ class Graph:
         return None
 
     def _still_due(self, held: Held) -> float:
-        stages = range(1, held.gradient + 1)
-        reversing = sum(self.stages[index - 1].backward_cost for index in stages)
-        taping = sum(
-            self.stages[index - 1].taped_forward_cost for index in stages if not held.tapes >> index & 1
-        )
-        return reversing + taping
+        return sum(self._due(held, index) for index in range(1, held.gradient + 1))
+
+    def _due(self, held: Held, index: int) -> float:
+        stage = self.stages[index - 1]
+        if held.tapes >> index & 1:
+            return stage.backward_cost
+        taping = stage.taped_forward_cost + stage.backward_cost
+        if stage.reversal is None:
+            return taping
+        return stage.reversal.undo_cost if held.archived >> index & 1 else min(taping, self._undoing(index))
+
+    def _undoing(self, index: int) -> float:
+        stage = self.stages[index - 1]
+        return stage.forward_cost + stage.reversal.undo_cost
 
     def _live(self, held: Held) -> int:
-        stored = sum(self.state_bytes[i] for i in range(1, self.length) if held.checkpoints >> i & 1)
+        stored = sum(self.state_bytes[i] for i in range(1, self.length + 1) if held.checkpoints >> i & 1)
         taped = sum(stage.tape_bytes for i, stage in enumerate(self.stages, 1) if held.tapes >> i & 1)
-        return stored + taped + self.gradient_bytes[held.gradient]
+        archived = sum(
+            stage.reversal.archive_bytes for i, stage in enumerate(self.stages, 1) if held.archived >> i & 1
+        )
+        return stored + taped + archived + self.gradient_bytes[held.gradient]
 
     def _edges(self, held: Held) -> Iterator[tuple[float, Held]]:
         room = self.free_bytes - self._live(held)
         yield from self._backward(held, room)
+        yield from self._undo(held, room)
         for index in range(1, held.gradient + 1):
             bit = 1 << index
             if held.checkpoints & bit and not held.pinned & bit:
@@ -79,6 +93,36 @@ class Graph:
             if index == 1 or (held.checkpoints | held.tapes) >> (index - 1) & 1:
                 yield from self._advance(held, index, room)
                 yield from self._tape(held, index, room)
+                yield from self._archive(held, index, room)
+
+    def _archive(self, held: Held, index: int, room: int) -> Iterator[tuple[float, Held]]:
+        stage, bit = self.stages[index - 1], 1 << index
+        if stage.reversal is None or (held.checkpoints | held.tapes | held.archived) & bit:
+            return
+        if stage.state_bytes + stage.reversal.archive_bytes + stage.forward_workspace_bytes <= room:
+            archived = held.archived | bit
+            yield stage.forward_cost, held._replace(checkpoints=held.checkpoints | bit, archived=archived)
+
+    def _undo(self, held: Held, room: int) -> Iterator[tuple[float, Held]]:
+        index, bit = held.gradient, 1 << held.gradient
+        reversal = self.stages[index - 1].reversal
+        if not (held.archived & bit and held.checkpoints & bit):
+            return
+        if (
+            self.state_bytes[index - 1] + self.gradient_bytes[index - 1] + reversal.undo_workspace_bytes
+            <= room
+        ):
+            before = 1 << (index - 1) if index > 1 else 0
+            yield (
+                reversal.undo_cost,
+                Held(
+                    (held.checkpoints & ~bit) | before,
+                    held.tapes,
+                    held.pinned,
+                    index - 1,
+                    held.archived & ~bit,
+                ),
+            )
 
     def _backward(self, held: Held, room: int) -> Iterator[tuple[float, Held]]:
         index = held.gradient
@@ -95,6 +139,7 @@ class Graph:
                     held.tapes & ~(1 << index),
                     held.pinned & ~(1 << (index - 1)),
                     index - 1,
+                    held.archived,
                 ),
             )
 
@@ -106,7 +151,7 @@ class Graph:
 
     def _tape(self, held: Held, index: int, room: int) -> Iterator[tuple[float, Held]]:
         stage = self.stages[index - 1]
-        if held.tapes >> index & 1:
+        if (held.tapes | held.archived) >> index & 1:
             return
         if stage.tape_bytes + stage.taped_forward_workspace_bytes <= room:
             refers = index > 1 and not held.tapes >> (index - 1) & 1
