@@ -77,7 +77,7 @@ def measured(case: Case, budgets: Sequence[float | int], rounds: int) -> dict[st
     times = interleaved(variants, rounds)
     for row in rows:
         add_ratios(row, times)
-    found = {"name": case.name, "machine": description("torch"), "rounds": rounds, "steps": STEPS}
+    found = {"name": case.name, "machine": description("torch"), "rounds": rounds, "steps": len(case.x)}
     return {**found, "full_peak_bytes": full_peak_bytes, "rows": rows, "cpu_seconds": times}
 
 

@@ -15,6 +15,8 @@ from executor.fused.cells import GRUCell, LSTMCell
 from executor.recurrence import Recurrence, State, run_fused, segment_of
 from executor.replay import outputs_needed
 
+CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
+
 Iteration = Callable[[], None]
 """One forward and backward pass."""
 
@@ -106,7 +108,7 @@ def fused(kind: str, *, hidden: int, batch: int, steps: int, device: str = "cpu"
 
 def looped(kind: str, *, hidden: int, batch: int, steps: int, cells: str = "torch") -> Case:
     """A Python loop over torch.nn.LSTMCell or GRUCell; within a budget over `cells`: torch's or our own."""
-    cell = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}[kind](hidden, hidden)
+    cell = CELLS[kind](hidden, hidden)
     ours = {"lstm": LSTMCell, "gru": GRUCell}[kind].from_torch(cell) if cells == "own" else cell
     x = torch.randn(steps, batch, hidden)
     state = tuple(torch.zeros(batch, hidden) for _ in range(2 if kind == "lstm" else 1))
@@ -133,11 +135,12 @@ def _loop_of(cell: nn.Module, kind: str, *, scale: float) -> Callable[[State, Te
 
 def segments_against_loop(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
     """Segments of the module, compared with the whole loop of cells that computes the same."""
-    loop = looped(kind, hidden=hidden, batch=batch, steps=steps)
     segments = fused(kind, hidden=hidden, batch=batch, steps=steps)
-
-    def full() -> Tensor:
-        loop.module.zero_grad(set_to_none=True)
-        return loop.full()
-
-    return replace(segments, name=f"{segments.name} against the loop", full=full)
+    cell = CELLS[kind](hidden, hidden)
+    for name in dict(cell.named_parameters()):
+        setattr(cell, name, getattr(segments.module, f"{name}_l0"))
+    loop = _loop_of(cell, kind, scale=1 / segments.x.numel())
+    state = tuple(part[0] for part in segments.state)
+    return replace(
+        segments, name=f"{segments.name} against the loop", full=lambda: loop(state, segments.x)[1]
+    )

@@ -1,17 +1,20 @@
 """The executor's benchmark measures what it says, on cases too small to be interesting."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from benchmarks.executor.__main__ import add_ratios, entries, measured
-from benchmarks.executor.cases import fused, looped
+from benchmarks.executor.cases import fused, looped, segments_against_loop
 from benchmarks.executor.table import markdown
 
 
-@pytest.mark.parametrize("make", [fused, looped])
+@pytest.mark.parametrize("make", [fused, looped, partial(looped, cells="own"), segments_against_loop])
 def test_the_three_ways_compute_the_same_gradients(make):
     """Full BPTT, torch.utils.checkpoint and the budgeted loop agree, so their times may be compared"""
-    case = make("gru", hidden=8, batch=2, steps=60)
+    torch.manual_seed(0)
+    case = make("gru", hidden=8, batch=8, steps=60)
     found = []
     for iteration in (case.full_iteration, case.checkpointed(5), case.budgeted(200_000)):
         iteration()
@@ -42,5 +45,5 @@ def test_ratios_are_medians_of_rounds():
 
 
 def test_every_row_of_the_table_has_a_case():
-    """Both fused kernels in four sizes, both loops, and the peers' scan"""
-    assert len(entries()) == 2 * 4 + 2 + 1
+    """Both fused kernels in four sizes, both loops with two kinds of cells, the peers' scan twice"""
+    assert len(entries()) == 2 * 4 + 2 * 2 + 2
