@@ -1,0 +1,125 @@
+"""A trainer's work in this process: what it reports, and what it refuses before it trains."""
+
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from executor.attempt.planning import SlowdownTooGreat  # noqa: E402
+from executor.attempt.stopping import Stopping, StopRequested  # noqa: E402
+from executor.attempt.supervisor import Supervisor  # noqa: E402
+from executor.attempt.task import Task, job_of  # noqa: E402
+from executor.attempt.trainer import Training  # noqa: E402
+from executor.errors import BudgetTooSmall  # noqa: E402
+
+REQUEST = {
+    "model": {"kind": "rnn", "hidden_size": 8, "embedding_size": 4, "dtype": "float64"},
+    "data": {"text": "python", "characters": 10_000},
+    "sequence": {"length": 30, "batch_size": 2},
+    "training": {"iterations": 6, "learning_rate": 0.01},
+}
+
+
+def task_of(url, folder, **changes):
+    """An attempt at a small job."""
+    task = Task(
+        job=job_of(REQUEST, 40_000), job_id="job", name="job", number=1, work_dir=folder, planner_url=url
+    )
+    return replace(task, **changes)
+
+
+class StopAfter(Stopping):
+    """Asks to stop once an iteration was told."""
+
+    def __init__(self, iteration):
+        super().__init__()
+        self._iteration = iteration
+
+    def emit(self, message):
+        """Receives the trainer's messages."""
+        self.is_requested = message.get("iteration", 0) >= self._iteration
+
+
+def test_a_stopped_run_goes_on_with_the_losses_of_one_that_was_not(service, tmp_path):
+    """Stopped after two iterations, resumed by the next attempt under the same plan: equal to the last bit"""
+    whole = Training(task_of(service.url, tmp_path / "whole"), lambda _message: None, Stopping()).run()
+    assert whole.outcome == "succeeded"
+
+    stop = StopAfter(2)
+    stopped = Training(task_of(service.url, tmp_path / "cut"), stop.emit, stop)
+    (tmp_path / "cut").mkdir()
+    (file,) = (tmp_path / "whole").glob("weights-*.pt")
+    plan = torch.load(file, weights_only=True)["plan"]  # timings may choose another: both take this one
+    stopped._plan = _given(stopped._plan, plan)
+    with pytest.raises(StopRequested):
+        stopped.run()
+    assert stopped.result("preempted").iteration == 2
+
+    resumed = Training(task_of(service.url, tmp_path / "cut", number=2), lambda _message: None, Stopping())
+    done = resumed.run()
+    assert done.measurement["losses"] == whole.measurement["losses"]
+    assert (done.iteration, done.measurement["iterations"]) == (6, 4)
+
+
+def _given(plan_of, text):
+    from executor.attempt.planning import StoredPlan
+
+    return lambda prepared, saved: StoredPlan.of(text) if saved is None else plan_of(prepared, saved)
+
+
+def test_the_measurement_says_what_was_projected_measured_and_calibrated(service, tmp_path):
+    """Peaks three ways, seconds per kind of action, cell, dtype, segments; within the budget"""
+    result = Training(task_of(service.url, tmp_path), lambda _message: None, Stopping()).run()
+    told = result.measurement
+    assert 0 < told["measured_peak_bytes"] <= told["projected_peak_bytes"] <= told["budget_bytes"] == 40_000
+    assert told["measured_reserved_bytes"] == told["measured_peak_bytes"] < told["measured_device_bytes"]
+    assert told["seconds_per_tape"] > 0
+    assert told["seconds_per_backward"] > 0
+    assert (told["cell"], told["dtype"], told["device"]) == ("rnn", "float64", "cpu")
+    assert told["segment_steps"] >= 1
+    assert len(told["losses"]) == told["iterations"] == 6
+
+
+def test_a_budget_below_the_least_is_refused_with_the_least(service, tmp_path):
+    """Before anything is trained"""
+    task = task_of(service.url, tmp_path, job=job_of(REQUEST, 1000))
+    with pytest.raises(BudgetTooSmall) as refusal:
+        Training(task, lambda _message: None, Stopping()).run()
+    assert refusal.value.minimum_budget_bytes > 1000
+    assert list(tmp_path.glob("weights-*")) == []
+
+
+def test_a_plan_that_is_slower_than_the_job_allows_is_refused_with_both_ratios(service, tmp_path):
+    """The least budget needs recomputation; no slowdown at all is allowed"""
+    with pytest.raises(BudgetTooSmall) as least:
+        Training(
+            task_of(service.url, tmp_path, job=job_of(REQUEST, 1000)), lambda _message: None, Stopping()
+        ).run()
+    job = job_of(REQUEST, least.value.minimum_budget_bytes)
+    task = task_of(service.url, tmp_path, job=job, maximum_slowdown_ratio=1.0)
+    with pytest.raises(SlowdownTooGreat) as refusal:
+        Training(task, lambda _message: None, Stopping()).run()
+    assert refusal.value.slowdown_ratio > refusal.value.maximum_slowdown_ratio == 1.0
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "was_oom", "stop_asked", "outcome", "word"),
+    [
+        (-9, False, None, "error", "signal 9"),
+        (-9, True, None, "oom", "out-of-memory killer"),
+        (70, False, None, "error", "exit status 70"),
+        (-9, False, "signal", "preempted", "grace"),
+        (-9, False, "cancel", "cancelled", "grace"),
+    ],
+)
+def test_a_trainer_that_went_without_a_word_is_told_by_its_end(
+    exit_status, was_oom, stop_asked, outcome, word, tmp_path
+):
+    """Killed, killed for memory, crashed, or killed because it was asked to stop and did not"""
+    supervisor = Supervisor(task_of("http://127.0.0.1:9", tmp_path), None, None)
+    supervisor.stop_asked = stop_asked
+    supervisor.progress = {"iteration": 7, "loss": 1.5}
+    fields = supervisor._fields(exit_status, was_oom=was_oom)
+    assert (fields["outcome"], fields["iteration"]) == (outcome, 7)
+    assert word in fields["detail"]
