@@ -3,6 +3,7 @@
 from executor.sparse.absolute import Absolute
 from executor.sparse.accounting import IterationRecord
 from executor.sparse.audit import SparseAudit
+from executor.sparse.cells import SparseGRUCell, SparseLSTMCell
 from executor.sparse.columns import Columns
 from executor.sparse.errors import EverythingDropped, InvalidSparsity
 from executor.sparse.mixed import Mixed
@@ -28,7 +29,9 @@ __all__ = [
     "Schedule",
     "SparseAudit",
     "SparseGRU",
+    "SparseGRUCell",
     "SparseLSTM",
+    "SparseLSTMCell",
     "Sparsifier",
     "SparsitySpec",
     "TopEntries",

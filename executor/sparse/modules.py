@@ -59,7 +59,7 @@ class SparseRecurrence(nn.RNNBase):
     ) -> None:
         if options.get("proj_size"):
             raise InvalidSparsity("proj_size", "projections are not supported")
-        chosen = _chosen(rule, threshold=threshold, keep_ratio=keep_ratio)
+        chosen = chosen_rule(rule, threshold=threshold, keep_ratio=keep_ratio)
         sizes: tuple[Any, ...] = (input_size, hidden_size, num_layers)
         super().__init__(*sizes, **options)
         self.sparsifier = Sparsifier(
@@ -134,7 +134,7 @@ class SparseRecurrence(nn.RNNBase):
         return self.sparsifier.end_iteration()
 
     def _run(self, x: Tensor, state: StackedState) -> tuple[Tensor, StackedState]:
-        return run_stack(self, self.cell, self.sparsifier, x, state)
+        return run_stack(self, self.cell, self.sparsifier if self.training else None, x, state)
 
     def _state(self, hx: Any, x: Tensor, *, is_batched: bool) -> StackedState:
         zeros = self.initial_state(x.shape[1])
@@ -151,7 +151,8 @@ class SparseRecurrence(nn.RNNBase):
         return state if len(state) > 1 else state[0]
 
 
-def _chosen(rule: str | Rule, *, threshold: float | None, keep_ratio: float | None) -> Rule:
+def chosen_rule(rule: str | Rule, *, threshold: float | None, keep_ratio: float | None) -> Rule:
+    """The rule, or the one called so with these settings. Raises InvalidSparsity."""
     if isinstance(rule, str):
         return rule_named(rule, threshold=threshold, keep_ratio=keep_ratio)
     if threshold is not None or keep_ratio is not None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from executor.sparse.cell import Cell, State, Tape, Weights
-from executor.sparse.sparsifier import Sparsifier
+from executor.sparse.backward_pass import Gradients
+from executor.sparse.cell import Cell, Reversal, State, Tape, Weights
+from executor.sparse.sparsifier import Sparsifier, dense_gradients
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,17 @@ class _Work:
     """What the function is told beside tensors."""
 
     cell: Cell
-    sparsifier: Sparsifier
+    sparsifier: Sparsifier | None
     layer: str
 
 
 def run_layer(
-    cell: Cell, sparsifier: Sparsifier, x: Tensor, state: State, weights: Weights, *, layer: str
+    cell: Cell, sparsifier: Sparsifier | None, x: Tensor, state: State, weights: Weights, *, layer: str
 ) -> tuple[Tensor, State]:
     """The h after each of the k steps of x [k, B, input], [k, B, H], and the state after the last.
 
-    `layer` names the layer among those that share the sparsifier. One cell step is k = 1. The type
-    is that of the weights, under autocast too.
+    Without a sparsifier the way back is dense. `layer` names the layer among those that share one. A cell's
+    step is k = 1. The type is that of the weights, under autocast too.
     """
     work = _Work(cell, sparsifier, layer)
     y, *after = _Segment.apply(work, x.to(weights.weight_ih.dtype), *weights, *state)  # type: ignore[no-untyped-call]
@@ -58,7 +59,13 @@ class _Segment(torch.autograd.Function):
         grad_y = hidden.new_zeros(()).expand_as(hidden[1:]) if grad_y is None else grad_y
         with torch.autocast(x.device.type, enabled=False):
             reversal = ctx.work.cell.reversal(Tape(x, hidden, parts), grads)
-            found = ctx.work.sparsifier.backward(
-                reversal, weights, grad_y, layer=ctx.work.layer, wants_x=ctx.needs_input_grad[1]
-            )
+            found = _gradients(ctx.work, reversal, weights, grad_y, wants_x=ctx.needs_input_grad[1])
         return None, found.x, *found.weights, *found.state
+
+
+def _gradients(
+    work: _Work, reversal: Reversal, weights: Weights, grad_y: Tensor, *, wants_x: bool
+) -> Gradients:
+    if work.sparsifier is None:
+        return dense_gradients(reversal, weights, grad_y, wants_x=wants_x)
+    return work.sparsifier.backward(reversal, weights, grad_y, layer=work.layer, wants_x=wants_x)

@@ -116,8 +116,7 @@ class Sparsifier:
     ) -> Gradients:
         """The gradients of one layer's segment; `layer` names it among those of the module."""
         if self._is_paused:
-            unseen = Layer(reversal, weights, Tally(self.gate_names), len(self.gate_names))
-            return BackwardPass(unseen).run(grad_y, wants_x=wants_x)
+            return dense_gradients(reversal, weights, grad_y, wants_x=wants_x)
         counted = Layer(reversal, weights, self._tally, len(self.gate_names))
         dense = self.is_dense_now
         way_back = BackwardPass(counted) if dense else self.rule.backward_pass(counted, self._random)
@@ -135,3 +134,10 @@ class Sparsifier:
         feedback.collect(layer, dropped_weights(reversal, dropped, weights))
         self._tally.add_executed(Macs.of(way_back.layer, wants_x=wants_x).weights)
         return gradients._replace(weights=add_late(gradients.weights, feedback.take(layer)))
+
+
+def dense_gradients(reversal: Reversal, weights: Weights, grad_y: Tensor, *, wants_x: bool) -> Gradients:
+    """The gradients of one layer's segment with nothing dropped and nothing counted."""
+    units = weights.weight_hh.shape[1]
+    gates = [str(gate) for gate in range(len(weights.weight_hh) // units)]
+    return BackwardPass(Layer(reversal, weights, Tally(gates), len(gates))).run(grad_y, wants_x=wants_x)

@@ -22,7 +22,7 @@ def weights_named(module: nn.Module, name: str) -> Weights:
 
 
 def run_stack(
-    module: nn.RNNBase, cell: Cell, sparsifier: Sparsifier, x: Tensor, state: StackedState
+    module: nn.RNNBase, cell: Cell, sparsifier: Sparsifier | None, x: Tensor, state: StackedState
 ) -> tuple[Tensor, StackedState]:
     """All layers of `module` over x [k, B, input]; y [k, B, H], or [k, B, 2H] with two directions."""
     finals: list[State] = []

@@ -1,0 +1,84 @@
+"""SparseLSTMCell and SparseGRUCell: torch's cells for one step, whose gate gradients are sparsified.
+
+For loops of one's own, and for `unroll`. Iterations are the caller's to end; in evaluation mode nothing is
+dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from executor.errors import StateChanged
+from executor.sparse.accounting import IterationRecord
+from executor.sparse.cell import Cell, Weights
+from executor.sparse.gru import GruCell
+from executor.sparse.lstm import LstmCell
+from executor.sparse.modules import chosen_rule
+from executor.sparse.rule import Rule
+from executor.sparse.schedule import Schedule
+from executor.sparse.segment import run_layer
+from executor.sparse.sparsifier import Sparsifier
+
+
+class SparseCell(nn.RNNCellBase):
+    """What SparseLSTMCell and SparseGRUCell have in common; arguments as those of SparseRecurrence.
+
+    Raises:
+        InvalidSparsity: a rule or setting out of range.
+
+    """
+
+    exact_gradient: ClassVar[bool] = False
+    cell: ClassVar[Cell]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        rule: str | Rule = "rms",
+        threshold: float | None = None,
+        *,
+        keep_ratio: float | None = None,
+        schedule: Schedule | None = None,
+        error_feedback: bool = False,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        chosen = chosen_rule(rule, threshold=threshold, keep_ratio=keep_ratio)
+        sizes: tuple[Any, ...] = (input_size, hidden_size)
+        super().__init__(*sizes, **options)
+        self.sparsifier = Sparsifier(
+            chosen, self.cell.gate_names, schedule=schedule, error_feedback=error_feedback, seed=seed
+        )
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
+        """Like the torch cell's, for x [B, input]: (h, c) of an LSTM, h of a GRU, each [B, H]."""
+        if input.dim() != 2 or input.shape[1] != self.input_size:
+            raise StateChanged(f"input of shape {list(input.shape)} must be [batch, {self.input_size}]")
+        count = len(self.cell.state_names)
+        zeros = torch.zeros(len(input), self.hidden_size, dtype=self.weight_hh.dtype, device=input.device)
+        given = (zeros,) * count if hx is None else tuple(hx) if count > 1 else (hx,)
+        weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        sparsifier = self.sparsifier if self.training else None
+        y, after = run_layer(self.cell, sparsifier, input.unsqueeze(0), given, weights, layer="cell")
+        h = y.squeeze(0)
+        return (h, *after[1:]) if count > 1 else h
+
+    def end_iteration(self) -> IterationRecord | None:
+        """Close the iteration and get its counts; see `Sparsifier.end_iteration`."""
+        return self.sparsifier.end_iteration()
+
+
+class SparseLSTMCell(SparseCell, nn.LSTMCell):
+    """A torch.nn.LSTMCell with sparsified gate gradients."""
+
+    cell: ClassVar[Cell] = LstmCell()
+
+
+class SparseGRUCell(SparseCell, nn.GRUCell):
+    """A torch.nn.GRUCell with sparsified gate gradients."""
+
+    cell: ClassVar[Cell] = GruCell()
