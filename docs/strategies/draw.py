@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 from planner_service.chain import (
     Advance,
+    Archive,
     Backward,
     Chain,
     Free,
     Policy,
+    Reversal,
     Stage,
     StageRun,
     Tape,
+    Undo,
     Verdict,
     expand,
 )
@@ -32,6 +35,18 @@ PICTURES = Path(__file__).parent / "pictures"
 
 STEP = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=1, tape_bytes=4)
 CHAIN = Chain((StageRun(24, STEP),), input_bytes=1, loss_gradient_bytes=1)
+
+UNDONE = Stage(
+    forward_cost=1,
+    taped_forward_cost=1,
+    backward_cost=2,
+    state_bytes=4,
+    tape_bytes=16,
+    reversal=Reversal(archive_bytes=1, undo_cost=3, undo_workspace_bytes=12),
+)
+UNDONE_CHAIN = Chain((StageRun(24, UNDONE),), input_bytes=4, loss_gradient_bytes=4)
+UNDONE_BUDGET = 44
+"""The common chain with steps that can be undone, in quarters of its bytes: a step loses one quarter."""
 
 BUDGETS = {
     "store_all": 99,
@@ -58,6 +73,8 @@ COLOURS = {
     "tape": "#1f77b4",
     "backward": "#d9622b",
     "checkpoint": "#2a9d5c",
+    "archive": "#c9a227",
+    "undo": "#b23a6f",
     "host": "#8e5bb5",
 }
 
@@ -76,22 +93,26 @@ def singles(schedule: Iterable[TieredAction]) -> Iterator[TieredAction]:
     for action in schedule:
         if isinstance(action, Free | Store | Fetch | Discard):
             yield action
-        elif isinstance(action, Advance):
+        elif isinstance(action, Advance | Archive):
             for stage in range(action.first, action.last + 1):
-                yield Advance(stage, stage)
+                yield type(action)(stage, stage)
                 if stage > action.first:
                     yield Free(stage - 1)
         else:
-            step = -1 if isinstance(action, Backward) else 1
+            step = -1 if isinstance(action, Backward | Undo) else 1
             for stage in range(action.first, action.last + step, step):
                 yield type(action)(stage, stage)
 
 
 def replayed(
-    schedule: Iterable[TieredAction], budget_bytes: int, tiers: tuple[Tier, ...] = ()
+    schedule: Iterable[TieredAction],
+    budget_bytes: int,
+    tiers: tuple[Tier, ...] = (),
+    *,
+    chain: Chain = CHAIN,
 ) -> Iterator[TimedMoment]:
     """The schedule on the common chain."""
-    return timed_moments(CHAIN, tiers, singles(schedule), budget_bytes)
+    return timed_moments(chain, tiers, singles(schedule), budget_bytes)
 
 
 def windows(policy: Policy, budget_bytes: int) -> Iterator[TimedMoment]:
@@ -154,6 +175,8 @@ class Picture:
         words = {"advance": "advance", "tape": "tape", "backward": "backward", "checkpoint": "stored state"}
         if self.tiers:
             words["host"] = "copy in host"
+        if any(isinstance(moment.action, Undo) for moment in self.moments):
+            words = {"advance": "advance", "archive": "archive", "undo": "undo", "checkpoint": "stored state"}
         for place, (kind, word) in enumerate(words.items()):
             x = LEFT + 95 * place
             yield f'<rect x="{x}" y="19" width="12" height="3" fill="{COLOURS[kind]}"/>'
@@ -186,8 +209,13 @@ class Picture:
         born: dict[tuple[str, int], float] = {}
         for moment in self.moments:
             action, begin, end = moment.action, moment.started_at, moment.ended_at
-            if isinstance(action, Advance | Move):
+            if isinstance(action, Advance | Move | Archive):
                 born["checkpoint", action.last] = end
+            elif isinstance(action, Undo):
+                since = born.pop(("checkpoint", action.first))
+                if begin - since > STEP.forward_cost:
+                    yield Bar("checkpoint", since, end, action.first)
+                born.setdefault(("checkpoint", action.last - 1), end)
             elif isinstance(action, Tape):
                 born["tape", action.last] = begin
             elif isinstance(action, Backward):
@@ -216,18 +244,19 @@ class Picture:
 
     def runs(self) -> Iterator[str]:
         """One path per kind of action: forward runs rise, backward runs fall."""
-        paths: dict[str, list[str]] = {"advance": [], "tape": [], "backward": []}
+        kinds = ("advance", "tape", "backward", "archive", "undo")
+        paths: dict[str, list[str]] = {kind: [] for kind in kinds}
         for moment in self.moments:
             action = moment.action
-            if not isinstance(action, Advance | Move | Tape | Backward):
+            if not isinstance(action, Advance | Move | Tape | Backward | Archive | Undo):
                 continue
             begin, end = moment.ended_at - moment.cost, moment.ended_at
             low, high = min(action.first, action.last) - 1, max(action.first, action.last)
-            start, stop = (high, low) if isinstance(action, Backward) else (low, high)
+            start, stop = (high, low) if isinstance(action, Backward | Undo) else (low, high)
             path = f"M{self.x(begin)} {self.step_y(start)}L{self.x(end)} {self.step_y(stop)}"
             kind = "advance" if isinstance(action, Move) else type(action).__name__.lower()
             paths[kind].append(path)
-        for kind, pieces in paths.items():
+        for kind, pieces in ((kind, pieces) for kind, pieces in paths.items() if pieces):
             yield f'<path d="{"".join(pieces)}" stroke="{COLOURS[kind]}" stroke-width="2" fill="none"/>'
 
     def memory(self) -> Iterator[str]:
@@ -262,6 +291,10 @@ def main() -> None:
     title = title_of("offload", offloaded.verdict)
     moments = replayed(expand_tiers(offloaded.policy), OFFLOAD_BUDGET, (HOST,))
     (PICTURES / "offload.svg").write_text(Picture(moments, OFFLOAD_BUDGET, title, tiers=(HOST,)).svg())
+    undone = solve(UNDONE_CHAIN, UNDONE_BUDGET, "reversible")
+    moments = replayed(expand(undone.policy), UNDONE_BUDGET, chain=UNDONE_CHAIN)
+    title = f"{title_of('reversible', undone.verdict)}".replace("bytes", "quarters of a byte")
+    (PICTURES / "reversible.svg").write_text(Picture(moments, UNDONE_BUDGET, title).svg())
     cut = solve(CHAIN, TRUNCATED_BUDGET, "truncated")
     title = f"{title_of('truncated', cut.verdict)}, NOT the gradient of the whole"
     picture = Picture(windows(cut.policy, TRUNCATED_BUDGET), TRUNCATED_BUDGET, title)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from planner_service.chain.actions import Advance, Archive, Backward, Free, Tape, Undo
+from planner_service.chain.actions import Action, Advance, Archive, Free, Tape, Undo
 from planner_service.chain.chain import Chain
 from planner_service.chain.simulator import Illegal, IllegalAction, IllegalSchedule, Replay, Verdict
 from planner_service.chain.tiers import Tier, check_tiers
@@ -219,8 +219,6 @@ class _TieredReplay(Replay):
             self._discard(action.state, self._shelf(action.tier))
         elif isinstance(action, Move):
             cost, peak = self._move(action.first, action.last)
-        elif isinstance(action, Archive | Undo):
-            raise Illegal("stages are not undone beside tiers: leave the tiers out")
         else:
             cost, peak = self._compute(action)
         self._require_room(peak)
@@ -232,13 +230,17 @@ class _TieredReplay(Replay):
             over_bytes = peak_bytes - budget_bytes
             raise Illegal(f"{peak_bytes} bytes would be live, {over_bytes} over the budget of {budget_bytes}")
 
-    def _compute(self, action: Advance | Tape | Backward | Free) -> tuple[float, int]:
-        if isinstance(action, Advance | Tape):
+    def _compute(self, action: Action) -> tuple[float, int]:
+        if isinstance(action, Advance | Tape | Archive):
             self._wait_until(self._ready_at.get(action.first - 1, 0))
+        elif isinstance(action, Undo):
+            self._wait_until(self._ready_at.get(action.first, 0))
         cost, peak = self.run(action)
         self.clock += cost
         if isinstance(action, Free):
             self._wait_for_copies_of(action.state)
+        elif isinstance(action, Undo):
+            self._wait_for_copies_of(action.first)
         return cost, peak
 
     def _move(self, first: int, last: int) -> tuple[float, int]:
