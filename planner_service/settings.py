@@ -73,6 +73,18 @@ class Settings:
     engine: str = _setting(
         "local", "Where jobs run that name no engine: local, agents, slurm, ray or kubernetes"
     )
+    engine_device: str = _setting(
+        "cuda", "Kind of device that slurm, ray and kubernetes are asked for: cuda or cpu"
+    )
+    holes_file: str = _setting(
+        "",
+        "The cluster's devices, a file as for `tightfit place --holes`: jobs go to types that hold them",
+    )
+    local_start: str = _setting(
+        "agent",
+        "How jobs of the engine `local` start: `agent`, claimed by the worker of --with-worker; `process`, "
+        "a worker each, started by the service",
+    )
     local_workers: int = _setting(1, "Workers that the engine `local` runs at the same time")
     planner_url: str = _setting("", "URL under which workers reach the service; empty means its own address")
     work_dir: str = _setting(
@@ -82,6 +94,27 @@ class Settings:
         "", "Line of shell before a worker under slurm or ray, such as the activation of an environment"
     )
     slurm_options: str = _setting("", "Options for every sbatch, such as `--partition=gpu --time=12:00:00`")
+    kubernetes_url: str = _setting(
+        "", "API server for the engine `kubernetes`; empty means the one of the pod"
+    )
+    kubernetes_token_file: str = _setting(
+        "/var/run/secrets/kubernetes.io/serviceaccount/token", "Its bearer token, read for every call"
+    )
+    kubernetes_ca_file: str = _setting(
+        "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", "Certificates that it is trusted by"
+    )
+    kubernetes_namespace: str = _setting("default", "Namespace of the jobs")
+    kubernetes_image: str = _setting(
+        "tightfit-worker:latest", "Image of the workers: tightfit with its extra"
+    )
+    kubernetes_queue: str = _setting("", "Kueue's local queue; empty: no queue, jobs start at once")
+    kubernetes_claim: str = _setting(
+        "",
+        "`dra`: a claim by the memory of each device; empty: extended resources and the product's label",
+    )
+    kubernetes_volume_claim: str = _setting(
+        "", "PersistentVolumeClaim for the work folder; empty: none is kept"
+    )
     ray_url: str = _setting("http://127.0.0.1:8265", "Dashboard of the Ray head for the engine `ray`")
     ray_token: str = _setting("", "Token of the Ray cluster, where it wants one")
     log_level: str = _setting("info", "Least severe log level: debug, info, warning or error")
@@ -96,6 +129,8 @@ class Settings:
         silent = f"must be above {variable('heartbeat_seconds')}={self.heartbeat_seconds}"
         self._require("lost_after_seconds", self.lost_after_seconds > self.heartbeat_seconds, silent)
         self._require("engine", self.engine in ENGINE_NAMES, f"must be one of {', '.join(ENGINE_NAMES)}")
+        self._require("engine_device", self.engine_device in {"cuda", "cpu"}, "must be cuda or cpu")
+        self._require("local_start", self.local_start in {"agent", "process"}, "must be agent or process")
         levels = ("debug", "info", "warning", "error")
         self._require("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")
 

@@ -50,6 +50,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "planner_service.store",
     ),
     "planner_service.planning": (
+        "numpy",
         "planner_service.calibration",
         "planner_service.contract",
         "planner_service.jobs",
@@ -70,10 +71,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "planner_service.dispatch": (
         "httpx",
         "planner_service.contract",
+        "planner_service.kubernetes",
         "planner_service.placement",
         "planner_service.settings",
         CHAIN,
     ),
+    "planner_service.kubernetes": ("planner_service.contract", "planner_service.placement", CHAIN),
     "planner_service.client": ("httpx", *PYDANTIC, "planner_service.contract", CHAIN),
     "planner_service.worker_client": (
         "httpx",
@@ -84,6 +87,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "planner_service.web": (),
     "planner_service.api": ("planner_service", *SERVICE_SIDE),
+    "planner_service.api.dispatching": ("planner_service", *SERVICE_SIDE, "yaml"),
     "planner_service.cli": ("planner_service", *SERVICE_SIDE),
     "planner_service.cli.request_file": ("planner_service", "yaml"),
     "planner_service.cli.picture": ("planner_service", "matplotlib"),

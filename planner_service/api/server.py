@@ -37,6 +37,12 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def url_for_workers(listener: socket.socket) -> str:
+    """Where a worker on another machine finds the listener: by this machine's name if it listens to all."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{socket.gethostname()}:{port}" if host in {"0.0.0.0", "::"} else url_of(listener)  # noqa: S104
+
+
 def is_open_to_others(listener: socket.socket) -> bool:
     """Whether other machines may reach the listener."""
     return listener.getsockname()[0] not in _LOOPBACK

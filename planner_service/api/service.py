@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from planner_service.api.dispatching import dispatcher_of
 from planner_service.api.job_desk import JobDesk
 from planner_service.api.lease_keeper import LeaseKeeper
 from planner_service.api.metrics import Metrics
@@ -153,7 +154,12 @@ async def running_service(
     """
     engine = await asyncio.to_thread(open_database, settings.store_url)
     service = Service(settings, engine, Planner(), metrics)
-    work = (service.warm_up(on_ready), service.forget_what_is_old(), service.leases.run())
+    work = (
+        service.warm_up(on_ready),
+        service.forget_what_is_old(),
+        service.leases.run(),
+        dispatcher_of(service.jobs, settings).run(),
+    )
     background = [asyncio.create_task(part) for part in work]
     try:
         yield service

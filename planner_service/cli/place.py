@@ -9,7 +9,7 @@ from typing import Any
 from planner_service.chain.quantities import format_bytes
 from planner_service.cli.progress import progress
 from planner_service.cli.request_file import UnreadableRequest, read_document
-from planner_service.cli.tables import bytes_text, table
+from planner_service.cli.tables import bytes_text, percent, table
 from planner_service.contract import PlacementReply, PlacementRequest
 from planner_service.contract.placement import JobPlacement, PlacementOffer, SchedulerWordsRecord
 
@@ -157,13 +157,19 @@ def _cells(rank: int, offer: PlacementOffer) -> tuple[str, ...]:
         offer.hole,
         offer.node,
         "yes",
-        f"{'' if offer.planned else 'at most '}{100 * ((offer.slowdown_ratio or 1) - 1):.3g} %",
+        _slowdown(offer),
         "" if offer.seconds is None else f"{offer.seconds:.6g}",
         "" if offer.cost is None else f"{offer.cost:.4g}",
         format_bytes(offer.request_bytes or 0),
         format_bytes(offer.limit_bytes or 0),
         offer.plan_id or "",
     )
+
+
+def _slowdown(offer: PlacementOffer) -> str:
+    ratio = offer.slowdown_ratio or 1.0
+    known = offer.planned or ratio == 1
+    return f"{'' if known else 'at most '}{percent(ratio - 1)}"
 
 
 def _words_rows(words: SchedulerWordsRecord) -> list[tuple[str, str]]:

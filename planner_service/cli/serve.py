@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from socket import socket
 
@@ -53,9 +54,10 @@ def _refuse(error: Exception) -> int:
 
 
 def _serve(settings: Settings, listener: socket, *, with_worker: bool) -> None:
-    from planner_service.api.server import is_open_to_others, serve, url_of
+    from planner_service.api.server import is_open_to_others, serve, url_for_workers, url_of
 
     url = url_of(listener)
+    settings = replace(settings, planner_url=settings.planner_url or url_for_workers(listener))
     if is_open_to_others(listener):
         print(f"warning: {url} is open to other machines, and asks nobody who they are", file=sys.stderr)
     print(f"starting on {url}: loading the solvers", file=sys.stderr)

@@ -11,7 +11,8 @@ from planner_service.dispatch.engine import (
     Resources,
     attempt_command,
 )
-from planner_service.dispatch.registry import ENGINES, UnknownEngine, engine_of
+from planner_service.dispatch.fitting import resources_for
+from planner_service.dispatch.registry import ENGINES, UnknownEngine, dispatched_engines, engine_of
 
 __all__ = [
     "ENGINES",
@@ -25,5 +26,7 @@ __all__ = [
     "Resources",
     "UnknownEngine",
     "attempt_command",
+    "dispatched_engines",
     "engine_of",
+    "resources_for",
 ]

@@ -45,11 +45,18 @@ def _ray(settings: Settings) -> Engine:
     return RayEngine(settings.ray_url, token=settings.ray_token, setup=settings.worker_setup)
 
 
+def _kubernetes(settings: Settings) -> Engine:
+    from planner_service.dispatch.kubernetes import kubernetes_engine
+
+    return kubernetes_engine(settings)
+
+
 ENGINES: dict[str, Callable[[Settings], Engine]] = {
     "local": _local,
     "agents": _agents,
     "slurm": _slurm,
     "ray": _ray,
+    "kubernetes": _kubernetes,
 }
 """How each engine is made from the settings, in the order of the documents."""
 
@@ -59,3 +66,9 @@ def engine_of(name: str, settings: Settings) -> Engine:
     if name not in ENGINES:
         raise UnknownEngine(name)
     return ENGINES[name](settings)
+
+
+def dispatched_engines(settings: Settings) -> list[Engine]:
+    """The engines that are handed jobs: not those whose jobs are claimed, by agents or the local worker."""
+    claimed = {"agents"} | ({"local"} if settings.local_start == "agent" else set())
+    return [engine_of(name, settings) for name in ENGINES if name not in claimed]

@@ -26,7 +26,7 @@ from planner_service.jobs.errors import (
 )
 from planner_service.jobs.leases import Lease, LeaseWatch
 from planner_service.jobs.needs import DeviceKind, DeviceNeeds, JobNeeds
-from planner_service.jobs.queue import assign, cancel, expire, give_up
+from planner_service.jobs.queue import assign, cancel, expire, give_up, refuse
 from planner_service.jobs.standing import FINAL, LIVE, SCHEDULERS, Change, Reason, Standing, State
 from planner_service.jobs.tokens import is_token, new_token, token_hash
 
@@ -64,6 +64,7 @@ __all__ = [
     "is_token",
     "new_token",
     "open_attempt",
+    "refuse",
     "renew",
     "require_current",
     "token_hash",

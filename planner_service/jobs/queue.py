@@ -61,6 +61,13 @@ def give_up(standing: Standing, detail: str) -> Change:
     return Change.between(standing, standing.queued_again(Reason.NODE_LOST, detail))
 
 
+def refuse(standing: Standing, detail: str) -> Change:
+    """The engine will never run the job as it stands: failed, unless somebody is at it or it has ended."""
+    if standing.state not in {State.QUEUED, State.ASSIGNED}:
+        return Change(standing)
+    return Change.between(standing, standing.ended(State.FAILED, Reason.ERROR, detail))
+
+
 def cancel(standing: Standing) -> Change:
     """Stop the job: at once where nothing runs, else by its worker's next heartbeat. Raises JobEnded."""
     if standing.state is State.CANCELLED or standing.cancel_requested:

@@ -14,6 +14,8 @@ from planner_service.contract.placement import (
 )
 from planner_service.memory import Profile
 from planner_service.placement import (
+    DEFAULT_CONTEXT_BYTES,
+    DEFAULT_DRIVER_RESERVE_RATIO,
     Demand,
     Hole,
     Offer,
@@ -48,7 +50,16 @@ def placement(
 
     Jobs that ask the same question share a curve. `make_plan` makes the plans of the best offers.
     """
-    site = Site.of([_hole(record, request) for record in request.holes])
+    site = Site.of(
+        [
+            hole_of(
+                record,
+                context_bytes=request.context_bytes,
+                driver_reserve_ratio=request.driver_reserve_ratio,
+            )
+            for record in request.holes
+        ]
+    )
     curves = _Curves(known_profiles, cancellation)
     jobs = []
     for number, job in enumerate(request.jobs, start=1):
@@ -131,9 +142,14 @@ def _plans(known: KnownQuestion, offers: Sequence[Offer], make_plan: MakePlan) -
     return {point: make_plan(known.plan_request(point)) for point in sorted(points)}
 
 
-def _hole(record: HoleRecord, request: PlacementRequest) -> Hole:
+def hole_of(
+    record: HoleRecord,
+    *,
+    context_bytes: int = DEFAULT_CONTEXT_BYTES,
+    driver_reserve_ratio: float = DEFAULT_DRIVER_RESERVE_RATIO,
+) -> Hole:
+    """A hole as it travelled, in the planner's own words."""
     names = record.names
-    context_bytes = request.context_bytes if record.context_bytes is None else record.context_bytes
     return Hole(
         name=record.name,
         node=record.node or record.name,
@@ -147,6 +163,6 @@ def _hole(record: HoleRecord, request: PlacementRequest) -> Hole:
         given_speed=record.relative_speed,
         hourly_cost=record.hourly_cost,
         count=record.count,
-        context_bytes=context_bytes,
-        driver_reserve_ratio=request.driver_reserve_ratio,
+        context_bytes=context_bytes if record.context_bytes is None else record.context_bytes,
+        driver_reserve_ratio=driver_reserve_ratio,
     )

@@ -21,6 +21,7 @@ from planner_service.jobs import (
     expire,
     give_up,
     new_token,
+    refuse,
     token_hash,
 )
 from planner_service.store.database import writing
@@ -103,6 +104,12 @@ class JobQueue:
         with writing(self._engine) as connection:
             row = lock_job(connection, job_id)
             return change_job(connection, row, lambda job: give_up(job, detail), self._clock())
+
+    def refuse(self, job_id: str, detail: str) -> Job:
+        """The engine will never run the job: it has failed. Raises UnknownJob."""
+        with writing(self._engine) as connection:
+            row = lock_job(connection, job_id)
+            return change_job(connection, row, lambda job: refuse(job, detail), self._clock())
 
     def live(self, engines: Sequence[str]) -> list[Job]:
         """Assigned and running jobs of these engines."""

@@ -1,0 +1,1 @@
+"""Placement at a scheduler's scale."""

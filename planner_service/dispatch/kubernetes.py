@@ -1,0 +1,239 @@
+"""The engine `kubernetes`: batch/v1 Jobs by the API server's REST interface and a bearer token.
+
+Kubernetes replaces pods that it loses; a worker that fails ends its Job, and the service decides. The
+name of a Job holds the number of its launch, so that a second submission collides (409) and makes none.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from planner_service.dispatch.engine import EngineRefused, EngineStatus, EngineUnreachable, Launch, Resources
+from planner_service.kubernetes.objects import (
+    JOB_LABEL,
+    JobSpec,
+    Manifest,
+    PodResources,
+    claim_template,
+    job_manifest,
+    product_affinity,
+)
+from planner_service.placement.kubernetes import DRIVER, GPU, device_selector
+from planner_service.placement.wanted import mebibytes
+from planner_service.settings import Settings
+
+IN_CLUSTER_URL = "https://kubernetes.default.svc"
+TIMEOUT_SECONDS = 20.0
+DRA = "dra"
+_LATER = {408, 425, 429, 500, 502, 503, 504}
+_REFUSED_BY_RIGHTS = {401, 403}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where Jobs are made, and of what."""
+
+    namespace: str = "default"
+    image: str = "tightfit-worker:latest"
+    queue: str = ""
+    claim: str = ""
+    """`dra` for a claim by memory, else extended resources."""
+    volume_claim: str = ""
+    work_dir: str = "/work"
+    """Where the volume is mounted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """An API server, and how it is spoken to."""
+
+    url: str = IN_CLUSTER_URL
+    ca_file: Path | None = None
+    """Certificates that it is trusted by; None or missing: those of this machine."""
+    token_file: Path | None = None
+    """Its bearer token, read for every call, for it turns; None: it asks for none."""
+
+    def client(self) -> httpx.Client:
+        """An HTTP client of the server."""
+        authority = self.ca_file if self.ca_file is not None and self.ca_file.exists() else None
+        trusted = ssl.create_default_context(cafile=authority)
+        return httpx.Client(base_url=self.url, verify=trusted, timeout=TIMEOUT_SECONDS)
+
+    def headers(self) -> dict[str, str]:
+        """What every call carries. Raises OSError when the token cannot be read."""
+        if self.token_file is None:
+            return {}
+        return {"authorization": f"Bearer {self.token_file.read_text().strip()}"}
+
+
+class KubernetesEngine:
+    """One namespace of one cluster. References are names of Jobs."""
+
+    name = "kubernetes"
+    most_unfinished = None
+
+    def __init__(self, server: Server, site: Site) -> None:
+        self._server = server
+        self._site = site
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        return self._server.client()
+
+    def submit(self, launch: Launch) -> str:
+        """Make the Job, and what its pod claims, which goes with it. Raises EngineRefused."""
+        resources = pod_resources(launch, self._site.claim)
+        self._create(self._jobs_path, job_manifest(_job_spec(launch, resources, self._site)))
+        if resources.claim_template is not None:
+            job = self._expect(self._call("GET", f"{self._jobs_path}/{launch.name}"))
+            owner = {"apiVersion": "batch/v1", "kind": "Job", "name": launch.name}
+            template = _template(launch, self._site.namespace)
+            template["metadata"]["ownerReferences"] = [{**owner, "uid": job["metadata"]["uid"]}]
+            self._create(_claims_path(self._site.namespace), template)
+        return launch.name
+
+    def status(self, reference: str) -> EngineStatus:
+        """By the Job's conditions and its count of active pods."""
+        answer = self._call("GET", f"{self._jobs_path}/{reference}")
+        if answer.status_code == 404:
+            return EngineStatus("missing", f"there is no Job {reference}")
+        return job_status(self._expect(answer))
+
+    def cancel(self, reference: str) -> None:
+        """Delete the Job, and with it its pods, which get their grace period."""
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        answer = self._call("DELETE", f"{self._jobs_path}/{reference}", body)
+        if answer.status_code != 404:
+            self._expect(answer)
+
+    @property
+    def _jobs_path(self) -> str:
+        return f"/apis/batch/v1/namespaces/{self._site.namespace}/jobs"
+
+    def _create(self, path: str, manifest: Manifest) -> None:
+        answer = self._call("POST", path, manifest)
+        if answer.status_code == 409 and _reason(answer) == "AlreadyExists":
+            return  # submitted before
+        self._expect(answer)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        try:
+            return self._http.request(method, path, json=body, headers=self._server.headers())
+        except OSError as error:
+            raise EngineUnreachable(self.name, f"token or certificates: {error}") from error
+        except httpx.HTTPError as error:
+            raise EngineUnreachable(self.name, str(error) or type(error).__name__) from error
+
+    def _expect(self, answer: httpx.Response) -> Any:
+        """The body of a success. Raises EngineUnreachable where later may be better, else EngineRefused."""
+        if answer.is_success:
+            return answer.json()
+        said = f"{answer.status_code} {_message(answer)}"
+        if answer.status_code in _LATER | _REFUSED_BY_RIGHTS:  # rights are given while the service runs
+            raise EngineUnreachable(self.name, said)
+        raise EngineRefused(self.name, said)
+
+
+def kubernetes_engine(settings: Settings) -> KubernetesEngine:
+    """The engine that the settings describe."""
+    token_file = settings.kubernetes_token_file
+    server = Server(
+        url=settings.kubernetes_url or IN_CLUSTER_URL,
+        ca_file=Path(settings.kubernetes_ca_file),
+        token_file=Path(token_file) if token_file else None,
+    )
+    site = Site(
+        namespace=settings.kubernetes_namespace,
+        image=settings.kubernetes_image,
+        queue=settings.kubernetes_queue,
+        claim=settings.kubernetes_claim,
+        volume_claim=settings.kubernetes_volume_claim,
+        work_dir=settings.work_dir or "/work",
+    )
+    return KubernetesEngine(server, site)
+
+
+def job_status(job: Mapping[str, Any]) -> EngineStatus:
+    """What a Job's `status` says."""
+    status: Mapping[str, Any] = job.get("status") or {}
+    for condition in status.get("conditions") or []:
+        detail = f"{condition.get('reason', '')} {condition.get('message', '')}".strip()
+        if condition.get("status") == "True" and condition["type"] == "Complete":
+            return EngineStatus("succeeded", detail)
+        if condition.get("status") == "True" and condition["type"] == "Failed":
+            return EngineStatus("failed", detail)
+    if status.get("active"):
+        return EngineStatus("running", f"{status['active']} pods, {status.get('ready', 0)} ready")
+    suspended = (job.get("spec") or {}).get("suspend")
+    return EngineStatus("waiting", "suspended" if suspended else "no pod yet")
+
+
+def pod_resources(launch: Launch, claim: str) -> PodResources:
+    """What the container asks for: memory on CPUs; else a claim, or devices of the types that hold it."""
+    needs = launch.resources
+    if needs.device == "cpu":
+        return PodResources(limits=_main_memory(needs))
+    if claim == DRA and needs.limit_bytes is not None:
+        return PodResources(claim_template=launch.name)
+    slices = [kind for kind in needs.device_types if "g." in kind and kind.endswith("gb")]
+    if slices:
+        return PodResources(limits={f"nvidia.com/mig-{slices[0]}": str(needs.processes)})
+    affinity = product_affinity(needs.device_types)
+    return PodResources(limits={GPU: str(needs.processes)}, node_affinity=affinity)
+
+
+def _main_memory(needs: Resources) -> dict[str, str]:
+    return {} if needs.request_bytes is None else {"memory": f"{mebibytes(needs.request_bytes)}Mi"}
+
+
+def _job_spec(launch: Launch, resources: PodResources, site: Site) -> JobSpec:
+    return JobSpec(
+        name=launch.name,
+        namespace=site.namespace,
+        image=site.image,
+        command=launch.command,
+        environment=launch.environment,
+        resources=resources,
+        queue=site.queue,
+        volume_claim=site.volume_claim,
+        work_dir=site.work_dir,
+        labels={JOB_LABEL: launch.job_id},
+    )
+
+
+def _template(launch: Launch, namespace: str) -> Manifest:
+    nominal_bytes = launch.resources.limit_bytes or 0
+    return claim_template(
+        launch.name,
+        namespace,
+        device_class=DRIVER,
+        selector=device_selector(nominal_bytes),
+        count=launch.resources.processes,
+    )
+
+
+def _claims_path(namespace: str) -> str:
+    return f"/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaimtemplates"
+
+
+def _reason(answer: httpx.Response) -> str:
+    return str(_status_of(answer).get("reason", ""))
+
+
+def _message(answer: httpx.Response) -> str:
+    return str(_status_of(answer).get("message") or answer.text[:200])
+
+
+def _status_of(answer: httpx.Response) -> Mapping[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,1 @@
+"""Kubernetes objects: the Job of a launch, and what an admission webhook adds to Jobs. Pure."""
