@@ -19,12 +19,16 @@ from benchmarks.executor.cases import Case, Iteration, fused, looped, segments_a
 from benchmarks.executor.table import markdown
 from benchmarks.machine import RESULTS, description
 from executor import BudgetTooSmall, measure
+from executor.plan import ExecutionPlan
+from executor.predict import plan_for
 
 STEPS = 1_000
 SHARES: tuple[float | int, ...] = (0.05, 0.02, 0.01)
 """Budgets, as shares of full BPTT's measured peak."""
 EQUINOX_BYTES = (7_759_462, 4_299_161)
 """What equinox's checkpointed scan compiles to with 31 and with 5 checkpoints: 7.4 and 4.1 MiB."""
+TOO_SLOW_RATIO = 10
+"""Plans that are predicted to take more than so many times full BPTT are shown, not run."""
 CHECKPOINT_SEGMENTS = (31, 62, 125, 250)
 """Segment counts tried for torch.utils.checkpoint."""
 
@@ -87,10 +91,18 @@ def budget_row(case: Case, budget: float | int, full_peak_bytes: int) -> dict[st
     share = budget_bytes / full_peak_bytes
     row: dict[str, Any] = {"share": share, "budget_bytes": budget_bytes, "measured_peak_bytes": None}
     try:
-        case.budgeted(budget_bytes)()
+        plan = plan_for(case.loop(), budget_bytes)
     except BudgetTooSmall as refusal:
         return {**row, "minimum_budget_bytes": refusal.minimum_budget_bytes}
+    if too_slow(plan, seconds(case.full_iteration)):
+        return {**row, "predicted_seconds": plan.makespan_seconds}
+    case.budgeted(budget_bytes)()
     return {**row, "measured_peak_bytes": peak_bytes(case.budgeted(budget_bytes))}
+
+
+def too_slow(plan: ExecutionPlan, full_seconds: float) -> bool:
+    """Whether a plan is not worth the time that measuring it takes: hardly a checkpoint fits."""
+    return plan.makespan_seconds is not None and plan.makespan_seconds > TOO_SLOW_RATIO * full_seconds
 
 
 def add_ratios(row: dict[str, Any], times: Mapping[str, list[float]]) -> None:

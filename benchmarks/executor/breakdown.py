@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.executor.__main__ import SHARES, STEPS, peak_bytes, seconds
+from benchmarks.executor.__main__ import SHARES, STEPS, peak_bytes, seconds, too_slow
 from benchmarks.executor.cases import Case, fused, looped
 from benchmarks.machine import RESULTS, description
 from executor import BudgetTooSmall
@@ -51,8 +51,10 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
 
 
 def _breakdown(case: Case, budget_bytes: int) -> dict[str, Any]:
-    loop = _loop(case)
+    loop = case.loop()
     plan = plan_for(loop, budget_bytes)
+    if too_slow(plan, seconds(case.full_iteration)):
+        return {"segment_steps": plan.segment_steps, "predicted": plan.makespan_seconds}
     rounds = [_one_round(loop, plan, case) for _ in range(ROUNDS)]
     parts = {name: median(each[name] for each in rounds) for name in rounds[0]}
     return {"segment_steps": plan.segment_steps, "predicted": plan.makespan_seconds, **parts}
@@ -79,13 +81,6 @@ def _one_round(loop: Loop, plan: Any, case: Case) -> dict[str, float]:
     spent["total"] = time.thread_time() - begin
     spent["between"] = spent["total"] - sum(spent[name] for name in (*NAMES.values(), "advance again"))
     return dict(spent)
-
-
-def _loop(case: Case) -> Loop:
-    given: dict[str, Any] = {"segment": case.segment} if case.is_fused else {}
-    step = None if case.is_fused else case.step
-    options = {"module": case.module, "reduce": "sum", "final_state": "detached"}
-    return Loop.of(step, case.state, case.x, **options, **given)  # type: ignore[arg-type]
 
 
 def main() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from executor import unroll
 from executor.fused.cells import GRUCell, LSTMCell
+from executor.loop import Loop
 from executor.recurrence import Recurrence, State, run_fused, segment_of
 from executor.replay import outputs_needed
 
@@ -50,18 +50,28 @@ class Case:
         """torch.utils.checkpoint, non-reentrant, over equal segments."""
         return lambda: self._iterate(lambda: self._checkpointed(segments))
 
+    def loop(self) -> Loop:
+        """What is unrolled, as the planner and the engine see it."""
+        return Loop.of(
+            None if self.is_fused else self.step,
+            self.state,
+            self.x,
+            module=self.module,
+            reduce="sum",
+            segment=self.segment if self.is_fused else None,
+            final_state="detached",
+        )
+
     def _unrolled(self, budget_bytes: int) -> Tensor:
-        given: dict[str, Any] = {"segment": self.segment} if self.is_fused else {}
-        step = None if self.is_fused else self.step
         loss, _ = unroll(
-            step,
+            None if self.is_fused else self.step,
             self.state,
             self.x,
             module=self.module,
             budget=budget_bytes,
             reduce="sum",
+            segment=self.segment if self.is_fused else None,
             final_state="detached",
-            **given,
         )
         return loss
 

@@ -27,6 +27,8 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     budget = f"{100 * row['share']:.2g} % = {format_bytes(row['budget_bytes'])}"
+    if row.get("predicted_seconds"):
+        return [budget, f"not run: {row['predicted_seconds']:.0f} s predicted", "", "", ""]
     if row["measured_peak_bytes"] is None:
         return [budget, f"refused: needs {format_bytes(row['minimum_budget_bytes'])}", "", "", ""]
     measured = format_bytes(row["measured_peak_bytes"])
