@@ -39,6 +39,7 @@ __all__ = [
     "answered",
     "open_attempt",
     "send_profile",
+    "simulated_peak_bytes",
 ]
 
 LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -76,6 +77,12 @@ def send_profile(url: str, profile: Mapping[str, Any], *, token: str | None = No
     """Have the service keep what a probe measured; the profile's id. Raises what the client raises."""
     with WorkerClient(url, token=token) as client:
         return client.add_profile(profile).id
+
+
+def simulated_peak_bytes(url: str, question: Mapping[str, Any], *, token: str | None = None) -> int:
+    """What the service's simulator says of a policy; see `SimulationRequest`. Raises what the client raises."""
+    with WorkerClient(url, token=token) as client:
+        return client.simulate(question).peak_bytes
 
 
 class AttemptLink:

@@ -12,7 +12,7 @@ import torch
 from torch.autograd import backward
 
 from executor.attempt.action_times import ActionTimes
-from executor.attempt.planning import StoredPlan
+from executor.attempt.planning import StoredPlan, computed_peak_bytes
 from executor.attempt.task import Task
 from executor.device import device_name, driver_version
 from executor.measure import measure
@@ -77,6 +77,7 @@ def measurement_of(task: Task, prepared: PreparedJob, plan: StoredPlan, measured
         "plan_id": plan.plan_id,
         "budget_bytes": prepared.budget_bytes,
         "projected_peak_bytes": plan.plan.projected_peak_bytes or 0,
+        "computed_peak_bytes": computed_peak_bytes(prepared, task, plan.plan),
         "measured_peak_bytes": measured.peak_bytes,
         "measured_reserved_bytes": measured.reserved_bytes,
         "measured_device_bytes": measured.device_bytes,

@@ -13,7 +13,7 @@ from executor.errors import ExecutorError, PlanMismatch
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, ServicePlan, best_plan, in_process
 from executor.prepared import PreparedJob
-from executor.service_link import Refused, Unanswered, answered, send_profile
+from executor.service_link import Refused, Unanswered, answered, send_profile, simulated_peak_bytes
 from executor.training import held_bytes
 from planner_service.chain import InvalidChain, Policy, policy_from_record
 
@@ -93,6 +93,33 @@ def share_profile(prepared: PreparedJob, task: Task, say: Say) -> None:
         say(f"profile {profile_id} at the service")
     except (Unanswered, Refused) as error:
         say(f"the profile was not taken: {error}")
+
+
+def computed_peak_bytes(prepared: PreparedJob, task: Task, plan: ExecutionPlan) -> int | None:
+    """What the formulas alone project of this plan, in bytes that the call adds: the error before calibration.
+
+    None where they say nothing of it, or nobody answers.
+    """
+    if not isinstance(plan.policy, Policy):
+        return None
+    asked = prepared.request()
+    asked.pop("profile", None)
+    question = {
+        **asked,
+        "model": {**asked["model"], "implementation": "steps"},
+        "segment_steps": plan.segment_steps,
+        "policy": plan.policy.record(),
+        "timeline_points": 0,
+    }
+    try:
+        peak_bytes = answered(
+            lambda: simulated_peak_bytes(task.planner_url, question, token=task.planner_token)
+        )
+    except (Unanswered, Refused):
+        return None
+    state = prepared.model.initial_state(batch_size=prepared.job.sequence.batch_size)
+    held = held_bytes(prepared.model, prepared.window, prepared.job.training)
+    return peak_bytes - held - sum(part.nbytes for part in state)
 
 
 def _still_holds(prepared: PreparedJob, text: str) -> StoredPlan | None:

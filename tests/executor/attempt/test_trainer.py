@@ -70,6 +70,9 @@ def test_the_measurement_says_what_was_projected_measured_and_calibrated(service
     told = result.measurement
     assert 0 < told["measured_peak_bytes"] <= told["projected_peak_bytes"] <= told["budget_bytes"] == 40_000
     assert told["measured_reserved_bytes"] == told["measured_peak_bytes"] < told["measured_device_bytes"]
+    error_before = abs(told["computed_peak_bytes"] / told["measured_peak_bytes"] - 1)
+    error_after = told["projected_peak_bytes"] / told["measured_peak_bytes"] - 1
+    assert 0 <= error_after < 0.01 < error_before
     assert told["seconds_per_tape"] > 0
     assert told["seconds_per_backward"] > 0
     assert (told["cell"], told["dtype"], told["device"]) == ("rnn", "float64", "cpu")
