@@ -12,15 +12,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
     invariant,
-    multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 from sqlalchemy import Engine, text
 
+from planner_service.contract.attempts import Attempt
+from planner_service.contract.nodes import Assignment
 from planner_service.jobs import (
     AttemptEnded,
     InvalidToken,
@@ -34,6 +35,10 @@ from planner_service.store.tables import metadata
 from tests.store.desk import Desk
 
 MAXIMUM_FAILURES = 1
+MOST_JOBS = 3
+"""Few, so that the calls meet each other."""
+PICK = st.integers(0, 5)
+"""Which of the jobs, launch tokens or workers so far, counted round."""
 LIVE = ("assigned", "running")
 FINAL = ("succeeded", "failed", "cancelled")
 
@@ -74,10 +79,6 @@ class JobMachine(RuleBasedStateMachine):
 
     engine: Engine
 
-    jobs = Bundle("jobs")
-    launches = Bundle("launches")
-    workers = Bundle("workers")
-
     def __init__(self) -> None:
         super().__init__()
         with self.engine.begin() as connection:
@@ -86,14 +87,26 @@ class JobMachine(RuleBasedStateMachine):
         self.desk = Desk(self.engine)
         self.desk.node("a")
         self.expected: dict[str, Expected] = {}
+        self.launches: list[Assignment] = []
+        self.workers: list[Attempt] = []
+        self.submit(priority=0, engine="agents")
+        self.claim()
+        self.open(0)
 
-    @rule(target=jobs, priority=st.integers(-1, 1), engine=st.sampled_from(["agents", "agents", "slurm"]))
+    def job(self, pick: int) -> tuple[str, Expected]:
+        return list(self.expected.items())[pick % len(self.expected)]
+
+    @precondition(lambda self: len(self.expected) < MOST_JOBS)
+    @rule(priority=st.integers(-1, 1), engine=st.sampled_from(["agents", "slurm"]))
     def submit(self, priority, engine):
         job = self.desk.submit(priority=priority, engine=engine, maximum_failures=MAXIMUM_FAILURES)
         self.expected[job.id] = Expected(priority, len(self.expected), engine)
-        return job.id
 
-    @rule(target=launches)
+    @rule(pick=PICK)
+    def give(self, pick):
+        """To the agent's node, or to an engine."""
+        self.claim() if pick % 2 else self.hand_over(pick)
+
     def claim(self):
         queue = [
             (-job.priority, job.order, job_id)
@@ -103,39 +116,39 @@ class JobMachine(RuleBasedStateMachine):
         given = self.desk.claim()
         if not queue:
             assert given is None
-            return multiple()
+            return
         assert given.job.id == min(queue)[2]
-        return self.handed(given)
+        self.handed(given)
 
-    @rule(target=launches, job_id=jobs)
-    def hand_over(self, job_id):
-        if self.expected[job_id].state != "queued" or self.expected[job_id].engine != "slurm":
-            return multiple()
-        return self.handed(self.desk.queue.hand_over(job_id))
+    def hand_over(self, pick):
+        job_id, job = self.job(pick)
+        if job.state == "queued" and job.engine == "slurm":
+            self.handed(self.desk.queue.hand_over(job_id))
 
     def handed(self, given):
         job = self.expected[given.job.id]
         job.handovers += 1
         assert given.number == job.handovers
         job.state, job.reason, job.launch = "assigned", None, job.handovers
-        return given
+        self.launches.append(given)
 
-    @rule(target=workers, given=launches)
-    def open(self, given):
+    @rule(pick=PICK)
+    def open(self, pick):
+        given = self.launches[pick % len(self.launches)]
         job = self.expected[given.job.id]
         if job.state not in LIVE or job.launch is None:
             with pytest.raises(JobNotAssigned):
                 self.desk.open(given)
-            return multiple()
+            return
         if job.launch != given.number:
             with pytest.raises(InvalidToken):
                 self.desk.open(given)
-            return multiple()
+            return
         attempt = self.desk.open(given)
         job.attempt += 1
         assert attempt.number == job.attempt
         job.state, job.reason, job.is_open = "running", None, True
-        return attempt
+        self.workers.append(attempt)
 
     def refusal(self, worker) -> type[JobRefusal] | None:
         job = self.expected[worker.job.id]
@@ -143,8 +156,9 @@ class JobMachine(RuleBasedStateMachine):
             return StaleAttempt
         return None if job.is_open else AttemptEnded
 
-    @rule(worker=workers, iteration=st.integers(0, 3))
-    def beat(self, worker, iteration):
+    @rule(pick=PICK, iteration=st.integers(0, 3))
+    def beat(self, pick, iteration):
+        worker = self.workers[pick % len(self.workers)]
         job = self.expected[worker.job.id]
         if refusal := self.refusal(worker):
             with pytest.raises(refusal):
@@ -158,8 +172,30 @@ class JobMachine(RuleBasedStateMachine):
             job.launch = None
         job.state, job.reason = "running", None
 
-    @rule(worker=workers, outcome=st.sampled_from(["succeeded", "error", "oom", "preempted", "cancelled"]))
-    def report(self, worker, outcome):
+    @rule(pick=PICK)
+    def beat_and_report_late(self, pick):
+        """What a zombie does when it comes back."""
+        self.beat(pick, 1)
+        self.report(pick, "succeeded")
+
+    @rule(pick=PICK)
+    def come_back_before_the_successor_begins(self, pick):
+        """Lost, given to somebody else; the first one is heard again, and then the other begins."""
+        self.lose(pick)
+        self.give(pick)
+        self.beat(pick, 1)
+        self.open(len(self.launches) - 1)
+
+    @rule(pick=PICK)
+    def replace(self, pick):
+        """Lost, given to somebody else, begun anew: if it was not over."""
+        self.lose(pick)
+        self.give(pick)
+        self.open(len(self.launches) - 1)
+
+    @rule(pick=PICK, outcome=st.sampled_from(["succeeded", "error", "oom", "preempted", "cancelled"]))
+    def report(self, pick, outcome):
+        worker = self.workers[pick % len(self.workers)]
         job = self.expected[worker.job.id]
         if job.reported.get(worker.number) == outcome:
             assert self.desk.report(worker, outcome).state == job.state  # sent again, answered again
@@ -193,9 +229,9 @@ class JobMachine(RuleBasedStateMachine):
         else:
             job.wait("preempted")
 
-    @rule(job_id=jobs)
-    def cancel(self, job_id):
-        job = self.expected[job_id]
+    @rule(pick=PICK)
+    def cancel(self, pick):
+        job_id, job = self.job(pick)
         if job.state in ("succeeded", "failed"):
             with pytest.raises(JobEnded):
                 self.desk.jobs.cancel(job_id)
@@ -206,9 +242,13 @@ class JobMachine(RuleBasedStateMachine):
         elif job.state != "cancelled":
             job.end("cancelled", "cancelled")
 
-    @rule(job_id=jobs)
-    def lose(self, job_id):
-        job = self.expected[job_id]
+    @rule(pick=PICK, by_engine=st.booleans())
+    def vanish(self, pick, by_engine):
+        """The worker is silent, or its engine gives up."""
+        self.give_up(pick) if by_engine else self.lose(pick)
+
+    def lose(self, pick):
+        job_id, job = self.job(pick)
         leases = [lease for lease in self.desk.queue.leases() if lease.job_id == job_id]
         assert bool(leases) == (job.state in LIVE)
         for lease in leases:
@@ -224,9 +264,8 @@ class JobMachine(RuleBasedStateMachine):
             else:
                 job.to_queue("node_lost")
 
-    @rule(job_id=jobs)
-    def give_up(self, job_id):
-        job = self.expected[job_id]
+    def give_up(self, pick):
+        job_id, job = self.job(pick)
         self.desk.queue.give_up(job_id, "gone")
         if job.state in LIVE:
             if job.is_cancelling:
@@ -260,8 +299,8 @@ def test_any_order_of_calls_does_what_the_table_says(url):
         run_state_machine_as_test(
             JobMachine,
             settings=settings(
-                max_examples=15,
-                stateful_step_count=30,
+                max_examples=30,
+                stateful_step_count=25,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),
