@@ -1,10 +1,12 @@
-"""The result file as a Markdown table."""
+"""The result file as a Markdown table: `python -m benchmarks.executor.table`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.machine import RESULTS
 from planner_service.chain.quantities import format_bytes
 
 HEADER = (
@@ -40,3 +42,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print(markdown(json.loads((RESULTS / "executor.json").read_text(encoding="utf-8"))))

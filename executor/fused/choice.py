@@ -1,4 +1,4 @@
-"""Where our kernels are the ones to use: on the CPU, for batches that fill vectors, with few threads."""
+"""Where our kernels are the ones to use: on the CPU, with one thread, for batches that fill vectors."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from torch import Tensor
 
 from executor.fused.kernels import Kernels, kernels_for
 
-OWN_KERNEL_THREADS = 2
-"""Most threads of torch's with which our kernels, which use one, are the faster ones."""
-
 
 def own_kernels(x: Tensor, weight: Tensor) -> Kernels | None:
     """The kernels for inputs `x` [.., batch, input] and a layer of that weight; None where torch's are to be
-    used: other devices and types, autocast, batches that would be mostly padding, many threads.
+    used: other devices and types, autocast, batches that would be mostly padding, and several threads, of
+    which our kernels would use one.
     """
-    if x.device.type != "cpu" or torch.get_num_threads() > OWN_KERNEL_THREADS:
+    if x.device.type != "cpu" or torch.get_num_threads() > 1:
         return None
     if type(x) is not Tensor or weight.dtype != x.dtype or torch.is_autocast_enabled("cpu"):
         return None

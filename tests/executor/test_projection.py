@@ -20,6 +20,7 @@ from executor.probe import probe_loop
 from executor.recurrence import Recurrence, segment_of
 from planner_service.chain import simulate
 
+torch.set_num_threads(1)
 BATCH, SIZE = 4, 24
 SCALARS_BYTES = 32
 

@@ -7,6 +7,7 @@ from torch import nn
 from executor import GRU, LSTM, BudgetTooSmall, measure
 from executor.fused.kernels import kernels_for
 
+torch.set_num_threads(1)
 STEPS, BATCH, INPUT, HIDDEN = 30, 8, 5, 12
 CASES = [
     (nn.LSTM, LSTM, {"num_layers": 2}),
