@@ -80,7 +80,7 @@ def send_profile(url: str, profile: Mapping[str, Any], *, token: str | None = No
 
 
 def simulated_peak_bytes(url: str, question: Mapping[str, Any], *, token: str | None = None) -> int:
-    """What the service's simulator says of a policy; see `SimulationRequest`. Raises what the client raises."""
+    """The peak of a policy by the service's simulator; `question` is a `SimulationRequest`."""
     with WorkerClient(url, token=token) as client:
         return client.simulate(question).peak_bytes
 

@@ -96,7 +96,7 @@ def share_profile(prepared: PreparedJob, task: Task, say: Say) -> None:
 
 
 def computed_peak_bytes(prepared: PreparedJob, task: Task, plan: ExecutionPlan) -> int | None:
-    """What the formulas alone project of this plan, in bytes that the call adds: the error before calibration.
+    """What the formulas alone project of this plan, in bytes that the call adds: before any calibration.
 
     None where they say nothing of it, or nobody answers.
     """
@@ -119,7 +119,7 @@ def computed_peak_bytes(prepared: PreparedJob, task: Task, plan: ExecutionPlan) 
         return None
     state = prepared.model.initial_state(batch_size=prepared.job.sequence.batch_size)
     held = held_bytes(prepared.model, prepared.window, prepared.job.training)
-    return peak_bytes - held - sum(part.nbytes for part in state)
+    return int(peak_bytes - held - sum(part.nbytes for part in state))
 
 
 def _still_holds(prepared: PreparedJob, text: str) -> StoredPlan | None:

@@ -38,7 +38,7 @@ class StopAfterFirst(Stopping):
 
 
 def test_a_stopped_run_goes_on_with_the_losses_of_one_that_was_not(service, tmp_path):
-    """Stopped after the first iteration, resumed by the next attempt under the same plan: equal to the last bit"""
+    """Stopped after one iteration, resumed by the next attempt under the same plan: equal to the last bit"""
     whole = Training(task_of(service.url, tmp_path / "whole"), lambda _message: None, Stopping()).run()
     assert whole.outcome == "succeeded"
 
