@@ -224,3 +224,13 @@ def test_a_budget_takes_the_state_up_and_gives_it_on():
         torch.testing.assert_close(have, want, rtol=1e-12, atol=1e-14)
     with pytest.raises(InvalidReversible, match="could reach"):
         module(x, tuple(part.detach() + 2.0**27 for part in start))
+
+
+def test_a_state_of_another_batch_or_type_on_the_way_back_is_refused():
+    """Inputs that do not belong to the state: refused with both"""
+    module = RevGRU(3, 4)
+    state = module.initial_state(2)
+    with pytest.raises(InvalidReversible, match=r"batch_size=2 meets inputs of batch_size=5"):
+        module.segment(state, torch.randn(4, 5, 3))
+    with pytest.raises(InvalidReversible, match=r"float32"):
+        module.segment(state, torch.randn(4, 2, 3, dtype=torch.float64))
