@@ -1,6 +1,8 @@
 """The executor's benchmark measures what it says, on cases too small to be interesting."""
 
+import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from benchmarks.executor.__main__ import add_ratios, entries, measured
 from benchmarks.executor.cases import fused, looped, segments_against_loop
 from benchmarks.executor.table import markdown
+from benchmarks.machine import RESULTS
 
 
 @pytest.mark.parametrize("make", [fused, looped, partial(looped, cells="own"), segments_against_loop])
@@ -47,3 +50,10 @@ def test_ratios_are_medians_of_rounds():
 def test_every_row_of_the_table_has_a_case():
     """Both fused kernels in four sizes, both loops with two kinds of cells, the peers' scan twice"""
     assert len(entries()) == 2 * 4 + 2 * 2 + 2
+
+
+def test_the_page_shows_what_was_measured():
+    """The table in the README is the result file"""
+    found = json.loads((RESULTS / "executor.json").read_text(encoding="utf-8"))
+    page = Path(entries.__code__.co_filename).with_name("README.md").read_text(encoding="utf-8")
+    assert markdown(found) in page
