@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,15 @@ _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _QUERY = "name,memory.total,memory.free,driver_version"
 _QUERY_SECONDS = 10.0
+_LOOK_SECONDS = 120.0
+_LOOK = """
+import json, torch
+device = torch.cuda.get_device_properties(0)
+free, total = torch.cuda.mem_get_info(0)
+name, _, part = device.name.partition(" MIG ")
+told = {"device": name, "mig_slice": "MIG " + part, "memory_total_bytes": total, "memory_free_bytes": free}
+print(json.dumps(told))
+"""
 _SLICE = re.compile(r"MIG \d+g\.\d+gb\S*", re.IGNORECASE)
 _MIB = 2**20
 
@@ -47,11 +60,31 @@ class NodeFacts:
 
 
 def node_facts() -> NodeFacts:
-    """The first visible GPU by nvidia-smi where torch can use one, else this machine's own memory."""
-    if torch.version.cuda is not None:
-        lines = _nvidia_smi("--query-gpu=" + _QUERY, "--format=csv,noheader,nounits")
-        if lines:
-            return gpu_facts(lines[0], _nvidia_smi("-L"))
+    """The first visible GPU or MIG slice where torch can use one, else this machine's own memory."""
+    facts = _gpu() if torch.version.cuda is not None else None
+    return _host() if facts is None else facts
+
+
+def _gpu() -> NodeFacts | None:
+    """What CUDA_VISIBLE_DEVICES names first; None where there is no GPU."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if visible.startswith("MIG"):
+        return _slice_facts()
+    chosen = [f"--id={visible}"] if visible else []
+    lines = _nvidia_smi(*chosen, "--query-gpu=" + _QUERY, "--format=csv,noheader,nounits")
+    return gpu_facts(lines[0], _nvidia_smi("-L")) if lines else None
+
+
+@cache
+def _slice_facts() -> NodeFacts | None:
+    """A MIG slice, which nvidia-smi does not query: torch looks once, in a process of its own that ends."""
+    done = subprocess.run(  # noqa: S603 - a fixed command
+        [sys.executable, "-c", _LOOK], capture_output=True, text=True, timeout=_LOOK_SECONDS, check=False
+    )
+    return NodeFacts(**json.loads(done.stdout), device_kind="cuda") if done.returncode == 0 else None
+
+
+def _host() -> NodeFacts:
     return NodeFacts(
         device="cpu",
         device_kind="cpu",
