@@ -1,0 +1,305 @@
+"""Schedules, error feedback, the books of a training run, and sparse layers under a plan."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from executor.job import InvalidJob, job_from_record  # noqa: E402
+from executor.measure import measure  # noqa: E402
+from executor.plan import checkpoint_every  # noqa: E402
+from executor.prepared import PreparedJob  # noqa: E402
+from executor.sparse import (  # noqa: E402
+    EverythingDropped,
+    InvalidSparsity,
+    Mixed,
+    Schedule,
+    SparseAudit,
+    SparseGRU,
+    SparseLSTM,
+    SparsitySpec,
+)
+from executor.sparse.cosines import gradient_cosines  # noqa: E402
+from executor.training import iterate  # noqa: E402
+from executor.unroll import unroll  # noqa: E402
+from executor.worker import run_job  # noqa: E402
+
+torch.set_num_threads(1)
+
+STEPS, BATCH, INPUT, HIDDEN = 20, 4, 5, 8
+KINDS = pytest.mark.parametrize("kind", [SparseLSTM, SparseGRU])
+
+
+def loss_of(module, x):
+    return module(x)[0].square().sum()
+
+
+def gradients(module, x):
+    return torch.autograd.grad(loss_of(module, x), list(module.parameters()))
+
+
+def dense_gradients(module, x):
+    with module.sparsifier.paused():
+        return gradients(module, x)
+
+
+def all_equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_schedules_say_which_iterations_are_dense():
+    schedule = Schedule(warm_up_iterations=3, dense_every=4)
+    dense = [iteration for iteration in range(12) if schedule.is_dense(iteration)]
+    assert dense == [0, 1, 2, 6, 10]
+
+
+@pytest.mark.parametrize("options", [{"warm_up_iterations": -1}, {"dense_every": 1}, {"dense_every": 0}])
+def test_schedules_out_of_range_are_refused(options):
+    with pytest.raises(InvalidSparsity) as refusal:
+        Schedule(**options)
+    assert refusal.value.field in options
+
+
+def test_dense_iterations_have_the_dense_gradient():
+    module = SparseLSTM(
+        INPUT, HIDDEN, rule="top", keep_ratio=0.1, schedule=Schedule(warm_up_iterations=1, dense_every=3)
+    )
+    x = torch.randn(STEPS, BATCH, INPUT)
+    found = [all_equal(gradients(module, x), dense_gradients(module, x)) for _ in range(6)]
+    # The dense gradient of an iteration is taken by a call of its own, which begins another iteration: the
+    # calls of sparse gradients are iterations 0, 1, 2, …, since what is paused is not counted.
+    assert found == [True, False, False, True, False, False]
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "rule", [{"rule": "top", "keep_ratio": 0.2}, {"rule": "columns", "keep_ratio": 0.25}]
+)
+def test_error_feedback_loses_nothing(kind, rule):
+    """What an iteration drops is added to the next: on one input, with weights as they are, the sum of two
+    consecutive iterations holds one whole gradient of what the rule's own flow gives.
+    """
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    plain = kind(INPUT, HIDDEN, **rule, dtype=torch.float64)
+    module = kind(INPUT, HIDDEN, **rule, error_feedback=True, dtype=torch.float64)
+    module.load_state_dict(plain.state_dict())
+    kept = gradients(plain, x)
+    first = gradients(module, x)
+    second = gradients(module, x)
+    for one, other in zip(first, kept, strict=True):
+        torch.testing.assert_close(one, other)
+    late = [two - one for one, two in zip(first, second, strict=True)]
+    third = gradients(module, x)
+    for one, two, three in zip(first, late, third, strict=True):
+        torch.testing.assert_close(three, one + two)
+    # The biases' gradients are sums over gate gradients: kept and late together are those before dropping.
+    assert any(float(part.abs().sum()) > 0 for part in late)
+
+
+def test_late_and_kept_gradients_of_one_step_are_the_dense_gradient():
+    """With a single step nothing flows on, so that what is dropped and what is kept add up exactly."""
+    x = torch.randn(1, BATCH, INPUT, dtype=torch.float64)
+    module = SparseLSTM(INPUT, HIDDEN, rule="top", keep_ratio=0.3, error_feedback=True, dtype=torch.float64)
+    first, second = gradients(module, x), gradients(module, x)
+    for found, one, expected in zip(second, first, dense_gradients(module, x), strict=True):
+        late = found - one
+        torch.testing.assert_close(one + late, expected)
+
+
+def test_sampling_rules_have_nothing_to_carry_over():
+    with pytest.raises(InvalidSparsity, match="samples without bias"):
+        SparseLSTM(INPUT, HIDDEN, rule=Mixed(), error_feedback=True)
+
+
+def test_counts_follow_the_papers_formula():
+    """With a gradient for x too, four of six equal products have a gate gradient as an operand."""
+    module = SparseLSTM(INPUT, INPUT, rule="top", keep_ratio=0.2)
+    x = torch.randn(STEPS, BATCH, INPUT, requires_grad=True)
+    loss_of(module, x).backward()
+    record = module.end_iteration()
+    assert record.sparsity == pytest.approx(0.8, abs=0.01)
+    assert record.redundant_ratio == pytest.approx(record.redundant_ratio_by_formula)
+    assert record.redundant_ratio_by_formula == pytest.approx(4 / 6 * record.sparsity)
+    assert record.saved_ratio == 0
+    rows = STEPS * BATCH * 4 * INPUT
+    assert record.forward_macs == rows * 2 * INPUT
+    assert record.dense_backward_macs == record.executed_backward_macs == rows * 4 * INPUT
+
+
+def test_zeros_are_counted_entry_by_entry():
+    """Sparsity per gate is the share of zeros in the very gate gradients."""
+    module = SparseGRU(INPUT, HIDDEN, rule="rms", threshold=0.7)
+    x = torch.randn(1, BATCH, INPUT)
+    loss_of(module, x).backward()
+    record = module.end_iteration()
+    assert set(record.gate_sparsity) == {"r", "z", "n"}
+    assert 0 < record.sparsity < 1
+    assert record.sparsity * 3 * HIDDEN * BATCH == pytest.approx(
+        round(record.sparsity * 3 * HIDDEN * BATCH), abs=1e-6
+    )
+
+
+def test_cosines_of_known_gradients():
+    dense = [torch.tensor([[1.0, 0], [0, 2], [3, 0], [0, 4]])]
+    sparse = [torch.tensor([[1.0, 1], [0, 0], [3, 0], [0, -4]])]
+    found = gradient_cosines(sparse, dense, ("i", "f", "g", "o"), iteration=3)
+    assert found.gates == pytest.approx({"i": math.sqrt(0.5), "f": 0.0, "g": 1.0, "o": -1.0})
+    assert found.whole == pytest.approx((1 + 9 - 16) / math.sqrt(27 * 30))
+
+
+def test_an_audit_counts_every_iteration_and_compares_some():
+    module = SparseLSTM(INPUT, HIDDEN, rule="top", keep_ratio=0.2)
+    audit = SparseAudit(module, cosine_every=2)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    x = torch.randn(STEPS, BATCH, INPUT)
+    audit.start(iteration=0)
+
+    def loss():
+        after, y = module.segment(module.initial_state(BATCH), x)
+        return y.square().sum() + 0 * after[0].sum()
+
+    for _ in range(5):
+        iterate(loss, optimizer, audit)
+    found = audit.measurement()
+    assert found["exact_gradient"] is False
+    assert [record["iteration"] for record in found["iterations"]] == [0, 1, 2, 3, 4]
+    assert [cosine["iteration"] for cosine in found["cosines"]] == [0, 2, 4]
+    assert 0.5 < found["least_cosine"] < 1
+    assert found["sparsity"] == pytest.approx(0.8, abs=0.01)
+
+
+def test_no_step_is_taken_when_everything_was_dropped():
+    module = SparseLSTM(INPUT, HIDDEN, rule="absolute", threshold=1e9)
+    before = [parameter.clone() for parameter in module.parameters()]
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    audit = SparseAudit(module, cosine_every=0)
+    audit.start(iteration=0)
+    x = torch.randn(STEPS, BATCH, INPUT)
+    with pytest.raises(EverythingDropped):
+        iterate(partial(loss_of, module, x), optimizer, audit)
+    assert all_equal(list(module.parameters()), before)
+
+
+@KINDS
+def test_under_a_plan_the_gradient_is_that_of_the_same_segments_without_one(kind):
+    """Recomputation changes nothing: the rule sees each segment's gate gradients once."""
+    module = kind(INPUT, HIDDEN, 2, rule="rms", threshold=0.5, dtype=torch.float64)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+
+    def planned():
+        y, _ = unroll(
+            None,
+            module.initial_state(BATCH),
+            x,
+            segment=module.segment,
+            module=module,
+            plan=checkpoint_every(STEPS, 4, 2),
+        )
+        return y
+
+    def plain():
+        state, outputs = module.initial_state(BATCH), []
+        for start in range(0, STEPS, 4):
+            state, y = module.segment(state, x[start : start + 4])
+            outputs.append(y)
+        return torch.cat(outputs)
+
+    found, expected = (
+        torch.autograd.grad(run().square().sum(), list(module.parameters())) for run in (planned, plain)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_unroll_keeps_a_budget_with_sparse_layers():
+    module = SparseLSTM(16, 32, rule="columns", keep_ratio=0.25)
+    x = torch.randn(60, 8, 16)
+
+    def run(budget):
+        y, _ = unroll(
+            None,
+            module.initial_state(8),
+            x,
+            segment=module.segment,
+            module=module,
+            budget=budget,
+            reduce="last",
+            final_state="detached",
+        )
+        y.sum().backward()  # no tensors of the caller's own
+
+    budget_bytes = 250_000
+    run(budget_bytes)
+    assert measure(partial(run, budget_bytes)).peak_bytes <= budget_bytes
+    assert measure(lambda: module(x)[0].sum().backward()).peak_bytes > 2 * budget_bytes
+
+
+JOB = {
+    "model": {"kind": "lstm", "hidden_size": 16, "embedding_size": 8},
+    "data": {"characters": 4000},
+    "sequence": {"length": 60, "batch_size": 4},
+    "training": {
+        "iterations": 4,
+        "learning_rate": 0.02,
+        "gradient_sparsity": {"rule": "top", "keep_ratio": 0.3, "cosine_every": 2},
+    },
+    "budget": "40%",
+}
+
+
+def changed(**sparsity):
+    training = {**JOB["training"], "gradient_sparsity": sparsity}
+    return {**JOB, "training": training}
+
+
+def test_a_job_trains_sparsely_under_its_plan_and_says_that_it_is_inexact():
+    report = run_job(job_from_record(JOB), name="sparse")
+    assert report.broken_promises == []
+    assert report.gradient_check is None
+    measurement = report.measurement()
+    assert measurement["exact_gradient"] is False
+    found = measurement["gradient_sparsity"]
+    assert [record["iteration"] for record in found["iterations"]] == [0, 1, 2, 3]
+    assert set(found["iterations"][0]["gate_sparsity"]) == {"i", "f", "g", "o"}
+    assert [cosine["iteration"] for cosine in found["cosines"]] == [0, 2]
+    assert found["sparsity"] == pytest.approx(0.7, abs=0.02)
+    assert "INEXACT" in report.table()
+
+
+def test_the_books_are_part_of_the_budget():
+    """Copies for comparison and error feedback are lines of the probe that every plan counts."""
+    prepared = PreparedJob.of(
+        job_from_record(changed(rule="top", keep_ratio=0.3, error_feedback=True)), lambda _line: None
+    )
+    layers = sum(parameter.nbytes for parameter in prepared.model.recurrent.parameters())
+    assert prepared.probe.static[-1].bytes == 3 * layers
+    assert prepared.request()["training"]["gradient_sparsity"]["error_feedback"] is True
+    assert prepared.profile()["gradient_sparsity"] == prepared.request()["training"]["gradient_sparsity"]
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        (changed(rule="rms", threshold=-1), "training.gradient_sparsity.threshold"),
+        (changed(rule="rms", threshold=math.nan), "training.gradient_sparsity.threshold"),
+        (changed(rule="none"), "training.gradient_sparsity.rule"),
+        (changed(threshold=0.3), "training.gradient_sparsity.rule"),
+        (changed(rule="rms", sharpness=1), "training.gradient_sparsity.sharpness"),
+        (changed(rule="mixed", error_feedback=True), "training.gradient_sparsity.error_feedback"),
+        (changed(rule="top", cosine_every=-1), "training.gradient_sparsity.cosine_every"),
+        ({**JOB, "model": {"kind": "rnn", "hidden_size": 4}}, "training.gradient_sparsity"),
+    ],
+)
+def test_jobs_with_impossible_sparsity_are_refused(record, field):
+    with pytest.raises(InvalidJob) as refusal:
+        job_from_record(record)
+    assert refusal.value.field == field
+
+
+def test_the_planner_is_told_the_rule_and_not_how_often_it_is_checked():
+    told = SparsitySpec(rule="columns", keep_ratio=0.25, cosine_every=3).planned()
+    assert told == {"rule": "columns", "keep_ratio": 0.25, "warm_up_iterations": 0, "error_feedback": False}
