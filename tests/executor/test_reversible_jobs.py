@@ -40,7 +40,8 @@ def test_a_reversible_job_is_planned_by_its_profile_and_undone_as_planned():
     measured, executed = measured_iteration(prepared, plan)
     assert executed == SegmentCounts.of(plan.schedule()) == SegmentCounts(9, 6)
     assert measured.peak_bytes <= plan.replayed(prepared.probe.chain(30, 5)).peak_bytes
-    assert prepared.model.recurrent.archived_bytes == 0  # 15 steps of 2 bits stay in the buffers
+    # 3 segments of 5 steps are archived first: 32 units, 2 bits a step, and a word of each at most beyond.
+    assert 0 < prepared.model.recurrent.archived_bytes <= 32 * 15 * 2.0001 / 8 + 2 * 32
 
 
 @pytest.mark.parametrize(
