@@ -12,7 +12,7 @@ help:            ## list the targets
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable ".[worker,postgresql,parquet]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable ".[worker,postgresql,parquet,oidc,telemetry]"
 	@touch $@
 
 demo: $(READY)   ## train an LSTM in a twentieth of its activation memory and show the proof
