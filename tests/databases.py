@@ -6,20 +6,29 @@ where its server is not installed (Debian: `apt-get install postgresql`).
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 SERVER_FOLDERS = "usr/lib/postgresql/*/bin"
 USER = "postgres"
 """PostgreSQL refuses to run as root; Debian's package makes this user."""
+
+START_SECONDS = 60.0
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 _counter = itertools.count(1)
 
@@ -43,12 +52,29 @@ class PostgresServer:
             settings.write("shared_buffers=16MB\nmax_connections=60\nfsync=off\n")
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
-        self._run("pg_ctl", "-D", str(self._data), "-l", str(self.folder / "log"), "-w", "start")
+        """Start it and wait until it answers. It ends with this process, however that one ends."""
+        command = [str(self._programs / "postgres"), "-D", str(self._data)]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                preexec_fn=_end_with_parent,  # noqa: PLW1509
+                **_as_user(),
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RuntimeError):
+                self._run("pg_isready", "-h", str(self.folder), "-q")
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-2000:]}")
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it: `fast` with a goodbye to every connection, `immediate` as a crash would."""
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+        self._process.wait(START_SECONDS)
 
     def create_database(self) -> str:
         """The SQLAlchemy URL of what is, to whoever uses it, a new and empty database.
@@ -63,14 +89,24 @@ class PostgresServer:
         return f"postgresql+psycopg://{USER}@/{USER}?host={self.folder}&options=-csearch_path%3D{name}"
 
     def _run(self, program: str, *arguments: str) -> None:
-        user = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
         command = [str(self._programs / program), *arguments]
         # pg_ctl's server inherits the output; a pipe would never end.
         with tempfile.TemporaryFile() as said:
-            done = subprocess.run(command, stdout=said, stderr=said, cwd="/", **user)
+            done = subprocess.run(command, stdout=said, stderr=said, cwd="/", **_as_user())
             said.seek(0)
             if done.returncode:
                 raise RuntimeError(f"{program}: {said.read().decode(errors='replace')[-2000:]}")
+
+
+def _as_user() -> dict[str, Any]:
+    """How a program is started that refuses to run as root."""
+    return {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def _end_with_parent() -> None:
+    """Make the system send this new process SIGQUIT (at once, no goodbye) when its parent has died."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
 
 
 def server_programs() -> Path | None:
