@@ -71,6 +71,11 @@ def data_bytes() -> int | None:
     return None if match is None else int(match[1]) * 1024
 
 
+def used_bytes(device: torch.device) -> int:
+    """What the cap counts now, in bytes: reserved by CUDA's allocator, or the process's private memory."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else data_bytes() or 0
+
+
 @contextmanager
 def _data_cap(added_bytes: int) -> Iterator[MemoryCap]:
     before_bytes = data_bytes()

@@ -18,7 +18,13 @@ import torch
 
 from executor.attempt.child import Emit
 from executor.attempt.measuring import Measured, measurement_of
-from executor.attempt.memory_cap import OutOfMemory, data_bytes, memory_cap, refused_bytes
+from executor.attempt.memory_cap import (
+    OutOfMemory,
+    data_bytes,
+    memory_cap,
+    refused_bytes,
+    used_bytes,
+)
 from executor.attempt.planning import StoredPlan, plan_attempt, share_profile
 from executor.attempt.stopping import Stopping, StopRequested
 from executor.attempt.task import Result, Task
@@ -185,13 +191,14 @@ class Training:
             return
         self._progress_at = now
         result = self.result("succeeded")
-        free = free_bytes(prepared.loss.device)
+        device = prepared.loss.device
         self._emit(
             {
                 "kind": "progress",
                 "iteration": result.iteration,
                 "loss": result.loss,
-                "memory_free_bytes": free,
+                "memory_free_bytes": free_bytes(device),
+                "memory_used_bytes": used_bytes(device),
             }
         )
         _say(f"iteration {result.iteration}/{count}: loss {self._losses[-1]:.4f}, {self._seconds[-1]:.3f} s")
