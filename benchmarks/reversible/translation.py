@@ -1,6 +1,6 @@
 """Translation with attention: BLEU of reversible encoders and decoders against GRU and LSTM ones.
 
-All models have as many parameters, the same training and choice of learning rates. The reversible ones
+All models have as many parameters and the same training, whose settings nobody tuned. The reversible ones
 attend to the source's embeddings and a slice of the encoder's states, the others to all of both.
 """
 
@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,9 +22,7 @@ from benchmarks.reversible.subwords import PADDING
 from benchmarks.reversible.translation_task import Task, batches
 from benchmarks.reversible.translators import Model, models, translations
 
-LEARNING_RATES = (0.005, 0.01)
 SEEDS = 2
-TUNING_SEED = 100
 Row = dict[str, Any]
 
 
@@ -32,37 +30,15 @@ Row = dict[str, Any]
 class Training:
     """What all models have in common."""
 
-    epochs: int = 8
+    epochs: int = 5
+    learning_rate: float = 5e-3
+    """At the start; it falls to zero."""
     batch_size: int = 64
     dropout: float = 0.3
     clip_norm: float = 1.0
 
 
-SHORT = replace(Training(), epochs=2)
-"""For the choice of a learning rate."""
-
-
-def tuning(done: Sequence[Row]) -> Iterator[Row]:
-    """Validation perplexity of every model with every learning rate that is not `done`; short trainings."""
-    task = Task.of_catalogues()
-    seen = {(row["model"], row["learning_rate"]) for row in done}
-    for name, make in models(task, dropout=SHORT.dropout).items():
-        for rate in LEARNING_RATES:
-            if (name, rate) not in seen:
-                torch.manual_seed(TUNING_SEED)
-                model = make()
-                seconds = train(model, task, SHORT, learning_rate=rate)
-                perplexity = math.exp(nats_per_token(model, task, task.texts.validation))
-                yield {
-                    "model": name,
-                    "epochs": SHORT.epochs,
-                    "learning_rate": rate,
-                    "validation_perplexity": perplexity,
-                    "processor_seconds": seconds,
-                }
-
-
-def rows(tuned: Sequence[Row], done: Sequence[Row]) -> Iterator[Row]:
+def rows(done: Sequence[Row]) -> Iterator[Row]:
     """Perplexity and BLEU on the test texts, of every model and seed that is not `done`."""
     import sacrebleu
 
@@ -75,8 +51,7 @@ def rows(tuned: Sequence[Row], done: Sequence[Row]) -> Iterator[Row]:
                 continue
             torch.manual_seed(seed)
             model = make()
-            best = min((row for row in tuned if row["model"] == name), key=_perplexity)
-            seconds = train(model, task, training, learning_rate=best["learning_rate"])
+            seconds = train(model, task, training)
             found = translations(model, task, task.texts.test)
             bleu = sacrebleu.BLEU()
             yield {
@@ -86,7 +61,7 @@ def rows(tuned: Sequence[Row], done: Sequence[Row]) -> Iterator[Row]:
                 "hidden_size": model.encoder.hidden_size,
                 "kept_units": model.head.kept_units,
                 "epochs": training.epochs,
-                "learning_rate": best["learning_rate"],
+                "learning_rate": training.learning_rate,
                 "perplexity": math.exp(nats_per_token(model, task, task.texts.test)),
                 "bleu": bleu.corpus_score(found, [references]).score,
                 "signature": str(bleu.get_signature()),
@@ -96,23 +71,18 @@ def rows(tuned: Sequence[Row], done: Sequence[Row]) -> Iterator[Row]:
             }
 
 
-def _perplexity(row: Row) -> float:
-    found: float = row["validation_perplexity"]
-    return found
-
-
-def train(model: Model, task: Task, training: Training, *, learning_rate: float) -> float:
-    """Train the model, the learning rate falling to zero; the seconds of processor time that took."""
+def train(model: Model, task: Task, training: Training) -> float:
+    """Train the model; the seconds of processor time that took."""
     start = time.process_time()
     data = task.encoded(task.texts.train)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
     order = random.Random(0)
     steps = training.epochs * len(batches(data, training.batch_size, random.Random(0)))
     step = 0
     model.train()
     for _ in range(training.epochs):
         for source, target in batches(data, training.batch_size, order):
-            optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+            optimizer.param_groups[0]["lr"] = training.learning_rate * (1 - step / steps)
             optimizer.zero_grad()
             (model.loss(source, target) / (target[1:] != PADDING).sum()).backward()
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
