@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,16 +127,19 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    from executor.ranks import Ranks
     from executor.worker import run_job
 
+    is_first = Ranks.from_environ(os.environ).is_first
     job = read_job(parsed.job)
     if parsed.budget is not None:
         job = dataclasses.replace(job, budget=parse_budget(parsed.budget))
-    progress = _silent if parsed.quiet else _progress
+    progress = _progress if is_first and not parsed.quiet else _silent
     report = run_job(
         job, name=parsed.job.stem, planner_url=parsed.planner, output=parsed.output, progress=progress
     )
-    print(report.table())
+    if is_first:
+        print(report.table())
     for broken in report.broken_promises:
         print(f"BROKEN PROMISE: {broken}", file=sys.stderr)
     return 1 if report.broken_promises else 0

@@ -49,14 +49,16 @@ class PreparedJob:
         device: torch.device | None = None,
         *,
         device_bytes: int | None = None,
+        streams: CharacterStreams | None = None,
     ) -> PreparedJob:
         """Load the text, make the model, find the budget in bytes and probe the model.
 
         The budget "free" is what the device has free now; with `device_bytes`, it is what of them is not
-        held throughout training. Raises InvalidJob when the text is missing or too short.
+        held throughout training. `streams` are this process's share where several train together.
+        Raises InvalidJob when the text is missing or too short.
         """
         device = device or default_device()
-        streams = character_streams(job.data, job.sequence).to(device)
+        streams = (streams or character_streams(job.data, job.sequence)).to(device)
         torch.manual_seed(job.training.seed)
         model = CharacterModel(
             job.model,

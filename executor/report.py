@@ -57,6 +57,8 @@ class RunReport:
     budget_bytes: int
     projected_peak_bytes: int
     measured_peak_bytes: int
+    process_peak_bytes: tuple[int, ...] = ()
+    """Of every process that trained together; the measured peak is the largest."""
     host_budget_bytes: int | None = None
     """Host memory that states could move to."""
     measured_host_bytes: int = 0
@@ -132,6 +134,7 @@ class RunReport:
         return {
             **self.measurement(),
             "utilization_ratio": self.utilization_ratio,
+            "process_peak_bytes": list(self.process_peak_bytes),
             "host_budget_bytes": self.host_budget_bytes,
             "measured_host_bytes": self.measured_host_bytes,
             "iteration_seconds": list(self.iteration_seconds),

@@ -7,7 +7,9 @@ iteration of its own, since measuring slows an iteration down.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -25,6 +27,7 @@ from executor.offload.slots import HOST
 from executor.plan import ExecutionPlan, checkpoint_every, undo_every
 from executor.planner import RemotePlanner
 from executor.prepared import PreparedJob, Progress
+from executor.ranks import Forward, Ranks
 from executor.report import RunReport, SegmentCounts
 from executor.training import PlannedLoss, iterate, optimizer_for
 from executor.verify import GradientCheck, compare_gradients, gradients_of
@@ -43,20 +46,30 @@ def run_job(
 ) -> RunReport:
     """Plan and train `job`; write its weights and report files, and post the report to the planner.
 
-    `output` is where the report goes, whatever the job says.
+    `output` is where the report goes, whatever the job says. Under torchrun every process calls this; the
+    first one writes and posts, what it reports holds for all of them.
 
     Raises InvalidJob, BudgetTooSmall, and PlannerUnreachable or PlannerRefused for a planner by URL.
     """
     if output is None and job.report.output is not None:
         output = Path(job.report.output)
     _require_folders({"report.output": output, "report.weights": job.report.weights})
+    ranks = Ranks.from_environ(os.environ)
     with ExitStack() as stack:
         planner = None if planner_url is None else stack.enter_context(closing(RemotePlanner(planner_url)))
-        prepared = PreparedJob.of(job, progress)
+        share = ranks.share(job)
+        streams = ranks.streams(job)
+        stack.enter_context(ranks.joined())
+        prepared = PreparedJob.of(
+            share, progress, ranks.device(), device_bytes=ranks.device_bytes(), streams=streams
+        )
         plan, plan_id = prepared.plan(planner)
         progress(describe_plan(plan))
         where = planner_url or IN_PROCESS
-        report = _train(prepared, plan, plan_id, name=name, planner=where, progress=progress)
+        report = _train(prepared, plan, plan_id, ranks=ranks, name=name, planner=where, progress=progress)
+        report = dataclasses.replace(report, description=job.record())  # the whole job, not this share of it
+        if not ranks.is_first:
+            return report
         _write(report, prepared, output, progress)
         if planner is not None:
             planner.post_measurement(report.measurement())
@@ -86,20 +99,24 @@ def _train(
     plan: ExecutionPlan,
     plan_id: str | None,
     *,
+    ranks: Ranks,
     name: str,
     planner: str,
     progress: Progress,
 ) -> RunReport:
     job, model = prepared.job, prepared.model
+    forward = ranks.forward(prepared.loss)
     check = check_gradients(prepared, plan)
     if check is not None:
         progress(str(check))
-    measured, executed = measured_iteration(prepared, plan)
-    measured_peak_bytes = measured.peak_bytes
+    measured, executed = measured_iteration(prepared, plan, forward)
+    peaks = tuple(int(peak) for (peak,) in ranks.gathered([measured.peak_bytes]))
+    measured_peak_bytes = max(peaks)
     progress(f"measured peak: {format_bytes(measured_peak_bytes)} of {format_bytes(prepared.budget_bytes)}")
     evaluation = Window.of(prepared.streams.evaluation_window())
     loss_before = model.evaluate(evaluation)
-    losses, seconds = _iterations(prepared, plan, progress)
+    losses, seconds = _iterations(prepared, plan, forward, progress)
+    loss_before, loss_after = ranks.mean([loss_before, model.evaluate(evaluation)])
     actions = list(plan.schedule())
     return RunReport(
         job=name,
@@ -117,9 +134,10 @@ def _train(
         host_budget_bytes=job.host_budget_bytes,
         measured_host_bytes=measured.tier_peak_bytes.get(HOST, 0),
         iteration_seconds=tuple(seconds),
-        losses=tuple(losses),
+        losses=tuple(ranks.mean(losses)),
         loss_before=loss_before,
-        loss_after=model.evaluate(evaluation),
+        loss_after=loss_after,
+        process_peak_bytes=peaks,
         gradient_check=check,
         gradient_sparsity=None if prepared.audit is None else prepared.audit.measurement(),
         torch=torch.__version__,
@@ -128,7 +146,7 @@ def _train(
 
 
 def _iterations(
-    prepared: PreparedJob, plan: ExecutionPlan, progress: Progress
+    prepared: PreparedJob, plan: ExecutionPlan, forward: Forward, progress: Progress
 ) -> tuple[list[float], list[float]]:
     """Losses and seconds of the job's iterations."""
     optimizer = optimizer_for(prepared.model, prepared.job.training)
@@ -139,17 +157,23 @@ def _iterations(
     for iteration in range(count):
         window = Window.of(prepared.streams.window(iteration))
         begin = time.perf_counter()
-        losses.append(iterate(partial(prepared.loss.forward, window, plan), optimizer, prepared.audit))
+        losses.append(iterate(partial(forward, window, plan), optimizer, prepared.audit))
         seconds.append(time.perf_counter() - begin)
         progress(f"iteration {iteration + 1}/{count}: loss {losses[-1]:.3f}, {seconds[-1]:.2f} s")
     return losses, seconds
 
 
-def measured_iteration(prepared: PreparedJob, plan: ExecutionPlan) -> tuple[Measurement[None], SegmentCounts]:
-    """Peak bytes of one forward and backward pass, and how often it ran segments. Nothing is learned."""
+def measured_iteration(
+    prepared: PreparedJob, plan: ExecutionPlan, forward: Forward | None = None
+) -> tuple[Measurement[None], SegmentCounts]:
+    """Peak bytes of one forward and backward pass, and how often it ran segments. Nothing is learned.
+
+    `forward` is that of `Ranks`; None: of one process.
+    """
     window = prepared.window
     prepared.loss.prepare(window)
-    measured = measure(lambda: backward(prepared.loss.forward(window, plan)))
+    run = forward or prepared.loss.forward
+    measured = measure(lambda: backward(run(window, plan)))
     prepared.model.zero_grad(set_to_none=True)
     return measured, prepared.loss.take_counts()
 
