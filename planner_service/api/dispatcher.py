@@ -137,8 +137,9 @@ class Dispatcher:
         """Ask the engine about a job that it has."""
         reference = job.engine_reference
         if reference is None:
-            # The service ended between handing over and noting the name; the token of that launch is lost.
-            self._give_up(job, "the service stopped while it was handed over")
+            # Another service hands it over just now, or one ended before it noted the name: then the
+            # token of that launch is lost.
+            self._wait_or_give_up(job, "a service stopped while it was handed over", GRACE_SECONDS)
             return
         self._in_hand[job.id] = (engine.name, reference)
         if job.cancel_requested:
@@ -147,12 +148,14 @@ class Dispatcher:
         if status.state in {"waiting", "running"}:
             self._over_since.pop(job.id, None)
             return
-        since = self._over_since.setdefault(job.id, self._clock())
-        if self._clock() - since >= GRACE_SECONDS or job.state == "assigned":
-            self._over_since.pop(job.id)
-            self._give_up(job, f"{engine.name}: {status.state} {status.detail}".strip())
+        grace_seconds = 0.0 if job.state == "assigned" else GRACE_SECONDS
+        self._wait_or_give_up(job, f"{engine.name}: {status.state} {status.detail}".strip(), grace_seconds)
 
-    def _give_up(self, job: Job, detail: str) -> None:
+    def _wait_or_give_up(self, job: Job, detail: str, grace_seconds: float) -> None:
+        since = self._over_since.setdefault(job.id, self._clock())
+        if self._clock() - since < grace_seconds:
+            return
+        self._over_since.pop(job.id)
         self._in_hand.pop(job.id, None)
         self._waits.lengthen(job.id)
         self._queue.give_up(job.id, detail)

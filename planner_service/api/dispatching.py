@@ -25,6 +25,7 @@ _HOLES = TypeAdapter(list[HoleRecord])
 
 def dispatcher_of(desk: JobDesk, settings: Settings) -> Dispatcher:
     """The dispatcher to the engines that are handed jobs. Raises InvalidSetting for a bad file of holes."""
+    holes = [hole_of(record) for record in cluster_holes(settings)]
     folder = Path(settings.work_dir) if settings.work_dir else (settings.data_dir / "jobs").resolve()
     return Dispatcher(
         dispatched_engines(settings),
@@ -32,7 +33,7 @@ def dispatcher_of(desk: JobDesk, settings: Settings) -> Dispatcher:
         jobs=desk.jobs,
         planner_url=settings.planner_url or f"http://{settings.host}:{settings.port}",
         work_dir=folder,
-        resources_of=partial(_resources, settings=settings, holes=_holes(settings)),
+        resources_of=partial(_resources, settings=settings, holes=holes),
     )
 
 
@@ -42,8 +43,8 @@ def _resources(job: Job, engine: str, *, settings: Settings, holes: list[Hole]) 
     return resources_for(job, engine, cast("DeviceKind", settings.engine_device), holes)
 
 
-def _holes(settings: Settings) -> list[Hole]:
-    """The cluster's holes; none where no file is given."""
+def cluster_holes(settings: Settings) -> list[HoleRecord]:
+    """The cluster's holes; none where no file is given. Raises InvalidSetting."""
     if not settings.holes_file:
         return []
     path = Path(settings.holes_file)
@@ -51,6 +52,6 @@ def _holes(settings: Settings) -> list[Hole]:
         text = path.read_text(encoding="utf-8")
         document = yaml.safe_load(text) if path.suffix in {".yaml", ".yml"} else json.loads(text)
         records = document.get("holes", document) if isinstance(document, dict) else document
-        return [hole_of(record) for record in _HOLES.validate_python(records)]
+        return _HOLES.validate_python(records)
     except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
         raise InvalidSetting(f"{variable('holes_file')}={path}: {error}") from error

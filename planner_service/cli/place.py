@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from planner_service.chain.quantities import format_bytes
@@ -106,9 +107,13 @@ def placement_request(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _job(source: str, document: object) -> dict[str, Any]:
-    """A request for a plan, or a job file, as a job to be placed; named after its file."""
     if not isinstance(document, dict):
         raise UnreadableRequest(source, "a request or a job file is an object with a model")
+    return job_of_document(source, document)
+
+
+def job_of_document(source: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """A request for a plan, or a job file, as a job to be placed; named after its file."""
     if "budget" in document:
         job = {name: value for name, value in document.items() if name != "report"}
         return {"name": document.get("name", source), "job": job}

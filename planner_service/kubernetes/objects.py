@@ -15,6 +15,7 @@ PRODUCT_LABEL = "nvidia.com/gpu.product"
 CONTAINER = "worker"
 CLAIM = "gpu"
 WORK_VOLUME = "work"
+JOB_VOLUME = "job"
 BACKOFF_LIMIT = 0
 """The service repeats a job that fails, with a tighter budget after an OOM; Kubernetes repeats what its
 nodes lose, which does not count."""
@@ -51,6 +52,9 @@ class JobSpec:
     volume_claim: str = ""
     """PersistentVolumeClaim under the work folder."""
     work_dir: str = "/work"
+    config_map: str = ""
+    """ConfigMap that is mounted at `config_folder`."""
+    config_folder: str = "/job"
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -104,10 +108,21 @@ def _pod(spec: JobSpec) -> Manifest:
         pod["affinity"] = {"nodeAffinity": required}
     if resources.claim_template is not None:
         pod["resourceClaims"] = [{"name": CLAIM, "resourceClaimTemplateName": resources.claim_template}]
-    if spec.volume_claim:
-        claim = {"claimName": spec.volume_claim}
-        pod["volumes"] = [{"name": WORK_VOLUME, "persistentVolumeClaim": claim}]
+    volumes = [volume for _, volume in _volumes(spec)]
+    if volumes:
+        pod["volumes"] = volumes
     return pod
+
+
+def _volumes(spec: JobSpec) -> list[tuple[str, Manifest]]:
+    """Where each volume is mounted, and what it is."""
+    found: list[tuple[str, Manifest]] = []
+    if spec.volume_claim:
+        source = {"persistentVolumeClaim": {"claimName": spec.volume_claim}}
+        found.append((spec.work_dir, {"name": WORK_VOLUME, **source}))
+    if spec.config_map:
+        found.append((spec.config_folder, {"name": JOB_VOLUME, "configMap": {"name": spec.config_map}}))
+    return found
 
 
 def _container(spec: JobSpec) -> Manifest:
@@ -121,9 +136,20 @@ def _container(spec: JobSpec) -> Manifest:
         "env": [{"name": name, "value": value} for name, value in sorted(spec.environment.items())],
         "resources": resources,
     }
-    if spec.volume_claim:
-        container["volumeMounts"] = [{"name": WORK_VOLUME, "mountPath": spec.work_dir}]
+    mounts = [{"name": volume["name"], "mountPath": folder} for folder, volume in _volumes(spec)]
+    if mounts:
+        container["volumeMounts"] = mounts
     return container
+
+
+def config_map(name: str, namespace: str, files: Mapping[str, str]) -> Manifest:
+    """A ConfigMap of small files."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": dict(files),
+    }
 
 
 def claim_template(name: str, namespace: str, *, device_class: str, selector: str, count: int) -> Manifest:
