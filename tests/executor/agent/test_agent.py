@@ -12,6 +12,7 @@ from executor.attempt.weights_file import _files  # noqa: E402
 from executor.data import character_streams  # noqa: E402
 from executor.models import CharacterModel, Window  # noqa: E402
 from executor.training import PlannedLoss, iterate, optimizer_for  # noqa: E402
+from planner_service.client import PlannerClient
 from tests.executor.attempt.workers import (  # noqa: E402
     ENDLESS,
     JOB,
@@ -48,6 +49,10 @@ def agents(url, tmp_path):
     yield start
     for each in found:
         each.close()
+    with PlannerClient(url) as client:  # the next test's agents claim its own job
+        for job in client.jobs(limit=10).jobs:
+            if job.state not in ("succeeded", "failed", "cancelled"):
+                client.cancel_job(job.id)
 
 
 def uninterrupted_losses(plan_text):

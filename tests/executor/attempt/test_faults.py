@@ -5,6 +5,7 @@ import resource
 import signal
 from contextlib import closing
 
+import httpx
 import pytest
 
 pytest.importorskip("torch")
@@ -38,10 +39,11 @@ def url(tmp_path_factory):
 @pytest.fixture
 def started(url, tmp_path):
     """Starts workers; whatever the test finds, none is left."""
-    workers = []
+    workers, jobs = [], []
 
     def start(job, *arguments, **options):
         job_id = submit(url, job)
+        jobs.append(job_id)
         worker, claimed = attempt(url, tmp_path, *arguments, **options)
         workers.append(worker)
         assert claimed == job_id
@@ -50,6 +52,8 @@ def started(url, tmp_path):
     yield start
     for worker in workers:
         worker.close()
+    for job_id in jobs:  # the next test claims its own job
+        httpx.post(f"{url}/v1/jobs/{job_id}/cancel", timeout=30)
 
 
 def test_a_worker_that_is_killed_takes_its_trainer_along_and_its_job_is_done_by_the_next(
@@ -98,7 +102,8 @@ def test_a_worker_that_was_stopped_past_its_lease_is_fenced_and_stops_its_proces
     with closing(zombie), pytest.raises(Refused) as refusal:
         zombie.report({"outcome": "succeeded"})
     assert refusal.value.status in (401, 409)
-    assert job_of(url, job_id)["state"] == "running"
+    job = job_of(url, job_id)  # the second attempt sends no heartbeats: on a busy machine it is late, too
+    assert (job["attempt"], job["state"]) in ((2, "running"), (2, "queued"))
     with closing(AttemptLink(url, second)) as current:  # and leave no job behind for the next test
         current.report({"outcome": "error", "detail": "the test is over", "minimum_budget_bytes": 1})
     assert job_of(url, job_id)["state"] == "failed"
@@ -106,8 +111,6 @@ def test_a_worker_that_was_stopped_past_its_lease_is_fenced_and_stops_its_proces
 
 def test_a_cancellation_ends_the_process_group_of_a_trainer_that_hangs(url, started):
     """A stopped trainer hears no SIGTERM: after the grace its group is killed; heartbeats never starved"""
-    import httpx
-
     worker, job_id = started(ENDLESS, "--grace-seconds", "0.5")
     assert trains(url, job_id)
     (trainer,) = worker.trainers()
