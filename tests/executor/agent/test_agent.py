@@ -12,7 +12,7 @@ from executor.attempt.weights_file import _files  # noqa: E402
 from executor.data import character_streams  # noqa: E402
 from executor.models import CharacterModel, Window  # noqa: E402
 from executor.training import PlannedLoss, iterate, optimizer_for  # noqa: E402
-from planner_service.client import PlannerClient
+from planner_service.client import PlannerClient  # noqa: E402
 from tests.executor.attempt.workers import (  # noqa: E402
     ENDLESS,
     JOB,
