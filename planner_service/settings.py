@@ -20,6 +20,7 @@ _POSITIVE = (
     "heartbeat_seconds",
     "lost_after_seconds",
     "lease_seconds",
+    "save_seconds",
 )
 _NOT_NEGATIVE = (
     "queue_length",
@@ -89,6 +90,9 @@ class Settings:
     planner_url: str = _setting("", "URL under which workers reach the service; empty means its own address")
     work_dir: str = _setting(
         "", "Folder of the jobs' weights, as workers see it; empty means `jobs` in the data folder"
+    )
+    save_seconds: float = _setting(
+        60.0, "How often workers that the service starts save their weights files, in seconds"
     )
     worker_setup: str = _setting(
         "", "Line of shell before a worker under slurm or ray, such as the activation of an environment"

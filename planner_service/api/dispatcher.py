@@ -74,6 +74,7 @@ class Dispatcher:
         jobs: JobStore,
         planner_url: str,
         work_dir: Path,
+        save_seconds: float = 60.0,
         resources_of: ResourcesOf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -82,6 +83,7 @@ class Dispatcher:
         self._jobs = jobs
         self._planner_url = planner_url
         self._work_dir = work_dir
+        self._save_seconds = save_seconds
         self._resources_of = resources_of
         self._clock = clock
         self._waits = _Waits(clock)
@@ -189,7 +191,12 @@ class Dispatcher:
         return Launch(
             job_id=job.id,
             number=assignment.number,
-            command=attempt_command(planner_url=self._planner_url, job_id=job.id, work_dir=work_dir),
+            command=attempt_command(
+                planner_url=self._planner_url,
+                job_id=job.id,
+                work_dir=work_dir,
+                save_seconds=self._save_seconds,
+            ),
             launch_token=assignment.launch_token,
             work_dir=work_dir,
             resources=resources,

@@ -33,6 +33,7 @@ def dispatcher_of(desk: JobDesk, settings: Settings) -> Dispatcher:
         jobs=desk.jobs,
         planner_url=settings.planner_url or f"http://{settings.host}:{settings.port}",
         work_dir=folder,
+        save_seconds=settings.save_seconds,
         resources_of=partial(_resources, settings=settings, holes=holes),
     )
 

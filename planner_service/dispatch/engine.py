@@ -123,6 +123,9 @@ class Engine(Protocol):
         """Stop it, running or not; nothing happens when it is over or unknown."""
 
 
-def attempt_command(*, planner_url: str, job_id: str, work_dir: str) -> tuple[str, ...]:
-    """The command that runs an attempt of a job, under every engine."""
-    return ("tightfit-worker", "attempt", "--planner", planner_url, "--job", job_id, "--work-dir", work_dir)
+def attempt_command(
+    *, planner_url: str, job_id: str, work_dir: str, save_seconds: float = 60.0
+) -> tuple[str, ...]:
+    """The command that runs an attempt of a job, under every engine; it saves its weights that often."""
+    where = ("--planner", planner_url, "--job", job_id, "--work-dir", work_dir)
+    return ("tightfit-worker", "attempt", *where, "--save-seconds", f"{save_seconds:g}")
