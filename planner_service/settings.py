@@ -49,6 +49,8 @@ class Settings:
 
     host: str = _setting("127.0.0.1", "Address to listen on")
     port: int = _setting(8080, "Port to listen on; 0 takes a free one")
+    tls_certificate_file: str = _setting("", "Certificate chain in PEM; with a key the service speaks HTTPS")
+    tls_key_file: str = _setting("", "Its private key in PEM")
     data_dir: Path = _setting(  # noqa: RUF009 - a dataclass field, not a shared value
         Path("tightfit-data"), "Folder of the service's files; made when missing"
     )
@@ -135,6 +137,8 @@ class Settings:
         self._require("engine", self.engine in ENGINE_NAMES, f"must be one of {', '.join(ENGINE_NAMES)}")
         self._require("engine_device", self.engine_device in {"cuda", "cpu"}, "must be cuda or cpu")
         self._require("local_start", self.local_start in {"agent", "process"}, "must be agent or process")
+        both = bool(self.tls_certificate_file) == bool(self.tls_key_file)
+        self._require("tls_certificate_file", both, f"needs {variable('tls_key_file')}, and that needs it")
         levels = ("debug", "info", "warning", "error")
         self._require("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")
 

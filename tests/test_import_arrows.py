@@ -89,6 +89,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "planner_service.api": ("planner_service", *SERVICE_SIDE),
     "planner_service.api.dispatching": ("planner_service", *SERVICE_SIDE, "yaml"),
     "planner_service.cli": ("planner_service", *SERVICE_SIDE),
+    "planner_service.cli.kubernetes": ("planner_service", "yaml"),
     "planner_service.cli.request_file": ("planner_service", "yaml"),
     "planner_service.cli.picture": ("planner_service", "matplotlib"),
     "executor": ("torch", "numpy", "executor", CHAIN),

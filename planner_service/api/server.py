@@ -31,16 +31,18 @@ def listen(host: str, port: int) -> socket.socket:
         raise CannotListen(f"cannot listen on {host} port {port}: {reason}; try another --port") from None
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """Where a client finds the listener."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def url_for_workers(listener: socket.socket) -> str:
+def url_for_workers(listener: socket.socket, scheme: str = "http") -> str:
     """Where a worker on another machine finds the listener: by this machine's name if it listens to all."""
     host, port = listener.getsockname()[:2]
-    return f"http://{socket.gethostname()}:{port}" if host in {"0.0.0.0", "::"} else url_of(listener)  # noqa: S104
+    if host in {"0.0.0.0", "::"}:  # noqa: S104
+        return f"{scheme}://{socket.gethostname()}:{port}"
+    return url_of(listener, scheme)
 
 
 def is_open_to_others(listener: socket.socket) -> bool:
@@ -70,6 +72,8 @@ def serve(
         server_header=False,
         lifespan="on",
         timeout_graceful_shutdown=round(settings.shutdown_seconds),
+        ssl_certfile=settings.tls_certificate_file or None,
+        ssl_keyfile=settings.tls_key_file or None,
     )
     _Server(config, lambda: _tell_streams(app), before_exit).run(sockets=[listener])
 

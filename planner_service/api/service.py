@@ -16,7 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planner_service.api.dispatching import dispatcher_of
+from planner_service.api.admission_desk import AdmissionDesk
+from planner_service.api.dispatching import cluster_holes, dispatcher_of
 from planner_service.api.job_desk import JobDesk
 from planner_service.api.lease_keeper import LeaseKeeper
 from planner_service.api.metrics import Metrics
@@ -61,6 +62,7 @@ class Service:
         self.measurements = MeasurementStore(engine)
         self.profiles = ProfileLibrary(ProfileStore(engine))
         self.jobs = JobDesk(engine, planner, settings)
+        self.admission = AdmissionDesk(planner, PlanStore(engine), cluster_holes(settings))
         self.leases = LeaseKeeper(
             self.jobs.queue,
             lease_seconds=settings.lease_seconds,
@@ -166,6 +168,7 @@ async def running_service(
     finally:
         for task in background:
             task.cancel()
+        service.admission.close()
         await service.pool.close()
         engine.dispose()
 

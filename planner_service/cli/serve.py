@@ -32,13 +32,15 @@ def run(args: argparse.Namespace) -> int:
     except InvalidSetting as error:
         return _refuse(error)
     # The web framework loads here, so that the other commands need not wait for it.
+    from planner_service.api.dispatching import cluster_holes
     from planner_service.api.server import CannotListen, listen
     from planner_service.store import DatabaseUnavailable, open_database
 
     try:
+        cluster_holes(settings)
         open_database(settings.store_url).dispose()
         listener = listen(settings.host, settings.port)
-    except (DatabaseUnavailable, CannotListen) as error:
+    except (DatabaseUnavailable, CannotListen, InvalidSetting) as error:
         return _refuse(error)
     with listener:
         try:
@@ -56,8 +58,9 @@ def _refuse(error: Exception) -> int:
 def _serve(settings: Settings, listener: socket, *, with_worker: bool) -> None:
     from planner_service.api.server import is_open_to_others, serve, url_for_workers, url_of
 
-    url = url_of(listener)
-    settings = replace(settings, planner_url=settings.planner_url or url_for_workers(listener))
+    scheme = "https" if settings.tls_certificate_file else "http"
+    url = url_of(listener, scheme)
+    settings = replace(settings, planner_url=settings.planner_url or url_for_workers(listener, scheme))
     if is_open_to_others(listener):
         print(f"warning: {url} is open to other machines, and asks nobody who they are", file=sys.stderr)
     print(f"starting on {url}: loading the solvers", file=sys.stderr)

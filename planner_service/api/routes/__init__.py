@@ -12,6 +12,7 @@ from planner_service.api.routes import (
     health,
     job_history,
     jobs,
+    kubernetes,
     measurements,
     nodes,
     placements,
@@ -32,6 +33,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     job_history.router,
     attempts.router,
     nodes.router,
+    kubernetes.router,
     health.router,
 )
 FAST_ROUTES: tuple[Route, ...] = (plans.read_plan_route,)
