@@ -21,6 +21,7 @@ from benchmarks.executor.__main__ import measured
 from benchmarks.executor.cases import Case, fused
 from benchmarks.gpu.page import page
 from benchmarks.machine import RESULTS, ROOT, description
+from benchmarks.sparse.frontier import gpu_rows
 
 LIMIT_SECONDS = 450.0
 SHARES = (0.05, 0.02, 0.01)
@@ -99,7 +100,14 @@ def main() -> int:
     torch.manual_seed(0)
     results = run_cases(options.rounds, begin + LIMIT_SECONDS * 0.8)
     finished = [case for case in results if "rows" in case]
-    found = {"machine": device_description(), "rounds": options.rounds, "tests": tests, "cases": results}
+    sparse = list(gpu_rows(begin + LIMIT_SECONDS * 0.9))
+    found = {
+        "machine": device_description(),
+        "rounds": options.rounds,
+        "tests": tests,
+        "cases": results,
+        "sparse": sparse,
+    }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "gpu.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     text = page(found)

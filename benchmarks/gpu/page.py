@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.executor.table import markdown
+from benchmarks.sparse.table import times as sparse_times
 from planner_service.chain.quantities import format_bytes
 
 
@@ -28,4 +29,7 @@ def page(found: Mapping[str, Any]) -> str:
     if left_out:
         lines += ["", "Not measured:", ""]
         lines += [f"- {case['name']}: {case['not_measured']}" for case in left_out]
+    if found.get("sparse"):
+        lines += ["", "Iterations of a character model whose gate gradients are sparsified:", ""]
+        lines += [sparse_times(found["sparse"])]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from benchmarks.sparse import claim, frontier, sweep
 PARTS: dict[str, Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]] = {
     "claim": claim.rows,
     "frontier-time": frontier.time_rows,
-    "frontier-loss": frontier.loss_rows,
+    "frontier-loss-1": partial(frontier.loss_rows, 1),
+    "frontier-loss-2": partial(frontier.loss_rows, 2),
     "sweep": sweep.rows,
 }
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.sparse.language import EMBEDDING_SIZE, Corpus, LanguageModel
 from benchmarks.sparse.training import DENSE, Training, Variant, trained
+from executor.recurrence import Recurrence, run_segment
 
 SEEDS = 3
 ROUNDS = 9
@@ -19,15 +21,47 @@ HIDDEN_SIZE = 512
 ITERATIONS = 150
 LAYERS = (1, 2)
 OWN_DENSE = Variant("absolute", {"threshold": 0.0})
-"""Our own cell with nothing to drop, the other dense baseline: the faster of the two counts."""
+"""The sparse module with nothing to drop."""
+
+
+@dataclass(frozen=True)
+class FusedDense(Variant):
+    """The segment function that plans run for a torch.nn.LSTM, over all steps at once."""
+
+    def __str__(self) -> str:
+        return "dense, fused segment"
+
+    def layers(self, module: nn.LSTM, seed: int) -> nn.LSTM:
+        """See Variant; the parameters are those of `module`."""
+        return FusedLSTM(module)
+
+
+class FusedLSTM(nn.LSTM):
+    """torch.nn.LSTM's parameters, run by executor.recurrence."""
+
+    def __init__(self, module: nn.LSTM) -> None:
+        super().__init__(module.input_size, module.hidden_size, module.num_layers, device="meta")
+        for name, parameter in module.named_parameters():
+            setattr(self, name, parameter)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:  # type: ignore[override]
+        """Outputs and last state from the zero state."""
+        recurrence = Recurrence.of(self)
+        state, y = run_segment(self, recurrence, recurrence.initial_state(x, batch_size=x.shape[1]), x)
+        return y, state
+
+
+DENSE_BASELINES = (DENSE, FusedDense(), OWN_DENSE)
+"""Ratios are to the fastest of them."""
 TRAINED = (
     DENSE,
     Variant("mixed", {"keep_ratio": 0.125, "row_ratio": 0.5}),
     Variant("mixed", {"keep_ratio": 0.125, "row_ratio": 0.35}),
 )
+TRAINED_ON_TWO_LAYERS = TRAINED[:2]
 TIMED = (
     *TRAINED,
-    OWN_DENSE,
+    *DENSE_BASELINES[1:],
     Variant("mixed", {"keep_ratio": 0.0625, "row_ratio": 0.25}),
     Variant("columns", {"keep_ratio": 0.25}),
     Variant("blocks", {"keep_ratio": 0.25}),
@@ -35,16 +69,15 @@ TIMED = (
 )
 
 
-def loss_rows(done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def loss_rows(num_layers: int, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Validation loss after equally many iterations, seeds outermost; less what is `done`."""
-    known = {(row["variant"], row["num_layers"], row["seed"]) for row in done}
+    known = {(row["variant"], row["seed"]) for row in done}
+    training = Training(hidden_size=HIDDEN_SIZE, num_layers=num_layers, iterations=ITERATIONS)
     for seed in range(SEEDS):
-        for num_layers in LAYERS:
-            training = Training(hidden_size=HIDDEN_SIZE, num_layers=num_layers, iterations=ITERATIONS)
-            for variant in TRAINED:
-                if (str(variant), num_layers, seed) not in known:
-                    found = trained(variant, training, seed)
-                    yield {"variant": str(variant), "num_layers": num_layers, "seed": seed, **found}
+        for variant in TRAINED if num_layers == 1 else TRAINED_ON_TWO_LAYERS:
+            if (str(variant), seed) not in known:
+                found = trained(variant, training, seed)
+                yield {"variant": str(variant), "num_layers": num_layers, "seed": seed, **found}
 
 
 def time_rows(done: list[dict[str, Any]], device: str = "cpu") -> Iterator[dict[str, Any]]:
@@ -55,18 +88,27 @@ def time_rows(done: list[dict[str, Any]], device: str = "cpu") -> Iterator[dict[
             yield from _timed(Training(hidden_size=HIDDEN_SIZE, num_layers=num_layers), device)
 
 
+def gpu_rows(until: float) -> Iterator[dict[str, Any]]:
+    """The same on a CUDA device, and at H = 2048, sizes begun before `until` (of the monotonic clock)."""
+    for hidden_size in (HIDDEN_SIZE, 2048):
+        for num_layers in LAYERS:
+            if time.monotonic() < until:
+                yield from _timed(Training(hidden_size=hidden_size, num_layers=num_layers), "cuda")
+
+
 def _timed(training: Training, device: str) -> Iterator[dict[str, Any]]:
     iterations = [_iteration(variant, training, device) for variant in TIMED]
     for _ in range(2):
         for iterate in iterations:
             iterate()
     rounds = [[_seconds(iterate, device) for iterate in iterations] for _ in range(ROUNDS)]
-    best = min((DENSE, OWN_DENSE), key=lambda variant: _median_of(variant, rounds))
+    best = min(DENSE_BASELINES, key=lambda variant: _median_of(variant, rounds))
     for variant in TIMED:
         ratios = sorted(times[TIMED.index(variant)] / times[TIMED.index(best)] for times in rounds)
         yield {
             "variant": str(variant),
             "num_layers": training.num_layers,
+            "hidden_size": training.hidden_size,
             "seconds": _median_of(variant, rounds),
             "baseline": str(best),
             "time_ratio": median(ratios),

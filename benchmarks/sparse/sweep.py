@@ -11,7 +11,7 @@ from executor.sparse import Schedule
 SEEDS = 3
 VARIANTS = (
     DENSE,
-    *(Variant("absolute", {"threshold": tau}) for tau in (0.0, 1e-7, 1e-6, 1e-5, 1e-4)),
+    *(Variant("absolute", {"threshold": tau}) for tau in (1e-7, 1e-6, 1e-5, 1e-4)),
     *(Variant("rms", {"threshold": threshold}) for threshold in (0.3, 1.0, 3.0)),
     *(Variant("top", {"keep_ratio": ratio}) for ratio in (0.2, 0.1, 0.05, 0.02)),
     Variant("mixed", {"keep_ratio": 0.125, "row_ratio": 0.5}),

@@ -1,0 +1,67 @@
+"""Sparse layers on a CUDA device: the same gradients as on the CPU, by the same gathers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import executor.sparse.columns as columns_module
+import executor.sparse.mixed as mixed_module
+from executor.sparse import SparseAudit, SparseGRU, SparseLSTM
+from executor.sparse.modules import SparseRecurrence
+
+pytestmark = pytest.mark.gpu
+
+STEPS, BATCH, SIZE = 30, 16, 32
+RULES: tuple[dict[str, Any], ...] = (
+    {"rule": "absolute", "threshold": 0.0},
+    {"rule": "top", "keep_ratio": 0.2},
+    {"rule": "columns", "keep_ratio": 0.25},
+    {"rule": "blocks", "keep_ratio": 0.25},
+    {"rule": "rows", "keep_ratio": 0.5},
+    {"rule": "mixed", "keep_ratio": 0.25},
+)
+
+
+@pytest.mark.parametrize("kind", [SparseLSTM, SparseGRU])
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_gradients_are_those_of_the_cpu(
+    kind: type[SparseRecurrence], rule: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, so that both devices choose the same entries, columns and rows."""
+    monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: True)
+    monkeypatch.setattr(mixed_module, "rows_pay", lambda *_, **__: True)
+    on_cpu = kind(SIZE, SIZE, 2, **rule, dtype=torch.float64)
+    on_gpu = kind(SIZE, SIZE, 2, **rule, dtype=torch.float64).cuda()
+    on_gpu.load_state_dict(on_cpu.state_dict())
+    x = torch.randn(STEPS, BATCH, SIZE, dtype=torch.float64)
+    records = []
+    for module in (on_cpu, on_gpu):
+        module(x.to(module.get_parameter("weight_hh_l0").device))[0].square().sum().backward()
+        records.append(module.end_iteration())
+    assert records[0] == records[1]
+    for one, other in zip(on_cpu.parameters(), on_gpu.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(other.grad.cpu(), one.grad, rtol=1e-8, atol=1e-10)
+
+
+def test_books_are_kept_on_the_device() -> None:
+    module = SparseLSTM(SIZE, SIZE, rule="top").cuda()
+    audit = SparseAudit(module, cosine_every=1)
+    audit.start(iteration=0)
+    x = torch.randn(STEPS, BATCH, SIZE, device="cuda")
+
+    def loss() -> torch.Tensor:
+        _, y = module.segment(module.initial_state(BATCH), x)
+        return y.square().sum()
+
+    audit.compare(loss)
+    module.zero_grad()
+    loss().backward()
+    audit.close()
+    found = audit.measurement()
+    assert found["sparsity"] == pytest.approx(0.8, abs=0.01)
+    assert 0 < found["least_cosine"] < 1
