@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from executor.captures import require_no_captures, sequence_number
-from executor.engine import leaf_needs_gradient, raise_mutated
 from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Buffers, recomputing
 from executor.reversal import LostBits, Watching, passing
+from executor.states import leaf_needs_gradient, raise_mutated
 from executor.trees import Leaves, versions_of
 
 

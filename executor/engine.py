@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.autograd import Variable
 
 from executor.captures import require_no_captures, sequence_number
-from executor.errors import ModifiedBetweenPasses, PlanMismatch, StateMutated
+from executor.errors import ModifiedBetweenPasses, PlanMismatch
 from executor.parameters import Parameters
 from executor.program import Program
-from executor.replay import NOTHING, Replay, Surroundings, state_only
+from executor.replay import Replay, state_only
 from executor.sizes import held_bytes
+from executor.states import StoredState, leaf_of, owned, raise_mutated
 from executor.trees import Leaves, versions_of
 from planner_service.chain import Advance, Backward, Free, Tape, TieredAction, Undo
 from planner_service.chain.tiers_actions import describe
@@ -35,13 +36,6 @@ Observer = Callable[[TieredAction | None], None]
 _run_backward = Variable._execution_engine.run_backward
 """`torch.autograd.backward` (tensors, gradients, keep graph, create graph, inputs, allow unreachable,
 accumulate) without its checks: those cost more than a small segment, and import a symbolic algebra."""
-
-
-class StoredState(NamedTuple):
-    """x_i: its leaves, detached, and what surrounds the step that follows it."""
-
-    leaves: Leaves
-    surroundings: Surroundings = NOTHING
 
 
 class LiveTape(NamedTuple):
@@ -278,7 +272,7 @@ class Run:
             self._reached = last
 
     def _tape_stage(self, stage: int, leaves: Leaves) -> LiveTape:
-        state_leaves = [_leaf(leaf, stage > 1) for leaf in leaves]
+        state_leaves = [leaf_of(leaf, stage > 1) for leaf in leaves]
         slices = self._slices(stage)
         for position in self.program.inputs.differentiable:
             slices[position] = slices[position].detach().requires_grad_()
@@ -376,35 +370,3 @@ class Run:
                 continue
             total = self._input_gradients[position]
             total.narrow(0, *self.program.steps_of(tape.stage)).copy_(gradient)
-
-
-def leaf_needs_gradient(leaf: Any, inside: bool) -> bool:
-    """Whether a state's leaf is differentiated: every floating tensor inside the chain, and of the
-    initial state what the caller wants.
-    """
-    if not isinstance(leaf, Tensor):
-        return False
-    return leaf.requires_grad or (inside and (leaf.is_floating_point() or leaf.is_complex()))
-
-
-def owned(leaves: Leaves) -> Leaves:
-    """The leaves, copied where they are views that would keep a larger storage alive."""
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    storages = {leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes() for leaf in tensors}
-    if sum(storages.values()) <= sum(leaf.nbytes for leaf in tensors):
-        return leaves
-    return tuple(leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-
-
-def raise_mutated(stage: int) -> None:
-    """Refuse a step that wrote into the state that it was given."""
-    raise StateMutated(
-        f"the step changed its input state in place (stage {stage}): a stored state would no longer be "
-        "what it was; return new tensors (h = h + … instead of h += …)"
-    )
-
-
-def _leaf(leaf: Any, inside: bool) -> Any:
-    if not isinstance(leaf, Tensor):
-        return leaf
-    return leaf.detach().requires_grad_(leaf_needs_gradient(leaf, inside))

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.engine import LiveTape, Run, StoredState, owned
+from executor.engine import LiveTape, Run
 from executor.errors import PlanMismatch, ReversalMismatch
 from executor.replay import NOTHING, Surroundings, state_only
 from executor.reversal import Archiving, Undoing, passing
+from executor.states import StoredState, owned
 from executor.trees import Leaves
 from planner_service.chain import Archive, TieredAction, Undo
 

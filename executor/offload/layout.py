@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from executor.engine import StoredState
 from executor.replay import Surroundings
+from executor.states import StoredState
 
 
 class _View(NamedTuple):

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from executor.engine import Run, StoredState
+from executor.engine import Run
 from executor.errors import PlanMismatch
 from executor.offload.layout import storages_of
 from executor.offload.shelf import Shelf
 from executor.offload.transfers import MakeStream, Transfer, copy_stream
+from executor.states import StoredState
 from planner_service.chain import Discard, Fetch, Free, Move, Store, Tier, TieredAction
 
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from executor.engine import StoredState
 from executor.errors import PlanMismatch
 from executor.offload.layout import Layout, put_together, taken_apart
 from executor.offload.slots import Slots
 from executor.offload.transfers import MakeStream, Transfer
+from executor.states import StoredState
 from planner_service.chain import Tier
 
 

@@ -1,0 +1,102 @@
+/* The recurrent part of the backward pass: gates become their gradients. Part of kernels.h. */
+
+typedef struct {
+    int64_t steps, batch, columns, hidden;
+    const REAL *w_hh;
+    const REAL *y, *dy;              /* [steps][batch][hidden]; y for a GRU only, dy may be null */
+    const REAL *first;               /* [batch][hidden]: h that the segment began with (GRU) */
+    REAL *before;                    /* [hidden][columns]: c that the segment began with (LSTM); scratch (GRU) */
+    REAL *dh, *dc;                   /* [hidden][columns]: gradient of the state after; out, before (dc: LSTM) */
+    REAL *gates;                     /* the tape; out, the gradients of the gates before their non-linearity */
+    const REAL *cells;               /* the tape (LSTM) */
+} NAME(Backward);
+
+/* One step's gates become their gradients, the gradient of c that of c before. */
+INLINE void NAME(lstm_reverse)(const NAME(Backward) *b, int64_t step) {
+    const int64_t size = b->hidden * b->columns;
+    REAL *gates = b->gates + step * 4 * size;
+    const REAL *after = b->cells + step * size, *before = step ? after - size : b->before;
+    for (int64_t at = 0; at < size; at += LANES) {
+        const VEC input = LOAD(gates + at), forget = LOAD(gates + size + at);
+        const VEC cell = LOAD(gates + 2 * size + at), output = LOAD(gates + 3 * size + at);
+        const VEC tanh_c = NAME(tanh)(LOAD(after + at)), dh = LOAD(b->dh + at);
+        const VEC dc = LOAD(b->dc + at) + dh * output * (1 - tanh_c * tanh_c);
+        STORE(gates + at, dc * cell * input * (1 - input));
+        STORE(gates + size + at, dc * LOAD(before + at) * forget * (1 - forget));
+        STORE(gates + 2 * size + at, dc * input * (1 - cell * cell));
+        STORE(gates + 3 * size + at, dh * tanh_c * output * (1 - output));
+        STORE(b->dc + at, dc * forget);
+    }
+}
+
+/* One step's gates become the gradients of reset, update, the input part and the hidden part of new; what
+ * reaches h directly stays in dh. */
+INLINE void NAME(gru_reverse)(const NAME(Backward) *b, int64_t step) {
+    const int64_t size = b->hidden * b->columns;
+    REAL *gates = b->gates + step * 4 * size;
+    const REAL *natural = step ? b->y + (step - 1) * b->batch * b->hidden : b->first, *before = b->before;
+    NAME(to_columns)(b->batch, b->hidden, b->columns, natural, b->before);
+    for (int64_t at = 0; at < size; at += LANES) {
+        const VEC reset = LOAD(gates + at), update = LOAD(gates + size + at);
+        const VEC new = LOAD(gates + 2 * size + at), of_hidden = LOAD(gates + 3 * size + at);
+        const VEC dh = LOAD(b->dh + at), dnew = dh * (1 - update) * (1 - new * new);
+        STORE(gates + at, dnew * of_hidden * reset * (1 - reset));
+        STORE(gates + size + at, dh * (LOAD(before + at) - new) * update * (1 - update));
+        STORE(gates + 2 * size + at, dnew);
+        STORE(gates + 3 * size + at, dnew * reset);
+        STORE(b->dh + at, dh * update);
+    }
+}
+
+/* out[unit][column] += sum over the rows of w[row][unit] d[row][column], for `units` units. */
+INLINE void NAME(add_transposed)(int units, REAL *out, const REAL *w, int64_t H, int64_t rows, const REAL *d, int64_t columns) {
+    VEC sums[GATE_ROWS];
+    for (int i = 0; i < units; i++) sums[i] = LOAD(out + i * columns);
+    for (int64_t row = 0; row < rows; row++) {
+        const VEC value = LOAD(d + row * columns);
+#pragma GCC unroll 16
+        for (int i = 0; i < units; i++) sums[i] += w[row * H + i] * value;
+    }
+    for (int i = 0; i < units; i++) STORE(out + i * columns, sums[i]);
+}
+
+/* The same for every unit and column. */
+INLINE void NAME(add_hidden_gradient)(REAL *dh, const REAL *w, int64_t H, int64_t rows, const REAL *d, int64_t P) {
+    int64_t unit = 0;
+    for (; unit + GATE_ROWS <= H; unit += GATE_ROWS)
+        for (int64_t b = 0; b < P; b += LANES)
+            NAME(add_transposed)(GATE_ROWS, dh + unit * P + b, w + unit, H, rows, d + b, P);
+    for (; unit < H; unit++)
+        for (int64_t b = 0; b < P; b += LANES) NAME(add_transposed)(1, dh + unit * P + b, w + unit, H, rows, d + b, P);
+}
+
+INLINE void NAME(add_output_gradient)(const NAME(Backward) *b, int64_t step) {
+    if (!b->dy) return;
+    const REAL *dy = b->dy + step * b->batch * b->hidden;
+    for (int64_t from = 0; from < b->batch; from += LANES)
+        for (int64_t unit = 0; unit < b->hidden; unit += LANES)
+            for (int64_t u = unit; u < NAME(least)(unit + LANES, b->hidden); u++)
+                for (int64_t i = from; i < NAME(least)(from + LANES, b->batch); i++)
+                    b->dh[u * b->columns + i] += dy[i * b->hidden + u];
+}
+
+void NAME(lstm_backward)(const NAME(Backward) *b) {
+    const int64_t H = b->hidden, P = b->columns;
+    for (int64_t step = b->steps - 1; step >= 0; step--) {
+        NAME(add_output_gradient)(b, step);
+        NAME(lstm_reverse)(b, step);
+        memset(b->dh, 0, H * P * sizeof(REAL));
+        NAME(add_hidden_gradient)(b->dh, b->w_hh, H, 4 * H, b->gates + step * 4 * H * P, P);
+    }
+}
+
+void NAME(gru_backward)(const NAME(Backward) *b) {
+    const int64_t H = b->hidden, P = b->columns;
+    for (int64_t step = b->steps - 1; step >= 0; step--) {
+        const REAL *gates = b->gates + step * 4 * H * P;
+        NAME(add_output_gradient)(b, step);
+        NAME(gru_reverse)(b, step);
+        NAME(add_hidden_gradient)(b->dh, b->w_hh, H, 2 * H, gates, P);
+        NAME(add_hidden_gradient)(b->dh, b->w_hh + 2 * H * H, H, H, gates + 3 * H * P, P);
+    }
+}
