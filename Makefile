@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RAY_READY := $(VENV)-ray/.ready
 PORT ?= 8080
 
-.PHONY: help demo test check format serve bench gpu openapi clean
+.PHONY: help demo test test-cluster check format serve bench gpu openapi clean
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -15,11 +16,20 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable ".[worker,postgresql,parquet,oidc,telemetry]"
 	@touch $@
 
+# Ray brings sixty packages of its own: the service and its workers need none of them.
+$(RAY_READY):
+	$(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip install --quiet "ray[default]==2.60.0"
+	@touch $@
+
 demo: $(READY)   ## train an LSTM in a twentieth of its activation memory and show the proof
 	$(BIN)/tightfit-worker demo --output-dir demo-output
 
 test: $(READY)   ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-cluster: $(READY) $(RAY_READY) ## jobs on a real Slurm and a real Ray, on this host; needs root
+	RAY_COMMAND=$(CURDIR)/$(VENV)-ray/bin/ray tests/cluster/isolated.sh $(BIN)/python -m pytest tests/cluster
 
 check: $(READY)  ## linters and the type checker
 	$(BIN)/ruff format --check .
@@ -43,4 +53,4 @@ openapi: $(READY) ## write openapi/openapi.json from the code
 	$(BIN)/tightfit openapi --output openapi/openapi.json
 
 clean:           ## remove the environment and what the demo wrote
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(VENV)-ray demo-output

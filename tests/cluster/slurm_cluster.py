@@ -38,6 +38,7 @@ class Node:
     memory_mib: int
     gpu_type: str = ""
     gpus: int = 0
+    cpus: int = 4
 
 
 @dataclass
@@ -106,7 +107,7 @@ class SlurmCluster:
 
     def cut(self, name: str) -> None:
         """Cut a node's power: its daemon and everything that it started, at once."""
-        family = _descendants(self.processes[name].pid)
+        family = descendants(self.processes[name].pid)
         for process_id in (self.processes[name].pid, *family):
             try:
                 os.kill(process_id, signal.SIGKILL)
@@ -182,7 +183,7 @@ class SlurmCluster:
             gres = f" Gres=gpu:{node.gpu_type}:{node.gpus} Feature={node.gpu_type}" if node.gpus else ""
             lines.append(
                 f"NodeName={node.name} NodeHostname={host} NodeAddr=127.0.0.1 Port={FIRST_NODE_PORT + index} "
-                f"CPUs=4 RealMemory={node.memory_mib} State=UNKNOWN{gres}"
+                f"CPUs={node.cpus} RealMemory={node.memory_mib} State=UNKNOWN{gres}"
             )
         lines.append("PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP")
         return "\n".join(line for line in lines if line) + "\n"
@@ -198,7 +199,7 @@ class SlurmCluster:
         return "\n".join(lines) + "\n"
 
 
-def _descendants(process_id: int) -> list[int]:
+def descendants(process_id: int) -> list[int]:
     """Every process that descends from one, by the process table."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():

@@ -1,0 +1,117 @@
+"""Jobs of the service under a real Slurm: placed by fit, requeued by Slurm, fenced by the service."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from planner_service.client import PlannerClient
+from tests.cluster.service_jobs import MIB, ended, has_trained, kept_its_promise, request, start, until
+from tests.cluster.slurm_cluster import Node, SlurmCluster, descendants, missing_parts
+from tests.serving import eventually
+
+# One processor each: this host has few, and a job that waits its turn is a case of its own.
+NODES = (Node("small", 800, cpus=1), Node("middle", 1_600, cpus=1), Node("large", 3_200, cpus=1))
+JOB_SECONDS = 240.0
+
+pytestmark = pytest.mark.skipif(bool(missing_parts()), reason=f"this machine lacks {missing_parts()}")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Three nodes of different memory."""
+    running = SlurmCluster(tmp_path / "slurm", NODES)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(cluster, tmp_path):
+    """A client of a service whose engine is this cluster."""
+    conf = cluster.environment["SLURM_CONF"]
+    serving = start(tmp_path / "data", tmp_path / "work", TIGHTFIT_ENGINE="slurm", SLURM_CONF=conf)
+    with PlannerClient(serving.url) as found:
+        yield found
+    serving.terminate()
+
+
+def slurm_job(cluster, job):
+    """What the controller says of a job: its fields."""
+    shown = cluster.run("scontrol", "show", "job", "--oneliner", job.engine_reference).stdout
+    return dict(part.partition("=")[::2] for part in shown.split() if "=" in part)
+
+
+def test_ten_jobs_are_planned_placed_by_fit_trained_measured_and_reported(cluster, client):
+    """Jobs that only the large node holds run there, whatever else is free"""
+    budgets = ["8MiB"] * 7 + ["1GiB", "2GiB", "2GiB"]
+    submitted = [client.submit_job(request(budget=budget)) for budget in budgets]
+    done = [until(client, job.id, ended, JOB_SECONDS) for job in submitted]
+    assert [job.state for job in done] == ["succeeded"] * 10, [job.detail for job in done]
+    memory_mib = {node.name: node.memory_mib for node in NODES}
+    for job in done:
+        asked_mib = float(slurm_job(cluster, job)["MinMemoryNode"].rstrip("M")) if job.needed_bytes else 0
+        assert job.needed_bytes.cpu <= asked_mib * MIB
+        assert asked_mib <= memory_mib[job.node]
+        assert kept_its_promise(client, job)
+    assert {job.node for job in done[-2:]} == {"large"}
+
+
+def test_a_job_of_a_lost_node_resumes_elsewhere_and_its_zombie_is_refused(cluster, client):
+    """The successor goes on from the weights file; the old worker is fenced when it wakes, and the result
+    stays the successor's
+    """
+    job = client.submit_job(request(iterations=400, budget="1GiB"))
+    job = until(client, job.id, has_trained(20), JOB_SECONDS)
+    first_node = job.node
+    zombies = descendants(cluster.processes[first_node].pid)
+    for process_id in zombies:
+        os.kill(process_id, signal.SIGSTOP)
+    cluster.kill(first_node)
+    job = until(client, job.id, lambda now: now.attempt == 2, JOB_SECONDS)
+    assert job.node != first_node
+    for process_id in zombies:
+        os.kill(process_id, signal.SIGCONT)
+    assert eventually(lambda: not any(_is_alive(process_id) for process_id in zombies), 30), (
+        "the zombie lives"
+    )
+    job = until(client, job.id, ended, JOB_SECONDS)
+    assert job.state == "succeeded"
+    assert job.attempt == 2
+    assert job.failures == 0
+    first, second = client.attempts(job.id)
+    assert second.outcome == "succeeded"
+    assert first.outcome is None
+    assert _resumed_iteration(client, job) >= 1
+    assert kept_its_promise(client, job)
+
+
+def test_a_controller_that_is_killed_and_restarted_loses_no_job(cluster, client):
+    """Running, pending and just accepted jobs all end, each with one result"""
+    jobs = [client.submit_job(request(iterations=150, budget="1GiB")) for _ in range(2)]
+    until(client, jobs[0].id, has_trained(1), JOB_SECONDS)
+    jobs.append(client.submit_job(request(iterations=2)))
+    until(client, jobs[2].id, lambda now: now.engine_reference is not None, JOB_SECONDS)
+    cluster.kill("slurmctld")
+    jobs.append(client.submit_job(request(iterations=2)))
+    cluster.start_controller()
+    done = [until(client, job.id, ended, JOB_SECONDS) for job in jobs]
+    assert [job.state for job in done] == ["succeeded"] * 4, [job.detail for job in done]
+    assert all(kept_its_promise(client, job) for job in done)
+
+
+def _is_alive(process_id):
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _resumed_iteration(client, job):
+    """The iteration after which the last attempt went on, by its log."""
+    lines = [line.text for line in client.job_logs(job.id, attempt=job.attempt).lines]
+    (said,) = [line for line in lines if "resuming after iteration" in line]
+    return int(said.split()[-1])
