@@ -6,6 +6,7 @@ Whoever made a plan, it is replayed here by the simulator before it is run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -137,12 +138,16 @@ def _beside_tiers(chain: Chain, budget_bytes: int, tiers: Tiers) -> tuple[str, A
     return strategy, policy
 
 
+API_KEY = "TIGHTFIT_API_KEY"
+"""The variable with the key for services that ask for one."""
+
+
 def over_http(url: str) -> AskPlanner:
     """A planner that asks the service at `url`, whose errors are those of `planner_service.client`."""
     from planner_service.client import PlannerClient, PlannerRefused
 
     def ask(chain: Chain, budget_bytes: int, tiers: Tiers) -> tuple[str, AnyPolicy]:
-        with PlannerClient(url) as client:
+        with PlannerClient(url, api_key=os.environ.get(API_KEY)) as client:
             try:
                 reply = client.plan(_request(chain, budget_bytes, tiers))
             except PlannerRefused as refusal:
@@ -192,7 +197,9 @@ class RemotePlanner:
     def __init__(self, url: str, *, token: str | None = None) -> None:
         from planner_service.worker_client import WorkerClient
 
-        self._client = WorkerClient(url, token=token, timeout_seconds=PLANNING_SECONDS)
+        self._client = WorkerClient(
+            url, token=token or os.environ.get(API_KEY), timeout_seconds=PLANNING_SECONDS
+        )
 
     def plan(
         self,

@@ -32,6 +32,7 @@ from planner_service.contract import (
     SimulationRequest,
 )
 from planner_service.contract.attempts import AttemptList, AttemptRecord
+from planner_service.contract.audit import AuditPage
 from planner_service.contract.job_events import JobEvent, JobLogPage
 from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
@@ -83,10 +84,13 @@ class PlannerClient:
         *,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         transport: httpx.BaseTransport | None = None,
+        api_key: str | None = None,
     ) -> None:
+        """`api_key` goes with every call, to services that ask for one."""
         self.url = url.rstrip("/")
         timeout = httpx.Timeout(timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds))
-        self._http = httpx.Client(timeout=timeout, transport=transport)
+        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        self._http = httpx.Client(timeout=timeout, transport=transport, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -231,6 +235,18 @@ class PlannerClient:
     def node(self, name: str) -> Node:
         """One node."""
         return self._get(f"/v1/nodes/{quote(name, safe='')}", Node)
+
+    def audit(
+        self,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        caller: str | None = None,
+        action: str | None = None,
+    ) -> AuditPage:
+        """Who did what, the latest first; needs a key with the scope `admin`."""
+        query = _given(limit=limit, cursor=cursor, caller=caller, action=action)
+        return self._get("/v1/audit", AuditPage, query)
 
     def health(self) -> dict[str, Any]:
         """What the service says of itself."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_type_hints
 
 PREFIX = "TIGHTFIT_"
 SECONDS_PER_DAY = 86_400
+CLIENT_VARIABLES = frozenset({"TIGHTFIT_API_KEY"})
+"""Read by commands that ask a service, and none of its settings."""
 ENGINE_NAMES = ("local", "agents", "slurm", "ray", "kubernetes")
 
 
@@ -28,6 +32,9 @@ _NOT_NEGATIVE = (
     "plan_retention_days",
     "job_retention_days",
     "measurement_retention_days",
+    "audit_retention_days",
+    "requests_per_second",
+    "planning_per_caller",
     "shutdown_seconds",
 )
 
@@ -65,6 +72,27 @@ class Settings:
         0.0, "Jobs that ended longer ago are deleted with their events and logs; 0 keeps all"
     )
     measurement_retention_days: float = _setting(0.0, "Measurements older than this are deleted; 0 keeps all")
+    authentication: str = _setting(
+        "auto", "Who is asked for a key: `auto`, everybody unless the service listens on loopback; `always`"
+    )
+    requests_per_second: float = _setting(
+        500.0,
+        "Requests a second of one key, or address without one; more get 429; 0: no limit. This and the next "
+        "count where keys are asked for",
+    )
+    planning_per_caller: int = _setting(
+        16, "Unfinished computations of one key; one more gets 429; 0: no limit"
+    )
+    audit_retention_days: float = _setting(0.0, "Audit entries older than this are deleted; 0 keeps all")
+    oidc_issuer: str = _setting("", "OpenID Connect issuer whose tokens count too; empty: only keys")
+    oidc_audience: str = _setting("tightfit", "Audience that the issuer's tokens must name")
+    oidc_jwks_url: str = _setting("", "URL of the issuer's public keys (JWKS); needed with an issuer")
+    oidc_scope_claim: str = _setting("scope", "Claim with the scopes: words such as `tightfit:read`")
+    data_roots: str = _setting(
+        "",
+        "Folders whose files jobs may name as their text, separated by colons; empty: each worker's own "
+        "`--data-root`",
+    )
     heartbeat_seconds: float = _setting(15.0, "How often a worker shows that it is alive, in seconds")
     lost_after_seconds: float = _setting(
         180.0, "A running job goes back to the queue after so long a silence, in seconds"
@@ -137,6 +165,9 @@ class Settings:
         self._require("engine", self.engine in ENGINE_NAMES, f"must be one of {', '.join(ENGINE_NAMES)}")
         self._require("engine_device", self.engine_device in {"cuda", "cpu"}, "must be cuda or cpu")
         self._require("local_start", self.local_start in {"agent", "process"}, "must be agent or process")
+        self._require("authentication", self.authentication in {"auto", "always"}, "must be auto or always")
+        has_keys = not self.oidc_issuer or self.oidc_jwks_url.startswith(("https://", "http://"))
+        self._require("oidc_jwks_url", has_keys, f"must be a URL where {variable('oidc_issuer')} is set")
         both = bool(self.tls_certificate_file) == bool(self.tls_key_file)
         self._require("tls_certificate_file", both, f"needs {variable('tls_key_file')}, and that needs it")
         levels = ("debug", "info", "warning", "error")
@@ -154,7 +185,7 @@ class Settings:
         does not exist: a misspelt limit must not be a limit that is not there.
         """
         known = {variable(item.name): item.name for item in fields(cls)}
-        given = {name for name in environ if name.startswith(PREFIX)}
+        given = {name for name in environ if name.startswith(PREFIX)} - CLIENT_VARIABLES
         if unknown := sorted(given - known.keys()):
             raise InvalidSetting(f"unknown variable {unknown[0]}; there are {', '.join(known)}")
         kinds = get_type_hints(cls)
@@ -168,6 +199,21 @@ class Settings:
     def store_url(self) -> str:
         """The database's SQLAlchemy URL, the default resolved."""
         return self.database_url or f"sqlite:///{self.data_dir / 'tightfit.sqlite3'}"
+
+    @property
+    def asks_who(self) -> bool:
+        """Whether requests need a key: other machines may reach the service, or the operator wants it."""
+        return self.authentication == "always" or not _is_loopback(self.host)
+
+    @property
+    def data_root_folders(self) -> tuple[Path, ...]:
+        """Folders whose files jobs may name."""
+        return tuple(Path(part) for part in self.data_roots.split(os.pathsep) if part)
+
+    @property
+    def audit_retention_seconds(self) -> float | None:
+        """Age in seconds at which an audit entry is deleted, or None."""
+        return self.audit_retention_days * SECONDS_PER_DAY or None
 
     @property
     def plan_retention_seconds(self) -> float | None:
@@ -188,6 +234,13 @@ class Settings:
 def variable(field_name: str) -> str:
     """The variable of the environment that sets a field."""
     return PREFIX + field_name.upper()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _parse(name: str, text: str, kind: type) -> object:

@@ -60,12 +60,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         CHAIN,
     ),
     "planner_service.placement": ("numpy", CHAIN),
+    "planner_service.security": ("planner_service.jobs", CHAIN),
     "planner_service.settings": (),
     "planner_service.store": (
         "alembic",
         "sqlalchemy",
         "planner_service.contract",
         "planner_service.jobs",
+        "planner_service.security",
         "planner_service.settings",
     ),
     "planner_service.dispatch": (
@@ -87,6 +89,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "planner_service.web": (),
     "planner_service.api": ("planner_service", *SERVICE_SIDE),
+    "planner_service.api.oidc": ("planner_service", "jwt"),
     "planner_service.api.dispatching": ("planner_service", *SERVICE_SIDE, "yaml"),
     "planner_service.cli": ("planner_service", *SERVICE_SIDE),
     "planner_service.cli.kubernetes": ("planner_service", "yaml"),

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from executor.attempt.command import LAUNCH_TOKEN
+
+API_KEY = "TIGHTFIT_API_KEY"
+"""The node's: a job gets its launch token instead, which is good for that job alone."""
 
 WORKER = "import sys; from executor.cli import main; sys.exit(main())"
 
@@ -66,10 +69,14 @@ def start_attempt(
     with (work_dir / "attempts.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-c", WORKER, *arguments],
-            env={**os.environ, LAUNCH_TOKEN: launch_token},
+            env={**_without_key(os.environ), LAUNCH_TOKEN: launch_token},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     return RunningAttempt(job_id, memory_bytes, process)
+
+
+def _without_key(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in environ.items() if name != API_KEY}

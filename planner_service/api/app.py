@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -10,11 +10,13 @@ from fastapi import FastAPI
 
 from planner_service.api import openapi
 from planner_service.api.body_limit import BodyLimit
+from planner_service.api.gate import Gate
 from planner_service.api.handlers import add_handlers
 from planner_service.api.metrics import CountRequests, Metrics
 from planner_service.api.request_ids import RequestIds
 from planner_service.api.routes import FAST_ROUTES, ROUTERS
 from planner_service.api.service import running_service
+from planner_service.security import ApiKey
 from planner_service.settings import Settings
 
 DESCRIPTION = (
@@ -23,16 +25,18 @@ DESCRIPTION = (
 )
 
 
-def create_app(settings: Settings, *, on_ready: Callable[[], None] = lambda: None) -> FastAPI:
+def create_app(
+    settings: Settings, *, on_ready: Callable[[], None] = lambda: None, own_keys: Sequence[ApiKey] = ()
+) -> FastAPI:
     """The service as an ASGI application; its database opens and its kernels warm up at start-up.
 
-    `on_ready` is called once, when the kernels are warm.
+    `on_ready` is called once, when the kernels are warm. `own_keys` count beside those in the database.
     """
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_service(settings, metrics, on_ready) as service:
+        async with running_service(settings, metrics, on_ready, own_keys=own_keys) as service:
             app.state.service = service
             yield
 
@@ -52,6 +56,8 @@ def create_app(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
         app.include_router(router)
     add_handlers(app)
     app.add_middleware(BodyLimit, maximum_bytes=settings.max_body_bytes)
+    if settings.asks_who:
+        app.add_middleware(Gate, settings=settings)
     app.add_middleware(CountRequests, metrics=metrics)
     app.add_middleware(RequestIds)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]

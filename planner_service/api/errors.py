@@ -101,6 +101,62 @@ class ClientGone(ServiceError):
         super().__init__("the client closed the connection before the answer was ready")
 
 
+class Unauthenticated(ServiceError):
+    """The request comes with no key, or with one that does not count."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no key, or one that is unknown, expired or revoked: send `Authorization: Bearer KEY` with a key "
+            "that `tightfit keys create` has made"
+        )
+
+
+class WrongScope(ServiceError):
+    """The caller is known, and may not do this."""
+
+    status = 403
+
+    def __init__(self, *, needed_scope: str) -> None:
+        self.needed_scope = str(needed_scope)
+        super().__init__(f"this needs a key with the scope {needed_scope}")
+
+
+class TooManyRequests(ServiceError):
+    """The caller asks more often than the operator allows."""
+
+    def __init__(self, *, retry_after_seconds: int) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(
+            f"too many requests: go on in {retry_after_seconds} s, or let the operator raise "
+            f"TIGHTFIT_REQUESTS_PER_SECOND"
+        )
+
+
+class TooMuchPlanning(ServiceError):
+    """The caller has as many computations under way as one caller may have."""
+
+    def __init__(self, *, maximum_computations: int) -> None:
+        self.maximum_computations = maximum_computations
+        super().__init__(
+            f"{maximum_computations} computations of this caller are unfinished: wait for one, or let the "
+            f"operator raise TIGHTFIT_PLANNING_PER_CALLER"
+        )
+
+
+class IdentityUnavailable(ServiceError):
+    """The identity provider's keys cannot be fetched."""
+
+    def __init__(self) -> None:
+        super().__init__("the identity provider does not answer, so its token cannot be checked: try again")
+
+
+class ShuttingDown(ServiceError):
+    """The service ends, and the request took longer than the time that was left."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is being stopped and could not finish this in time: ask again")
+
+
 class NotReady(ServiceError):
     """The service cannot answer well yet."""
 
@@ -151,6 +207,8 @@ class InternalError(ServiceError):
 STATUSES: dict[type[PlanningError], int] = {
     MalformedJson: 400,
     InvalidToken: 401,
+    Unauthenticated: 401,
+    WrongScope: 403,
     UnknownPath: 404,
     UnknownPlan: 404,
     UnknownMeasurement: 404,
@@ -167,14 +225,25 @@ STATUSES: dict[type[PlanningError], int] = {
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     UnstorableText: 422,
+    TooManyRequests: 429,
+    TooMuchPlanning: 429,
     ClientGone: 499,
     InternalError: 500,
     NotReady: 503,
     QueueFull: 503,
     PlanningTimeout: 503,
     StorageUnavailable: 503,
+    IdentityUnavailable: 503,
+    ShuttingDown: 503,
 }
 """Every ServiceError has a line here; all other refusals of a request are 422."""
 
-RETRY_AFTER_SECONDS: dict[type[PlanningError], int] = {NotReady: 1, QueueFull: 2, StorageUnavailable: 2}
+RETRY_AFTER_SECONDS: dict[type[PlanningError], int] = {
+    NotReady: 1,
+    QueueFull: 2,
+    StorageUnavailable: 2,
+    TooMuchPlanning: 2,
+    IdentityUnavailable: 5,
+    ShuttingDown: 5,
+}
 """When asking again helps, and after how long."""

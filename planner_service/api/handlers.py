@@ -50,16 +50,16 @@ def add_handlers(app: FastAPI) -> None:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    return _answer(request, cast("PlanningError", error))
+    return problem_response(request, cast("PlanningError", error))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     errors = cast("RequestValidationError", error).errors()
     first = errors[0]
     if first["type"] == "json_invalid":
-        return _answer(request, MalformedJson(first["ctx"]["error"], first["loc"][-1]))
+        return problem_response(request, MalformedJson(first["ctx"]["error"], first["loc"][-1]))
     if isinstance(cast("RequestValidationError", error).body, bytes):  # FastAPI did not try to parse it
-        return _answer(request, UnsupportedMediaType(request.headers.get("content-type", "")))
+        return problem_response(request, UnsupportedMediaType(request.headers.get("content-type", "")))
     return _send(request, problem_from_details([_without_body(item) for item in errors]))
 
 
@@ -75,13 +75,13 @@ async def _framework_refused(request: Request, error: Exception) -> Response:
     if status == 405:
         allowed = allowed_methods(request.url.path)
         headers = {"allow": ", ".join(allowed)}
-        return _answer(request, MethodNotAllowed(request.method, allowed), headers)
+        return problem_response(request, MethodNotAllowed(request.method, allowed), headers)
     if status == 413:
         limit = request.app.state.service.settings.max_body_bytes
-        return _answer(request, BodyTooLarge(maximum_body_bytes=limit))
+        return problem_response(request, BodyTooLarge(maximum_body_bytes=limit))
     if status == 400:
-        return _answer(request, MalformedJson(_reason_of(error)))
-    return _answer(request, UnknownPath(request.url.path))
+        return problem_response(request, MalformedJson(_reason_of(error)))
+    return problem_response(request, UnknownPath(request.url.path))
 
 
 def _reason_of(error: Exception) -> str:
@@ -93,32 +93,43 @@ def _reason_of(error: Exception) -> str:
 
 
 async def _storage_failed(request: Request, error: Exception) -> Response:
+    return storage_problem_response(request, error)
+
+
+def storage_problem_response(request: Request, error: Exception) -> Response:
     """What the database refuses: a text it cannot hold, or everything, while it is down or full."""
     if isinstance(error, DataError):
-        return _answer(request, UnstorableText())
+        return problem_response(request, UnstorableText())
     if not isinstance(error, OperationalError | InterfaceError | SQLAlchemyTimeout):
-        return await _failed(request, error)
+        return _fault_response(request, error)
     details = {"action": "storage_failed", "request_id": request_id(request.scope)}
     log.error("database: %s", error, extra=details)
-    return _answer(request, StorageUnavailable())
+    return problem_response(request, StorageUnavailable())
 
 
 async def _failed(request: Request, error: Exception) -> Response:
+    return _fault_response(request, error)
+
+
+def _fault_response(request: Request, error: Exception) -> Response:
     log.error(
         "request failed",
         exc_info=error,
         extra={"action": "request_failed", "request_id": request_id(request.scope)},
     )
     # Starlette answers outside the middleware that sets the header.
-    return _answer(request, InternalError(), {HEADER: request_id(request.scope)})
+    return problem_response(request, InternalError(), {HEADER: request_id(request.scope)})
 
 
-def _answer(request: Request, error: PlanningError, headers: Mapping[str, str] | None = None) -> Response:
+def problem_response(
+    request: Request, error: PlanningError, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The answer that says what `error` says."""
     problem = problem_from_error(error)
     sent = dict(headers or {})
     if status := STATUSES.get(type(error)):
         problem = problem.model_copy(update={"status": status})
-    if seconds := RETRY_AFTER_SECONDS.get(type(error)):
+    if seconds := getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS.get(type(error))):
         sent["retry-after"] = str(seconds)
     if status == 401:
         sent["www-authenticate"] = "Bearer"

@@ -8,6 +8,9 @@ from typing import Annotated
 from fastapi import Depends, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
+from starlette.types import Scope
+
+_KEY = "tightfit.caller"
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,20 @@ ANYBODY = Caller("anybody")
 """The service asks nobody who they are: it listens on the loopback address."""
 
 
+def remember_caller(scope: Scope, caller: Caller) -> None:
+    """The gate has found out who sent the request."""
+    scope[_KEY] = caller
+
+
+def caller_in(scope: Scope) -> Caller:
+    """Who sent the request of this ASGI scope."""
+    found: Caller = scope.get(_KEY, ANYBODY)
+    return found
+
+
 def caller_of(request: Request) -> Caller:
     """Who sent `request`."""
-    return ANYBODY
+    return caller_in(request.scope)
 
 
 CallerDependency = Annotated[Caller, Depends(caller_of)]

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from planner_service.contract.jobs import Engine as JobEngine
 from planner_service.contract.jobs import Job, JobRequest
 from planner_service.planning import Planner
+from planner_service.security import require_text_within
 from planner_service.settings import Settings
 from planner_service.store import AttemptStore, JobHistory, JobQueue, JobStore, NodeStore, delete_ended_jobs
 
@@ -40,8 +41,10 @@ class JobDesk:
     ) -> tuple[Job, bool]:
         """Estimate what the job needs, and queue it; the job, and whether it is new.
 
-        Raises what `Planner.job_needs` refuses, and IdempotencyKeyReused.
+        Raises TextOutsideRoots, what `Planner.job_needs` refuses, and IdempotencyKeyReused.
         """
+        roots = self._settings.data_root_folders
+        await asyncio.to_thread(require_text_within, request.data.text, roots)
         needs = await asyncio.to_thread(self._planner.job_needs, request)
         queue = partial(
             self.jobs.submit,

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from planner_service.api.access import access_to
 from planner_service.contract import PROBLEM_MEDIA_TYPE, ProblemDocument
 
 _COMPONENTS = "#/components/schemas/"
@@ -21,11 +22,13 @@ ANY_PROBLEM: Responses = {"default": {"description": "Any other refusal", "conte
 _MEANINGS = {
     400: "The body is not JSON",
     401: "The bearer token is missing, or is none for this",
+    403: "The key lacks the scope that this needs",
     404: "There is no such thing",
     409: "It cannot happen any more, or not now; `type` says why",
     413: "The body is over the service's limit",
     415: "The body is not declared as JSON",
     422: "The request is not valid, or cannot be fulfilled; `type` and the further fields say why",
+    429: "More requests or computations of one caller than the operator allows",
     503: "Not now: the service starts, is full, or gave up at its time limit",
 }
 
@@ -55,8 +58,28 @@ def document(app: FastAPI) -> dict[str, Any]:
     components.update(problem.pop("$defs", {}))
     components["ProblemDocument"] = problem
     schema["paths"].setdefault("/v1/plans/{plan_id}", {})["get"] = _READ_PLAN
+    _declare_security(schema)
     _declare_events(schema["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"])
     return schema
+
+
+def _declare_security(schema: dict[str, Any]) -> None:
+    """Every operation that may ask for a key says for which scope, and how it refuses without."""
+    schemes = schema["components"].setdefault("securitySchemes", {})
+    schemes["key"] = {"type": "http", "scheme": "bearer", "description": _KEYS}
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            access = access_to(method.upper(), path)
+            statuses = (429,) if access.scope is None else (401, 403, 429)
+            operation["responses"] |= {str(status): found for status, found in problems(*statuses).items()}
+            if access.scope is not None:
+                operation["security"] = [{}, {"key": [str(access.scope)]}]
+
+
+_KEYS = (
+    "An API key or an identity provider's token with the named scope, or with `admin`. Asked for only where "
+    "the service listens on an address that other machines reach, or is told to ask."
+)
 
 
 def _declare_events(answer: dict[str, Any]) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from starlette.requests import Request
 
-from planner_service.api.errors import ClientGone, PlanningTimeout, QueueFull
+from planner_service.api.errors import ClientGone, PlanningTimeout, QueueFull, TooMuchPlanning
+from planner_service.api.identity import caller_of
 from planner_service.chain import PlanningError
 from planner_service.solvers import Cancellation, Cancelled
 
@@ -50,25 +52,31 @@ class PlanningPool:
         threads: int,
         queue_length: int,
         timeout_seconds: float,
+        most_per_caller: int = 0,
         on_end: Callable[[str, float], None] = lambda outcome, seconds: None,
     ) -> None:
-        """`on_end` is told how each computation ended and how many seconds it took, waiting included."""
+        """`most_per_caller` 0: as many as the queue holds.
+
+        `on_end` is told how each computation ended and how many seconds it took, waiting included.
+        """
         self._on_end = on_end
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="planning")
         self._threads = threads
         self._queue_length = queue_length
         self._timeout_seconds = timeout_seconds
         self._flights: dict[str, _Flight] = {}
+        self._most_per_caller = most_per_caller
+        self._by_caller: Counter[str] = Counter()
         self.unfinished = 0
         """Computations that run or wait for a thread."""
 
     async def answer(self, question: str, work: Work, request: Request) -> bytes:
         """What `work` returns; requests with the same `question` at the same time share one run.
 
-        Raises QueueFull, PlanningTimeout, ClientGone (as soon as `request`'s client hangs up) and
-        whatever `work` raises.
+        Raises QueueFull, TooMuchPlanning, PlanningTimeout, ClientGone (as soon as `request`'s client
+        hangs up) and whatever `work` raises.
         """
-        flight = self._flights.get(question) or self._take_off(question, work)
+        flight = self._flights.get(question) or self._take_off(question, work, caller_of(request).name)
         flight.waiting += 1
         gone = asyncio.ensure_future(_hung_up(request))
         try:
@@ -86,21 +94,29 @@ class PlanningPool:
             if not flight.waiting:
                 self._land(question, flight)
 
-    def _take_off(self, question: str, work: Work) -> _Flight:
+    def _take_off(self, question: str, work: Work, caller: str) -> _Flight:
         if self.unfinished >= self._threads + self._queue_length:
             raise QueueFull(queue_length=self._queue_length)
+        if self._most_per_caller and self._by_caller[caller] >= self._most_per_caller:
+            raise TooMuchPlanning(maximum_computations=self._most_per_caller)
         loop = asyncio.get_running_loop()
         cancellation = Cancellation()
         future = self._executor.submit(work, cancellation)
         self.unfinished += 1
+        self._by_caller[caller] += 1
         started = loop.time()
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finished, done, started))
+        future.add_done_callback(
+            lambda done: loop.call_soon_threadsafe(self._finished, done, started, caller)
+        )
         flight = _Flight(future, cancellation, started + self._timeout_seconds)
         self._flights[question] = flight
         return flight
 
-    def _finished(self, future: Future[bytes], started: float) -> None:
+    def _finished(self, future: Future[bytes], started: float, caller: str) -> None:
         self.unfinished -= 1
+        self._by_caller[caller] -= 1
+        if not self._by_caller[caller]:
+            del self._by_caller[caller]
         self._on_end(_outcome(future), asyncio.get_running_loop().time() - started)
 
     def _land(self, question: str, flight: _Flight) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -12,9 +12,8 @@ from fastapi import FastAPI
 
 from planner_service.api.app import create_app
 from planner_service.api.logs import log_to_stderr
+from planner_service.security import ApiKey
 from planner_service.settings import Settings
-
-_LOOPBACK = ("127.0.0.1", "::1")
 
 
 class CannotListen(Exception):
@@ -45,26 +44,23 @@ def url_for_workers(listener: socket.socket, scheme: str = "http") -> str:
     return url_of(listener, scheme)
 
 
-def is_open_to_others(listener: socket.socket) -> bool:
-    """Whether other machines may reach the listener."""
-    return listener.getsockname()[0] not in _LOOPBACK
-
-
 def serve(
     settings: Settings,
     listener: socket.socket,
     on_ready: Callable[[], None],
     *,
+    own_keys: Sequence[ApiKey] = (),
     before_exit: Callable[[], None] | None = None,
 ) -> None:
     """Serve on `listener` until a signal ends it; open requests get `shutdown_seconds` to finish.
 
-    `on_ready` is called when the kernels are warm; `before_exit` after the first signal, in a thread, while
-    requests are still served: for whoever has something to say to the service before it goes. After
-    SIGTERM the process dies of it, once everything is closed; Ctrl-C raises KeyboardInterrupt.
+    `own_keys` count beside those in the database. `on_ready` is called when the kernels are warm;
+    `before_exit` after the first signal, in a thread, while requests are still served: for whoever has
+    something to say to the service before it goes. After SIGTERM the process dies of it, once everything
+    is closed; Ctrl-C raises KeyboardInterrupt.
     """
     log_to_stderr(settings.log_level)
-    app = create_app(settings, on_ready=on_ready)
+    app = create_app(settings, on_ready=on_ready, own_keys=own_keys)
     config = uvicorn.Config(
         app,
         log_config=None,

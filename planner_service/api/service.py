@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any, TypeVar, cast
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from planner_service.api.admission_desk import AdmissionDesk
+from planner_service.api.credentials import Credentials, require_keys
 from planner_service.api.dispatching import cluster_holes, dispatcher_of
 from planner_service.api.job_desk import JobDesk
 from planner_service.api.lease_keeper import LeaseKeeper
@@ -27,9 +28,16 @@ from planner_service.api.profile_library import ProfileLibrary
 from planner_service.api.reply_cache import ReplyCache
 from planner_service.contract import PlacementReply, PlacementRequest, PlanReply, PlanRequest, content_id
 from planner_service.planning import Planner
+from planner_service.security import ApiKey
 from planner_service.settings import Settings
 from planner_service.solvers import Cancellation, warm_up
-from planner_service.store import MeasurementStore, PlanStore, ProfileStore, open_database
+from planner_service.store import (
+    AuditStore,
+    MeasurementStore,
+    PlanStore,
+    ProfileStore,
+    open_database,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +55,16 @@ def _reply(use_case: UseCase[Question], question: Question, cancellation: Cancel
 class Service:
     """One running service; lives as long as the application."""
 
-    def __init__(self, settings: Settings, engine: Engine, planner: Planner, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        planner: Planner,
+        metrics: Metrics,
+        *,
+        own_keys: Sequence[ApiKey] = (),
+    ) -> None:
+        """Raises InvalidSetting where a setting needs a library that is not installed."""
         self.settings = settings
         self.engine = engine
         self.planner = planner
@@ -56,9 +73,12 @@ class Service:
             threads=settings.planning_threads,
             queue_length=settings.queue_length,
             timeout_seconds=settings.planning_timeout_seconds,
+            most_per_caller=settings.planning_per_caller if settings.asks_who else 0,
             on_end=metrics.count_planning,
         )
         self.plans = PlanLibrary(planner, PlanStore(engine), self._cache, self.pool)
+        self.credentials = Credentials(settings, engine, own_keys)
+        self.audit = AuditStore(engine)
         self.measurements = MeasurementStore(engine)
         self.profiles = ProfileLibrary(ProfileStore(engine))
         self.jobs = JobDesk(engine, planner, settings)
@@ -129,6 +149,7 @@ class Service:
                 self.measurements.delete_older_than,
                 self.settings.measurement_retention_seconds,
             ),
+            ("audit entries", self.audit.delete_older_than, self.settings.audit_retention_seconds),
         )
         while any(age_seconds is not None for _, _, age_seconds in retentions):
             for what, delete_older_than, age_seconds in retentions:
@@ -148,14 +169,19 @@ async def _forget(what: str, delete_older_than: Callable[[float], int], age_seco
 
 @asynccontextmanager
 async def running_service(
-    settings: Settings, metrics: Metrics, on_ready: Callable[[], None]
+    settings: Settings,
+    metrics: Metrics,
+    on_ready: Callable[[], None],
+    *,
+    own_keys: Sequence[ApiKey] = (),
 ) -> AsyncIterator[Service]:
     """A service with its database open and its background work started.
 
-    Raises DatabaseUnavailable.
+    Raises DatabaseUnavailable, KeysNeeded and InvalidSetting.
     """
     engine = await asyncio.to_thread(open_database, settings.store_url)
-    service = Service(settings, engine, Planner(), metrics)
+    require_keys(settings, engine)
+    service = Service(settings, engine, Planner(), metrics, own_keys=own_keys)
     work = (
         service.warm_up(on_ready),
         service.forget_what_is_old(),

@@ -14,6 +14,7 @@ from planner_service.cli import (
     export,
     frontier,
     jobs,
+    keys,
     kubernetes,
     nodes,
     openapi,
@@ -45,6 +46,7 @@ COMMANDS: tuple[Command, ...] = (
     serve,
     jobs,
     nodes,
+    keys,
     export,
     openapi,
 )

@@ -31,12 +31,13 @@ class LocalWorker:
     Raises WorkerNotInstalled.
     """
 
-    def __init__(self, settings: Settings, url: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, url: str, environ: Mapping[str, str], *, api_key: str) -> None:
         if find_spec("torch") is None:
             raise WorkerNotInstalled
         self._command = _command(settings, url)
         # The service's own settings are none of the worker's.
-        self._environ = {name: text for name, text in environ.items() if not name.startswith(PREFIX)}
+        inherited = {name: text for name, text in environ.items() if not name.startswith(PREFIX)}
+        self._environ = {**inherited, "TIGHTFIT_API_KEY": api_key}
         self._thread = threading.Thread(target=self._keep_running, name="local worker", daemon=True)
         self._ending = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -73,4 +74,5 @@ def _command(settings: Settings, url: str) -> list[str]:
         *(sys.executable, "-m", "executor.cli", "agent", "--local", "--planner", url),
         *("--node", f"{platform.node()}-local", "--work-dir", str(work_dir.resolve())),
         *("--slots", str(settings.local_workers), "--parent", str(os.getpid())),
+        *(f"--data-root={folder.resolve()}" for folder in settings.data_root_folders),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 """Where `tightfit serve` listens unless it is told otherwise."""
+
+
+API_KEY = "TIGHTFIT_API_KEY"
+"""The variable with the key for services that ask for one; on a command line others would see it."""
 
 
 class RemoteRefusal(Exception):
@@ -34,7 +39,7 @@ def asking(url: str) -> Iterator[PlannerClient]:
     )
 
     try:
-        with PlannerClient(url) as planner:
+        with PlannerClient(url, api_key=os.environ.get(API_KEY)) as planner:
             yield planner
     except PlannerRefused as refused:
         raise RemoteRefusal(ProblemDocument.model_validate(refused.problem)) from refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from planner_service.chain import PlanningError
 from planner_service.chain.quantities import format_bytes
+from planner_service.cli.remote import API_KEY
 from planner_service.cli.request_file import UnreadableRequest, read_document
 from planner_service.cli.slurm_holes import add_gpu_memory, holes_of_cluster
 from planner_service.contract import PlacementReply, PlacementRequest
@@ -125,7 +127,8 @@ def _ask(request: PlacementRequest, url: str | None) -> PlacementReply:
         from planner_service.client import PlannerClient, PlannerUnreachable
 
         try:
-            with PlannerClient(url, timeout_seconds=PLANNER_SECONDS) as planner:
+            key = os.environ.get(API_KEY)
+            with PlannerClient(url, timeout_seconds=PLANNER_SECONDS, api_key=key) as planner:
                 return planner.place(request)
         except PlannerUnreachable as error:
             print(f"tightfit sbatch: {error.reason}; planning here", file=sys.stderr)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from socket import socket
 
 from planner_service.cli.local_worker import LocalWorker, WorkerNotInstalled
+from planner_service.security import new_api_key, scopes_of
 from planner_service.settings import InvalidSetting, Settings
 
 
@@ -32,15 +34,16 @@ def run(args: argparse.Namespace) -> int:
     except InvalidSetting as error:
         return _refuse(error)
     # The web framework loads here, so that the other commands need not wait for it.
+    from planner_service.api.credentials import KeysNeeded
     from planner_service.api.dispatching import cluster_holes
     from planner_service.api.server import CannotListen, listen
-    from planner_service.store import DatabaseUnavailable, open_database
+    from planner_service.store import DatabaseUnavailable
 
     try:
         cluster_holes(settings)
-        open_database(settings.store_url).dispose()
+        _require_start(settings)
         listener = listen(settings.host, settings.port)
-    except (DatabaseUnavailable, CannotListen, InvalidSetting) as error:
+    except (DatabaseUnavailable, CannotListen, KeysNeeded, InvalidSetting) as error:
         return _refuse(error)
     with listener:
         try:
@@ -50,21 +53,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _require_start(settings: Settings) -> None:
+    """Raises DatabaseUnavailable, KeysNeeded or InvalidSetting where the service could not start."""
+    from planner_service.api.credentials import Credentials, require_keys
+    from planner_service.store import open_database
+
+    engine = open_database(settings.store_url)
+    try:
+        require_keys(settings, engine)
+        Credentials(settings, engine)
+    finally:
+        engine.dispose()
+
+
 def _refuse(error: Exception) -> int:
     print(f"tightfit serve: {error}", file=sys.stderr)
     return 2
 
 
 def _serve(settings: Settings, listener: socket, *, with_worker: bool) -> None:
-    from planner_service.api.server import is_open_to_others, serve, url_for_workers, url_of
+    from planner_service.api.server import serve, url_for_workers, url_of
 
     scheme = "https" if settings.tls_certificate_file else "http"
     url = url_of(listener, scheme)
     settings = replace(settings, planner_url=settings.planner_url or url_for_workers(listener, scheme))
-    if is_open_to_others(listener):
-        print(f"warning: {url} is open to other machines, and asks nobody who they are", file=sys.stderr)
     print(f"starting on {url}: loading the solvers", file=sys.stderr)
-    worker = LocalWorker(settings, url, os.environ) if with_worker else None
+    worker_key, kept_key = new_api_key("local-worker", scopes_of(["worker"]), now=time.time())
+    worker = LocalWorker(settings, url, os.environ, api_key=worker_key) if with_worker else None
 
     def on_ready() -> None:
         print(f"tightfit serves on {url}", flush=True)
@@ -72,6 +87,7 @@ def _serve(settings: Settings, listener: socket, *, with_worker: bool) -> None:
             worker.start()
 
     try:
-        serve(settings, listener, on_ready, before_exit=None if worker is None else worker.stop)
+        before_exit = None if worker is None else worker.stop
+        serve(settings, listener, on_ready, own_keys=[kept_key], before_exit=before_exit)
     except KeyboardInterrupt:  # uvicorn has closed everything and hands the signal on
         print("stopped", file=sys.stderr)

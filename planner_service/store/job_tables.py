@@ -70,6 +70,7 @@ attempts = Table(
     Column("excess_bytes", BigInteger),
     Column("measurement_id", Text),
     Column("report_digest", Text),  # of the accepted report: the same one again is the same answer
+    Index("attempts_by_token", "token_hash"),
 )
 
 job_events = Table(

@@ -7,6 +7,7 @@ from starlette.routing import Route
 
 from planner_service.api.routes import (
     attempts,
+    audit,
     comparisons,
     frontiers,
     health,
@@ -33,6 +34,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     job_history.router,
     attempts.router,
     nodes.router,
+    audit.router,
     kubernetes.router,
     health.router,
 )

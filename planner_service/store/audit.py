@@ -1,0 +1,70 @@
+"""The audit log: who did what, in the order in which it was done."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import Engine, delete, insert, select
+
+from planner_service.contract.audit import AuditEntry, AuditPage
+from planner_service.store.database import writing
+from planner_service.store.job_records import moment
+from planner_service.store.security_tables import audit_entries
+
+
+class AuditStore:
+    """Entries are added and, when their retention is over, deleted; nothing changes one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(
+        self,
+        *,
+        caller: str,
+        action: str,
+        subject: str,
+        status: int = 200,
+        address: str = "",
+        request_id: str = "",
+        now: float | None = None,
+    ) -> None:
+        """Write an entry; it is on the disk when this returns."""
+        entry = {
+            "at": time.time() if now is None else now,
+            "caller": caller,
+            "address": address,
+            "action": action,
+            "subject": subject,
+            "status": status,
+            "request_id": request_id,
+        }
+        with writing(self._engine) as connection:
+            connection.execute(insert(audit_entries).values(entry))
+
+    def page(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        caller: str | None = None,
+        action: str | None = None,
+    ) -> AuditPage:
+        """At most `limit` entries, the latest first, those before entry `before`."""
+        table = audit_entries.c
+        query = select(audit_entries).order_by(table.number.desc()).limit(limit + 1)
+        for column, wanted in ((table.caller, caller), (table.action, action)):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        if before is not None:
+            query = query.where(table.number < before)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        entries = [AuditEntry(**{**row._asdict(), "at": moment(row.at)}) for row in rows[:limit]]
+        return AuditPage(entries=entries, next_cursor=str(entries[-1].number) if len(rows) > limit else None)
+
+    def delete_older_than(self, age_seconds: float, *, now: float | None = None) -> int:
+        """Forget entries older than that; return how many they were."""
+        oldest = (time.time() if now is None else now) - age_seconds
+        with writing(self._engine) as connection:
+            return connection.execute(delete(audit_entries).where(audit_entries.c.at < oldest)).rowcount

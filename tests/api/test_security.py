@@ -1,0 +1,241 @@
+"""Keys, scopes, workers' tokens, limits and the audit log, of a real process on a real socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from planner_service.api.access import RULES, access_to
+from planner_service.cli.openapi import document_text
+from planner_service.client import PlannerClient, PlannerRefused
+from planner_service.contract.nodes import NodeRegistration
+from planner_service.security import Scope
+from planner_service.worker_client import WorkerClient
+from tests.api.guarded import SCOPES, client_with, make_key, tightfit
+from tests.api.workers import JOB
+from tests.serving import Serving, chain_request, endless_request, eventually, launch, start_service
+
+COMPARISON = {name: chain_request(budget_bytes=57)[name] for name in ("model", "memory")}
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - the very thing that needs keys
+NODE = {"device": "cpu", "device_kind": "cpu", "memory_total_bytes": 2**40, "memory_free_bytes": 2**40}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A key of each scope, and the folder that they are for as `folder`."""
+    folder = tmp_path_factory.mktemp("guarded")
+    return {scope: make_key(folder, f"only-{scope}", scope) for scope in SCOPES} | {"folder": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def guarded(keys: dict[str, str]) -> Iterator[Serving]:
+    running = start_service(
+        Path(keys["folder"]), TIGHTFIT_AUTHENTICATION="always", TIGHTFIT_PLANNING_PER_CALLER="1"
+    )
+    yield running
+    running.kill()
+
+
+REQUESTS = {
+    "read": ("GET", "/v1/jobs", None),
+    "plan": ("POST", "/v1/plans", chain_request()),
+    "submit": ("POST", "/v1/jobs", JOB),
+    "worker": ("PUT", "/v1/nodes/n1", NODE),
+    "admin": ("GET", "/v1/audit", None),
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_key_opens_what_its_scope_says_and_nothing_else(guarded, keys, scope):
+    with client_with(guarded, keys[scope]) as client:
+        for needed, (method, path, body) in REQUESTS.items():
+            answer = client.request(method, path, json=body)
+            if scope in {needed, "admin"}:
+                assert answer.is_success, (needed, answer.text)
+            else:
+                assert (answer.status_code, answer.json()["type"]) == (403, "/problems/wrong-scope")
+                assert answer.json()["needed_scope"] == needed
+
+
+@pytest.mark.parametrize("key", [None, "tfk_000000000000_wrong", "wrong", "a.b.c", "tfk__", "ü"])
+def test_without_a_key_that_counts_every_route_but_the_open_ones_is_401(guarded, key):
+    headers = {} if key is None else {b"authorization": b"Bearer " + key.encode()}
+    for method, path, body in REQUESTS.values():
+        answer = httpx.request(method, guarded.url + path, json=body, headers=headers, timeout=60)
+        assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthenticated")
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        assert httpx.get(guarded.url + path, timeout=60).is_success
+
+
+def test_the_secret_of_another_key_does_not_fit(guarded, keys):
+    read, admin = keys["read"].split("_", 2), keys["admin"].split("_", 2)
+    with client_with(guarded, "_".join([*admin[:2], read[2]])) as client:
+        assert client.get("/v1/audit").status_code == 401
+
+
+def test_a_body_is_not_read_before_the_key_is(guarded):
+    """The length alone is sent: the answer comes although no body does."""
+    host, port = guarded.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        head = "POST /v1/plans HTTP/1.1\r\nHost: h\r\nContent-Length: 8000000\r\n"
+        connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
+def test_the_database_holds_no_key(keys):
+    dump = "\n".join(sqlite3.connect(f"{keys['folder']}/tightfit.sqlite3").iterdump())
+    for scope in SCOPES:
+        assert keys[scope].split("_", 2)[1] in dump
+        assert keys[scope].split("_", 2)[2] not in dump
+
+
+def test_a_new_key_counts_at_once_and_a_revoked_one_no_longer(guarded):
+    key = make_key(guarded.data_dir, "short-lived", "read")
+    with client_with(guarded, key) as client:
+        assert eventually(lambda: client.get("/v1/jobs").is_success, 5)
+        tightfit("keys", "revoke", key.split("_")[1], "--data-dir", str(guarded.data_dir))
+        assert eventually(lambda: client.get("/v1/jobs").status_code == 401, 10)
+    listed = tightfit("keys", "list", "--data-dir", str(guarded.data_dir))
+    assert "short-lived" in listed
+    assert key.split("_", 2)[2] not in listed
+
+
+def test_an_attempts_token_plans_for_its_job_and_opens_nothing_else(guarded, keys):
+    with client_with(guarded, keys["submit"]) as client:
+        job_id = client.post("/v1/jobs", json={**JOB, "engine": "agents"}).json()["id"]
+    with client_with(guarded, keys["worker"]) as client:
+        claim = {"node": "n1", "memory_free_bytes": 2**40, "engines": ["agents"]}
+        client.put("/v1/nodes/n1", json=NODE)
+        while (claimed := client.post("/v1/claims", json=claim)).json()["job"]["id"] != job_id:
+            pass
+    with client_with(guarded, claimed.json()["launch_token"]) as launched:
+        assert launched.post("/v1/plans", json=chain_request()).status_code == 401
+        attempt = launched.post(f"/v1/jobs/{job_id}/attempts", json={}).json()
+    with client_with(guarded, attempt["token"]) as worker:
+        made = worker.post("/v1/plans", json=chain_request(budget_bytes=71))
+        assert made.is_success
+        assert worker.get(made.headers["location"]).is_success
+        assert worker.post("/v1/claims", json=claim).status_code == 403
+        assert worker.get("/v1/jobs").status_code == 403
+        assert worker.post("/v1/jobs", json=JOB).status_code == 403
+        report = {"outcome": "error", "detail": "enough"}
+        assert worker.post(f"/v1/jobs/{job_id}/attempts/1/report", json=report).is_success
+        assert worker.post("/v1/plans", json=chain_request()).status_code == 401
+
+
+def test_one_caller_cannot_take_all_of_the_planning(guarded, keys):
+    host, port = guarded.url.removeprefix("http://").split(":")
+    body = json.dumps(endless_request()).encode()
+    head = (
+        f"POST /v1/plans HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+        f"Authorization: Bearer {keys['plan']}\r\nContent-Type: application/json\r\n\r\n"
+    )
+    with client_with(guarded, keys["plan"]) as client, socket.create_connection((host, int(port))) as slow:
+        slow.sendall(head.encode() + body)
+
+        def refused() -> httpx.Response | None:
+            answer = client.post("/v1/comparisons", json=COMPARISON)
+            return answer if answer.status_code == 429 else None
+
+        assert eventually(refused, 30)
+        answer = refused()
+        assert answer is not None
+    assert answer.json()["type"] == "/problems/too-much-planning"
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_caller_that_asks_too_often_is_429_and_others_are_not(tmp_path):
+    keys = [make_key(tmp_path, name, "read") for name in ("eager", "calm")]
+    service = start_service(tmp_path, TIGHTFIT_AUTHENTICATION="always", TIGHTFIT_REQUESTS_PER_SECOND="0.5")
+    try:
+        with client_with(service, keys[0]) as eager, client_with(service, keys[1]) as calm:
+            answers = [eager.get("/v1/jobs") for _ in range(20)]
+            refused = [answer for answer in answers if answer.status_code == 429]
+            assert len(refused) > 10  # one at once, then one every two seconds
+            assert refused[0].json()["type"] == "/problems/too-many-requests"
+            assert int(refused[0].headers["retry-after"]) >= 1
+            assert calm.get("/v1/jobs").is_success
+    finally:
+        service.kill()
+
+
+def test_the_audit_log_says_who_did_what_page_by_page(guarded, keys):
+    with PlannerClient(guarded.url, api_key=keys["submit"]) as submitter:
+        job = submitter.submit_job(JOB)
+        submitter.cancel_job(job.id)
+        with pytest.raises(PlannerRefused) as refused:
+            submitter.audit()
+        assert refused.value.status == 403
+    with PlannerClient(guarded.url, api_key=keys["admin"]) as admin:
+        first = admin.audit(limit=2, caller="only-submit")
+        rest = admin.audit(limit=1000, caller="only-submit", cursor=first.next_cursor)
+        made = admin.audit(action="keys_create", limit=1000).entries
+    entries = [*first.entries, *rest.entries]
+    assert [entry.number for entry in entries] == sorted((entry.number for entry in entries), reverse=True)
+    done = {(entry.action, entry.subject, entry.status) for entry in entries}
+    assert {
+        ("submit_job", "/v1/jobs", 201),
+        ("cancel_job", f"/v1/jobs/{job.id}/cancel", 200),
+        ("GET", "/v1/audit", 403),
+    } <= done
+    assert {"only-read", "only-admin"} <= {entry.subject.split()[1].rstrip(":") for entry in made}
+    assert all(entry.caller.startswith("shell:") for entry in made)
+
+
+def test_jobs_carry_the_name_of_the_key_and_idempotency_keys_belong_to_it(guarded, keys):
+    other = make_key(guarded.data_dir, "somebody-else", "submit")
+    with client_with(guarded, keys["submit"]) as one, client_with(guarded, other) as two:
+        sent = {"idempotency-key": "the same"}
+        first, again = (one.post("/v1/jobs", json=JOB, headers=sent).json()["id"] for _ in range(2))
+        assert first == again
+        assert eventually(lambda: two.get("/v1/jobs").status_code == 403, 5)
+        assert two.post("/v1/jobs", json=JOB, headers=sent).json()["id"] != first
+
+
+def test_another_address_without_keys_is_refused_at_start(tmp_path):
+    process = launch("--host", EVERYWHERE, "--port", "0", "--data-dir", str(tmp_path))
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert complaint.count("\n") == 1
+    assert "tightfit keys create" in complaint
+
+
+def test_another_address_asks_for_keys(tmp_path):
+    key = make_key(tmp_path, "team", "read")
+    service = start_service(tmp_path, "--host", EVERYWHERE)
+    try:
+        url = service.url.replace(EVERYWHERE, "127.0.0.1")
+        assert httpx.get(f"{url}/v1/jobs", timeout=60).status_code == 401
+        assert httpx.get(f"{url}/v1/jobs", headers={"authorization": f"Bearer {key}"}).is_success
+    finally:
+        service.kill()
+
+
+def test_every_operation_has_a_rule_and_says_so_in_the_contract():
+    document = json.loads(document_text())
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            access = access_to(method.upper(), path)
+            scopes = [scope for need in operation.get("security", []) for scope in need.get("key", [])]
+            assert scopes == ([] if access.scope is None else [access.scope]), (method, path)
+            named = any(
+                methods == method.upper() and pattern.fullmatch(path) for methods, pattern, _ in RULES
+            )
+            assert named, (method, path)
+
+
+def test_what_has_no_rule_is_for_admins():
+    assert access_to("DELETE", "/v1/jobs/1").scope == Scope.ADMIN
+
+
+def test_the_workers_client_sends_its_key(guarded, keys):
+    with WorkerClient(guarded.url, token=keys["worker"]) as worker:
+        assert worker.register_node("n2", NodeRegistration.model_validate(NODE)).name == "n2"
