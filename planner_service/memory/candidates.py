@@ -35,7 +35,7 @@ def _candidates(
     if profile is not None:
         return profiled_candidates(workload, profile)
     for known in known_profiles:
-        if not known.differences(workload):
+        if known.matches(workload):
             return profiled_candidates(workload, known)
     if workload.gradient_sparsity is not None:
         return sparse_candidates(workload, workload.gradient_sparsity)

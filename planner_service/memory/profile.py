@@ -93,6 +93,13 @@ class Profile:
     static: tuple[LedgerLine, ...]
     segments: tuple[ProfiledSegments, ...]
 
+    def matches(self, workload: Workload) -> bool:
+        """Whether this was measured of `workload`."""
+        sizes = workload.model.hidden_size, workload.batch_size, workload.sequence_length
+        # Sizes tell most profiles apart, and planners ask of thousands of models.
+        measured = self.hidden_size, self.batch_size, self.sequence_length
+        return measured == sizes and not self.differences(workload)
+
     def differences(self, workload: Workload) -> list[str]:
         """What `workload` asks for and this profile is not, one text each; empty when it matches."""
         model = workload.model

@@ -19,6 +19,7 @@ Unfit = Literal["memory", "slowdown", "device", "count"]
 few devices in the node."""
 
 SECONDS_PER_HOUR = 3600
+BLOCKS_PER_VALUE = 8
 
 Indices = NDArray[np.intp]
 
@@ -96,10 +97,11 @@ class _Matched:
         self._site, self._demand, self._curve = site, demand, curve
         self._points = _points(site, curve)
         self._first_allowed = curve.first_point_within(demand.maximum_slowdown_ratio)
-        self._right_kind = site.is_cuda == (demand.device_kind == "cuda")
-        self._enough = site.device_count >= demand.devices
-        self._fits = (self._points >= self._first_allowed) & self._right_kind & self._enough
-        self._fitting: Indices = np.flatnonzero(self._fits)
+        self._eligible = site.eligible(demand.device_kind, demand.devices)
+        # Holes ascend by memory, and with it the curve's points.
+        first_hole = np.searchsorted(self._points[self._eligible], self._first_allowed)
+        self._fitting: Indices = self._eligible[first_hole:]
+        self._too_small: Indices = self._eligible[:first_hole]
         self.fitting_count = len(self._fitting)
 
     def ranking(self, rank_by: RankBy, most_offers: int) -> Indices:
@@ -109,19 +111,16 @@ class _Matched:
         left = most_offers - len(best)
         if not left:
             return best
-        return np.concatenate([best, smallest(np.flatnonzero(~self._fits), (self._lacks,), left)])
+        nearest = self._too_small[::-1][:left]
+        hopeless = np.setdiff1d(np.arange(len(self._site.holes)), self._eligible, assume_unique=True)
+        return np.concatenate([best, nearest, hopeless[: left - len(nearest)]])
 
     def _durations(self, holes: Indices) -> Costs:
-        return self._curve.makespan[self._points[holes]] / self._site.relative_speed[holes]
+        return self._curve.makespan[self._points[holes]] * self._site.relative_time[holes]
 
     def _costs(self, holes: Indices) -> Costs:
         with np.errstate(invalid="ignore"):  # nothing takes no time and costs no one knows what
             return np.nan_to_num(self._site.hourly_cost[holes] * self._durations(holes), nan=0, posinf=np.inf)
-
-    def _lacks(self, holes: Indices) -> Costs:
-        """How far the others are from fitting: by bytes; those of another kind or too few come last."""
-        hopeless = ~(self._right_kind & self._enough)[holes]
-        return np.where(hopeless, np.inf, -self._site.available_bytes[holes].astype(np.float64))
 
     def offer(self, index: int) -> Offer:
         """The offer of one hole."""
@@ -132,7 +131,7 @@ class _Matched:
             missing_bytes = self._missing(available_bytes, reason)
             return Offer(hole, available_bytes, fits=False, reason=reason, missing_bytes=missing_bytes)
         makespan = float(self._curve.makespan[point])
-        seconds = self._seconds(makespan, float(self._site.relative_speed[index]))
+        seconds = self._seconds(makespan, float(self._site.relative_time[index]))
         return Offer(
             hole,
             available_bytes,
@@ -146,9 +145,9 @@ class _Matched:
         )
 
     def _reason(self, index: int, point: int) -> Unfit | None:
-        if not self._right_kind[index]:
+        if self._site.is_cuda[index] != (self._demand.device_kind == "cuda"):
             return "device"
-        if not self._enough[index]:
+        if self._site.device_count[index] < self._demand.devices:
             return "count"
         if point < 0:
             return "memory"
@@ -159,9 +158,9 @@ class _Matched:
             return 0
         return int(self._curve.budget_bytes[self._first_allowed]) - available_bytes
 
-    def _seconds(self, makespan: float, relative_speed: float) -> float | None:
+    def _seconds(self, makespan: float, relative_time: float) -> float | None:
         unit = self._demand.seconds_per_unit
-        return None if unit is None else makespan * unit / relative_speed
+        return None if unit is None else makespan * unit * relative_time
 
     def _cost(self, seconds: float | None, hole: Hole) -> float | None:
         if seconds is None or hole.hourly_cost is None:
@@ -187,9 +186,24 @@ def smallest(holes: Indices, keys: Sequence[Callable[[Indices], Costs]], count: 
         if len(left) <= missing:
             break
         values = key(left)
+        low = np.flatnonzero(values <= _bound(values, missing))
+        left, values = left[low], values[low]
         threshold = np.partition(values, missing - 1)[missing - 1]
         chosen.append(left[values < threshold])
         missing -= len(chosen[-1])
         left = left[values == threshold]
     picked = np.sort(np.concatenate([*chosen, left[:missing]]))
     return picked[np.lexsort([key(picked) for key in reversed(keys)])]
+
+
+def _bound(values: Costs, count: int) -> float:
+    """At least `count` values are no greater than this: of many blocks, that many have such a smallest one.
+
+    Much cheaper than the exact threshold, which is then sought among few.
+    """
+    blocks = BLOCKS_PER_VALUE * count
+    if len(values) < 2 * blocks:
+        return np.inf
+    width = len(values) // blocks
+    lowest = values[: width * blocks].reshape(blocks, width).min(axis=1)
+    return float(np.partition(lowest, count - 1)[count - 1])

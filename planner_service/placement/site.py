@@ -35,7 +35,8 @@ class Site:
 
     holes: tuple[Hole, ...]
     available_bytes: Bytes
-    relative_speed: Costs
+    relative_time: Costs
+    """One over the relative speed."""
     hourly_cost: Costs
     """Of one device; infinite where it is not known."""
     device_count: NDArray[np.int64]
@@ -49,11 +50,23 @@ class Site:
         return cls(
             holes=ordered,
             available_bytes=np.array([hole.available_bytes for hole in ordered], dtype=np.int64),
-            relative_speed=np.array([hole.relative_speed for hole in ordered]),
+            relative_time=np.array([1 / hole.relative_speed for hole in ordered]),
             hourly_cost=np.array(costs),
             device_count=np.array([min(hole.count, MOST_BYTES) for hole in ordered], dtype=np.int64),
             is_cuda=np.array([hole.device_kind == "cuda" for hole in ordered]),
         )
+
+    def eligible(self, device_kind: str, devices: int) -> NDArray[np.intp]:
+        """Indices of the holes of that kind whose nodes have so many devices, ascending."""
+        key = (device_kind, devices)
+        if key not in self._eligible:
+            right = self.is_cuda == (device_kind == "cuda")
+            self._eligible[key] = np.flatnonzero(right & (self.device_count >= devices))
+        return self._eligible[key]
+
+    @cached_property
+    def _eligible(self) -> dict[tuple[str, int], NDArray[np.intp]]:
+        return {}
 
     @cached_property
     def types(self) -> tuple[DeviceType, ...]:

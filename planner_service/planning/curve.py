@@ -49,10 +49,11 @@ def curve_of(candidates: Sequence[Candidate], cancellation: Cancellation | None)
 
 
 def _counted(candidates: Sequence[Candidate], full: Verdict, least_bytes: int) -> Curve | None:
-    """None where the stages of some candidate are not alike."""
+    """None where the stages of some candidate are not alike, or can be undone: that is not counted."""
     sketches: list[Sketch] = []
     for candidate in candidates:
-        sketch = frontier_sketch(candidate.chain)
+        undone = any(run.stage.reversal is not None for run in candidate.chain.runs)
+        sketch = None if undone else frontier_sketch(candidate.chain)
         if sketch is None:
             return None
         sketches.append(sketch)

@@ -19,8 +19,9 @@ def least_budget_bytes(
     """
     best: int | None = None
     # Most candidates cannot be the leanest, which is seen sooner than what they need.
-    for chain in sorted((candidate.chain for candidate in candidates), key=_certain_bytes):
-        if best is None or _certain_bytes(chain) < best:
+    certain = [(_certain_bytes(candidate.chain), candidate.chain) for candidate in candidates]
+    for certain_bytes, chain in sorted(certain, key=lambda entry: entry[0]):
+        if best is None or certain_bytes < best:
             needed = _least_bytes(chain, tiers, cancellation)
             best = needed if best is None else min(best, needed)
     if best is None:
