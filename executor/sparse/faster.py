@@ -28,7 +28,7 @@ def columns_pay(
     weight = torch.zeros(columns, width, device=device, dtype=dtype)
     index = _spread(columns, kept, device)
     gathered = weight.index_select(0, index)
-    return is_faster(
+    return _is_faster(
         lambda: torch.mm(gradient.index_select(1, index), gathered), lambda: torch.mm(gradient, weight)
     )
 
@@ -41,7 +41,7 @@ def rows_pay(
     gradient = torch.zeros(rows, columns, device=device, dtype=dtype)
     inputs = torch.zeros(rows, width, device=device, dtype=dtype)
     index = _spread(rows, kept, device)
-    return is_faster(
+    return _is_faster(
         lambda: torch.mm(gradient.index_select(0, index).t(), inputs.index_select(0, index)),
         lambda: torch.mm(gradient.t(), inputs),
     )
@@ -52,15 +52,20 @@ def _spread(count: int, kept: int, device: torch.device) -> Tensor:
     return torch.arange(kept, device=device) * count // kept
 
 
-def is_faster(ours: Callable[[], Tensor], theirs: Callable[[], Tensor]) -> bool:
-    """Whether `ours` takes less time than `theirs`: the least of ROUNDS interleaved rounds each.
+def _is_faster(ours: Callable[[], Tensor], theirs: Callable[[], Tensor]) -> bool:
+    our_seconds, their_seconds = least_seconds(ours, theirs)
+    return our_seconds < their_seconds
+
+
+def least_seconds(*functions: Callable[[], Tensor]) -> list[float]:
+    """The least time of each over ROUNDS interleaved rounds.
 
     The least, because whatever else the machine does can only add to a time.
     """
-    ours()
-    theirs()
-    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(ROUNDS)]
-    return min(ours for ours, _ in pairs) < min(theirs for _, theirs in pairs)
+    for function in functions:
+        function()
+    rounds = [[_seconds(function) for function in functions] for _ in range(ROUNDS)]
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def _seconds(function: Callable[[], Tensor]) -> float:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from executor.sparse.cell import Cell, Reversal, State, Tape, Weights, input_side, room_after
+from executor.sparse.native import native_fill
 from executor.sparse.repeated import hidden_side
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward
@@ -59,9 +60,17 @@ class _LstmReversal(Reversal):
     def __init__(self, tape: Tape, grad_after: State, gate_count: int) -> None:
         super().__init__(tape, grad_after, gate_count)
         self._gates, self._cells, self._squashed = tape.parts
-        self._grad_c = grad_after[1]
+        self._grad_c = grad_after[1].clone(memory_format=torch.contiguous_format)
+        self._native = native_fill(self._gates)
 
     def fill(self, step: int, grad_h: Tensor) -> None:
+        if self._native is None:
+            self._fill(step, grad_h)
+            return
+        cells, squashed = self._cells[step], self._squashed[step]
+        self._native(self._gates[step], cells, squashed, grad_h, self._grad_c, self.gate_gradient[step])
+
+    def _fill(self, step: int, grad_h: Tensor) -> None:
         units = grad_h.shape[1]
         net = self._gates[step]
         i, f, g, o = net.chunk(4, dim=1)

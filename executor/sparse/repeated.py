@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from executor.sparse.cell import Weights, linear
-from executor.sparse.faster import is_faster
+from executor.sparse.faster import least_seconds
 
 LEAST_STEPS = 8
 """Fewer steps do not pay for packing; a single one must be torch's own product, bit for bit."""
@@ -26,7 +27,7 @@ def repeated_linear(weight: Tensor, bias: Tensor | None, *, rows: int, steps: in
 
     Packed where oneDNN takes it and was seen to be faster at this size; equal up to rounding.
     """
-    if steps >= LEAST_STEPS and _can_be_packed(weight) and packing_pays(rows, *weight.shape):
+    if steps >= LEAST_STEPS and _can_be_packed(weight) and packing_pays(rows, *weight.shape, steps=steps):
         return _packed(weight, bias, rows)
     return lambda x: linear(x, weight, bias)
 
@@ -36,27 +37,36 @@ def hidden_side(weights: Weights, *, rows: int, steps: int) -> Product:
     return repeated_linear(weights.weight_hh, weights.bias_hh, rows=rows, steps=steps)
 
 
+def packing_pays(rows: int, outputs: int, inputs: int, *, steps: int) -> bool:
+    """Whether packing once and `steps` packed products take less time than as many ordinary ones."""
+    seconds = _seconds(rows, outputs, inputs)
+    return seconds.packing + steps * seconds.packed < steps * seconds.ordinary
+
+
+class _Seconds(NamedTuple):
+    packing: float
+    packed: float
+    ordinary: float
+
+
 @cache
-def packing_pays(rows: int, outputs: int, inputs: int) -> bool:
-    """Whether LEAST_STEPS packed products of this size, the packing included, are faster than ordinary ones.
-
-    Measured once per process. On zeros: the time does not depend on the values.
-    """
+def _seconds(rows: int, outputs: int, inputs: int) -> _Seconds:
+    """Measured once per size and process, on zeros: the time does not depend on the values."""
     weight, x = torch.zeros(outputs, inputs), torch.zeros(rows, inputs)
-
-    def run(product: Product) -> Tensor:
-        for _ in range(LEAST_STEPS):
-            y = product(x)
-        return y
-
-    return is_faster(lambda: run(_packed(weight, None, rows)), lambda: run(lambda x: linear(x, weight, None)))
+    product = _packed(weight, None, rows)
+    return _Seconds(
+        *least_seconds(lambda: _reordered(weight, rows), lambda: product(x), lambda: linear(x, weight, None))
+    )
 
 
 def _packed(weight: Tensor, bias: Tensor | None, rows: int) -> Product:
-    operations = torch.ops.mkldnn
-    packed = operations._reorder_linear_weight(weight.detach(), rows)  # noqa: SLF001 - no public name yet
-    product = operations._linear_pointwise  # noqa: SLF001
+    packed, product = _reordered(weight, rows), torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
     return lambda x: product(x, packed, bias, "none", [], "")
+
+
+def _reordered(weight: Tensor, rows: int) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)  # noqa: SLF001 - no public name
+    return packed
 
 
 def _can_be_packed(weight: Tensor) -> bool:

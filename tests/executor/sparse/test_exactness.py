@@ -63,6 +63,17 @@ def test_steps_are_bitwise_those_of_torchs_cell(kind, hidden, rule):
     assert all(torch.equal(one, other) for one, other in zip(of_ours, of_theirs, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_compiled_kernel_gives_the_bits_of_torchs_operations(dtype, monkeypatch):
+    """Where there is no compiler the two are the same, and this test says nothing."""
+    module = SparseLSTM(INPUT, 37, 2, rule="rms", threshold=0.5, dtype=dtype)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=dtype, requires_grad=True)
+    compiled = gradients(module(x)[0], [x, *module.parameters()])
+    monkeypatch.setattr("executor.sparse.lstm.native_fill", lambda _like: None)
+    plain = gradients(module(x)[0], [x, *module.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(compiled, plain, strict=True))
+
+
 @kinds
 @pytest.mark.parametrize("rule", NOTHING_DROPPED)
 @pytest.mark.parametrize("bidirectional", [False, True])
