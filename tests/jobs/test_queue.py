@@ -14,6 +14,7 @@ from planner_service.jobs import (
     cancel,
     expire,
     give_up,
+    refuse,
 )
 from tests.jobs.standings import assigned, queued, running
 
@@ -113,3 +114,15 @@ def test_a_cancelled_job_stays_cancelled_and_another_end_is_told():
     for state in (State.SUCCEEDED, State.FAILED):
         with pytest.raises(JobEnded, match=state):
             cancel(ended(state))
+
+
+@pytest.mark.parametrize("standing", [queued(), assigned()], ids=lambda s: s.state)
+def test_a_job_that_its_engine_refuses_for_good_has_failed(standing):
+    after = refuse(standing, "no such partition").standing
+    assert (after.state, after.reason, after.detail) == (State.FAILED, Reason.ERROR, "no such partition")
+    assert after.launch_hash is None
+
+
+@pytest.mark.parametrize("standing", [running(), *map(ended, ENDED)], ids=lambda s: s.state)
+def test_a_refusal_changes_nothing_where_somebody_is_at_it_or_it_has_ended(standing):
+    assert refuse(standing, "too late").standing == standing

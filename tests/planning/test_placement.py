@@ -93,6 +93,25 @@ def test_every_hole_is_answered_as_its_own_plan_would(seed):
         assert whole.cost.makespan <= offer.slowdown_ratio * job.store_all_makespan * ROUNDING
 
 
+def test_a_model_that_can_be_undone_is_placed_by_its_plans():
+    question = {
+        "model": {"kind": "rev_gru", "input_size": 16, "hidden_size": 32},
+        "sequence": {"length": 60, "batch_size": 4},
+        "device": "cpu",
+    }
+    holes = [
+        {"name": f"h{kib}", "device_kind": "cpu", "memory_total_bytes": f"{kib}KiB"}
+        for kib in (10, 800, 2000)
+    ]
+    (job,) = place([question], holes).jobs
+    for offer in job.offers:
+        if offer.fits:
+            plan = PLANNER.plan(plan_request(question, offer.budget_bytes))
+            assert offer.planned
+            assert plan.cost.makespan <= offer.slowdown_ratio * job.store_all_makespan * ROUNDING
+    assert 0 < job.fitting_count < 3
+
+
 LSTM = {
     "model": {"kind": "lstm", "input_size": 64, "hidden_size": 256, "head": {"output_size": 1000}},
     "sequence": {"length": 300, "batch_size": 16},
