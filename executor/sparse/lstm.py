@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from executor.sparse.cell import Cell, Reversal, State, Tape, Weights, input_side, room_after
-from executor.sparse.native import native_fill
+from executor.sparse.native import native_advance, native_fill
 from executor.sparse.repeated import hidden_side
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward
@@ -40,8 +40,13 @@ class LstmCell(Cell):
         squashed = torch.empty_like(cells[1:])
         units = hidden.shape[2]
         recurrent = hidden_side(weights, rows=x.shape[1], steps=len(x))
+        native = native_advance(gates, steps=len(x))
         for step in range(len(x)):
-            net = gates[step].add_(recurrent(hidden[step]))
+            from_hidden, after = recurrent(hidden[step]), (cells[step + 1], squashed[step], hidden[step + 1])
+            if native is not None:
+                native(from_hidden, cells[step], gates[step], *after)
+                continue
+            net = gates[step].add_(from_hidden)
             net[:, : 2 * units].sigmoid_()
             net[:, 2 * units : 3 * units].tanh_()
             net[:, 3 * units :].sigmoid_()

@@ -1,4 +1,7 @@
-"""native.c, where a C compiler is at hand; without one the same numbers come from torch operations."""
+"""native.c, where a C compiler is at hand; without one torch operations do the same.
+
+A step back has the same bits either way; a step forward the same up to rounding.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +14,46 @@ import torch
 from torch import Tensor
 
 from executor.native_library import compiled_library
+from executor.sparse.repeated import LEAST_STEPS
 
 SWITCH = "SPARSE_NATIVE_KERNELS"
 """Environment variable: "off" keeps to torch's operations."""
 _SOURCE = Path(__file__).with_name("native.c")
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 
-Fill = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], None]
-"""(gates [B, 4H], c before, tanh(c), gradient of h, gradient of c in and out, gate gradient out)."""
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
-def native_fill(like: Tensor) -> Fill | None:
-    """The compiled kernel for tensors of the type and device of `like`; None where there is none."""
+def native_fill(like: Tensor) -> Kernel | None:
+    """A step back, for tensors like `like`: (gates [B, 4H], c before, tanh(c), gradient of h, gradient of c in
+    and out, gate gradient out). None where there is none.
+    """
     if like.device.type != "cpu" or like.dtype not in _TYPES:
         return None
-    return _fill(_TYPES[like.dtype])
+    return _kernel(f"lstm_fill_{_TYPES[like.dtype]}", 4)
+
+
+def native_advance(like: Tensor, *, steps: int) -> Kernel | None:
+    """A step forward: (U h + b [B, 4H], c before, gates [B, 4H] in and out, c after, tanh(c), h). Only for
+    float32 and segments of LEAST_STEPS steps, whose last bits are not those of single steps anyway.
+    """
+    if steps < LEAST_STEPS or like.device.type != "cpu" or like.dtype != torch.float32:
+        return None
+    return _kernel("lstm_advance_float", 2)
 
 
 @cache
-def _fill(suffix: str) -> Fill | None:
+def _kernel(name: str, read_only: int) -> Kernel | None:
+    """The function of that name; its first `read_only` tensors may be copied to be contiguous."""
     library = compiled_library(_SOURCE, switch=SWITCH)
     if library is None:
         return None
-    function = getattr(library, f"lstm_fill_{suffix}")
+    function = getattr(library, name)
     function.argtypes, function.restype = [ctypes.c_int64] * 2 + [ctypes.c_void_p] * 6, None
 
-    def fill(*tensors: Tensor) -> None:
+    def call(*tensors: Tensor) -> None:
         batch, units = tensors[1].shape
-        held = [tensor.contiguous() for tensor in tensors[:4]]
-        function(batch, units, *(tensor.data_ptr() for tensor in (*held, *tensors[4:])))
+        held = [*(tensor.contiguous() for tensor in tensors[:read_only]), *tensors[read_only:]]
+        function(batch, units, *(tensor.data_ptr() for tensor in held))
 
-    return fill
+    return call
