@@ -151,6 +151,9 @@ class Settings:
     )
     ray_url: str = _setting("http://127.0.0.1:8265", "Dashboard of the Ray head for the engine `ray`")
     ray_token: str = _setting("", "Token of the Ray cluster, where it wants one")
+    otlp_url: str = _setting(
+        "", "OpenTelemetry collector (OTLP over HTTP) that gets the requests' spans; empty: none"
+    )
     log_level: str = _setting("info", "Least severe log level: debug, info, warning or error")
 
     def __post_init__(self) -> None:

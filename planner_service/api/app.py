@@ -10,12 +10,14 @@ from fastapi import FastAPI
 
 from planner_service.api import openapi
 from planner_service.api.body_limit import BodyLimit
+from planner_service.api.farewell import Farewell
 from planner_service.api.gate import Gate
 from planner_service.api.handlers import add_handlers
 from planner_service.api.metrics import CountRequests, Metrics
 from planner_service.api.request_ids import RequestIds
 from planner_service.api.routes import FAST_ROUTES, ROUTERS
 from planner_service.api.service import running_service
+from planner_service.api.telemetry import telemetry_of
 from planner_service.security import ApiKey
 from planner_service.settings import Settings
 
@@ -50,6 +52,7 @@ def create_app(
         redirect_slashes=False,
         docs_url=None,  # both pages would load scripts from a content network
         redoc_url=None,
+        telemetry=telemetry_of(settings),
     )
     app.router.routes.extend(FAST_ROUTES)
     for router in ROUTERS:
@@ -58,6 +61,7 @@ def create_app(
     app.add_middleware(BodyLimit, maximum_bytes=settings.max_body_bytes)
     if settings.asks_who:
         app.add_middleware(Gate, settings=settings)
+    app.add_middleware(Farewell)
     app.add_middleware(CountRequests, metrics=metrics)
     app.add_middleware(RequestIds)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 
 from sqlalchemy import Engine
@@ -13,6 +14,8 @@ from planner_service.planning import Planner
 from planner_service.security import require_text_within
 from planner_service.settings import Settings
 from planner_service.store import AttemptStore, JobHistory, JobQueue, JobStore, NodeStore, delete_ended_jobs
+
+log = logging.getLogger(__name__)
 
 
 class JobDesk:
@@ -54,7 +57,9 @@ class JobDesk:
             caller=caller,
             idempotency_key=idempotency_key,
         )
-        return await asyncio.to_thread(queue)
+        job, is_new = await asyncio.to_thread(queue)
+        log.info("job submitted", extra={"action": "job_submitted", "job": job.id, "caller": caller})
+        return job, is_new
 
     def _engine_of(self, request: JobRequest) -> JobEngine:
         default: JobEngine = self._settings.engine  # type: ignore[assignment]  # checked by Settings

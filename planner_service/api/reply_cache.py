@@ -12,11 +12,16 @@ class ReplyCache:
         self._capacity_bytes = capacity_bytes
         self._replies: OrderedDict[str, bytes] = OrderedDict()
         self.used_bytes = 0
+        self.hits = 0
+        self.misses = 0
 
     def get(self, question_id: str) -> bytes | None:
         """The reply, or None."""
         reply = self._replies.get(question_id)
-        if reply is not None:
+        if reply is None:
+            self.misses += 1
+        else:
+            self.hits += 1
             self._replies.move_to_end(question_id)
         return reply
 

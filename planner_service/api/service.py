@@ -95,6 +95,12 @@ class Service:
             lambda: self.pool.unfinished,
         )
         metrics.watch(
+            "tightfit_reply_cache_hits", "Look-ups that found an answer in memory", lambda: self._cache.hits
+        )
+        metrics.watch(
+            "tightfit_reply_cache_misses", "Look-ups that found none there", lambda: self._cache.misses
+        )
+        metrics.watch(
             "tightfit_reply_cache_bytes", "Answers kept in memory, in bytes", lambda: self._cache.used_bytes
         )
         self.not_ready_reason: str | None = "the solvers' kernels are being compiled or loaded"

@@ -10,11 +10,13 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+NEWEST_REVISION = ScriptDirectory(str(MIGRATIONS)).get_current_head()
 BUSY_SECONDS = 30
 MIGRATION_LOCK = 0x7469676874666974
 """Any number that no other program locks in the same PostgreSQL database."""
@@ -77,6 +79,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
         yield connection
+
+
+def schema_revision(engine: Engine) -> str | None:
+    """The migration that the database is at."""
+    with engine.connect() as connection:
+        found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from planner_service.contract import canonical_json
@@ -94,6 +94,12 @@ class JobStore:
         if row is None:
             raise UnknownJob(job_id)
         return job_of(row)
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are in each state that any is in."""
+        query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        with self._engine.connect() as connection:
+            return {str(state): int(count) for state, count in connection.execute(query)}
 
     def page(self, *, limit: int, before: int | None = None, state: JobState | None = None) -> JobPage:
         """The latest `limit` jobs, or those before the row numbered `before`."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import sqlite3
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -12,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from planner_service.api import service as service_module
 from planner_service.api.app import create_app
 from planner_service.settings import Settings
-from tests.serving import chain_request
+from tests.api.workers import Life
+from tests.serving import Serving, chain_request, endless_request, eventually, start_service
 
 
 def samples(text: str, name: str) -> dict[tuple[str, ...], float]:
@@ -115,3 +120,101 @@ def test_a_fault_of_the_service_is_a_problem_that_keeps_its_secret(tmp_path, mon
     (logged,) = [record for record in caplog.records if getattr(record, "action", "") == "request_failed"]
     assert logged.request_id == "r-1"
     assert "secret" in str(logged.exc_info[1])
+
+
+def test_attempts_jobs_and_measured_peaks_are_in_the_figures(service, http):
+    life = Life("figures", service)
+    ratios = "tightfit_measured_to_projected_ratio_count"
+    before = samples(http.get("/metrics").text, ratios).get((), 0)
+    for step in life.steps:
+        step()
+    text = http.get("/metrics").text
+    assert samples(text, "tightfit_attempt_reports_total")["succeeded",] >= 1
+    assert samples(text, "tightfit_jobs")["succeeded",] >= 1
+    assert samples(text, ratios)[()] == before + 1
+    hits, misses = (samples(text, f"tightfit_reply_cache_{kind}")[()] for kind in ("hits", "misses"))
+    assert hits + misses > 0
+
+
+def test_a_request_is_a_line_of_log_with_who_what_and_how_long(tmp_path):
+    service = start_service(tmp_path, TIGHTFIT_LOG_LEVEL="info")
+    httpx.get(f"{service.url}/healthz", timeout=60)
+    refused = httpx.get(f"{service.url}/v1/jobs/none", headers={"x-request-id": "r-7"}, timeout=60)
+    assert refused.status_code == 404
+    service.process.terminate()
+    _, said = service.process.communicate(timeout=60)
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    (line,) = [line for line in lines if line.get("action") == "request"]  # reads that succeed are not told
+    assert line.pop("seconds") > 0
+    assert {name: line[name] for name in ("request_id", "caller", "route", "status", "job", "method")} == {
+        "request_id": "r-7",
+        "caller": "anybody",
+        "route": "read_job",
+        "status": 404,
+        "job": "none",
+        "method": "GET",
+    }
+
+
+def test_a_request_that_outlives_the_shutdown_is_told_so(tmp_path):
+    service = start_service(tmp_path, TIGHTFIT_SHUTDOWN_SECONDS="1")
+    host, port = service.url.removeprefix("http://").split(":")
+    body = json.dumps(endless_request()).encode()
+    head = f"POST /v1/plans HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        started = eventually(lambda: "tightfit_planning_unfinished 1.0" in metrics_of(service), 30)
+        service.process.terminate()
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    service.kill()
+    assert started
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: 5\r\n" in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "/problems/shutting-down"
+
+
+def metrics_of(service: Serving) -> str:
+    """The figures."""
+    return httpx.get(f"{service.url}/metrics", timeout=60).text
+
+
+def test_a_database_of_another_version_is_not_ready(tmp_path):
+    service = start_service(tmp_path)
+    try:
+        with sqlite3.connect(tmp_path / "tightfit.sqlite3") as database:
+            database.execute("UPDATE alembic_version SET version_num = '0001'")
+        database.close()
+        answer = httpx.get(f"{service.url}/readyz", timeout=60)
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/not-ready")
+        assert "0001" in answer.json()["detail"]
+    finally:
+        service.kill()
+
+
+def test_spans_reach_a_collector_where_one_is_configured(tmp_path):
+    received = threading.Event()
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.path == "/v1/traces" and (b"tightfit" in body or body[:2] == b"\x1f\x8b"):
+                received.set()
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=collector.serve_forever)
+    thread.start()
+    service = start_service(tmp_path, TIGHTFIT_OTLP_URL=f"http://127.0.0.1:{collector.server_address[1]}")
+    try:
+        httpx.get(f"{service.url}/v1/jobs", timeout=60)
+        assert received.wait(20)
+    finally:
+        service.kill()
+        collector.shutdown()
+        thread.join()
+        collector.server_close()

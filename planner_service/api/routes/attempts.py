@@ -59,4 +59,8 @@ async def add_attempt_logs(chunk: LogChunk, call: Call, service: ServiceDependen
 @router.post("/v1/jobs/{job_id}/attempts/{number}/report", responses=WORKER_PROBLEMS)
 async def report_attempt(report: AttemptReport, call: Call, service: ServiceDependency) -> Job:
     """How the attempt ended. Late is not too late, as long as no newer attempt was opened."""
-    return await asyncio.to_thread(service.jobs.attempts.report, call, report)
+    job = await asyncio.to_thread(service.jobs.attempts.report, call, report)
+    service.metrics.count_report(report.outcome)
+    if report.measurement is not None:
+        service.metrics.count_measurement(report.measurement)
+    return job

@@ -8,7 +8,6 @@ from typing import Literal
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
@@ -16,6 +15,7 @@ from planner_service.api.errors import NotReady
 from planner_service.api.openapi import problems
 from planner_service.api.service import Service, ServiceDependency
 from planner_service.planning import PLANNER_VERSION
+from planner_service.store.database import NEWEST_REVISION, schema_revision
 
 router = APIRouter(tags=["operations"])
 
@@ -41,7 +41,9 @@ async def health() -> Health:
 
 @router.get("/readyz", responses=problems(503))
 async def readiness(service: ServiceDependency) -> Health:
-    """Whether plans are answered at full speed and kept: kernels warm, database open."""
+    """Whether plans are answered at full speed and kept: kernels warm, database open and of this version."""
+    if service.is_stopping:
+        raise NotReady("the service is being stopped")
     if service.not_ready_reason:
         raise NotReady(service.not_ready_reason)
     await asyncio.to_thread(_require_database, service)
@@ -51,12 +53,22 @@ async def readiness(service: ServiceDependency) -> Health:
 @router.get("/metrics", response_class=PrometheusText)
 async def read_metrics(service: ServiceDependency) -> Response:
     """Figures for Prometheus."""
-    return PrometheusText(service.metrics.text())
+    jobs = await asyncio.to_thread(_job_counts, service)
+    return PrometheusText(service.metrics.text(jobs))
+
+
+def _job_counts(service: Service) -> dict[str, int]:
+    """Jobs by state; none while the database does not answer: the other figures are needed then."""
+    try:
+        return service.jobs.jobs.counts()
+    except SQLAlchemyError:
+        return {}
 
 
 def _require_database(service: Service) -> None:
     try:
-        with service.engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
+        revision = schema_revision(service.engine)
     except SQLAlchemyError as error:
         raise NotReady(f"the database does not answer: {type(error).__name__}") from error
+    if revision != NEWEST_REVISION:
+        raise NotReady(f"the database's schema is {revision}, this version needs {NEWEST_REVISION}")

@@ -38,6 +38,8 @@ async def add_measurement(
 ) -> Measurement:
     """Keep the report of a training run. Sending it again changes nothing."""
     kept, is_new = await asyncio.to_thread(service.measurements.add, report)
+    if is_new:
+        service.metrics.count_measurement(report)
     response.status_code = 201 if is_new else 200
     response.headers["location"] = f"/v1/measurements/{kept.id}"
     return kept
