@@ -25,8 +25,10 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
 def native_fill(like: Tensor) -> Kernel | None:
-    """A step back, for tensors like `like`: (gates [B, 4H], c before, tanh(c), gradient of h, that of c in and
-    out, gate gradient out). None where there is none.
+    """A step back, for tensors like `like`; None where there is none.
+
+    It takes the gates [B, 4H], c before, tanh(c), the gradient of h, that of c (in and out), and writes the
+    gate gradient [B, 4H].
     """
     if like.device.type != "cpu" or like.dtype not in _TYPES:
         return None
