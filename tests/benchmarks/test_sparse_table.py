@@ -1,0 +1,34 @@
+"""The tables of the sparse benchmarks say what the result files hold."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.machine import RESULTS
+from benchmarks.sparse import table
+
+
+def test_every_cell_of_the_claim_is_a_mean_over_its_seeds():
+    rows = json.loads((RESULTS / "sparse-claim.json").read_text())["rows"]
+    lines = table.claim().splitlines()[2:]
+    assert len(lines) == 9
+    for line in lines:
+        layers, length, seeds, dense, sparse, *_ = (cell.strip() for cell in line.strip("| ").split("|"))
+        cell = [row for row in rows if (row["num_layers"], row["length"]) == (int(layers), int(length))]
+        assert len(cell) == 2 * int(seeds)
+        for name, written in (("dense", dense), ("top keep_ratio=0.18", sparse)):
+            found = [row["nats_per_character"] for row in cell if row["variant"] == name]
+            assert float(written) == pytest.approx(sum(found) / len(found), abs=6e-4)
+
+
+def test_the_claims_of_the_page_hold_in_the_result_files():
+    """At least 80 % dropped throughout, half of the MACs redundant, the loss at most 1 % above dense."""
+    rows = json.loads((RESULTS / "sparse-claim.json").read_text())["rows"]
+    sparse = [row for row in rows if row["variant"] != "dense"]
+    assert min(row["sparsity_first"] for row in sparse) >= 0.8
+    assert min(row["sparsity"] for row in sparse) >= 0.8
+    assert min(row["redundant_ratio"] for row in sparse) >= 0.5
+    differences = [float(line.split("|")[6].strip().split()[0]) for line in table.claim().splitlines()[2:]]
+    assert max(differences) <= 1
