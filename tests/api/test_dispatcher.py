@@ -101,7 +101,8 @@ def test_a_job_is_handed_over_once_with_everything_that_its_worker_needs(
     assert launch.resources.request_bytes == 1100
     work_dir = str(tmp_path / "jobs" / job.id)
     assert " ".join(launch.command) == (
-        f"tightfit-worker attempt --planner http://planner:8080 --job {job.id} --work-dir {work_dir}"
+        f"tightfit-worker attempt --planner http://planner:8080 --job {job.id} --work-dir {work_dir} "
+        "--save-seconds 60"
     )
     kept = desk.jobs.get(job.id)
     assert (kept.state, kept.engine_reference) == ("assigned", launch.name)

@@ -118,5 +118,8 @@ def test_a_command_that_is_not_there_is_refused(tmp_path):
 
 def test_the_command_is_that_of_every_engine_and_hides_the_token(tmp_path):
     command = attempt_command(planner_url="http://h:1", job_id="j", work_dir="w")
-    assert " ".join(command) == "tightfit-worker attempt --planner http://h:1 --job j --work-dir w"
+    assert (
+        " ".join(command)
+        == "tightfit-worker attempt --planner http://h:1 --job j --work-dir w --save-seconds 60"
+    )
     assert "secret" not in repr(launch(tmp_path, ""))
