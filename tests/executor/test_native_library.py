@@ -1,0 +1,77 @@
+"""C kernels are compiled once per machine, into a folder that nobody else can write to."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from executor.native_library import compiled_library
+
+SOURCE = "int answer(void) { return 42; }\n"
+SWITCH = "NO_SUCH_SWITCH"
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A source, and an empty cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CC", raising=False)
+    compiled_library.cache_clear()
+    path = tmp_path / "answer.c"
+    path.write_text(SOURCE)
+    yield path
+    compiled_library.cache_clear()
+
+
+def kept(tmp_path: Path) -> list[Path]:
+    """The files in the cache folder."""
+    return sorted((tmp_path / "cache" / "tightfit").iterdir())
+
+
+@needs_compiler
+def test_a_second_process_finds_what_the_first_compiled(source, tmp_path, monkeypatch):
+    assert compiled_library(source, switch=SWITCH).answer() == 42
+    (library,) = kept(tmp_path)
+    compiled_at = library.stat().st_mtime_ns
+    compiled_library.cache_clear()  # as in another process
+    assert compiled_library(source, switch=SWITCH).answer() == 42
+    assert [library.stat().st_mtime_ns for library in kept(tmp_path)] == [compiled_at]
+
+
+@needs_compiler
+def test_another_source_is_another_library(source, tmp_path):
+    compiled_library(source, switch=SWITCH)
+    source.write_text(SOURCE.replace("42", "43"))
+    compiled_library.cache_clear()
+    assert compiled_library(source, switch=SWITCH).answer() == 43
+    assert len(kept(tmp_path)) == 2
+
+
+@needs_compiler
+def test_a_folder_that_others_can_write_to_is_not_used(source, tmp_path):
+    folder = tmp_path / "cache" / "tightfit"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert compiled_library(source, switch=SWITCH).answer() == 42
+    assert kept(tmp_path) == []
+
+
+@needs_compiler
+def test_what_does_not_compile_is_no_library_and_leaves_nothing(source, tmp_path):
+    source.write_text("this is no C")
+    assert compiled_library(source, switch=SWITCH) is None
+    assert kept(tmp_path) == []
+
+
+def test_a_machine_without_a_compiler_has_no_library(source, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert compiled_library(source, switch=SWITCH) is None
+
+
+def test_the_switch_turns_it_off(source, monkeypatch):
+    monkeypatch.setenv(SWITCH, "off")
+    assert compiled_library(source, switch=SWITCH) is None
