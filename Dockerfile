@@ -1,13 +1,11 @@
-# The planning service, or with EXTRAS=worker a worker that trains (CPU; base it on a CUDA image of
-# PyTorch for a GPU). Built from the repository's root.
+# The planning service, without torch. Built from the repository's root; deploy/Dockerfile.worker trains.
 FROM python:3.11-slim-bookworm
 
-ARG EXTRAS=""
 WORKDIR /opt/tightfit
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY planner_service planner_service
 COPY executor executor
-RUN pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
+RUN pip install --no-cache-dir --constraint constraints.txt ".[postgresql,oidc,telemetry,parquet]" \
     && useradd --uid 10001 --create-home tightfit \
     && install --directory --owner tightfit /data /kernels
 
@@ -19,5 +17,5 @@ ENV NUMBA_CACHE_DIR=/kernels \
     TIGHTFIT_DATA_DIR=/data
 VOLUME ["/data", "/kernels"]
 EXPOSE 8080
-# Inside a container the service listens on every address; publish the port on loopback only.
+# On every address of the container, so it asks for keys: make one with `tightfit keys create`.
 CMD ["tightfit", "serve", "--host", "0.0.0.0", "--port", "8080"]

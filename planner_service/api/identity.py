@@ -41,7 +41,11 @@ def caller_of(request: Request) -> Caller:
     return caller_in(request.scope)
 
 
-CallerDependency = Annotated[Caller, Depends(caller_of)]
+async def _caller_of(request: Request) -> Caller:  # a plain function would be sent to a thread
+    return caller_of(request)
+
+
+CallerDependency = Annotated[Caller, Depends(_caller_of)]
 
 _worker_token = HTTPBearer(
     auto_error=False,
@@ -50,7 +54,7 @@ _worker_token = HTTPBearer(
 )
 
 
-def worker_token(
+async def worker_token(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_worker_token)],
 ) -> str | None:
     """The token that a worker sends for one job, or None."""

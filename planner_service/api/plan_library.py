@@ -9,6 +9,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from planner_service.api.errors import UnknownPlan
+from planner_service.api.known_bodies import KnownBodies
 from planner_service.api.planning_pool import PlanningPool
 from planner_service.api.reply_cache import ReplyCache
 from planner_service.contract import PlanRequest, canonical_json
@@ -36,6 +37,7 @@ class PlanLibrary:
         self._store = store
         self._cache = cache
         self._pool = pool
+        self.bodies = KnownBodies()
 
     def cached(self, plan_id: str) -> bytes | None:
         """The reply if it is in memory."""

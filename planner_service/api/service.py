@@ -210,4 +210,8 @@ def service_of(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
-ServiceDependency = Annotated[Service, Depends(service_of)]
+async def _service_of(request: Request) -> Service:  # a plain function would be sent to a thread
+    return service_of(request)
+
+
+ServiceDependency = Annotated[Service, Depends(_service_of)]

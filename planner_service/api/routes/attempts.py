@@ -27,7 +27,9 @@ router = APIRouter(tags=["attempts"])
 WORKER_PROBLEMS = {**MESSAGE_PROBLEMS, **problems(401, 404, 409)}
 
 
-def call_of(job_id: str, number: Annotated[int, Path(ge=1, le=2**31 - 1)], token: WorkerToken) -> AttemptCall:
+async def call_of(
+    job_id: str, number: Annotated[int, Path(ge=1, le=2**31 - 1)], token: WorkerToken
+) -> AttemptCall:
     """Which attempt a request speaks for."""
     return AttemptCall(job_id, number, token)
 

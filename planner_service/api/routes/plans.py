@@ -12,12 +12,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from planner_service.api.caching import IMMUTABLE, etag, not_modified
+from planner_service.api.known_bodies import PlanRoute, plan_response
 from planner_service.api.openapi import QUESTION_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency, service_of
 from planner_service.contract import PlanReply, PlanRequest
 from planner_service.planning import Planner
 
-router = APIRouter(tags=["plans"])
+router = APIRouter(tags=["plans"], route_class=PlanRoute)
 
 LINES_PER_CHUNK = 500
 """Small enough that formatting a chunk does not hold up the event loop."""
@@ -40,9 +41,11 @@ class NdjsonResponse(StreamingResponse):
 )
 async def make_plan(plan_request: PlanRequest, request: Request, service: ServiceDependency) -> Response:
     """The plan for a model, a sequence and a budget: 201 when it is new, 200 when it was known."""
-    plan = await service.plans.obtain(await service.resolved(plan_request), request)
-    headers = {"location": f"/v1/plans/{plan.plan_id}", "etag": etag(plan.plan_id)}
-    return Response(plan.reply, 201 if plan.is_new else 200, headers, media_type="application/json")
+    question = await service.resolved(plan_request)
+    plan = await service.plans.obtain(question, request)
+    if question is plan_request:  # with a stored profile, the same body may mean something else tomorrow
+        service.plans.bodies.remember(await request.body(), plan.plan_id)
+    return plan_response(plan.plan_id, plan.reply, is_new=plan.is_new)
 
 
 async def read_plan(request: Request) -> Response:
