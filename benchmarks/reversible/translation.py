@@ -30,11 +30,11 @@ Row = dict[str, Any]
 class Training:
     """What all models have in common."""
 
-    epochs: int = 5
+    epochs: int = 8
     learning_rate: float = 5e-3
     """At the start; it falls to zero."""
-    batch_size: int = 64
-    dropout: float = 0.3
+    batch_size: int = 16
+    dropout: float = 0.2
     clip_norm: float = 1.0
 
 
