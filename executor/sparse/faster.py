@@ -34,6 +34,22 @@ def columns_pay(
 
 
 @cache
+def sequences_pay(
+    rows: int, kept: int, columns: int, width: int, *, device: torch.device, dtype: torch.dtype
+) -> bool:
+    """Of [rows, columns] @ [columns, width]: if `kept` gathered rows, put back among zeros, are faster."""
+    gradient = torch.zeros(rows, columns, device=device, dtype=dtype)
+    weight = torch.zeros(columns, width, device=device, dtype=dtype)
+    index = _spread(rows, kept, device)
+
+    def gathered() -> Tensor:
+        product = torch.mm(gradient.index_select(0, index), weight)
+        return gradient.new_zeros(rows, width).index_copy_(0, index, product)
+
+    return _is_faster(gathered, lambda: torch.mm(gradient, weight))
+
+
+@cache
 def rows_pay(
     rows: int, kept: int, columns: int, width: int, *, device: torch.device, dtype: torch.dtype
 ) -> bool:

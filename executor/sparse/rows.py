@@ -10,6 +10,7 @@ from torch import Tensor
 
 from executor.sparse.backward_pass import BackwardPass, Layer, Macs
 from executor.sparse.errors import require_count, require_share
+from executor.sparse.faster import sequences_pay
 from executor.sparse.gathered import gathered_weight_products
 from executor.sparse.rule import Rule
 
@@ -45,6 +46,13 @@ class _RowPass(BackwardPass):
         self._rows = torch.empty(0, dtype=torch.int64)
         self._kept: list[Tensor] = []
         """Indices into the k * B rows, for each step on the way back."""
+        self._pays = self._is_faster()
+
+    def _is_faster(self) -> bool:
+        gradient, weight = self.reversal.gate_gradient, self.weights.weight_hh
+        kept = max(1, round(self.batch * self._rule.keep_ratio))
+        sizes = (self.batch, kept, gradient.shape[2], weight.shape[1])
+        return sequences_pay(*sizes, device=gradient.device, dtype=gradient.dtype)
 
     def drop(self, step: int) -> None:
         gradient = self.reversal.gate_gradient[step]
@@ -55,13 +63,19 @@ class _RowPass(BackwardPass):
         gradient.zero_().index_copy_(0, self._rows, kept)
 
     def flow(self, step: int, hidden: Tensor) -> Tensor:
+        if not self._pays:
+            return super().flow(step, hidden)
         product = torch.mm(hidden.index_select(0, self._rows), self.weights.weight_hh)
         return torch.zeros_like(self.reversal.grad_h).index_copy_(0, self._rows, product)
 
     def weight_gradients(self) -> tuple[Tensor, Tensor]:
+        if not self._pays:
+            return super().weight_gradients()
         return gathered_weight_products(self.reversal, torch.cat(self._kept[::-1]))
 
     def input_gradient(self) -> Tensor:
+        if not self._pays:
+            return super().input_gradient()
         rows = torch.cat(self._kept[::-1])
         gradient = self.reversal.gate_gradient.flatten(0, 1).index_select(0, rows)
         grad_x = torch.zeros_like(self.reversal.tape.x)
@@ -71,8 +85,9 @@ class _RowPass(BackwardPass):
     def count(self, *, wants_x: bool) -> None:
         macs = Macs.of(self.layer, wants_x=wants_x)
         ratio = len(self._rows) / self.batch
+        ran = ratio if self._pays else 1.0
         kept = torch.full((self.layer.gate_count,), ratio, device=self.weights.weight_hh.device)
         self.layer.tally.add_forward(macs.forward)
         self.layer.tally.add_product(
-            dense_macs=macs.backward, executed_macs=round(macs.backward * ratio), kept_ratios=kept
+            dense_macs=macs.backward, executed_macs=round(macs.backward * ran), kept_ratios=kept
         )

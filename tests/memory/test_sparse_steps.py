@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 import executor.sparse.columns as columns_module  # noqa: E402
 import executor.sparse.mixed as mixed_module  # noqa: E402
+import executor.sparse.rows as rows_module  # noqa: E402
 from executor.job import ModelSpec  # noqa: E402
 from executor.measure import measure_timeline  # noqa: E402
 from executor.models import CharacterModel  # noqa: E402
@@ -52,6 +53,7 @@ class SparseSegment(Segment):
 def test_sparse_layers_never_hold_more_than_the_stage_says(cell, num_layers, dtype, steps, rule, monkeypatch):
     monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: True)
     monkeypatch.setattr(mixed_module, "rows_pay", lambda *_, **__: True)
+    monkeypatch.setattr(rows_module, "sequences_pay", lambda *_, **__: True)
     sparsity = GradientSparsity(**rule)
     workload = dataclasses.replace(
         workload_of(cell, num_layers=num_layers, dtype=dtype), gradient_sparsity=sparsity
@@ -101,6 +103,7 @@ def test_only_products_that_shrink_make_backward_cheaper():
 def test_the_share_of_backward_products_is_what_the_kernels_count(rule, monkeypatch):
     """The planner's ratio against the MACs that the executor counted, input and hidden of equal size."""
     monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: True)
+    monkeypatch.setattr(rows_module, "sequences_pay", lambda *_, **__: True)
     module = torch.nn.LSTM(8, 8)
     from executor.sparse import SparseLSTM, rule_named
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 import executor.sparse.columns as columns_module  # noqa: E402
 import executor.sparse.mixed as mixed_module  # noqa: E402
+import executor.sparse.rows as rows_module  # noqa: E402
 from executor.sparse import (  # noqa: E402
     RULES,
     Absolute,
@@ -42,6 +43,7 @@ def always_gather(monkeypatch):
     """Use the gathering kernels however small the sizes are."""
     monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: True)
     monkeypatch.setattr(mixed_module, "rows_pay", lambda *_, **__: True)
+    monkeypatch.setattr(rows_module, "sequences_pay", lambda *_, **__: True)
 
 
 def dropped_by(rule, gradient):
@@ -113,6 +115,7 @@ def test_columns_that_are_dropped_get_no_gradient(always_gather):
 def dense_with_zeros(module, x, monkeypatch):
     """The same rule with dense kernels on zeroed operands."""
     monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: False)
+    monkeypatch.setattr(rows_module, "sequences_pay", lambda *_, **__: False)
     return run(module, x)
 
 
@@ -125,9 +128,9 @@ def run(module, x):
 
 @pytest.mark.parametrize("kind", [SparseLSTM, SparseGRU])
 @pytest.mark.parametrize(
-    "rule", [Columns(0.25, 5), Columns(0.5, 25), Columns(0.25, 4, block_size=2)], ids=str
+    "rule", [Columns(0.25, 5), Columns(0.5, 25), Columns(0.25, 4, block_size=2), Rows(0.5, 5)], ids=str
 )
-def test_gathered_columns_are_the_masked_dense_products(kind, rule, monkeypatch, always_gather):
+def test_gathered_products_are_the_dense_ones_of_what_is_left(kind, rule, monkeypatch, always_gather):
     module = kind(INPUT, HIDDEN, 2, rule=rule, dtype=torch.float64)
     x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64, requires_grad=True)
     gathered = run(module, x)
