@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -18,23 +17,24 @@ MIB = 2**20
 HEARTBEAT_SECONDS = 1
 FINAL = {"succeeded", "failed", "cancelled"}
 COMMANDS = Path(sys.executable).parent
+SETUP = f"export PATH={COMMANDS}:$PATH OMP_NUM_THREADS=1"
+"""Workers find this environment's commands, and leave each other the processors."""
 
 
 def start(data_dir: Path, work_dir: Path, **environ: str) -> Serving:
-    """A service whose workers find this environment's commands, with short heartbeats."""
+    """A service whose heartbeats are short."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
     return start_service(
         data_dir,
         "--port",
         port,
-        PATH=f"{COMMANDS}:{os.environ['PATH']}",
         TIGHTFIT_ENGINE_DEVICE="cpu",
         TIGHTFIT_WORK_DIR=str(work_dir),
         TIGHTFIT_HEARTBEAT_SECONDS=str(HEARTBEAT_SECONDS),
         TIGHTFIT_LEASE_SECONDS="120",
         TIGHTFIT_SAVE_SECONDS="0.5",
-        OMP_NUM_THREADS="1",
+        TIGHTFIT_WORKER_SETUP=SETUP,
         **environ,
     )
 

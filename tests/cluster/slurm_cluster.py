@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,15 +103,18 @@ class SlurmCluster:
         process.kill()
         process.wait()
 
-    def cut(self, name: str) -> None:
-        """Cut a node's power: its daemon and everything that it started, at once."""
-        family = descendants(self.processes[name].pid)
-        for process_id in (self.processes[name].pid, *family):
+    def job_processes(self, name: str) -> list[int]:
+        """Every process of the jobs on one node: they know its name."""
+        mark = f"SLURMD_NODENAME={name}".encode()
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
             try:
-                os.kill(process_id, signal.SIGKILL)
-            except ProcessLookupError:
+                words = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
                 continue
-        self.processes.pop(name).wait()
+            if mark in words:
+                found.append(int(entry.name))
+        return found
 
     def run(self, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
         """A client's command."""
@@ -202,7 +203,7 @@ class SlurmCluster:
 def descendants(process_id: int) -> list[int]:
     """Every process that descends from one, by the process table."""
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
@@ -215,11 +216,3 @@ def descendants(process_id: int) -> list[int]:
         found += below
         waiting += below
     return found
-
-
-def wait_for(condition: object, seconds: float) -> float:
-    """Seconds until `condition()` was true; fails after `seconds`."""
-    began = time.monotonic()
-    assert callable(condition)
-    assert eventually(condition, seconds)
-    return time.monotonic() - began

@@ -8,7 +8,6 @@ import pytest
 from planner_service.client import PlannerClient
 from tests.cluster.ray_cluster import START_SECONDS, TOKEN, RayCluster, ray_command
 from tests.cluster.service_jobs import (
-    COMMANDS,
     MIB,
     ended,
     has_trained,
@@ -45,8 +44,6 @@ def client(cluster, tmp_path_factory):
         TIGHTFIT_ENGINE="ray",
         TIGHTFIT_RAY_URL=cluster.url,
         TIGHTFIT_RAY_TOKEN=TOKEN,
-        # Ray's jobs run in Ray's environment: its PATH has none of our commands.
-        TIGHTFIT_WORKER_SETUP=f"export PATH={COMMANDS}:$PATH",
     )
     with PlannerClient(serving.url) as found:
         yield found

@@ -10,7 +10,7 @@ import pytest
 
 from planner_service.client import PlannerClient
 from tests.cluster.service_jobs import MIB, ended, has_trained, kept_its_promise, request, start, until
-from tests.cluster.slurm_cluster import Node, SlurmCluster, descendants, missing_parts
+from tests.cluster.slurm_cluster import Node, SlurmCluster, missing_parts
 from tests.serving import eventually
 
 # One processor each: this host has few, and a job that waits its turn is a case of its own.
@@ -67,7 +67,8 @@ def test_a_job_of_a_lost_node_resumes_elsewhere_and_its_zombie_is_refused(cluste
     job = client.submit_job(request(iterations=400, budget="1GiB"))
     job = until(client, job.id, has_trained(20), JOB_SECONDS)
     first_node = job.node
-    zombies = descendants(cluster.processes[first_node].pid)
+    zombies = cluster.job_processes(first_node)
+    assert zombies
     for process_id in zombies:
         os.kill(process_id, signal.SIGSTOP)
     cluster.kill(first_node)
