@@ -1,4 +1,4 @@
-"""The paper's rule: drop what is no larger than a fixed number (Zhu et al. 2017, section 3)."""
+"""The paper's rule: drop what is no larger than a fixed number (Zhu et al. 2017)."""
 
 from __future__ import annotations
 

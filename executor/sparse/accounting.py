@@ -3,7 +3,7 @@
 Three figures that must not be confused:
 
 - redundant by the paper's formula: (4/6) x sparsity, since 4 of the 6 equal products of a step have a gate
-  gradient as an operand (Zhu et al. 2017, section 4);
+  gradient as an operand (Zhu et al. 2017);
 - redundant by count: MACs with a dropped operand, over all MACs that a dense iteration runs;
 - saved: MACs that the kernels which ran did not do. Zeros in a dense kernel are redundant and not saved.
 

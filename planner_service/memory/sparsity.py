@@ -50,7 +50,7 @@ class GradientSparsity:
     def backward_ratio(self) -> float:
         """MACs that run of all backward products, over the iterations after the warm-up.
 
-        Half of a layer's backward MACs are those of its weight gradients (Zhu et al. 2017, section 4).
+        Half of a layer's backward MACs are those of its weight gradients.
         """
         dense = 0.0 if self.dense_every is None else 1 / self.dense_every
         sparse = (self.flow_ratio + self.weights_ratio) / 2
