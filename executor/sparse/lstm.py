@@ -7,8 +7,8 @@
     dnet_i = dc g (1 - i) i     dnet_f = dc c_{t-1} (1 - f) f     dnet_g = dc i (1 - g²)
     dnet_o = dh tanh(c) (1 - o) o
 
-(Zhu et al., Training LSTM with Sparsified SGD, 2017.) The four dnet, side by side in torch's order i, f, g, o, are
-the gate gradient. Operations and their order are those that autograd runs for torch's own cell, so that a
+(Zhu et al., Training LSTM with Sparsified SGD, 2017.) The four dnet side by side, in torch's order i, f, g, o
+are the gate gradient. Operations and their order are those that autograd runs for torch's own cell, so that a
 gradient of which nothing is dropped is that of the dense cell bit for bit.
 """
 
