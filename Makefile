@@ -36,6 +36,9 @@ check: $(READY)  ## linters and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+fuzz: $(READY)   ## schemathesis over the whole API, all checks, many examples (minutes)
+	$(BIN)/python -m tests.api.fuzzing --max-examples 50
+
 format: $(READY) ## rewrite the sources the way `check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

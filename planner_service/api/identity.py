@@ -10,6 +10,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 from starlette.types import Scope
 
+from planner_service.jobs import InvalidToken
+
 _KEY = "tightfit.caller"
 
 
@@ -56,9 +58,11 @@ _worker_token = HTTPBearer(
 
 async def worker_token(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_worker_token)],
-) -> str | None:
-    """The token that a worker sends for one job, or None."""
-    return None if credentials is None else credentials.credentials
+) -> str:
+    """The token that a worker sends for one job. Raises InvalidToken where there is none."""
+    if credentials is None:
+        raise InvalidToken
+    return credentials.credentials
 
 
-WorkerToken = Annotated[str | None, Depends(worker_token)]
+WorkerToken = Annotated[str, Depends(worker_token)]

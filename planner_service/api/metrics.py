@@ -74,7 +74,8 @@ class Metrics(Collector):
 
     def count_measurement(self, report: MeasurementReport) -> None:
         """A run said what it measured."""
-        self._ratios.add(report.measured_peak_bytes / report.projected_peak_bytes)
+        if report.projected_peak_bytes:
+            self._ratios.add(report.measured_peak_bytes / report.projected_peak_bytes)
 
     def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Show what `read` returns whenever the figures are asked for."""

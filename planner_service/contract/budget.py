@@ -29,7 +29,7 @@ def _read(value: object) -> int | str:
     if value == FREE:
         return FREE
     if isinstance(value, float) and 0 < value < 1:
-        return f"{100 * value:.9g}%"
+        return _percentage(value)
     if isinstance(value, str) and len(value) <= _MOST_CHARACTERS and (share := share_of(value)) is not None:
         if not 0 < share <= 1:
             raise _refused(value)
@@ -41,6 +41,14 @@ def _read(value: object) -> int | str:
     if not 0 < budget_bytes <= MAXIMUM_BYTES:
         raise _refused(value)
     return budget_bytes
+
+
+def _percentage(share: float) -> str:
+    """The share as it is written, to nine decimals; a share that has none of those is refused."""
+    digits = f"{100 * share:.9f}".rstrip("0").rstrip(".")
+    if digits == "0":
+        raise _refused(share)
+    return f"{digits}%"
 
 
 def _refused(value: object) -> PydanticCustomError:
