@@ -1,7 +1,7 @@
 """From a model's description to its byte ledger and chains. Pure: numpy and `chain` only."""
 
 from planner_service.memory.candidate import Candidate, CostUnit, Source, StageSources
-from planner_service.memory.candidates import candidates_for
+from planner_service.memory.candidates import candidates_for, is_counted
 from planner_service.memory.ledger import Exactness, LedgerLine, total_bytes
 from planner_service.memory.model import RecurrentModel
 from planner_service.memory.profile import (
@@ -13,6 +13,7 @@ from planner_service.memory.profile import (
 )
 from planner_service.memory.segment_lengths import segment_lengths
 from planner_service.memory.shipped import shipped_profiles
+from planner_service.memory.steps import step_candidates, step_segments
 from planner_service.memory.workload import Workload
 
 __all__ = [
@@ -28,9 +29,12 @@ __all__ = [
     "StageSources",
     "Workload",
     "candidates_for",
+    "is_counted",
     "profile_from_record",
     "profile_record",
     "segment_lengths",
     "shipped_profiles",
+    "step_candidates",
+    "step_segments",
     "total_bytes",
 ]

@@ -29,6 +29,13 @@ def candidates_for(
         raise InvalidChain(f"the model is out of range: {error}", field="model") from error
 
 
+def is_counted(workload: Workload, known_profiles: Sequence[Profile] = ()) -> bool:
+    """Whether the candidates are those of `step_candidates`, where no profile is given."""
+    plain = workload.gradient_sparsity is None and not isinstance(workload.model, ReversibleModel)
+    fused = workload.model.implementation == "fused"
+    return plain and not fused and not any(known.matches(workload) for known in known_profiles)
+
+
 def _candidates(
     workload: Workload, profile: Profile | None, known_profiles: Sequence[Profile]
 ) -> list[Candidate]:

@@ -15,6 +15,9 @@ the gradients themselves. Kernels in half precision may reorder the weights firs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from planner_service.chain import Stage, segment_sizes, segmented_chain
 from planner_service.memory.candidate import Candidate, Source, StageSources
 from planner_service.memory.ledger import LedgerLine, total_bytes
@@ -81,12 +84,42 @@ class StepBytes:
         return -(-size // granule) * granule
 
 
-def step_candidates(workload: Workload) -> list[Candidate]:
-    """One candidate per segment length. Raises InvalidChain when a size exceeds 2**62 bytes."""
+def step_candidates(workload: Workload, lengths: Sequence[int] | None = None) -> list[Candidate]:
+    """One candidate per segment length: those of `segment_lengths`, or of `lengths` alone.
+
+    Raises InvalidChain when a size exceeds 2**62 bytes.
+    """
     sizes = StepBytes(workload)
     ledger = (*workload.caller_ledger(), *workload.call_ledger())
-    lengths = segment_lengths(workload.sequence_length)
-    return [_candidate(workload, sizes, ledger, steps) for steps in lengths]
+    wanted = segment_lengths(workload.sequence_length) if lengths is None else lengths
+    return [_candidate(workload, sizes, ledger, steps) for steps in wanted]
+
+
+class SegmentBytes(NamedTuple):
+    """What a segment of `segment_steps` steps takes, in bytes; the last one, if it is shorter, takes less."""
+
+    segment_steps: int
+    segment_count: int
+    state: int
+    tape: int
+    workspace: int
+    backward_workspace: int
+
+
+def step_segments(workload: Workload) -> list[SegmentBytes]:
+    """The bytes of the candidates' stages without the candidates: for answers about thousands of models."""
+    sizes = StepBytes(workload)
+    return [
+        SegmentBytes(
+            segment_steps=steps,
+            segment_count=segment_sizes(workload.sequence_length, steps)[0],
+            state=sizes.state,
+            tape=_tape_bytes(sizes, steps),
+            workspace=_wide_bytes(sizes, steps),
+            backward_workspace=_backward_workspace_bytes(workload, sizes, steps),
+        )
+        for steps in segment_lengths(workload.sequence_length)
+    ]
 
 
 def _candidate(
@@ -113,7 +146,7 @@ def _candidate(
 
 def segment_stage(workload: Workload, sizes: StepBytes, segment_steps: int) -> Stage:
     """The stage of `segment_steps` steps; its cost unit is the forward pass of one step."""
-    wide_bytes = sizes.cells_computed + segment_steps * sizes.wide_computed + sizes.weights_copied
+    wide_bytes = _wide_bytes(sizes, segment_steps)
     return Stage(
         forward_cost=segment_steps,
         taped_forward_cost=segment_steps,
@@ -122,8 +155,16 @@ def segment_stage(workload: Workload, sizes: StepBytes, segment_steps: int) -> S
         tape_bytes=_tape_bytes(sizes, segment_steps),
         forward_workspace_bytes=wide_bytes,
         taped_forward_workspace_bytes=wide_bytes,
-        backward_workspace_bytes=wide_bytes + 2 * workload.model.parameter_bytes,
+        backward_workspace_bytes=_backward_workspace_bytes(workload, sizes, segment_steps),
     )
+
+
+def _wide_bytes(sizes: StepBytes, segment_steps: int) -> int:
+    return sizes.cells_computed + segment_steps * sizes.wide_computed + sizes.weights_copied
+
+
+def _backward_workspace_bytes(workload: Workload, sizes: StepBytes, segment_steps: int) -> int:
+    return _wide_bytes(sizes, segment_steps) + 2 * workload.model.parameter_bytes
 
 
 def _tape_bytes(sizes: StepBytes, segment_steps: int) -> int:

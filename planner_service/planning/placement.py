@@ -25,7 +25,6 @@ from planner_service.placement import (
     offers_of,
     words_of,
 )
-from planner_service.planning.candidates import candidates_of
 from planner_service.planning.curve import curve_of
 from planner_service.planning.job_needs import question_of_job
 from planner_service.planning.placement_records import (
@@ -81,8 +80,8 @@ class _Curves:
         """The question's curve, made once."""
         key = content_id(question, PLANNER_VERSION)
         if key not in self._known:
-            candidates = candidates_of(question, self._known_profiles)
-            self._known[key] = KnownQuestion(question, curve_of(candidates, self._cancellation))
+            curve = curve_of(question, self._known_profiles, self._cancellation)
+            self._known[key] = KnownQuestion(question, curve)
         return self._known[key]
 
 

@@ -20,8 +20,9 @@ Two sweeps may store few states in the inner one, which is much better where one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -39,57 +40,105 @@ MOST_RUNS = 3
 """Equal stages, and a first and a last one that differ: more variety is too much for one greediest stage."""
 
 
+class Outline(NamedTuple):
+    """A chain of equal stages, or one that needs no more than that; sizes in bytes."""
+
+    length: int
+    state_bytes: int
+    tape_bytes: int
+    tape_overhead_bytes: int
+    """Needed besides the tapes themselves while a stage is taped or reversed: gradients, workspace."""
+    advance_need_bytes: int
+    """Needed free to advance at all."""
+    held_bytes: int
+    """Throughout: static bytes and the input."""
+    advance_cost: float
+    store_all_makespan: float
+
+    @classmethod
+    def of(cls, chain: Chain) -> Self | None:
+        """The outline of `chain`, every stage as the greediest; None where its stages differ too much."""
+        if len(chain.runs) > MOST_RUNS:
+            return None
+        stages = [run.stage for run in chain.runs]
+        return cls.of_stages(
+            length=chain.length,
+            state_bytes=max(stage.state_bytes for stage in stages),
+            tape_bytes=max(stage.tape_bytes for stage in stages),
+            gradient_bytes=max(
+                chain.gradient_bytes(0),
+                chain.loss_gradient_bytes,
+                *(stage.live_gradient_bytes for stage in stages),
+            ),
+            forward_workspace_bytes=max(stage.forward_workspace_bytes for stage in stages),
+            taped_workspace_bytes=max(stage.taped_forward_workspace_bytes for stage in stages),
+            backward_workspace_bytes=max(stage.backward_workspace_bytes for stage in stages),
+            held_bytes=chain.static_bytes + chain.input_bytes,
+            advance_cost=max(stage.forward_cost for stage in stages),
+            store_all_makespan=chain.store_all_makespan,
+        )
+
+    @classmethod
+    def of_stages(
+        cls,
+        *,
+        length: int,
+        state_bytes: int,
+        tape_bytes: int,
+        gradient_bytes: int,
+        forward_workspace_bytes: int,
+        taped_workspace_bytes: int,
+        backward_workspace_bytes: int,
+        held_bytes: int,
+        advance_cost: float,
+        store_all_makespan: float,
+    ) -> Self | None:
+        """The outline of `length` such stages; None where sizes leave 64 bits."""
+        overhead = gradient_bytes + max(taped_workspace_bytes, gradient_bytes + backward_workspace_bytes)
+        if held_bytes + overhead + length * (tape_bytes + state_bytes) > MAXIMUM_BYTES:
+            return None
+        return cls(
+            length=length,
+            state_bytes=max(1, state_bytes),
+            tape_bytes=max(1, tape_bytes),
+            tape_overhead_bytes=overhead,
+            advance_need_bytes=gradient_bytes + 2 * state_bytes + forward_workspace_bytes,
+            held_bytes=held_bytes,
+            advance_cost=advance_cost,
+            store_all_makespan=store_all_makespan,
+        )
+
+    @property
+    def quadratic_makespan(self) -> float:
+        """What the leanest policy costs at most: every stage advanced to from the input, each time anew."""
+        return self.store_all_makespan + self.advance_cost * self.length * (self.length - 1) / 2
+
+    @property
+    def level_count(self) -> int:
+        """Levels, state by state, from one tape up to where one sweep is enough."""
+        enough = int(sqrt(2 * self.length * self.tape_bytes / self.state_bytes)) + 3
+        return min(self.length, MOST_LEVELS, enough) + 1
+
+
 class Sketch(NamedTuple):
     """Budgets and makespans that some policy has; neither sorted nor all worth having."""
 
     budget_bytes: Bytes
     makespan: Costs
-    """In the chain's cost unit."""
+    """In the chains' cost unit."""
 
 
-def frontier_sketch(chain: Chain) -> Sketch | None:
-    """Points that are never too good: a persistent policy within each budget costs at most that makespan.
+def frontier_sketch(outlines: Sequence[Outline]) -> Sketch:
+    """Points that are never too good: a persistent policy of one of the chains within each budget costs at
+    most that makespan.
 
-    None for a chain of too many different stages, or of sizes that leave 64 bits. O(levels * MOST_SWEEPS)
-    with about sqrt(2 L e / a) levels. The least budget is not among them.
+    O(levels * MOST_SWEEPS) per chain, with about sqrt(2 L e / a) levels. The least budget is not among them.
     """
-    if len(chain.runs) > MOST_RUNS:
-        return None
-    uniform = _uniform(chain)
-    if uniform.tape_overhead + uniform.length * (uniform.tape + uniform.state) > MAXIMUM_BYTES:
-        return None
-    size = len(TAPED_SHARES) + _level_count(uniform)
-    free, advances = np.empty(size, dtype=np.int64), np.empty(size)
-    kernels.fill_sketch(uniform, MOST_SWEEPS, TAPED_SHARES, free, advances, np.empty((3, size)))
-    possible = np.isfinite(advances)
-    cost = max(run.stage.forward_cost for run in chain.runs)
-    held = chain.static_bytes + chain.input_bytes
-    return Sketch(held + free[possible], chain.store_all_makespan + cost * advances[possible])
-
-
-def quadratic_makespan(chain: Chain) -> float:
-    """What the leanest policy costs at most: every stage advanced to from the input, again and again."""
-    cost = max(run.stage.forward_cost for run in chain.runs)
-    return chain.store_all_makespan + cost * chain.length * (chain.length - 1) / 2
-
-
-def _uniform(chain: Chain) -> kernels.Uniform:
-    stages = [run.stage for run in chain.runs]
-    gradient = max(
-        chain.gradient_bytes(0), chain.loss_gradient_bytes, *(stage.live_gradient_bytes for stage in stages)
-    )
-    state = max(stage.state_bytes for stage in stages)
-    taping = max(stage.taped_forward_workspace_bytes for stage in stages)
-    reversing = gradient + max(stage.backward_workspace_bytes for stage in stages)
-    return kernels.Uniform(
-        length=chain.length,
-        state=max(1, state),
-        tape=max(1, *(stage.tape_bytes for stage in stages)),
-        tape_overhead=gradient + max(taping, reversing),
-        advance_need=gradient + 2 * state + max(stage.forward_workspace_bytes for stage in stages),
-    )
-
-
-def _level_count(chain: kernels.Uniform) -> int:
-    """Levels, state by state, from one tape up to where one sweep is enough."""
-    return min(chain.length, MOST_LEVELS, int(sqrt(2 * chain.length * chain.tape / chain.state)) + 3) + 1
+    counts = np.array([len(TAPED_SHARES) + outline.level_count for outline in outlines])
+    table = np.array([outline[:6] for outline in outlines], dtype=np.int64)
+    costs = np.array([outline[6:] for outline in outlines], dtype=np.float64)
+    budgets = np.empty(counts.sum(), dtype=np.int64)
+    makespans, workspace = np.empty(len(budgets)), np.empty((3, counts.max()))
+    kernels.fill_sketches(table, costs, counts, MOST_SWEEPS, TAPED_SHARES, budgets, makespans, workspace)
+    possible = np.isfinite(makespans)
+    return Sketch(budgets[possible], makespans[possible])

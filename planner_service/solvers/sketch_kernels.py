@@ -55,7 +55,7 @@ def most_of_one_sweep(chain: Uniform, free: int) -> float:
     return tapes * (states / 2 + 1)
 
 
-@kernel
+@inner_kernel
 def fill_sketch(
     chain: Uniform, most_sweeps: int, shares: Costs, free_bytes: Bytes, advances: Costs, workspace: Costs
 ) -> None:
@@ -161,3 +161,31 @@ def improve_two_sweeps(chain: Uniform, free_bytes: Bytes, before: Costs, advance
                 cost = total - 2 * min(capacity - chain.length, twice)
                 advances[base + level] = min(advances[base + level], cost)
         inner = max(inner + 1, inner * 4 // 3)
+
+
+@kernel
+def fill_sketches(
+    table: Bytes,
+    costs: Costs,
+    counts: Bytes,
+    most_sweeps: int,
+    shares: Costs,
+    budget_bytes: Bytes,
+    makespan: Costs,
+    workspace: Costs,
+) -> None:
+    """The points of several chains one after the other, counts[i] of chain i.
+
+    Rows of `table` are the first six fields of an Outline (sketch.py), those of `costs` the others.
+    `workspace` has three rows as long as the largest count.
+    """
+    end = 0
+    for index in range(len(counts)):
+        begin, end = end, end + counts[index]
+        row = table[index]
+        chain = Uniform(row[0], row[1], row[2], row[3], row[4])
+        budgets, makespans = budget_bytes[begin:end], makespan[begin:end]
+        fill_sketch(chain, most_sweeps, shares, budgets, makespans, workspace[:, : end - begin])
+        for point in range(end - begin):
+            budgets[point] += row[5]
+            makespans[point] = costs[index, 1] + costs[index, 0] * makespans[point]

@@ -11,7 +11,7 @@ from planner_service.solvers.chen import draft_chen_recursive
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.optimal import draft_mixed, draft_optimal
 from planner_service.solvers.reversible import draft_reversible
-from planner_service.solvers.sketch import frontier_sketch
+from planner_service.solvers.sketch import Outline, frontier_sketch
 from planner_service.solvers.slots import draft_hidden, draft_internal
 from planner_service.solvers.solution import (
     ROUNDING,
@@ -124,4 +124,6 @@ def warm_up() -> None:
     for length, budget_bytes in ((4, 8), (20_000, 60)):
         chain = Chain((StageRun(length, stage),), input_bytes=1)
         solve(chain, budget_bytes, "optimal")
-        frontier_sketch(chain)
+        outline = Outline.of(chain)
+        assert outline is not None  # noqa: S101 - equal stages
+        frontier_sketch([outline])

@@ -9,7 +9,7 @@ import pytest
 
 from planner_service.chain import Chain, Stage, StageRun
 from planner_service.solvers import minimum_budget_bytes, solve
-from planner_service.solvers.sketch import frontier_sketch, quadratic_makespan
+from planner_service.solvers.sketch import Outline, frontier_sketch
 
 ROUNDING = 1 + 1e-9
 
@@ -47,7 +47,7 @@ def some_chain(draw: random.Random) -> Chain:
 def test_the_optimum_of_a_budget_costs_no_more_than_the_sketch_says(seed):
     draw = random.Random(seed)
     chain = some_chain(draw)
-    sketch = frontier_sketch(chain)
+    sketch = frontier_sketch([Outline.of(chain)])
     for index in draw.sample(range(len(sketch.makespan)), min(5, len(sketch.makespan))):
         optimum = solve(chain, int(sketch.budget_bytes[index])).verdict.makespan
         assert optimum <= sketch.makespan[index] * ROUNDING
@@ -57,7 +57,7 @@ def test_the_optimum_of_a_budget_costs_no_more_than_the_sketch_says(seed):
 def test_the_leanest_plan_costs_no_more_than_advancing_from_the_input_every_time(seed):
     chain = some_chain(random.Random(seed))
     leanest = solve(chain, minimum_budget_bytes(chain))
-    assert leanest.verdict.makespan <= quadratic_makespan(chain) * ROUNDING
+    assert leanest.verdict.makespan <= Outline.of(chain).quadratic_makespan * ROUNDING
 
 
 @pytest.mark.parametrize(("length", "tape_bytes"), [(100, 10), (400, 40), (1000, 4)])
@@ -72,7 +72,7 @@ def test_the_sketch_is_near_the_optimum(length, tape_bytes):
         backward_workspace_bytes=3_000,
     )
     chain = Chain((StageRun(length, stage),), input_bytes=1_000)
-    sketch = frontier_sketch(chain)
+    sketch = frontier_sketch([Outline.of(chain)])
     order = np.argsort(sketch.budget_bytes)
     budgets, makespans = sketch.budget_bytes[order], np.minimum.accumulate(sketch.makespan[order])
     ratios = []
@@ -86,14 +86,23 @@ def test_the_sketch_is_near_the_optimum(length, tape_bytes):
 
 def test_full_bptt_is_on_the_sketch():
     chain = Chain((StageRun(50, some_stage(random.Random(1))),))
-    assert frontier_sketch(chain).makespan.min() == chain.store_all_makespan
+    assert frontier_sketch([Outline.of(chain)]).makespan.min() == chain.store_all_makespan
 
 
 def test_a_chain_of_many_different_stages_has_no_sketch():
     draw = random.Random(0)
-    assert frontier_sketch(Chain.of([some_stage(draw) for _ in range(9)])) is None
+    assert Outline.of(Chain.of([some_stage(draw) for _ in range(9)])) is None
 
 
 def test_sizes_that_leave_64_bits_have_no_sketch():
     stage = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=1, tape_bytes=2**60)
-    assert frontier_sketch(Chain((StageRun(100, stage),))) is None
+    assert Outline.of(Chain((StageRun(100, stage),))) is None
+
+
+def test_several_chains_are_sketched_as_each_alone():
+    draw = random.Random(4)
+    outlines = [Outline.of(some_chain(draw)) for _ in range(5)]
+    together = frontier_sketch(outlines)
+    alone = [frontier_sketch([outline]) for outline in outlines]
+    assert together.budget_bytes.tolist() == [b for each in alone for b in each.budget_bytes.tolist()]
+    assert together.makespan.tolist() == [m for each in alone for m in each.makespan.tolist()]
