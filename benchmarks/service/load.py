@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 
 from benchmarks.machine import RESULTS, description
+from benchmarks.service.__main__ import baseline
 from tests.api.guarded import make_key
 from tests.serving import Serving, chain_request, endless_request, start_service
 
@@ -106,6 +107,8 @@ def prices() -> dict[str, dict[str, Any]]:
         data_dir = Path(folder)
         key = make_key(data_dir, "load", "read", "plan")
         rows = {}
+        with baseline(1000) as bare:
+            rows["bare uvicorn, 1,000 bytes"] = price(bare, get("/"))
         for name, environ, sent in (
             ("", {}, None),
             (", with a key", {"TIGHTFIT_AUTHENTICATION": "always", "TIGHTFIT_REQUESTS_PER_SECOND": "0"}, key),
