@@ -1,6 +1,6 @@
 """Translation with attention: BLEU of reversible encoders and decoders against GRU and LSTM ones.
 
-All models have as many parameters and the same training, whose settings nobody tuned. The reversible ones
+All models have as many parameters and the same training, not tuned for any of them. The reversible ones
 attend to the source's embeddings and a slice of the encoder's states, the others to all of both.
 """
 
