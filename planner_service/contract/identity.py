@@ -37,3 +37,28 @@ def content_id(request: BaseModel, planner_version: str) -> str:
     digest.update(f"{type(request).__name__}\n{planner_version}\n".encode())
     digest.update(canonical_json(request))
     return digest.hexdigest()[:32]
+
+
+class BudgetIds:
+    """The ids of plans that differ in their budget alone: `content_id` of each, at a tenth of its price.
+
+    The canonical form is written once; only the number in it changes. Raises UnwritableText.
+    """
+
+    _FIELD = b'"device_budget_bytes":'
+    """Unescaped quotes: no text of a request can hold it."""
+
+    def __init__(self, request: BaseModel, budget_bytes: int, planner_version: str) -> None:
+        """`request` is any of these plans' requests, and `budget_bytes` its budget."""
+        whole = self._FIELD + str(budget_bytes).encode()
+        before, found, self._after = canonical_json(request).partition(whole)
+        if not found:
+            raise ValueError(f"the request has no budget of {budget_bytes} bytes")
+        head = f"{type(request).__name__}\n{planner_version}\n".encode()
+        self._begun = hashlib.sha256(head + before + self._FIELD)
+
+    def of(self, budget_bytes: int) -> str:
+        """The id of the plan with that budget."""
+        digest = self._begun.copy()
+        digest.update(str(budget_bytes).encode() + self._after)
+        return digest.hexdigest()[:32]

@@ -13,10 +13,17 @@ from planner_service.memory.profile import (
 )
 from planner_service.memory.segment_lengths import segment_lengths
 from planner_service.memory.shipped import shipped_profiles
-from planner_service.memory.steps import step_candidates, step_segments
+from planner_service.memory.steps import (
+    BACKWARD_RATIO,
+    SegmentBytes,
+    SegmentedSteps,
+    StepOutlines,
+    step_outlines,
+)
 from planner_service.memory.workload import Workload
 
 __all__ = [
+    "BACKWARD_RATIO",
     "Candidate",
     "CostUnit",
     "Exactness",
@@ -25,8 +32,11 @@ __all__ = [
     "ProfileMismatch",
     "ProfileNeeded",
     "RecurrentModel",
+    "SegmentBytes",
+    "SegmentedSteps",
     "Source",
     "StageSources",
+    "StepOutlines",
     "Workload",
     "candidates_for",
     "is_counted",
@@ -34,7 +44,6 @@ __all__ = [
     "profile_record",
     "segment_lengths",
     "shipped_profiles",
-    "step_candidates",
-    "step_segments",
+    "step_outlines",
     "total_bytes",
 ]

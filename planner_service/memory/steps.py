@@ -15,7 +15,6 @@ the gradients themselves. Kernels in half precision may reorder the weights firs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from planner_service.chain import Stage, segment_sizes, segmented_chain
@@ -84,42 +83,62 @@ class StepBytes:
         return -(-size // granule) * granule
 
 
-def step_candidates(workload: Workload, lengths: Sequence[int] | None = None) -> list[Candidate]:
-    """One candidate per segment length: those of `segment_lengths`, or of `lengths` alone.
-
-    Raises InvalidChain when a size exceeds 2**62 bytes.
-    """
+def step_candidates(workload: Workload) -> list[Candidate]:
+    """One candidate per segment length. Raises InvalidChain when a size exceeds 2**62 bytes."""
     sizes = StepBytes(workload)
     ledger = (*workload.caller_ledger(), *workload.call_ledger())
-    wanted = segment_lengths(workload.sequence_length) if lengths is None else lengths
-    return [_candidate(workload, sizes, ledger, steps) for steps in wanted]
+    lengths = segment_lengths(workload.sequence_length)
+    return [_candidate(workload, sizes, ledger, steps) for steps in lengths]
 
 
 class SegmentBytes(NamedTuple):
-    """What a segment of `segment_steps` steps takes, in bytes; the last one, if it is shorter, takes less."""
+    """What a stage takes, in bytes."""
 
-    segment_steps: int
-    segment_count: int
-    state: int
     tape: int
     workspace: int
+    """While it is advanced or taped."""
     backward_workspace: int
 
 
-def step_segments(workload: Workload) -> list[SegmentBytes]:
-    """The bytes of the candidates' stages without the candidates: for answers about thousands of models."""
+class SegmentedSteps(NamedTuple):
+    """The stages of a candidate."""
+
+    segment_steps: int
+    segment_count: int
+    inner: SegmentBytes
+    last: SegmentBytes
+    """Of the last segment, which may be shorter."""
+
+
+class StepOutlines(NamedTuple):
+    """The bytes of every candidate of a workload without the candidates."""
+
+    state_bytes: int
+    """Also of every gradient, of the input and of the gradient that comes from outside."""
+    static_bytes: int
+    lengths: list[SegmentedSteps]
+
+
+def step_outlines(workload: Workload) -> StepOutlines:
+    """What `step_candidates` would count, for answers about thousands of models."""
     sizes = StepBytes(workload)
-    return [
-        SegmentBytes(
-            segment_steps=steps,
-            segment_count=segment_sizes(workload.sequence_length, steps)[0],
-            state=sizes.state,
-            tape=_tape_bytes(sizes, steps),
-            workspace=_wide_bytes(sizes, steps),
-            backward_workspace=_backward_workspace_bytes(workload, sizes, steps),
-        )
-        for steps in segment_lengths(workload.sequence_length)
-    ]
+    lengths = []
+    for steps in segment_lengths(workload.sequence_length):
+        count, last_steps = segment_sizes(workload.sequence_length, steps)
+        inner, last = _segment_bytes(workload, sizes, steps), _segment_bytes(workload, sizes, last_steps)
+        lengths.append(SegmentedSteps(steps, count, inner, last))
+    static_bytes = total_bytes(workload.caller_ledger()) + total_bytes(workload.call_ledger())
+    return StepOutlines(sizes.state, static_bytes, lengths)
+
+
+def _segment_bytes(workload: Workload, sizes: StepBytes, segment_steps: int) -> SegmentBytes:
+    wide_bytes = sizes.cells_computed + segment_steps * sizes.wide_computed + sizes.weights_copied
+    return SegmentBytes(
+        # The state that a segment hands on may be a stack of its layers, beside the last step's own tensors.
+        tape=segment_steps * (sizes.cells_taped + sizes.wide_taped) + sizes.state,
+        workspace=wide_bytes,
+        backward_workspace=wide_bytes + 2 * workload.model.parameter_bytes,
+    )
 
 
 def _candidate(
@@ -146,30 +165,17 @@ def _candidate(
 
 def segment_stage(workload: Workload, sizes: StepBytes, segment_steps: int) -> Stage:
     """The stage of `segment_steps` steps; its cost unit is the forward pass of one step."""
-    wide_bytes = _wide_bytes(sizes, segment_steps)
+    counted = _segment_bytes(workload, sizes, segment_steps)
     return Stage(
         forward_cost=segment_steps,
         taped_forward_cost=segment_steps,
         backward_cost=BACKWARD_RATIO * segment_steps,
         state_bytes=sizes.state,
-        tape_bytes=_tape_bytes(sizes, segment_steps),
-        forward_workspace_bytes=wide_bytes,
-        taped_forward_workspace_bytes=wide_bytes,
-        backward_workspace_bytes=_backward_workspace_bytes(workload, sizes, segment_steps),
+        tape_bytes=counted.tape,
+        forward_workspace_bytes=counted.workspace,
+        taped_forward_workspace_bytes=counted.workspace,
+        backward_workspace_bytes=counted.backward_workspace,
     )
-
-
-def _wide_bytes(sizes: StepBytes, segment_steps: int) -> int:
-    return sizes.cells_computed + segment_steps * sizes.wide_computed + sizes.weights_copied
-
-
-def _backward_workspace_bytes(workload: Workload, sizes: StepBytes, segment_steps: int) -> int:
-    return _wide_bytes(sizes, segment_steps) + 2 * workload.model.parameter_bytes
-
-
-def _tape_bytes(sizes: StepBytes, segment_steps: int) -> int:
-    # The state that a segment hands on may be a stack of its layers, beside the last step's own tensors.
-    return segment_steps * (sizes.cells_taped + sizes.wide_taped) + sizes.state
 
 
 def _sources(workload: Workload, sizes: StepBytes, segment_steps: int) -> StageSources:

@@ -7,18 +7,15 @@ not count here, and neither do sums over a node: two devices of 80 GiB are not o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
+from typing import NamedTuple
 
 from planner_service.placement.curve import Curve
 from planner_service.placement.holes import Hole
 from planner_service.placement.offers import Demand
-from planner_service.placement.site import DeviceType, Site
+from planner_service.placement.site import Site
 
 
-@dataclass(frozen=True, kw_only=True)
-class AcceptableType:
+class AcceptableType(NamedTuple):
     """A type of device that holds a job; bytes are those of one device."""
 
     smallest: Hole
@@ -45,27 +42,22 @@ class AcceptableType:
 
 def acceptable_types(site: Site, demand: Demand, curve: Curve) -> list[AcceptableType]:
     """The types whose every device holds the job within its slowdown, the quickest first."""
-    candidates = [each for each in site.types if each.smallest.device_kind == demand.device_kind]
-    empty_bytes = np.array([each.smallest.empty_bytes for each in candidates], dtype=np.int64)
+    known = site.types_for(demand.device_kind, demand.devices)
     first_allowed = curve.first_point_within(demand.maximum_slowdown_ratio)
     found = [
-        _acceptable(each, point, demand, curve)
-        for each, point in zip(candidates, curve.points_for(empty_bytes).tolist(), strict=True)
+        AcceptableType(
+            smallest=kind.smallest,
+            point=point,
+            budget_bytes=int(curve.budget_bytes[point]),
+            slowdown_ratio=curve.slowdown_at(point),
+            device_count=device_count,
+            most_per_node=kind.most_per_node,
+        )
+        for (kind, device_count), point in zip(
+            known.types, curve.points_for(known.empty_bytes).tolist(), strict=True
+        )
         if point >= first_allowed
     ]
     return sorted(
-        (each for each in found if each.device_count),
-        key=lambda each: (each.slowdown_ratio, each.smallest.memory_total_bytes, each.smallest.device),
-    )
-
-
-def _acceptable(kind: DeviceType, point: int, demand: Demand, curve: Curve) -> AcceptableType:
-    enough = kind.device_counts >= demand.devices
-    return AcceptableType(
-        smallest=kind.smallest,
-        point=point,
-        budget_bytes=int(curve.budget_bytes[point]),
-        slowdown_ratio=curve.slowdown_at(point),
-        device_count=int(kind.device_counts[enough].sum()),
-        most_per_node=kind.most_per_node,
+        found, key=lambda each: (each.slowdown_ratio, each.smallest.memory_total_bytes, each.smallest.device)
     )

@@ -20,6 +20,7 @@ few devices in the node."""
 
 SECONDS_PER_HOUR = 3600
 BLOCKS_PER_VALUE = 8
+SHORTEST_MAKESPAN = 1e-300
 
 Indices = NDArray[np.intp]
 
@@ -86,8 +87,7 @@ def offers_of(site: Site, demand: Demand, curve: Curve, *, rank_by: RankBy, most
     they fit; an unknown cost counts as the highest.
     """
     matched = _Matched(site, demand, curve)
-    order = matched.ranking(rank_by, most_offers)
-    return Offers(matched.fitting_count, [matched.offer(int(index)) for index in order])
+    return Offers(matched.fitting_count, matched.offers(matched.ranking(rank_by, most_offers)))
 
 
 class _Matched:
@@ -95,37 +95,45 @@ class _Matched:
 
     def __init__(self, site: Site, demand: Demand, curve: Curve) -> None:
         self._site, self._demand, self._curve = site, demand, curve
-        self._points = _points(site, curve)
         self._first_allowed = curve.first_point_within(demand.maximum_slowdown_ratio)
-        self._eligible = site.eligible(demand.device_kind, demand.devices)
-        # Holes ascend by memory, and with it the curve's points.
-        first_hole = np.searchsorted(self._points[self._eligible], self._first_allowed)
-        self._fitting: Indices = self._eligible[first_hole:]
-        self._too_small: Indices = self._eligible[:first_hole]
-        self.fitting_count = len(self._fitting)
+        self._durations = _durations(site, demand, curve, self._first_allowed)
+        self.fitting_count = int(np.count_nonzero(self._durations < np.inf))
 
     def ranking(self, rank_by: RankBy, most_offers: int) -> Indices:
         """Indices of the best holes, the best first."""
-        keys = (self._durations, self._costs) if rank_by == "duration" else (self._costs, self._durations)
-        best = smallest(self._fitting, keys, most_offers)
-        left = most_offers - len(best)
-        if not left:
-            return best
-        nearest = self._too_small[::-1][:left]
-        hopeless = np.setdiff1d(np.arange(len(self._site.holes)), self._eligible, assume_unique=True)
-        return np.concatenate([best, nearest, hopeless[: left - len(nearest)]])
+        fitting = min(most_offers, self.fitting_count)
+        keys = (
+            (self._by_duration, self._by_cost)
+            if rank_by == "duration"
+            else (self._by_cost, self._by_duration)
+        )
+        # By cost, what nobody knows the cost of would be as infinite as what does not fit.
+        among = np.flatnonzero(self._durations < np.inf) if rank_by == "cost" else slice(None)
+        best = smallest(among, keys, fitting)
+        left = most_offers - fitting
+        return best if not left else np.concatenate([best, self._lacking()[:left]])
 
-    def _durations(self, holes: Indices) -> Costs:
-        return self._curve.makespan[self._points[holes]] * self._site.relative_time[holes]
+    def _lacking(self) -> Indices:
+        """The holes that do not fit: first those that lack memory, by how much; then the hopeless."""
+        lacking = np.flatnonzero(self._durations == np.inf)
+        times = self._site.times_of(self._demand.device_kind, self._demand.devices)[lacking]
+        return np.concatenate([lacking[times < np.inf][::-1], lacking[times == np.inf]])
 
-    def _costs(self, holes: Indices) -> Costs:
-        with np.errstate(invalid="ignore"):  # nothing takes no time and costs no one knows what
-            return np.nan_to_num(self._site.hourly_cost[holes] * self._durations(holes), nan=0, posinf=np.inf)
+    def _by_duration(self, holes: Indices | slice) -> Costs:
+        return self._durations[holes]
 
-    def offer(self, index: int) -> Offer:
-        """The offer of one hole."""
-        hole, point = self._site.holes[index], int(self._points[index])
-        available_bytes = int(self._site.available_bytes[index])
+    def _by_cost(self, holes: Indices | slice) -> Costs:
+        return self._site.hourly_cost[holes] * self._durations[holes]
+
+    def offers(self, holes: Indices) -> list[Offer]:
+        """The offers of some holes, in their order."""
+        available_bytes = self._site.available_bytes[holes]
+        points = self._curve.points_for(available_bytes)
+        rows = zip(holes.tolist(), points.tolist(), available_bytes.tolist(), strict=True)
+        return [self._offer(*row) for row in rows]
+
+    def _offer(self, index: int, point: int, available_bytes: int) -> Offer:
+        hole = self._site.holes[index]
         reason = self._reason(index, point)
         if reason is not None:
             missing_bytes = self._missing(available_bytes, reason)
@@ -168,30 +176,41 @@ class _Matched:
         return seconds / SECONDS_PER_HOUR * hole.hourly_cost * self._demand.devices
 
 
-def _points(site: Site, curve: Curve) -> Indices:
-    """The curve's point for every hole; holes ascend, so one search per point is enough."""
-    edges = np.searchsorted(site.available_bytes, curve.budget_bytes, side="left")
+def _durations(site: Site, demand: Demand, curve: Curve, first_allowed: int) -> Costs:
+    """Makespan over relative speed for every hole; infinite where the job does not fit.
+
+    Holes ascend by memory, so one search per point of the curve is enough.
+    """
+    edges = np.searchsorted(site.available_bytes, curve.budget_bytes[first_allowed:], side="left")
     counts = np.diff(edges, prepend=0, append=len(site.available_bytes))
-    return np.repeat(np.arange(-1, len(curve.budget_bytes)), counts)
+    # No time at all would make every device as quick as the others, and infinity no number.
+    allowed = np.maximum(curve.makespan[first_allowed:], SHORTEST_MAKESPAN)
+    makespans = np.repeat(np.concatenate([[np.inf], allowed]), counts)
+    return makespans * site.times_of(demand.device_kind, demand.devices)
 
 
-def smallest(holes: Indices, keys: Sequence[Callable[[Indices], Costs]], count: int) -> Indices:
-    """The `count` first of `holes` in the order of `keys`, equals by their index. O(length).
+def smallest(
+    among: Indices | slice, keys: Sequence[Callable[[Indices | slice], Costs]], count: int
+) -> Indices:
+    """The `count` first of the indices in `among`, or of all with a slice of all, in the order of `keys`,
+    equals by their index. O(length).
 
     A key is asked only about those that the keys before it leave undecided.
     """
-    left, missing = holes, count
+    first, *others = keys
+    values = first(among)
+    low = np.flatnonzero(values <= _bound(values, count))
+    left = low if isinstance(among, slice) else among[low]
     chosen: list[Indices] = []
-    for key in keys:
-        if len(left) <= missing:
+    missing, values = count, values[low]
+    for key in (*others, None):
+        if len(left) <= missing or not missing:
             break
-        values = key(left)
-        low = np.flatnonzero(values <= _bound(values, missing))
-        left, values = left[low], values[low]
         threshold = np.partition(values, missing - 1)[missing - 1]
         chosen.append(left[values < threshold])
         missing -= len(chosen[-1])
         left = left[values == threshold]
+        values = values if key is None else key(left)
     picked = np.sort(np.concatenate([*chosen, left[:missing]]))
     return picked[np.lexsort([key(picked) for key in reversed(keys)])]
 
@@ -202,7 +221,7 @@ def _bound(values: Costs, count: int) -> float:
     Much cheaper than the exact threshold, which is then sought among few.
     """
     blocks = BLOCKS_PER_VALUE * count
-    if len(values) < 2 * blocks:
+    if not count or len(values) < 2 * blocks:
         return np.inf
     width = len(values) // blocks
     lowest = values[: width * blocks].reshape(blocks, width).min(axis=1)

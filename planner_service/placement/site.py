@@ -29,6 +29,15 @@ class DeviceType(NamedTuple):
     """Devices of any type in a node that has this one."""
 
 
+class TypesOfKind(NamedTuple):
+    """Types of devices of one kind."""
+
+    types: tuple[tuple[DeviceType, int], ...]
+    """Each with its devices in nodes that have enough of them."""
+    empty_bytes: Bytes
+    """What the smallest device of each holds when nobody is on it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
     """The holes, the smallest first: among equals the tightest fit has the lowest index."""
@@ -56,16 +65,34 @@ class Site:
             is_cuda=np.array([hole.device_kind == "cuda" for hole in ordered]),
         )
 
-    def eligible(self, device_kind: str, devices: int) -> NDArray[np.intp]:
-        """Indices of the holes of that kind whose nodes have so many devices, ascending."""
+    def times_of(self, device_kind: str, devices: int) -> Costs:
+        """`relative_time`, infinite for holes of another kind and in nodes with fewer devices."""
         key = (device_kind, devices)
-        if key not in self._eligible:
-            right = self.is_cuda == (device_kind == "cuda")
-            self._eligible[key] = np.flatnonzero(right & (self.device_count >= devices))
-        return self._eligible[key]
+        if key not in self._times:
+            right = (self.is_cuda == (device_kind == "cuda")) & (self.device_count >= devices)
+            self._times[key] = np.where(right, self.relative_time, inf)
+        return self._times[key]
 
     @cached_property
-    def _eligible(self) -> dict[tuple[str, int], NDArray[np.intp]]:
+    def _times(self) -> dict[tuple[str, int], Costs]:
+        return {}
+
+    def types_for(self, device_kind: str, devices: int) -> TypesOfKind:
+        """The types of that kind that some node has enough devices of."""
+        key = (device_kind, devices)
+        if key not in self._types_of_kind:
+            found = [
+                (each, int(each.device_counts[each.device_counts >= devices].sum()))
+                for each in self.types
+                if each.smallest.device_kind == device_kind
+            ]
+            kept = tuple((each, count) for each, count in found if count)
+            empty_bytes = np.array([each.smallest.empty_bytes for each, _ in kept], dtype=np.int64)
+            self._types_of_kind[key] = TypesOfKind(kept, empty_bytes)
+        return self._types_of_kind[key]
+
+    @cached_property
+    def _types_of_kind(self) -> dict[tuple[str, int], TypesOfKind]:
         return {}
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from planner_service.contract import PlanReply, PlanRequest, Question, content_id
+from planner_service.contract import ChainModel, PlanReply, PlanRequest, Question, content_id
 from planner_service.contract.placement import (
     HoleRecord,
     JobPlacement,
@@ -12,7 +12,7 @@ from planner_service.contract.placement import (
     PlacementReply,
     PlacementRequest,
 )
-from planner_service.memory import Profile
+from planner_service.memory import Profile, is_counted
 from planner_service.placement import (
     DEFAULT_CONTEXT_BYTES,
     DEFAULT_DRIVER_RESERVE_RATIO,
@@ -25,7 +25,8 @@ from planner_service.placement import (
     offers_of,
     words_of,
 )
-from planner_service.planning.curve import curve_of
+from planner_service.planning.candidates import candidates_of, workload_of
+from planner_service.planning.curve import JobCurve, curve_of_candidates
 from planner_service.planning.job_needs import question_of_job
 from planner_service.planning.placement_records import (
     KnownQuestion,
@@ -33,6 +34,7 @@ from planner_service.planning.placement_records import (
     offer_record,
     words_record,
 )
+from planner_service.planning.step_curve import curve_of_steps
 from planner_service.planning.version import PLANNER_VERSION
 from planner_service.solvers import Cancellation
 
@@ -80,9 +82,17 @@ class _Curves:
         """The question's curve, made once."""
         key = content_id(question, PLANNER_VERSION)
         if key not in self._known:
-            curve = curve_of(question, self._known_profiles, self._cancellation)
-            self._known[key] = KnownQuestion(question, curve)
+            self._known[key] = KnownQuestion(question, self._curve(question))
         return self._known[key]
+
+    def _curve(self, question: Question) -> JobCurve:
+        if question.profile is None and not isinstance(question.model, ChainModel):
+            workload = workload_of(question)
+            counted = is_counted(workload, self._known_profiles)
+            if counted and (curve := curve_of_steps(workload)) is not None:
+                return curve
+        candidates = candidates_of(question, self._known_profiles)
+        return curve_of_candidates(candidates, self._cancellation)
 
 
 class _Asked:

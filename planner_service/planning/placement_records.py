@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
-from planner_service.contract import Memory, PlanReply, PlanRequest, Question, content_id
+from planner_service.contract import Memory, PlanReply, PlanRequest, Question
+from planner_service.contract.identity import BudgetIds
 from planner_service.contract.placement import (
     AcceptableDevice,
     KubernetesRecord,
@@ -24,7 +26,6 @@ class KnownQuestion:
 
     question: Question
     job_curve: JobCurve
-    _plan_ids: dict[int, str] = field(default_factory=dict)
 
     def plan_request(self, point: int) -> PlanRequest:
         """The request whose plan is that point of the curve."""
@@ -39,11 +40,14 @@ class KnownQuestion:
             memory=Memory(device_budget_bytes=budget_bytes),
         )
 
+    @cached_property
+    def _ids(self) -> BudgetIds:
+        leanest = self.plan_request(0)
+        return BudgetIds(leanest, leanest.memory.device_budget_bytes, PLANNER_VERSION)
+
     def plan_id(self, point: int) -> str:
         """The id of that plan, without planning."""
-        if point not in self._plan_ids:
-            self._plan_ids[point] = content_id(self.plan_request(point), PLANNER_VERSION)
-        return self._plan_ids[point]
+        return self._ids.of(int(self.job_curve.curve.budget_bytes[point]))
 
 
 def offer_record(known: KnownQuestion, offer: Offer, plan: PlanReply | None) -> PlacementOffer:

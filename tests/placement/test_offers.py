@@ -133,3 +133,9 @@ def test_smallest_equals_a_full_sort(count):
     found = smallest(holes, (lambda some: first[some], lambda some: second[some]), count)
     wanted = sorted(holes.tolist(), key=lambda index: (first[index], second[index], index))[:count]
     assert found.tolist() == wanted
+
+
+def test_smallest_of_all_needs_no_list_of_them():
+    first = np.array([3.0, 1.0, 1.0, np.inf, 0.5])
+    assert smallest(slice(None), (lambda some: first[some],), 3).tolist() == [4, 1, 2]
+    assert smallest(slice(None), (lambda some: first[some],), 0).tolist() == []
