@@ -89,7 +89,7 @@ class RayEngine:
         # A second submission under one id is an internal error of Ray's: ask first.
         if self._send("GET", f"/api/jobs/{launch.name}").status_code == httpx.codes.OK:
             return launch.name
-        entrypoint = place(launch.resources, self._nodes())
+        entrypoint = place(launch.resources, self._nodes(), ran_before=launch.number > 1)
         body = {
             "submission_id": launch.name,
             "entrypoint": _shell(launch.command, self._setup),
@@ -133,14 +133,20 @@ class RayEngine:
         return answer
 
 
-def place(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Entrypoint:
+def place(
+    resources: Resources, nodes: Sequence[Mapping[str, float]], *, ran_before: bool = False
+) -> Entrypoint:
     """What to ask of a cluster whose living nodes have these total resources.
 
-    Raises EngineRefused when no node could ever run it.
+    A job that `ran_before` may wait for the node that it was lost with, or for its replacement. Raises
+    EngineRefused when no node could ever run it.
     """
-    for entrypoint in _acceptable(resources, nodes):
+    acceptable = _acceptable(resources, nodes)
+    for entrypoint in acceptable:
         if any(entrypoint.fits(node) for node in nodes):
             return entrypoint
+    if ran_before and acceptable:
+        return acceptable[0]
     raise EngineRefused("ray", f"none of {len(nodes)} nodes could ever run it: {_wanted(resources)}")
 
 

@@ -8,12 +8,17 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 from tests.cluster.slurm_cluster import descendants
+from tests.serving import eventually
 
 ADDRESS = "10.99.0.1"
 """Of `isolated.sh`: Ray rewrites loopback addresses to one of the host's."""
-PORT, DASHBOARD_PORT = 17_379, 17_265
+PORT, DASHBOARD_PORT = 6_399, 8_299
+"""Outside 10002..19999, which Ray gives to its workers."""
 START_SECONDS = 120
+STARTED = "Ray runtime started"
 OBJECT_STORE_BYTES = 80_000_000
 TOKEN = "0123456789abcdef" * 4
 
@@ -47,12 +52,28 @@ class RayCluster:
             "--num-cpus=0",
             f"--temp-dir={self.folder}",
         )
+        assert eventually(lambda: self.living_nodes() == 1, START_SECONDS), self._log("head")
         for name, memory_bytes in node_memory_bytes.items():
             self.start_node(name, memory_bytes)
 
     def start_node(self, name: str, memory_bytes: int) -> None:
-        """Start one more node."""
+        """Start one more node and wait for it: Ray gives up on nodes that start at the same time."""
         self._start(name, f"--address={ADDRESS}:{PORT}", "--num-cpus=1", f"--memory={memory_bytes}")
+        assert eventually(lambda: STARTED in self._log(name), START_SECONDS), self._log(name)
+
+    def living_nodes(self) -> int:
+        """How many nodes the head counts, itself included."""
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        try:
+            answer = httpx.get(f"{self.url}/nodes", params={"view": "summary"}, headers=headers)
+        except httpx.HTTPError:
+            return 0
+        if not answer.is_success:
+            return 0
+        return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
+
+    def _log(self, name: str) -> str:
+        return (self.folder.parent / f"{name}.log").read_text(errors="replace")[-3_000:]
 
     def cut(self, name: str) -> None:
         """Cut a node's power: its daemon and everything that it started, at once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from planner_service.client import PlannerClient
@@ -28,10 +27,12 @@ pytestmark = pytest.mark.skipif(ray_command() is None, reason="no Ray: run `make
 def cluster(tmp_path_factory):
     """A head and two nodes, once they have told their resources."""
     running = RayCluster(tmp_path_factory.mktemp("ray") / "t")
-    running.start(**NODE_BYTES)
-    assert eventually(lambda: _node_count(running) == 1 + len(NODE_BYTES), START_SECONDS)
-    yield running
-    running.stop()
+    try:
+        running.start(**NODE_BYTES)
+        assert eventually(lambda: running.living_nodes() == 1 + len(NODE_BYTES), START_SECONDS)
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +72,3 @@ def test_what_no_node_could_run_is_refused_and_not_left_pending(client):
     assert (job.state, job.reason) == ("failed", "error")
     assert "none of" in job.detail
     assert "nodes could ever run it" in job.detail
-
-
-def _node_count(cluster):
-    try:
-        answer = httpx.get(
-            f"{cluster.url}/nodes",
-            params={"view": "summary"},
-            headers={"authorization": f"Bearer {TOKEN}"},
-        )
-    except httpx.HTTPError:
-        return 0
-    if not answer.is_success:
-        return 0
-    return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])

@@ -106,6 +106,13 @@ def test_the_first_acceptable_type_that_a_node_has_is_asked_for():
     assert (asked.gpus, asked.custom) == (1.0, {"accelerator_type:A10": 0.001})
 
 
+def test_a_job_that_ran_before_waits_for_a_node_like_the_one_that_was_lost():
+    large = Resources(device="cpu", request_bytes=9 * GIB)
+    with pytest.raises(EngineRefused):
+        place(large, [CPU_NODE])
+    assert place(large, [CPU_NODE], ran_before=True).memory_bytes == 9 * GIB
+
+
 def test_ranks_of_one_job_share_a_node():
     two = Resources(device_types=("A10", "A100"), processes=2)
     assert place(two, [ONE_DEVICE, TWO_DEVICES]).custom == {"accelerator_type:A100": 0.001}
