@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from planner_service.api.app import create_app
+from planner_service.api.collector import settle_collector
 from planner_service.api.logs import log_to_stderr
 from planner_service.security import ApiKey
 from planner_service.settings import Settings
@@ -60,7 +61,12 @@ def serve(
     is closed; Ctrl-C raises KeyboardInterrupt.
     """
     log_to_stderr(settings.log_level)
-    app = create_app(settings, on_ready=on_ready, own_keys=own_keys)
+
+    def settle_and_tell() -> None:
+        settle_collector()
+        on_ready()
+
+    app = create_app(settings, on_ready=settle_and_tell, own_keys=own_keys)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -142,9 +141,6 @@ class Service:
             log.exception("warm-up failed", extra={"action": "warm_up_failed"})
             self.not_ready_reason = "the solvers' kernels cannot be compiled; the log says why"
             return
-        # Modules and kernels stay for good: the collector need not look at them with every large answer.
-        gc.collect()
-        gc.freeze()
         self.not_ready_reason = None
         log.info("ready", extra={"action": "ready"})
         on_ready()

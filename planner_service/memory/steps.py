@@ -125,7 +125,8 @@ def step_outlines(workload: Workload) -> StepOutlines:
     lengths = []
     for steps in segment_lengths(workload.sequence_length):
         count, last_steps = segment_sizes(workload.sequence_length, steps)
-        inner, last = _segment_bytes(workload, sizes, steps), _segment_bytes(workload, sizes, last_steps)
+        inner = _segment_bytes(workload, sizes, steps)
+        last = inner if last_steps == steps else _segment_bytes(workload, sizes, last_steps)
         lengths.append(SegmentedSteps(steps, count, inner, last))
     static_bytes = total_bytes(workload.caller_ledger()) + total_bytes(workload.call_ledger())
     return StepOutlines(sizes.state, static_bytes, lengths)

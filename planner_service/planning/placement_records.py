@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from planner_service.contract import Memory, PlanReply, PlanRequest, Question
@@ -26,6 +26,7 @@ class KnownQuestion:
 
     question: Question
     job_curve: JobCurve
+    _known_ids: dict[int, str] = field(default_factory=dict)
 
     def plan_request(self, point: int) -> PlanRequest:
         """The request whose plan is that point of the curve."""
@@ -47,7 +48,10 @@ class KnownQuestion:
 
     def plan_id(self, point: int) -> str:
         """The id of that plan, without planning."""
-        return self._ids.of(int(self.job_curve.curve.budget_bytes[point]))
+        known = self._known_ids.get(point)
+        if known is None:
+            known = self._known_ids[point] = self._ids.of(int(self.job_curve.curve.budget_bytes[point]))
+        return known
 
 
 def offer_record(known: KnownQuestion, offer: Offer, plan: PlanReply | None) -> PlacementOffer:

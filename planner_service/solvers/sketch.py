@@ -31,7 +31,7 @@ from planner_service.chain.stage import MAXIMUM_BYTES
 from planner_service.solvers import sketch_kernels as kernels
 from planner_service.solvers.needs import Bytes, Costs
 
-MOST_SWEEPS = 32
+MOST_SWEEPS = 16
 TAPED_SHARES: Costs = np.union1d(np.geomspace(1e-4, 1, 41), np.linspace(0, 1, 81))
 """Shares of the chain whose tapes are held at once, at which one sweep is counted: some spread
 geometrically, some evenly."""

@@ -160,7 +160,7 @@ def improve_two_sweeps(chain: Uniform, free_bytes: Bytes, before: Costs, advance
             if capacity >= chain.length:
                 cost = total - 2 * min(capacity - chain.length, twice)
                 advances[base + level] = min(advances[base + level], cost)
-        inner = max(inner + 1, inner * 4 // 3)
+        inner = max(inner + 1, inner * 3 // 2)
 
 
 @kernel
