@@ -90,6 +90,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "planner_service.web": (),
     "planner_service.api": ("planner_service", *SERVICE_SIDE),
     "planner_service.api.oidc": ("planner_service", "jwt"),
+    "planner_service.api.telemetry": ("planner_service", *SERVICE_SIDE, "opentelemetry"),
     "planner_service.api.dispatching": ("planner_service", *SERVICE_SIDE, "yaml"),
     "planner_service.cli": ("planner_service", *SERVICE_SIDE),
     "planner_service.cli.kubernetes": ("planner_service", "yaml"),

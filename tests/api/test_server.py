@@ -158,7 +158,7 @@ def test_a_port_in_use_is_one_line_and_status_2(service, tmp_path):
         (("--port", "70000"), {}, "must lie in 0..65535"),
         ((), {"TIGHTFIT_PLANNING_THREADS": "none"}, "TIGHTFIT_PLANNING_THREADS='none'"),
         ((), {"TIGHTFIT_DATABASE_URL": "nonsense"}, "cannot open the database nonsense"),
-        (("--host", "203.0.113.1", "--port", "0"), {}, "cannot listen on 203.0.113.1"),
+        (("--host", "203.0.113.1", "--port", "0"), {}, "tightfit keys create NAME --scope admin"),
         (("--data-dir", __file__), {}, "cannot open the database"),
     ],
 )
