@@ -117,7 +117,7 @@ def lock_job(connection: Connection, job_id: str) -> JobRow:
 
 def lock_first(connection: Connection, query: Select[Any], *, skip_locked: bool = False) -> JobRow | None:
     """The first row of `query`, or None, held against other writers; SQLite holds the whole database."""
-    return connection.execute(query.with_for_update(skip_locked=skip_locked)).first()
+    return connection.execute(query.limit(1).with_for_update(skip_locked=skip_locked)).first()
 
 
 def change_job(connection: Connection, row: JobRow, decide: Decide, at: float) -> Job:

@@ -16,14 +16,17 @@ from planner_service.store.job_tables import jobs
 from tests.store.desk import Desk, job_request, needs
 
 CLAIM = """
-import json, sys
+import json, sys, time
 from planner_service.store import open_database
 from tests.store.desk import Desk
 
 desk = Desk(open_database(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()  # until all are
 claimed = []
 while (given := desk.claim(sys.argv[2])) is not None:
     claimed.append(given.job.id)
+    time.sleep(0.001)  # as a network would: SQLite's lock goes to whoever asks first, again and again
 print(json.dumps(claimed))
 """
 
@@ -56,10 +59,18 @@ def claim_all(url: str, processes: int) -> list[list[str]]:
     running = [
         subprocess.Popen(
             [sys.executable, "-c", CLAIM, url, name],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parent.parent.parent,
         )
         for name in names
     ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
     return [json.loads(process.communicate(timeout=600)[0]) for process in running]
