@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-# The plain profiler: that of torch.profiler loads the compiler at its first start, two seconds of it.
-from torch.autograd.profiler import profile, record_function
+from torch.profiler import ProfilerActivity, profile, record_function
 
 _MARK = "tightfit:"
 _ALLOCATION = "[memory]"
@@ -43,20 +42,20 @@ class Recording:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
-        self._profiler: Any = None
+        self._profiler: profile | None = None
 
     def start(self) -> None:
         """Begin, or go on."""
         # Kineto writes a line to standard output at every start and stop unless it was told not to.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        self._profiler = profile(profile_memory=True)
-        self._profiler.__enter__()
+        self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        self._profiler.start()
 
     def stop(self) -> None:
         """End, or pause."""
         profiler, self._profiler = self._profiler, None
         if profiler is not None:
-            profiler.__exit__(None, None, None)
+            profiler.stop()
             self._events.extend(_events_of(profiler))
 
     def samples(self) -> Iterator[Sample]:
@@ -110,8 +109,9 @@ def mark(name: str) -> None:
             pass
 
 
-def _events_of(profiler: Any) -> list[Event]:
-    todo = list(profiler.kineto_results.experimental_event_tree())
+def _events_of(profiler: profile) -> list[Event]:
+    inner: Any = profiler.profiler
+    todo = list(inner.kineto_results.experimental_event_tree())
     events: list[Event] = []
     while todo:
         node = todo.pop()
