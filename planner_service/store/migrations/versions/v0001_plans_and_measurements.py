@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from planner_service.store.migrations.columns import key, optional, public_id, required, row_number
+
 revision = "0001"
 down_revision = None
 
@@ -11,31 +13,21 @@ def upgrade() -> None:
     """Make both tables."""
     op.create_table(
         "plans",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("request", sa.LargeBinary, nullable=False),
-        sa.Column("reply", sa.LargeBinary, nullable=False),
-        sa.Column("created_at", sa.Float, nullable=False),
+        *key(sa.Text, "id"),
+        *required(sa.LargeBinary, "request", "reply"),
+        *required(sa.Float, "created_at"),
     )
     op.create_index("plans_by_age", "plans", ["created_at"])
     op.create_table(
         "measurements",
-        sa.Column(
-            "number",
-            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
-            primary_key=True,
-            autoincrement=True,
-        ),
-        sa.Column("id", sa.Text, nullable=False, unique=True),
-        sa.Column("job", sa.Text, nullable=False),
-        sa.Column("plan_id", sa.Text),
-        sa.Column("device", sa.Text, nullable=False),
-        sa.Column("torch", sa.Text, nullable=False),
-        sa.Column("budget_bytes", sa.BigInteger, nullable=False),
-        sa.Column("projected_peak_bytes", sa.BigInteger, nullable=False),
-        sa.Column("measured_peak_bytes", sa.BigInteger, nullable=False),
-        sa.Column("seconds_per_iteration", sa.Float, nullable=False),
-        sa.Column("received_at", sa.Float, nullable=False),
-        sa.Column("report", sa.LargeBinary, nullable=False),
+        row_number(),
+        public_id(),
+        *required(sa.Text, "job"),
+        *optional(sa.Text, "plan_id"),
+        *required(sa.Text, "device", "torch"),
+        *required(sa.BigInteger, "budget_bytes", "projected_peak_bytes", "measured_peak_bytes"),
+        *required(sa.Float, "seconds_per_iteration", "received_at"),
+        *required(sa.LargeBinary, "report"),
     )
     op.create_index("measurements_by_plan", "measurements", ["plan_id"])
     op.create_index("measurements_by_job", "measurements", ["job"])

@@ -3,45 +3,34 @@
 import sqlalchemy as sa
 from alembic import op
 
+from planner_service.store.migrations.columns import key, public_id, required, row_number
+
 revision = "0003"
 down_revision = "0002"
+
+FAMILY = ["device_name", "cell", "implementation", "dtype"]
 
 
 def upgrade() -> None:
     """Make both tables."""
     op.create_table(
         "profiles",
-        sa.Column(
-            "number",
-            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
-            primary_key=True,
-            autoincrement=True,
-        ),
-        sa.Column("id", sa.Text, nullable=False, unique=True),
-        sa.Column("device_name", sa.Text, nullable=False),
-        sa.Column("torch", sa.Text, nullable=False),
-        sa.Column("cell", sa.Text, nullable=False),
-        sa.Column("implementation", sa.Text, nullable=False),
-        sa.Column("dtype", sa.Text, nullable=False),
-        sa.Column("subject", sa.Text, nullable=False),
-        sa.Column("received_at", sa.Float, nullable=False),
-        sa.Column("record", sa.LargeBinary, nullable=False),
+        row_number(),
+        public_id(),
+        *required(sa.Text, "device_name", "torch", "cell", "implementation", "dtype", "subject"),
+        *required(sa.Float, "received_at"),
+        *required(sa.LargeBinary, "record"),
     )
-    family = ["device_name", "cell", "implementation", "dtype"]
-    op.create_index("profiles_by_family", "profiles", family)
+    op.create_index("profiles_by_family", "profiles", FAMILY)
     op.create_index("profiles_by_subject", "profiles", ["device_name", "subject"])
     op.create_table(
         "residuals",
-        sa.Column("measurement_id", sa.Text, primary_key=True),
-        sa.Column("device_name", sa.Text, nullable=False),
-        sa.Column("cell", sa.Text, nullable=False),
-        sa.Column("implementation", sa.Text, nullable=False),
-        sa.Column("dtype", sa.Text, nullable=False),
-        sa.Column("segment_steps", sa.Integer, nullable=False),
-        sa.Column("projected_bytes", sa.BigInteger, nullable=False),
-        sa.Column("measured_bytes", sa.BigInteger, nullable=False),
+        *key(sa.Text, "measurement_id"),
+        *required(sa.Text, *FAMILY),
+        *required(sa.Integer, "segment_steps"),
+        *required(sa.BigInteger, "projected_bytes", "measured_bytes"),
     )
-    op.create_index("residuals_by_family", "residuals", family)
+    op.create_index("residuals_by_family", "residuals", FAMILY)
 
 
 def downgrade() -> None:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from planner_service.store.migrations.columns import key, optional, required, row_number
+
 revision = "0004"
 down_revision = "0003"
 
@@ -11,29 +13,18 @@ def upgrade() -> None:
     """Make both tables and the index."""
     op.create_table(
         "api_keys",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("scopes", sa.Text, nullable=False),
-        sa.Column("secret_hash", sa.Text, nullable=False),
-        sa.Column("created_at", sa.Float, nullable=False),
-        sa.Column("expires_at", sa.Float),
-        sa.Column("revoked_at", sa.Float),
+        *key(sa.Text, "id"),
+        *required(sa.Text, "name", "scopes", "secret_hash"),
+        *required(sa.Float, "created_at"),
+        *optional(sa.Float, "expires_at", "revoked_at"),
     )
     op.create_table(
         "audit_entries",
-        sa.Column(
-            "number",
-            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
-            primary_key=True,
-            autoincrement=True,
-        ),
-        sa.Column("at", sa.Float, nullable=False),
-        sa.Column("caller", sa.Text, nullable=False),
-        sa.Column("address", sa.Text, nullable=False),
-        sa.Column("action", sa.Text, nullable=False),
-        sa.Column("subject", sa.Text, nullable=False),
-        sa.Column("status", sa.Integer, nullable=False),
-        sa.Column("request_id", sa.Text, nullable=False),
+        row_number(),
+        *required(sa.Float, "at"),
+        *required(sa.Text, "caller", "address", "action", "subject"),
+        *required(sa.Integer, "status"),
+        *required(sa.Text, "request_id"),
     )
     op.create_index("audit_entries_by_caller", "audit_entries", ["caller", "number"])
     op.create_index("audit_entries_by_age", "audit_entries", ["at"])
