@@ -17,12 +17,14 @@ word of 2 B for every unit (whose buffer may be nearly full when a stretch begin
 from __future__ import annotations
 
 import math
+from functools import partial
 
-from planner_service.chain import Reversal, Stage, segment_sizes, segmented_chain
+from planner_service.chain import Reversal, Stage
 from planner_service.memory.candidate import Candidate, Source, StageSources
-from planner_service.memory.ledger import LedgerLine, total_bytes
+from planner_service.memory.ledger import LedgerLine
 from planner_service.memory.reversible_cells import BLOCK_BYTES, WORD_BYTES, ReversibleModel
 from planner_service.memory.segment_lengths import segment_lengths
+from planner_service.memory.segmented import counted_candidate
 from planner_service.memory.steps import BACKWARD_RATIO, StepBytes
 from planner_service.memory.workload import Workload
 
@@ -37,24 +39,15 @@ def reversible_candidates(workload: Workload, model: ReversibleModel) -> list[Ca
 
 
 def _candidate(workload: Workload, model: ReversibleModel, segment_steps: int) -> Candidate:
-    segments, last_steps = segment_sizes(workload.sequence_length, segment_steps)
-    ledger = (*workload.caller_ledger(), *workload.call_ledger(), *_archive_lines(workload, model))
     gradient_bytes = _gradient_bytes(workload, model)
-    chain = segmented_chain(
-        segment_stage(workload, model, segment_steps),
-        segments,
-        last=segment_stage(workload, model, last_steps),
+    return counted_candidate(
+        workload.sequence_length,
+        segment_steps,
+        partial(segment_stage, workload, model),
+        ledger=(*workload.caller_ledger(), *workload.call_ledger(), *_archive_lines(workload, model)),
         input_bytes=model.state_bytes(workload.batch_size),
-        input_gradient_bytes=gradient_bytes,
-        static_bytes=total_bytes(ledger),
         loss_gradient_bytes=gradient_bytes,
-    )
-    return Candidate(
-        segment_steps=segment_steps,
-        last_steps=last_steps,
-        chain=chain,
-        ledger=ledger,
-        cost_unit="forward",
+        input_gradient_bytes=gradient_bytes,
         sources=_sources(workload, model, segment_steps),
     )
 

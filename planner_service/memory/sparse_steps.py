@@ -15,11 +15,13 @@ P stands for weights packed for the matrix library.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from planner_service.chain import PlanningError, Stage, segment_sizes, segmented_chain
+from planner_service.chain import PlanningError, Stage
 from planner_service.memory.candidate import Candidate, Source, StageSources
-from planner_service.memory.ledger import LedgerLine, total_bytes
+from planner_service.memory.ledger import LedgerLine
 from planner_service.memory.segment_lengths import segment_lengths
+from planner_service.memory.segmented import counted_candidate
 from planner_service.memory.sparsity import GradientSparsity
 from planner_service.memory.steps import StepBytes, segment_stage
 from planner_service.memory.workload import Workload
@@ -56,23 +58,14 @@ def sparse_candidates(workload: Workload, sparsity: GradientSparsity) -> list[Ca
 
 
 def _candidate(workload: Workload, sparsity: GradientSparsity, segment_steps: int) -> Candidate:
-    segments, last_steps = segment_sizes(workload.sequence_length, segment_steps)
-    sizes = StepBytes(workload)
-    ledger = (*workload.caller_ledger(), *workload.call_ledger(), *_feedback_lines(workload, sparsity))
-    chain = segmented_chain(
-        sparse_stage(workload, sparsity, segment_steps),
-        segments,
-        last=sparse_stage(workload, sparsity, last_steps),
-        input_bytes=sizes.state,
-        static_bytes=total_bytes(ledger),
-        loss_gradient_bytes=sizes.state,
-    )
-    return Candidate(
-        segment_steps=segment_steps,
-        last_steps=last_steps,
-        chain=chain,
-        ledger=ledger,
-        cost_unit="forward",
+    state_bytes = StepBytes(workload).state
+    return counted_candidate(
+        workload.sequence_length,
+        segment_steps,
+        partial(sparse_stage, workload, sparsity),
+        ledger=(*workload.caller_ledger(), *workload.call_ledger(), *_feedback_lines(workload, sparsity)),
+        input_bytes=state_bytes,
+        loss_gradient_bytes=state_bytes,
         sources=_sources(workload, sparsity),
         gradient_sparsity=sparsity,
     )

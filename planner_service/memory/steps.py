@@ -15,12 +15,14 @@ the gradients themselves. Kernels in half precision may reorder the weights firs
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
-from planner_service.chain import Stage, segment_sizes, segmented_chain
+from planner_service.chain import Stage, segment_sizes
 from planner_service.memory.candidate import Candidate, Source, StageSources
 from planner_service.memory.ledger import LedgerLine, total_bytes
 from planner_service.memory.segment_lengths import segment_lengths
+from planner_service.memory.segmented import counted_candidate
 from planner_service.memory.workload import Device, Workload
 
 BLOCK_BYTES: dict[Device, int] = {"cpu": 1, "cuda": 512}
@@ -145,21 +147,13 @@ def _segment_bytes(workload: Workload, sizes: StepBytes, segment_steps: int) -> 
 def _candidate(
     workload: Workload, sizes: StepBytes, ledger: tuple[LedgerLine, ...], segment_steps: int
 ) -> Candidate:
-    segments, last_steps = segment_sizes(workload.sequence_length, segment_steps)
-    chain = segmented_chain(
-        segment_stage(workload, sizes, segment_steps),
-        segments,
-        last=segment_stage(workload, sizes, last_steps),
-        input_bytes=sizes.state,
-        static_bytes=total_bytes(ledger),
-        loss_gradient_bytes=sizes.state,
-    )
-    return Candidate(
-        segment_steps=segment_steps,
-        last_steps=last_steps,
-        chain=chain,
+    return counted_candidate(
+        workload.sequence_length,
+        segment_steps,
+        partial(segment_stage, workload, sizes),
         ledger=ledger,
-        cost_unit="forward",
+        input_bytes=sizes.state,
+        loss_gradient_bytes=sizes.state,
         sources=_sources(workload, sizes, segment_steps),
     )
 
