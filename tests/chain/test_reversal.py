@@ -32,8 +32,12 @@ from planner_service.chain import (
     stage_from_record,
     stage_record,
 )
-from tests.oracles.chains import actions, legal_schedules, policies, reversible_chains
-from tests.oracles.machine import judge
+from tests.chain.judgement import (
+    assert_arbitrary_actions_are_judged_alike,
+    assert_legal_schedules_are_judged_alike,
+    assert_same_judgement,
+)
+from tests.oracles.chains import policies, reversible_chains
 
 # Distinct primes, so that a swapped term cannot cancel out.
 STAGE = Stage(
@@ -54,29 +58,16 @@ def chain(length: int) -> Chain:
     return Chain((StageRun(length, STAGE),), input_bytes=31, static_bytes=37, loss_gradient_bytes=41)
 
 
-def assert_same_judgement(chain, schedule, budget_bytes=None):
-    verdict, found = simulate(chain, schedule, budget_bytes), judge(chain, schedule, budget_bytes)
-    assert (verdict.illegal.index if verdict.illegal else None) == found.illegal_index
-    assert (verdict.makespan, verdict.peak_bytes) == (found.makespan, found.peak_bytes)
-    assert (verdict.advance_count, verdict.tape_count) == (found.advance_count, found.tape_count)
-    assert (verdict.backward_count, verdict.undo_count) == (found.backward_count, found.undo_count)
-
-
 @given(st.data())
 def test_legal_schedules_are_judged_as_the_naive_machine_does(data):
     """Archives, tapes and checkpoints in any legal order"""
-    chain = data.draw(reversible_chains(max_length=6))
-    schedule = data.draw(legal_schedules(chain))
-    assert simulate(chain, schedule).legal
-    assert_same_judgement(chain, schedule)
-    assert_same_judgement(chain, schedule, data.draw(st.integers(0, 150)))
+    assert_legal_schedules_are_judged_alike(data, reversible_chains, max_length=6, most_bytes=150)
 
 
 @given(st.data())
 def test_arbitrary_actions_are_judged_as_the_naive_machine_does(data):
     """Sensible or not, legal or not"""
-    chain = data.draw(reversible_chains(max_length=5))
-    assert_same_judgement(chain, data.draw(st.lists(actions(chain.length), max_size=10)))
+    assert_arbitrary_actions_are_judged_alike(data, reversible_chains, max_length=5, most_actions=10)
 
 
 @given(st.data())

@@ -21,34 +21,22 @@ from planner_service.chain import (
     moments,
     simulate,
 )
+from tests.chain.judgement import (
+    assert_arbitrary_actions_are_judged_alike,
+    assert_legal_schedules_are_judged_alike,
+    assert_same_judgement,
+)
 from tests.oracles.chains import actions, chains, legal_schedules, policies
-from tests.oracles.machine import judge
-
-
-def assert_same_judgement(chain, schedule, budget_bytes=None):
-    verdict = simulate(chain, schedule, budget_bytes)
-    found = judge(chain, schedule, budget_bytes)
-    assert (verdict.illegal.index if verdict.illegal else None) == found.illegal_index
-    assert verdict.makespan == found.makespan
-    assert verdict.peak_bytes == found.peak_bytes
-    assert (verdict.advance_count, verdict.tape_count) == (found.advance_count, found.tape_count)
-    assert (verdict.backward_count, verdict.undo_count) == (found.backward_count, found.undo_count)
 
 
 @given(st.data())
 def test_legal_schedules_are_judged_as_the_naive_machine_does(data):
-    chain = data.draw(chains(max_length=8))
-    schedule = data.draw(legal_schedules(chain))
-    assert simulate(chain, schedule).legal
-    assert_same_judgement(chain, schedule)
-    assert_same_judgement(chain, schedule, data.draw(st.integers(0, 120)))
+    assert_legal_schedules_are_judged_alike(data, chains, max_length=8, most_bytes=120)
 
 
 @given(st.data())
 def test_arbitrary_actions_are_judged_as_the_naive_machine_does(data):
-    chain = data.draw(chains(max_length=6))
-    schedule = data.draw(st.lists(actions(chain.length), max_size=12))
-    assert_same_judgement(chain, schedule)
+    assert_arbitrary_actions_are_judged_alike(data, chains, max_length=6, most_actions=12)
 
 
 @given(st.data())
