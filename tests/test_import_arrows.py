@@ -121,6 +121,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "executor.cells": BARE_EXECUTOR,
     "executor.measure": BARE_EXECUTOR,
     "executor.reversible": BARE_EXECUTOR,
+    "executor.reversible.triton_kernels": (*BARE_EXECUTOR, "triton"),
     "executor.sparse": BARE_EXECUTOR,
 }
 

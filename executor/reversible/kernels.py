@@ -1,8 +1,8 @@
 """The element-wise integer work of one update, in place, behind one interface.
 
-`TorchKernels` runs everywhere. On the CPU `native.NativeKernels` does the same in one pass over the data
-where a C compiler is at hand; their results are equal bit for bit, so that either may reverse what the
-other did.
+`TorchKernels` runs everywhere. `native.NativeKernels` does the same in one pass over the data on the CPU
+where a C compiler is at hand, `triton_kernels.TritonKernels` on CUDA where Triton is. Their results are
+equal bit for bit, so that any may reverse what another did.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from executor.reversible.archive import WORD_BITS, Archive
 from executor.reversible.fixed_point import ONE, divide, multiply
 
 WORD_ONE = float(2**WORD_BITS)
-_WORD_OFFSET = float(2 ** (WORD_BITS - 1))
+WORD_OFFSET = float(2 ** (WORD_BITS - 1))
 """Words are stored as int16: less this, so that they fit."""
 
 
@@ -72,9 +72,9 @@ class TorchKernels:
 def split_words(buffer: Tensor) -> tuple[Tensor, Tensor]:
     """The buffers without their low 16 bits, and these as int16 words."""
     rest = torch.floor(buffer * (1 / WORD_ONE))
-    return rest, torch.sub(buffer, rest, alpha=WORD_ONE).sub_(_WORD_OFFSET).to(torch.int16)
+    return rest, torch.sub(buffer, rest, alpha=WORD_ONE).sub_(WORD_OFFSET).to(torch.int16)
 
 
 def join_words(rest: Tensor, words: Tensor) -> Tensor:
     """The buffers that `split_words` split."""
-    return words.double().add_(_WORD_OFFSET).add_(rest, alpha=WORD_ONE)
+    return words.double().add_(WORD_OFFSET).add_(rest, alpha=WORD_ONE)

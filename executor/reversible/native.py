@@ -1,6 +1,6 @@
 """The kernels compiled from native.c with whatever C compiler the machine has; a fraction of a second.
 
-No compiler, no matter: `kernels_for` falls back to the torch kernels, whose results are the same to the bit.
+No compiler, no matter: the torch kernels give the same results to the bit (see choice.py).
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from torch import Tensor
 
 from executor import native_library
 from executor.reversible.archive import Archive
-from executor.reversible.kernels import Kernels, TorchKernels
 
 SOURCE = Path(__file__).with_name("native.c")
 SWITCH = "REVERSIBLE_NATIVE_KERNELS"
-"""Environment variable: "off" keeps to the torch kernels."""
+"""Environment variable: "off" keeps to the torch kernels, on CUDA too."""
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
 _UPDATE = (_COUNT, *[_POINTER] * 5)
 
@@ -70,12 +69,6 @@ def _update(
 ) -> None:
     pointers = (fixed.data_ptr(), buffer.data_ptr(), factor.data_ptr(), addend.data_ptr(), value.data_ptr())
     kernel(fixed.numel(), *pointers)
-
-
-def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The fastest kernels for tensors on `device` and parameters of `dtype` (float32 or float64)."""
-    library = compiled_library() if device.type == "cpu" else None
-    return TorchKernels() if library is None else NativeKernels(library, dtype)
 
 
 def compiled_library() -> ctypes.CDLL | None:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from executor.reversible.archive import Archive, Discard
 from executor.reversible.cell import Cell, Parts
+from executor.reversible.choice import kernels_for
 from executor.reversible.coders import Coder, EntropyCoder, ScheduledCoder
 from executor.reversible.errors import InvalidReversible, ReversalMismatch
 from executor.reversible.kernels import Kernels
 from executor.reversible.layer import Halves
-from executor.reversible.native import kernels_for
 from executor.reversible.register import Product, Register, Sum
 
 Coding = Literal["entropy", "scheduled"]

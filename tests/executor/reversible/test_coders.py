@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from executor.reversible.archive import Archive, Discard  # noqa: E402
+from executor.reversible.choice import kernels_for  # noqa: E402
 from executor.reversible.coders import (  # noqa: E402
     EntropyCoder,
     ScheduledCoder,
@@ -17,7 +18,6 @@ from executor.reversible.coders import (  # noqa: E402
 )
 from executor.reversible.fixed_point import to_fixed  # noqa: E402
 from executor.reversible.kernels import TorchKernels  # noqa: E402
-from executor.reversible.native import kernels_for  # noqa: E402
 
 CPU = torch.device("cpu")
 UNITS = 200

@@ -1,0 +1,22 @@
+"""Where Triton's programs run in tests: on a CUDA device, or without one under Triton's interpreter.
+
+Import this before a module with such programs: Triton looks at the environment when it sees them.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+HAS_CUDA = torch.cuda.is_available()
+if not HAS_CUDA:
+    os.environ["TRITON_INTERPRET"] = "1"
+
+INTERPRETER = pytest.param(
+    "cpu", id="interpreter", marks=pytest.mark.skipif(HAS_CUDA, reason="the device runs the programs")
+)
+DEVICES = [INTERPRETER, pytest.param("cuda", marks=pytest.mark.gpu)]
