@@ -28,14 +28,7 @@ from planner_service.chain.policy import (
 )
 from planner_service.chain.schedule import expand
 from planner_service.chain.segments import segment_sizes, segmented_chain
-from planner_service.chain.simulator import (
-    IllegalAction,
-    IllegalSchedule,
-    Moment,
-    Verdict,
-    moments,
-    simulate,
-)
+from planner_service.chain.simulator import Moment, moments, simulate
 from planner_service.chain.stage import MAXIMUM_BYTES, Reversal, Stage, stage_from_record, stage_record
 from planner_service.chain.tiers import DEVICE, Tier
 from planner_service.chain.tiers_actions import (
@@ -55,6 +48,7 @@ from planner_service.chain.tiers_simulator import (
     simulate_tiers,
     timed_moments,
 )
+from planner_service.chain.verdict import IllegalAction, IllegalSchedule, Verdict
 
 __all__ = [
     "DEVICE",

@@ -7,14 +7,13 @@ and a stranger's schedule is judged by the same rules: legal, or the first illeg
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from planner_service.chain.actions import Action, Advance, Archive, Backward, Tape, Undo
 from planner_service.chain.chain import Chain
 from planner_service.chain.ranges import StageRanges
 from planner_service.chain.stage import Reversal, Stage
-from planner_service.chain.tiers_actions import TieredAction, describe
+from planner_service.chain.verdict import IllegalAction, IllegalSchedule, StagesRun, Tally, Verdict
 
 
 class Moment(NamedTuple):
@@ -31,82 +30,17 @@ class Moment(NamedTuple):
     live_after_bytes: int
 
 
-@dataclass(frozen=True)
-class IllegalAction:
-    """Where a schedule breaks the rules. `index` is len(schedule) when it ends too early."""
-
-    index: int
-    action: TieredAction | None
-    reason: str
-
-    def __str__(self) -> str:
-        what = "the end" if self.action is None else describe(self.action)
-        return f"action {self.index} ({what}): {self.reason}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a replay found. Costs and counts cover the actions before `illegal`, if there is one."""
-
-    makespan: float
-    """Sum of the costs, in the chain's cost unit."""
-    peak_bytes: int
-    """Most bytes live at any time."""
-    advance_count: int
-    """Stages run without a tape, repetitions included."""
-    tape_count: int
-    """Stages run with a tape."""
-    backward_count: int
-    """Stages reversed, those that were undone included."""
-    undo_count: int
-    """Stages undone."""
-    action_count: int
-    """Records in the schedule."""
-    illegal: IllegalAction | None
-
-    @property
-    def legal(self) -> bool:
-        """True when every action was allowed and every stage was reversed."""
-        return self.illegal is None
-
-
-class IllegalSchedule(Exception):
-    """Raised by `moments` at the first illegal action; `simulate` turns it into a Verdict."""
-
-    def __init__(self, illegal: IllegalAction) -> None:
-        self.illegal = illegal
-        super().__init__(str(illegal))
-
-
 def simulate(chain: Chain, schedule: Iterable[Action], budget_bytes: int | None = None) -> Verdict:
     """Replay `schedule` on `chain`; an action that would exceed `budget_bytes` is illegal too.
 
     Takes O(1) per record and equal run of stages, and memory for what is stored at once.
     """
     replay = Replay(chain)
+    tally = Tally(replay.live_bytes, replay.stages_run)
     makespan: float = 0
-    peak = replay.live_bytes
-    count = 0
-    stages_run = replay.stages_run()
-    illegal = None
-    try:
-        for moment in _moments(replay, schedule, budget_bytes):
-            makespan += moment.cost
-            peak = max(peak, moment.peak_bytes)
-            count += 1
-            stages_run = replay.stages_run()
-    except IllegalSchedule as error:
-        illegal = error.illegal
-    return Verdict(
-        makespan=makespan,
-        peak_bytes=peak,
-        advance_count=stages_run[0],
-        tape_count=stages_run[1],
-        backward_count=stages_run[2],
-        undo_count=stages_run[3],
-        action_count=count,
-        illegal=illegal,
-    )
+    for moment in tally.counted(_moments(replay, schedule, budget_bytes)):
+        makespan += moment.cost
+    return tally.verdict(makespan)
 
 
 def moments(chain: Chain, schedule: Iterable[Action], budget_bytes: int | None = None) -> Iterator[Moment]:
@@ -151,7 +85,7 @@ class Replay:
         self._backward_count = 0
         self._undo_count = 0
 
-    def stages_run(self) -> tuple[int, int, int, int]:
+    def stages_run(self) -> StagesRun:
         """Stages advanced, taped, reversed and, among these, undone so far."""
         return self._advance_count, self._tape_count, self._backward_count, self._undo_count
 

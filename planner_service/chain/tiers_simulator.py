@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from planner_service.chain.actions import Action, Advance, Archive, Free, Tape, Undo
 from planner_service.chain.chain import Chain
-from planner_service.chain.simulator import Illegal, IllegalAction, IllegalSchedule, Replay, Verdict
+from planner_service.chain.simulator import Illegal, Replay
 from planner_service.chain.tiers import Tier, check_tiers
 from planner_service.chain.tiers_actions import Discard, Fetch, Move, Store, TieredAction
+from planner_service.chain.verdict import IllegalAction, IllegalSchedule, Tally, Verdict
 
 
 class TimedMoment(NamedTuple):
@@ -87,28 +88,14 @@ def simulate_tiers(
     Raises InvalidChain when two tiers have one name. O(1) per record and equal run of stages.
     """
     replay = _TieredReplay(chain, tiers, budget_bytes)
-    peak, count, illegal = replay.live_bytes, 0, None
+    tally = Tally(replay.live_bytes, replay.stages_run)
     makespan: float = 0
     compute_seconds: float = 0
-    stages_run = replay.stages_run()
-    try:
-        for moment in _timed_moments(replay, schedule):
-            makespan = max(makespan, moment.ended_at, moment.transfer_ended_at)
-            compute_seconds += moment.cost
-            peak = max(peak, moment.peak_bytes)
-            count += 1
-            stages_run = replay.stages_run()
-    except IllegalSchedule as error:
-        illegal = error.illegal
+    for moment in tally.counted(_timed_moments(replay, schedule)):
+        makespan = max(makespan, moment.ended_at, moment.transfer_ended_at)
+        compute_seconds += moment.cost
     return TieredVerdict(
-        makespan=makespan,
-        peak_bytes=peak,
-        advance_count=stages_run[0],
-        tape_count=stages_run[1],
-        backward_count=stages_run[2],
-        undo_count=stages_run[3],
-        action_count=count,
-        illegal=illegal,
+        **vars(tally.verdict(makespan)),
         compute_seconds=compute_seconds,
         tiers=tuple(shelf.use() for shelf in replay.shelves.values()),
     )
