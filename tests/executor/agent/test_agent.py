@@ -22,19 +22,10 @@ from tests.executor.attempt.workers import (  # noqa: E402
     job_of,
     reaches,
     report_of,
-    serving,
     submit,
     trains,
 )
 from tests.serving import eventually  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    """A service for the tests of this file."""
-    running = serving(tmp_path_factory.mktemp("service"))
-    yield running.url
-    running.terminate()
 
 
 @pytest.fixture

@@ -28,14 +28,6 @@ from tests.executor.attempt.workers import (
 from tests.serving import eventually, start_service
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    """A service for all tests of this file; it is killed at the end by SIGTERM."""
-    running = serving(tmp_path_factory.mktemp("service"))
-    yield running.url
-    running.terminate()
-
-
 @pytest.fixture
 def started(url, tmp_path):
     """Starts workers; whatever the test finds, none is left."""
