@@ -1,7 +1,7 @@
 """Measures one call of our planner in a process of its own and prints one JSON line.
 
 python -m benchmarks.planner.our_process homogeneous ROUNDS STEPS UNITS TAPE
-python -m benchmarks.planner.our_process rotor ROUNDS CHAIN_FILE LENGTH
+python -m benchmarks.planner.our_process rotor ROUNDS LENGTH
 python -m benchmarks.planner.our_process expand ROUNDS STEPS UNITS TAPE
 python -m benchmarks.planner.our_process cold STEPS UNITS TAPE
 """
@@ -13,11 +13,11 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from planner_service.chain import Chain, Stage, StageRun, expand
 from planner_service.solvers import Solution, solve, warm_up
+from tests.oracles.rotor import chain_on_the_grid
 
 
 def unit_chain(steps: int, tape: int) -> Chain:
@@ -47,30 +47,10 @@ def homogeneous(steps: str, units: str, tape: str) -> Callable[[], Solution]:
     return lambda: solve(chain, int(units) + int(tape) + 1, "optimal")
 
 
-def rotor(chain_file: str, length: str) -> Callable[[], Solution]:
+def rotor(length: str) -> Callable[[], Solution]:
     """A plan of a recorded heterogeneous chain on rotor's grid of 500 units."""
-    given = json.loads(Path(chain_file).read_text())["chains"][length]
-    unit = given["budget"] // given["slots"]
-
-    def units(size: int) -> int:
-        return -(-size // unit)
-
-    stages = [
-        Stage(
-            forward_cost=given["ftime"][index],
-            taped_forward_cost=given["ftime"][index],
-            backward_cost=given["btime"][index],
-            state_bytes=units(given["x"][index + 1]),
-            tape_bytes=units(given["xbar"][index + 1]),
-            forward_workspace_bytes=units(given["ftmp"][index]),
-            taped_forward_workspace_bytes=units(given["ftmp"][index]),
-            backward_workspace_bytes=units(given["btmp"][index]),
-        )
-        for index in range(given["L"])
-    ]
-    sizes = {"input_bytes": units(given["x"][0]), "loss_gradient_bytes": units(given["x"][-1])}
-    chain = Chain.of(stages, **sizes)
-    return lambda: solve(chain, given["slots"], "optimal")
+    chain, slots = chain_on_the_grid(length)
+    return lambda: solve(chain, slots, "optimal")
 
 
 def expansion(steps: str, units: str, tape: str) -> Callable[[], int]:

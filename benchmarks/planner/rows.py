@@ -44,7 +44,7 @@ def homogeneous(steps: int, units: int, tape: int, rounds: int) -> tuple[str, ..
 
 def rotor(length: int, rounds: int) -> tuple[str, ...]:
     """Our call for a recorded heterogeneous chain."""
-    return ("rotor", str(rounds), CHAINS, str(length))
+    return ("rotor", str(rounds), str(length))
 
 
 def against_rotor(length: int, least_ratio: float | None) -> tuple[Against, ...]:

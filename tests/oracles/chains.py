@@ -1,11 +1,8 @@
-"""Random chains, budgets and schedules for hypothesis, and the golden chains from their files."""
+"""Random chains, budgets and schedules for hypothesis, and the chains of golden records."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -25,14 +22,6 @@ from planner_service.chain import (
 )
 from planner_service.chain.policy import EMPTY, ArchiveNode, CheckpointNode, Policy, PolicyNode, TapeNode
 from tests.oracles.machine import Machine, Refused
-
-GOLDEN = Path(__file__).parent.parent / "golden"
-
-
-@cache
-def golden(name: str) -> dict[str, Any]:
-    """The golden file `name`.json."""
-    return json.loads((GOLDEN / f"{name}.json").read_text())
 
 
 def chain_of_record(record: dict[str, Any], *, scale: int = 1) -> Chain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from planner_service.chain import Chain, Stage
-from tests.oracles.chains import golden
+from tests.oracles.golden import golden
 
 LENGTHS = ("20", "50", "100", "200", "336")
 
@@ -37,3 +37,10 @@ def chain(length: str, *, unit_bytes: int = 1) -> tuple[Chain, int]:
     ]
     sizes = {"input_bytes": units(given["x"][0]), "loss_gradient_bytes": units(given["x"][-1])}
     return Chain.of(stages, **sizes), given["budget"] // unit_bytes
+
+
+def chain_on_the_grid(length: str) -> tuple[Chain, int]:
+    """The chain and its budget in rotor's own units, of which the budget has about 500."""
+    given = record(length)
+    on_grid, _ = chain(length, unit_bytes=given["budget"] // given["slots"])
+    return on_grid, given["slots"]

@@ -7,8 +7,9 @@ import pytest
 from planner_service.chain import BudgetTooSmall, expand, simulate
 from planner_service.solvers import minimum_budget_bytes, solve
 from tests.oracles import rotor
-from tests.oracles.chains import chain_of_record, golden
+from tests.oracles.chains import chain_of_record
 from tests.oracles.exhaustive import exhaustive_optimum
+from tests.oracles.golden import golden
 from tests.oracles.recurrence import persistent_optimum
 
 CASES = golden("chains")["cases"]
@@ -50,9 +51,7 @@ def test_the_least_budget_scales_with_the_bytes():
 @pytest.mark.parametrize("length", rotor.LENGTHS)
 def test_rotor_chains_on_rotors_own_grid(length):
     """500 units, sizes rounded up: rotor's optimum to the digits that were recorded."""
-    unit_bytes = rotor.record(length)["budget"] // rotor.record(length)["slots"]
-    chain, _ = rotor.chain(length, unit_bytes=unit_bytes)
-    solution = solve(chain, rotor.record(length)["slots"], "optimal")
+    solution = solve(*rotor.chain_on_the_grid(length), "optimal")
     assert solution.verdict.legal
     assert solution.verdict.makespan == pytest.approx(rotor.record(length)["rotor_c_makespan_ms"], abs=5e-4)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from planner_service.solvers.offload_slots import Level, disk_revolve_cost, hrevolve_cost
-from tests.oracles.chains import golden
+from tests.oracles.golden import golden
 
 
 def test_disk_revolve_reproduces_the_golden_tables():

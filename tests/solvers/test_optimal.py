@@ -10,7 +10,7 @@ import pytest
 from planner_service.chain import BudgetTooSmall, Chain, InvalidChain, Stage, StageRun
 from planner_service.solvers import Cancellation, Cancelled, minimum_budget_bytes, solve
 from planner_service.solvers.papers import hidden_operations, internal_operations, mixed_operations
-from tests.oracles.chains import golden
+from tests.oracles.golden import golden
 
 UNIT = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=1, tape_bytes=4)
 

@@ -14,7 +14,7 @@ from planner_service.chain import Advance, BudgetTooSmall, expand, simulate
 from planner_service.solvers import solve
 from planner_service.solvers.papers import hidden_operations, internal_operations, mixed_operations
 from planner_service.solvers.slots import hidden_policy, internal_policy
-from tests.oracles.chains import golden
+from tests.oracles.golden import golden
 from tests.oracles.papers import (
     hidden_cost,
     hidden_recurrence,
