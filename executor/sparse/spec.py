@@ -10,6 +10,8 @@ from executor.sparse.rules import rule_named
 from executor.sparse.schedule import Schedule
 
 
+# The fields are those of planner_service.memory.sparsity once more: of the service this package knows only
+# `chain`, whose words these are not, and the planner knows no rule. `planned` goes between the two, by name.
 @dataclass(frozen=True, kw_only=True)
 class SparsitySpec:
     """`training.gradient_sparsity` of a job. Raises InvalidSparsity with the field that is out of range."""

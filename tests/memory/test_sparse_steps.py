@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from planner_service.contract import GradientSparsity as SparsityOnTheWire
 from planner_service.memory import Workload, candidates_for
 from planner_service.memory.sparse_steps import NotSparsified, sparse_stage
 from planner_service.memory.sparsity import GradientSparsity
@@ -11,13 +12,11 @@ from planner_service.memory.steps import SCALAR_BYTES, StepBytes, segment_stage
 
 torch = pytest.importorskip("torch")
 
-import executor.sparse.columns as columns_module  # noqa: E402
-import executor.sparse.mixed as mixed_module  # noqa: E402
-import executor.sparse.rows as rows_module  # noqa: E402
 from executor.job import ModelSpec  # noqa: E402
 from executor.measure import measure_timeline  # noqa: E402
 from executor.models import CharacterModel  # noqa: E402
 from executor.sparse import SparsitySpec  # noqa: E402
+from tests.executor.sparse.choices import leave_out_with  # noqa: E402
 from tests.memory.test_steps import HIDDEN, INPUT, VOCABULARY, Segment, workload_of  # noqa: E402
 
 RULES = {
@@ -51,9 +50,7 @@ class SparseSegment(Segment):
 )
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_sparse_layers_never_hold_more_than_the_stage_says(cell, num_layers, dtype, steps, rule, monkeypatch):
-    monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: True)
-    monkeypatch.setattr(mixed_module, "rows_pay", lambda *_, **__: True)
-    monkeypatch.setattr(rows_module, "sequences_pay", lambda *_, **__: True)
+    leave_out_with(monkeypatch)
     sparsity = GradientSparsity(**rule)
     workload = dataclasses.replace(
         workload_of(cell, num_layers=num_layers, dtype=dtype), gradient_sparsity=sparsity
@@ -102,8 +99,7 @@ def test_only_products_that_shrink_make_backward_cheaper():
 )
 def test_the_share_of_backward_products_is_what_the_kernels_count(rule, monkeypatch):
     """The planner's ratio against the MACs that the executor counted, input and hidden of equal size."""
-    monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: True)
-    monkeypatch.setattr(rows_module, "sequences_pay", lambda *_, **__: True)
+    leave_out_with(monkeypatch)
     module = torch.nn.LSTM(8, 8)
     from executor.sparse import SparseLSTM, rule_named
 
@@ -113,6 +109,13 @@ def test_the_share_of_backward_products_is_what_the_kernels_count(rule, monkeypa
     record = sparse.end_iteration()
     ran = record.executed_backward_macs / record.dense_backward_macs
     assert ran == pytest.approx(GradientSparsity(**rule).backward_ratio)
+
+
+def test_job_wire_and_planner_have_the_same_settings():
+    """Three records of one rule, on the three sides that may not import each other"""
+    of_the_job = {field.name for field in dataclasses.fields(SparsitySpec)} - {"cosine_every"}
+    assert of_the_job == {field.name for field in dataclasses.fields(GradientSparsity)}
+    assert of_the_job == set(SparsityOnTheWire.model_fields)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "rev_gru"])
