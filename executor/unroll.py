@@ -51,8 +51,7 @@ def unroll(
         segment: a function of k steps, (state, x[k, …]) -> (state, outputs), in place of `step`: a fused
             kernel, say. Its outputs are [k, …] for "stack", and already added for "sum".
         length: T, where the inputs do not tell it.
-        final_state: "detached" when no gradient will come from the returned state; that of a
-            "differentiable" one is part of the budget.
+        final_state: "differentiable": its gradient is part of the budget; "detached": none will come.
 
     Raises:
         BudgetTooSmall: with the least budget that would fit.
