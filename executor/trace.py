@@ -1,7 +1,8 @@
 """Every allocation and release of tensor memory on the CPU, in order, with marks in between.
 
-The events come from torch.profiler's memory events, which see each call of the CPU allocator, buffers
-inside fused kernels included; nothing is sampled. Recording slows a run down three to seven times.
+The events come from autograd's profiler, whose memory events see each call of the CPU allocator, buffers
+inside fused kernels included; nothing is sampled. Operators are left out: there are several of them for
+every allocation, and each costs memory and time of the run that is watched.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch._C._profiler import RecordScope
+from torch.autograd import _enable_profiler  # type: ignore[attr-defined]
+
+# Not that of torch.profiler, which loads the compiler at its first start: two seconds, and 65 MB.
+from torch.autograd.profiler import profile, record_function
 
 _MARK = "tightfit:"
 _ALLOCATION = "[memory]"
@@ -42,20 +47,20 @@ class Recording:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
-        self._profiler: profile | None = None
+        self._profiler: Any = None
 
     def start(self) -> None:
         """Begin, or go on."""
         # Kineto writes a line to standard output at every start and stop unless it was told not to.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        self._profiler.start()
+        self._profiler = _MemoryProfile(profile_memory=True)
+        self._profiler.__enter__()
 
     def stop(self) -> None:
         """End, or pause."""
         profiler, self._profiler = self._profiler, None
         if profiler is not None:
-            profiler.stop()
+            profiler.__exit__(None, None, None)
             self._events.extend(_events_of(profiler))
 
     def samples(self) -> Iterator[Sample]:
@@ -69,6 +74,18 @@ class Recording:
             elif event.bytes < 0:
                 live -= sizes.pop(event.address, 0)
             yield Sample(event.time_ns, live, event.mark)
+
+
+class _MemoryProfile(profile):
+    """autograd's profiler, listening to memory and to marks only."""
+
+    def _start_trace(self) -> None:
+        """What the base class does, with the scopes that its binding takes and its caller leaves out."""
+        profiler: Any = self
+        enable: Any = _enable_profiler
+        profiler.entered = True
+        config = profiler.config(create_trace_id=False)
+        enable(config, profiler.kineto_activities, {RecordScope.USER_SCOPE})
 
 
 _open: list[Recording] = []
@@ -109,9 +126,8 @@ def mark(name: str) -> None:
             pass
 
 
-def _events_of(profiler: profile) -> list[Event]:
-    inner: Any = profiler.profiler
-    todo = list(inner.kineto_results.experimental_event_tree())
+def _events_of(profiler: Any) -> list[Event]:
+    todo = list(profiler.kineto_results.experimental_event_tree())
     events: list[Event] = []
     while todo:
         node = todo.pop()

@@ -31,8 +31,8 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 class OutOfMemory(Exception):
     """Training was refused memory.
 
-    `excess_bytes` is how far it went over the cap, or how much less there was to get than it was promised,
-    whichever is more: a budget that is smaller by it has a chance.
+    `excess_bytes` is how far it went over the cap, or what `missing_bytes` says of how little there was to
+    get, whichever is more: a budget that is smaller by it has a chance.
     """
 
     def __init__(self, *, excess_bytes: int, reason: str) -> None:
@@ -63,6 +63,21 @@ def memory_cap(added_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
         yield cap
 
 
+def slack_bytes(added_bytes: int, kind: str) -> int:
+    """What a cap leaves beside `added_bytes` for what is no tensor; `kind` is the device's: cpu or cuda."""
+    return (CUDA_SLACK_BYTES if kind == "cuda" else CPU_SLACK_BYTES) + int(SLACK_RATIO * added_bytes)
+
+
+def missing_bytes(added_bytes: int, got_bytes: int, kind: str) -> int:
+    """How much smaller than `added_bytes` a budget must be where only `got_bytes` could be had.
+
+    The slack is part of what could be had, or half of it where that is less: a budget of all that a process
+    got would again leave nothing for what is no tensor.
+    """
+    room_bytes = min(slack_bytes(added_bytes, kind), max(got_bytes, 0) // 2)
+    return added_bytes - (got_bytes - room_bytes)
+
+
 def data_bytes() -> int | None:
     """The process's private writable memory in bytes, as RLIMIT_DATA counts it; None off Linux."""
     if not _STATUS.exists():
@@ -79,7 +94,7 @@ def used_bytes(device: torch.device) -> int:
 @contextmanager
 def _data_cap(added_bytes: int) -> Iterator[MemoryCap]:
     before_bytes = data_bytes()
-    allowed_bytes = added_bytes + CPU_SLACK_BYTES + int(SLACK_RATIO * added_bytes)
+    allowed_bytes = added_bytes + slack_bytes(added_bytes, "cpu")
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if before_bytes is None:
         limit = soft
@@ -97,8 +112,8 @@ def _data_cap(added_bytes: int) -> Iterator[MemoryCap]:
         # The report needs memory too: the cap goes first.
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
         over = now_bytes + asked - limit
-        got = now_bytes - (before_bytes or 0)
-        raise OutOfMemory(excess_bytes=max(1, over, added_bytes - got), reason=_first_line(error)) from error
+        missing = missing_bytes(added_bytes, now_bytes - (before_bytes or 0), "cpu")
+        raise OutOfMemory(excess_bytes=max(1, over, missing), reason=_first_line(error)) from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
@@ -118,7 +133,7 @@ def _cuda_cap(added_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
     torch.cuda.empty_cache()
     total: int = torch.cuda.get_device_properties(device).total_memory
     before_bytes = torch.cuda.memory_reserved(device)
-    allowed_bytes = added_bytes + CUDA_SLACK_BYTES + int(SLACK_RATIO * added_bytes)
+    allowed_bytes = added_bytes + slack_bytes(added_bytes, "cuda")
     limit = before_bytes + allowed_bytes
     torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
     try:
@@ -126,8 +141,8 @@ def _cuda_cap(added_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
     except torch.OutOfMemoryError as error:
         now_bytes = torch.cuda.memory_reserved(device)
         over = now_bytes + _cuda_request(error) - limit
-        got = now_bytes - before_bytes
-        raise OutOfMemory(excess_bytes=max(1, over, added_bytes - got), reason=_first_line(error)) from error
+        missing = missing_bytes(added_bytes, now_bytes - before_bytes, "cuda")
+        raise OutOfMemory(excess_bytes=max(1, over, missing), reason=_first_line(error)) from error
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
 

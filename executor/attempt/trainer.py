@@ -22,6 +22,7 @@ from executor.attempt.memory_cap import (
     OutOfMemory,
     data_bytes,
     memory_cap,
+    missing_bytes,
     refused_bytes,
     used_bytes,
 )
@@ -99,8 +100,8 @@ class Training:
         if asked_bytes is None:
             return self.result("error", f"{type(error).__name__}: {error}")
         promised_bytes = self._budget_bytes or self._task.job.budget.given_bytes or 0
-        got_bytes = (data_bytes() or 0) - before_bytes
-        excess_bytes = max(1, asked_bytes, promised_bytes - got_bytes)
+        missing = missing_bytes(promised_bytes, (data_bytes() or 0) - before_bytes, "cpu")
+        excess_bytes = max(1, asked_bytes, missing)
         return replace(self.result("oom", str(error)), excess_bytes=excess_bytes)
 
     def run(self) -> Result:

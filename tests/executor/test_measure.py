@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -24,6 +27,20 @@ def test_the_peak_is_exact() -> None:
     measured = measure(run)
     assert measured.peak_bytes == 1500
     assert measured.result.nbytes == 500
+
+
+LEAN = """
+import sys, torch
+from executor.trace import record
+record(lambda: torch.zeros(8))
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_recording_loads_no_compiler() -> None:
+    """An attempt measures under its cap: what the tool itself takes is missing there."""
+    done = subprocess.run([sys.executable, "-c", LEAN], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_what_was_allocated_before_does_not_count() -> None:

@@ -12,7 +12,13 @@ from executor.attempt import oom_killer  # noqa: E402
 from executor.attempt.action_times import ActionTimes  # noqa: E402
 from executor.attempt.data_roots import within_roots  # noqa: E402
 from executor.attempt.log_tail import LogTail  # noqa: E402
-from executor.attempt.memory_cap import OutOfMemory, data_bytes, memory_cap  # noqa: E402
+from executor.attempt.memory_cap import (  # noqa: E402
+    OutOfMemory,
+    data_bytes,
+    memory_cap,
+    missing_bytes,
+    slack_bytes,
+)
 from executor.attempt.task import job_of  # noqa: E402
 from executor.job import InvalidJob  # noqa: E402
 from planner_service.chain import Advance, Backward, Free, Tape  # noqa: E402
@@ -100,6 +106,17 @@ def test_other_faults_pass_through_the_cap_as_they_are():
     with pytest.raises(OutOfMemory), memory_cap(2**30, CPU):
         raise MemoryError
     assert data_bytes() > 0
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("got_mib", [0, 10, 96, 1_000, 5_000])
+def test_a_budget_after_an_oom_leaves_room_beside_the_tensors(kind, got_mib):
+    """What is promised next and its room are what could be had; with all of the slack nothing is missing"""
+    promised, got = 2**32, got_mib * 2**20
+    next_budget = promised - missing_bytes(promised, got, kind)
+    room = got - next_budget
+    assert room == min(got // 2, slack_bytes(promised, kind))
+    assert missing_bytes(promised, promised + slack_bytes(promised, kind), kind) == 0
 
 
 def test_seconds_of_actions_are_means_per_segment():
