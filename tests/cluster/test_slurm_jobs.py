@@ -16,6 +16,8 @@ from tests.serving import eventually
 # One processor each: this host has few, and a job that waits its turn is a case of its own.
 NODES = (Node("small", 800, cpus=1), Node("middle", 1_600, cpus=1), Node("large", 3_200, cpus=1))
 JOB_SECONDS = 240.0
+LONG_ITERATIONS = 2_000
+"""Some ten seconds of training where nothing else runs: such a job is seen to run, and goes on when it is cut."""
 
 pytestmark = pytest.mark.skipif(bool(missing_parts()), reason=f"this machine lacks {missing_parts()}")
 
@@ -64,7 +66,7 @@ def test_a_job_of_a_lost_node_resumes_elsewhere_and_its_zombie_is_refused(cluste
     """The successor goes on from the weights file; the old worker is fenced when it wakes, and the result
     stays the successor's
     """
-    job = client.submit_job(request(iterations=400, budget="1GiB"))
+    job = client.submit_job(request(iterations=LONG_ITERATIONS, budget="1GiB"))
     job = until(client, job.id, has_trained(20), JOB_SECONDS)
     first_node = job.node
     zombies = cluster.job_processes(first_node)
@@ -92,7 +94,7 @@ def test_a_job_of_a_lost_node_resumes_elsewhere_and_its_zombie_is_refused(cluste
 
 def test_a_controller_that_is_killed_and_restarted_loses_no_job(cluster, client):
     """Running, pending and just accepted jobs all end, each with one result"""
-    jobs = [client.submit_job(request(iterations=150, budget="1GiB")) for _ in range(2)]
+    jobs = [client.submit_job(request(iterations=LONG_ITERATIONS, budget="1GiB")) for _ in range(2)]
     until(client, jobs[0].id, has_trained(1), JOB_SECONDS)
     jobs.append(client.submit_job(request(iterations=2)))
     until(client, jobs[2].id, lambda now: now.engine_reference is not None, JOB_SECONDS)
