@@ -123,6 +123,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "executor.reversible": BARE_EXECUTOR,
     "executor.reversible.triton_kernels": (*BARE_EXECUTOR, "triton"),
     "executor.sparse": BARE_EXECUTOR,
+    "executor.sparse.triton_kernels": (*BARE_EXECUTOR, "triton"),
 }
 
 LOADS_ONLY_TORCH = (

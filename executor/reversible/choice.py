@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
-import warnings
-from importlib.util import find_spec
 
 import torch
 
 from executor.reversible.fixed_point import ONE
 from executor.reversible.kernels import Kernels, TorchKernels
 from executor.reversible.native import SWITCH, NativeKernels, compiled_library
+from executor.triton_library import kernels_that_run
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
@@ -24,26 +22,20 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
 
 @functools.cache
 def _triton_kernels(device: torch.device) -> Kernels | None:
-    """Kernels that ran once on `device`; None where there is no Triton, or it is switched off or does not
-    work, of which a warning tells.
+    return kernels_that_run(tried, device, switch=SWITCH)
+
+
+def tried(device: torch.device) -> Kernels:
+    """Triton's kernels, after they took a unit that is 1 by the factor 1/2 and the addend 1.
+
+    Raises RuntimeError unless that gave 3/2.
     """
-    if find_spec("triton") is None or os.environ.get(SWITCH, "").lower() == "off":
-        return None
-    try:
-        from executor.reversible.triton_kernels import TritonKernels
+    from executor.reversible.triton_kernels import TritonKernels
 
-        kernels = TritonKernels()
-        _try(kernels, device)
-    except Exception as error:  # compilers, drivers and versions fail in many ways
-        warnings.warn(f"Triton's kernels do not run on {device}, torch's do: {error}", stacklevel=2)
-        return None
-    return kernels
-
-
-def _try(kernels: Kernels, device: torch.device) -> None:
-    """Advance one unit that is 1 by the factor 1/2 and the addend 1. Raises RuntimeError unless it is 3/2."""
+    kernels = TritonKernels()
     fixed, buffer = torch.tensor([[ONE], [0.0]], dtype=torch.float64, device=device).unbind(0)
     factor, addend, value = torch.tensor([[512.0], [1.0], [0.0]], device=device).unbind(0)
     kernels.advance(fixed, buffer, factor, addend, value)
     if float(value) != 1.5:
         raise RuntimeError(f"1 * 1/2 + 1 was computed to be {float(value)}")
+    return kernels

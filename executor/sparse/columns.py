@@ -14,7 +14,7 @@ from torch import Tensor
 
 from executor.sparse.backward_pass import BackwardPass, Layer, Macs
 from executor.sparse.errors import InvalidSparsity, require_count, require_share
-from executor.sparse.faster import columns_pay
+from executor.sparse.faster import fastest_columns, fastest_outer_columns
 from executor.sparse.rule import Rule
 
 
@@ -61,16 +61,17 @@ class Stretch:
         self.columns = columns
         self.first = first
         self.last = last
-        gradient, weight = layer.reversal.gate_gradient, layer.weights.weight_hh
-        self.pays = columns_pay(
+        gradient, self._weight = layer.reversal.gate_gradient, layer.weights.weight_hh
+        found = fastest_columns(
             gradient.shape[1],
             gradient.shape[2],
             len(columns),
-            weight.shape[1],
+            self._weight.shape[1],
             device=gradient.device,
             dtype=gradient.dtype,
         )
-        self._weight = weight.index_select(0, columns) if self.pays else weight
+        self.products, self.pays = found
+        self._through = found.products.through_columns(self._weight, columns) if found.pays else None
 
     @property
     def steps(self) -> slice:
@@ -79,8 +80,8 @@ class Stretch:
 
     def flow(self, hidden: Tensor) -> Tensor:
         """[B, G*H] without the columns that are dropped, times U."""
-        if self.pays:
-            return torch.mm(hidden.index_select(1, self.columns), self._weight)
+        if self._through is not None:
+            return self._through(hidden)
         return torch.mm(masked(hidden, self.columns), self._weight)
 
 
@@ -116,8 +117,7 @@ class StretchedPass(BackwardPass):
         grad_x = torch.empty_like(x)
         for stretch in self.stretches:
             gradient = self.reversal.gate_gradient[stretch.steps].flatten(0, 1)
-            kept = gradient.index_select(1, stretch.columns)
-            product = torch.mm(kept, weight.index_select(0, stretch.columns))
+            product = stretch.products.through_columns(weight, stretch.columns)(gradient)
             grad_x[stretch.steps] = product.view_as(grad_x[stretch.steps])
         return grad_x
 
@@ -171,9 +171,14 @@ class _ColumnPass(StretchedPass):
                 (weight_ih, reversal.gate_gradient, tape.x[stretch.steps]),
                 (weight_hh, reversal.hidden_gradient, tape.hidden[stretch.steps]),
             ):
-                kept = gradient[stretch.steps].flatten(0, 1).index_select(1, stretch.columns)
-                total.index_add_(0, stretch.columns, torch.mm(kept.t(), inputs.flatten(0, 1)))
+                self._add(total, gradient[stretch.steps].flatten(0, 1), inputs.flatten(0, 1), stretch.columns)
         return weight_ih, weight_hh
+
+    def _add(self, total: Tensor, gradient: Tensor, inputs: Tensor, columns: Tensor) -> None:
+        products = fastest_outer_columns(
+            *gradient.shape, len(columns), inputs.shape[1], device=gradient.device, dtype=gradient.dtype
+        )
+        products.add_columns(total, gradient, inputs, columns)
 
     def count(self, *, wants_x: bool) -> None:
         macs = Macs.of(self.layer, wants_x=wants_x)

@@ -1,66 +1,99 @@
-"""Is a smaller product on gathered operands faster than the dense one? Measured once per size and device.
+"""Is a product with what is kept faster than the dense one? Measured once per size and device.
 
-Gathering costs memory traffic and a call; below some size, or where little is dropped, the dense product
-wins, and then it is what runs. Both give the same sums up to rounding.
+Leaving columns or rows out costs memory traffic and calls; below some size, or where little is dropped, the
+dense product wins, and then it is what runs. Where there are several ways to leave them out (see choice.py),
+the fastest is taken. All give the same sums up to rounding.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-ROUNDS = 7
+from executor.sparse.choice import candidates
+from executor.sparse.gathered import Products
+from executor.sparse.timing import least_seconds
+
+
+class Fastest(NamedTuple):
+    """Of the products that leave out what is dropped."""
+
+    products: Products
+    pays: bool
+    """Whether they are faster than the dense product."""
 
 
 @cache
-def columns_pay(
+def fastest_columns(
     rows: int, columns: int, kept: int, width: int, *, device: torch.device, dtype: torch.dtype
-) -> bool:
-    """Of [rows, columns] @ [columns, width]: whether `kept` gathered columns are faster than all of them.
+) -> Fastest:
+    """Of [rows, columns] @ [columns, width], over `kept` columns alone.
 
-    The gathered rows of the second operand are taken as given: they are gathered once for many products.
+    What is prepared of the second operand is taken as given: it serves many products.
     """
     gradient = torch.zeros(rows, columns, device=device, dtype=dtype)
     weight = torch.zeros(columns, width, device=device, dtype=dtype)
     index = _spread(columns, kept, device)
-    gathered = weight.index_select(0, index)
-    return _is_faster(
-        lambda: torch.mm(gradient.index_select(1, index), gathered), lambda: torch.mm(gradient, weight)
-    )
+    ways = candidates(device, dtype)
+    functions = [products.through_columns(weight, index) for products in ways]
+    ours = [partial(function, gradient) for function in functions]
+    return _fastest(ways, ours, lambda: torch.mm(gradient, weight))
 
 
 @cache
-def sequences_pay(
+def fastest_outer_columns(
+    rows: int, columns: int, kept: int, width: int, *, device: torch.device, dtype: torch.dtype
+) -> Products:
+    """Of [rows, columns]^T @ [rows, width], `kept` columns added to a sum; not compared with a dense product.
+
+    Where there is one way only, nothing is timed.
+    """
+    ways = candidates(device, dtype)
+    if len(ways) == 1:
+        return ways[0]
+    gradient = torch.zeros(rows, columns, device=device, dtype=dtype)
+    inputs = torch.zeros(rows, width, device=device, dtype=dtype)
+    total, index = gradient.new_zeros(columns, width), _spread(columns, kept, device)
+
+    def added(products: Products) -> Tensor:
+        products.add_columns(total, gradient, inputs, index)
+        return total
+
+    seconds = least_seconds(*(partial(added, products) for products in ways))
+    return ways[seconds.index(min(seconds))]
+
+
+@cache
+def fastest_sequences(
     rows: int, kept: int, columns: int, width: int, *, device: torch.device, dtype: torch.dtype
-) -> bool:
-    """Of [rows, columns] @ [columns, width]: if `kept` gathered rows, put back among zeros, are faster."""
+) -> Fastest:
+    """Of [rows, columns] @ [columns, width], `kept` rows among zeros."""
     gradient = torch.zeros(rows, columns, device=device, dtype=dtype)
     weight = torch.zeros(columns, width, device=device, dtype=dtype)
     index = _spread(rows, kept, device)
-
-    def gathered() -> Tensor:
-        product = torch.mm(gradient.index_select(0, index), weight)
-        return gradient.new_zeros(rows, width).index_copy_(0, index, product)
-
-    return _is_faster(gathered, lambda: torch.mm(gradient, weight))
+    ways = candidates(device, dtype)
+    ours = [partial(products.at_rows, gradient, weight, index) for products in ways]
+    return _fastest(ways, ours, lambda: torch.mm(gradient, weight))
 
 
 @cache
-def rows_pay(
+def fastest_rows(
     rows: int, kept: int, columns: int, width: int, *, device: torch.device, dtype: torch.dtype
-) -> bool:
-    """Of [rows, columns]^T @ [rows, width]: whether `kept` gathered rows are faster than all of them."""
+) -> Fastest:
+    """Of [rows, columns]^T @ [rows, width], over `kept` rows alone."""
     gradient = torch.zeros(rows, columns, device=device, dtype=dtype)
     inputs = torch.zeros(rows, width, device=device, dtype=dtype)
     index = _spread(rows, kept, device)
-    return _is_faster(
-        lambda: torch.mm(gradient.index_select(0, index).t(), inputs.index_select(0, index)),
-        lambda: torch.mm(gradient.t(), inputs),
-    )
+
+    def summed(products: Products) -> Tensor:
+        return products.of_rows(gradient, (inputs,), index, None)[0]
+
+    ways = candidates(device, dtype)
+    return _fastest(ways, [partial(summed, each) for each in ways], lambda: torch.mm(gradient.t(), inputs))
 
 
 def _spread(count: int, kept: int, device: torch.device) -> Tensor:
@@ -68,25 +101,9 @@ def _spread(count: int, kept: int, device: torch.device) -> Tensor:
     return torch.arange(kept, device=device) * count // kept
 
 
-def _is_faster(ours: Callable[[], Tensor], theirs: Callable[[], Tensor]) -> bool:
-    our_seconds, their_seconds = least_seconds(ours, theirs)
-    return our_seconds < their_seconds
-
-
-def least_seconds(*functions: Callable[[], Tensor]) -> list[float]:
-    """The least time of each over ROUNDS interleaved rounds.
-
-    The least, because whatever else the machine does can only add to a time.
-    """
-    for function in functions:
-        function()
-    rounds = [[_seconds(function) for function in functions] for _ in range(ROUNDS)]
-    return [min(times) for times in zip(*rounds, strict=True)]
-
-
-def _seconds(function: Callable[[], Tensor]) -> float:
-    begin = time.perf_counter()
-    result = function()
-    if result.is_cuda:
-        torch.cuda.synchronize(result.device)
-    return time.perf_counter() - begin
+def _fastest(
+    ways: Sequence[Products], ours: Sequence[Callable[[], Tensor]], dense: Callable[[], Tensor]
+) -> Fastest:
+    *our_seconds, dense_seconds = least_seconds(*ours, dense)
+    least = min(our_seconds)
+    return Fastest(ways[our_seconds.index(least)], least < dense_seconds)

@@ -19,8 +19,8 @@ from torch import Tensor
 from executor.sparse.backward_pass import BackwardPass, Layer, Macs
 from executor.sparse.columns import Columns, StretchedPass
 from executor.sparse.errors import require_share
-from executor.sparse.faster import rows_pay
-from executor.sparse.gathered import gathered_weight_products
+from executor.sparse.faster import fastest_rows
+from executor.sparse.gathered import Products, weights_of_rows
 
 
 @dataclass(frozen=True)
@@ -82,30 +82,37 @@ class _MixedPass(StretchedPass):
     def __init__(self, layer: Layer, rule: Mixed, offset: float) -> None:
         super().__init__(layer, rule)
         self._offset = offset
-        rows, columns = self.steps * self.batch, self.reversal.gate_gradient.shape[2]
-        self._row_count = max(1, round(rows * rule.row_ratio))
-        self._rows_pay = self._row_count < rows and rows_pay(
+        self._row_count = max(1, round(self.steps * self.batch * rule.row_ratio))
+        self._products = self._products_that_pay()
+
+    def _products_that_pay(self) -> Products | None:
+        """None where all rows are faster."""
+        gradient, rows = self.reversal.gate_gradient, self.steps * self.batch
+        if self._row_count == rows:
+            return None
+        found = fastest_rows(
             rows,
             self._row_count,
-            columns,
+            gradient.shape[2],
             self.weights.weight_hh.shape[1],
-            device=self.reversal.gate_gradient.device,
-            dtype=self.reversal.gate_gradient.dtype,
+            device=gradient.device,
+            dtype=gradient.dtype,
         )
+        return found.products if found.pays else None
 
     def weight_gradients(self) -> tuple[Tensor, Tensor]:
-        if not self._rows_pay:
+        if self._products is None:
             return super().weight_gradients()
         norms = torch.linalg.vector_norm(self.reversal.gate_gradient.flatten(0, 1), dim=1)
         sample = sampled_rows(norms, self._row_count, self._offset)
-        return gathered_weight_products(self.reversal, *sample)
+        return weights_of_rows(self._products, self.reversal, *sample)
 
     def count(self, *, wants_x: bool) -> None:
         macs = Macs.of(self.layer, wants_x=wants_x)
         tally = self.layer.tally
         tally.add_forward(macs.forward)
         self.count_columns(macs.flow + macs.inputs, self.executed_ratio())
-        ratio = self._row_count / (self.steps * self.batch) if self._rows_pay else 1.0
+        ratio = 1.0 if self._products is None else self._row_count / (self.steps * self.batch)
         kept = torch.full((self.layer.gate_count,), ratio, device=self.weights.weight_hh.device)
         tally.add_product(
             dense_macs=macs.weights, executed_macs=round(macs.weights * ratio), kept_ratios=kept

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from executor.sparse.cell import Weights, linear
-from executor.sparse.faster import least_seconds
+from executor.sparse.timing import least_seconds
 
 LEAST_STEPS = 8
 """Fewer steps do not pay for packing; a single one must be torch's own product, bit for bit."""

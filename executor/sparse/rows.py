@@ -10,8 +10,8 @@ from torch import Tensor
 
 from executor.sparse.backward_pass import BackwardPass, Layer, Macs
 from executor.sparse.errors import require_count, require_share
-from executor.sparse.faster import sequences_pay
-from executor.sparse.gathered import gathered_weight_products
+from executor.sparse.faster import Fastest, fastest_sequences
+from executor.sparse.gathered import weights_of_rows
 from executor.sparse.rule import Rule
 
 
@@ -46,13 +46,13 @@ class _RowPass(BackwardPass):
         self._rows = torch.empty(0, dtype=torch.int64)
         self._kept: list[Tensor] = []
         """Indices into the k * B rows, for each step on the way back."""
-        self._pays = self._is_faster()
+        self._products, self._pays = self._fastest()
 
-    def _is_faster(self) -> bool:
+    def _fastest(self) -> Fastest:
         gradient, weight = self.reversal.gate_gradient, self.weights.weight_hh
         kept = max(1, round(self.batch * self._rule.keep_ratio))
         sizes = (self.batch, kept, gradient.shape[2], weight.shape[1])
-        return sequences_pay(*sizes, device=gradient.device, dtype=gradient.dtype)
+        return fastest_sequences(*sizes, device=gradient.device, dtype=gradient.dtype)
 
     def drop(self, step: int) -> None:
         gradient = self.reversal.gate_gradient[step]
@@ -65,22 +65,20 @@ class _RowPass(BackwardPass):
     def flow(self, step: int, hidden: Tensor) -> Tensor:
         if not self._pays:
             return super().flow(step, hidden)
-        product = torch.mm(hidden.index_select(0, self._rows), self.weights.weight_hh)
-        return torch.zeros_like(self.reversal.grad_h).index_copy_(0, self._rows, product)
+        return self._products.at_rows(hidden, self.weights.weight_hh, self._rows)
 
     def weight_gradients(self) -> tuple[Tensor, Tensor]:
         if not self._pays:
             return super().weight_gradients()
-        return gathered_weight_products(self.reversal, torch.cat(self._kept[::-1]))
+        return weights_of_rows(self._products, self.reversal, torch.cat(self._kept[::-1]))
 
     def input_gradient(self) -> Tensor:
         if not self._pays:
             return super().input_gradient()
         rows = torch.cat(self._kept[::-1])
-        gradient = self.reversal.gate_gradient.flatten(0, 1).index_select(0, rows)
-        grad_x = torch.zeros_like(self.reversal.tape.x)
-        grad_x.flatten(0, 1).index_copy_(0, rows, torch.mm(gradient, self.weights.weight_ih))
-        return grad_x
+        gradient = self.reversal.gate_gradient.flatten(0, 1)
+        product = self._products.at_rows(gradient, self.weights.weight_ih, rows)
+        return product.view_as(self.reversal.tape.x)
 
     def count(self, *, wants_x: bool) -> None:
         macs = Macs.of(self.layer, wants_x=wants_x)

@@ -6,6 +6,7 @@ Import this before a module with such programs: Triton looks at the environment 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,28 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 HAS_CUDA = torch.cuda.is_available()
-if not HAS_CUDA:
+
+
+def _interpret() -> None:
+    """Let programs that are loaded from now on run under the interpreter.
+
+    That of Triton 3.6 makes integers of arrays that hold one number, which numpy 2.4 no longer does: such
+    arrays are the bounds of loops.
+    """
     os.environ["TRITON_INTERPRET"] = "1"
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda number: int(number.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched
+
+
+if not HAS_CUDA:
+    _interpret()
 
 INTERPRETER = pytest.param(
     "cpu", id="interpreter", marks=pytest.mark.skipif(HAS_CUDA, reason="the device runs the programs")

@@ -139,22 +139,12 @@ def test_modules_on_a_cuda_device_use_them():
 
 
 @pytest.mark.parametrize("device", [INTERPRETER])
-def test_a_device_on_which_they_do_not_run_gets_the_torch_kernels(device, monkeypatch):
-    """With a warning that names the reason, once."""
-    chosen = torch.device("cuda", 7)
-    monkeypatch.setattr(choice, "_try", lambda *_: 1 / 0)
-    with pytest.warns(UserWarning, match="do not run on cuda:7, torch's do: division by zero"):
-        assert isinstance(choice.kernels_for(chosen, torch.float32), TorchKernels)
-    assert isinstance(choice.kernels_for(chosen, torch.float32), TorchKernels)
-    choice._triton_kernels.cache_clear()
+def test_the_trial_accepts_kernels_that_work(device):
+    assert isinstance(choice.tried(torch.device(device)), TritonKernels)
 
 
 @pytest.mark.parametrize("device", [INTERPRETER])
-def test_the_trial_accepts_kernels_that_work(device):
-    choice._try(TritonKernels(), torch.device(device))
-
-
-def test_the_switch_keeps_to_the_torch_kernels(monkeypatch):
-    monkeypatch.setenv("REVERSIBLE_NATIVE_KERNELS", "off")
-    assert isinstance(choice.kernels_for(torch.device("cuda", 6), torch.float32), TorchKernels)
-    choice._triton_kernels.cache_clear()
+def test_the_trial_refuses_kernels_that_do_not(device, monkeypatch):
+    monkeypatch.setattr(TritonKernels, "advance", lambda *_: None)
+    with pytest.raises(RuntimeError, match=r"computed to be 0\.0"):
+        choice.tried(torch.device(device))

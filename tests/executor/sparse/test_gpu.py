@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-import executor.sparse.columns as columns_module
-import executor.sparse.mixed as mixed_module
-import executor.sparse.rows as rows_module
 from executor.sparse import SparseAudit, SparseGRU, SparseLSTM
 from executor.sparse.modules import SparseRecurrence
+from tests.executor.sparse.choices import leave_out_with
 
 pytestmark = pytest.mark.gpu
 
@@ -32,9 +30,7 @@ def test_gradients_are_those_of_the_cpu(
     kind: type[SparseRecurrence], rule: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64, so that both devices choose the same entries, columns and rows."""
-    monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: True)
-    monkeypatch.setattr(mixed_module, "rows_pay", lambda *_, **__: True)
-    monkeypatch.setattr(rows_module, "sequences_pay", lambda *_, **__: True)
+    leave_out_with(monkeypatch)
     on_cpu = kind(SIZE, SIZE, 2, **rule, dtype=torch.float64)
     on_gpu = kind(SIZE, SIZE, 2, **rule, dtype=torch.float64).cuda()
     on_gpu.load_state_dict(on_cpu.state_dict())

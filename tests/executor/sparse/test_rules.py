@@ -13,9 +13,6 @@ torch = pytest.importorskip("torch")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-import executor.sparse.columns as columns_module  # noqa: E402
-import executor.sparse.mixed as mixed_module  # noqa: E402
-import executor.sparse.rows as rows_module  # noqa: E402
 from executor.sparse import (  # noqa: E402
     RULES,
     Absolute,
@@ -32,6 +29,7 @@ from executor.sparse import (  # noqa: E402
 )
 from executor.sparse.columns import largest_blocks  # noqa: E402
 from executor.sparse.mixed import sampled_rows  # noqa: E402
+from tests.executor.sparse.choices import leave_out_with, multiply_zeros  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -41,9 +39,7 @@ STEPS, BATCH, INPUT, HIDDEN = 12, 6, 5, 8
 @pytest.fixture
 def always_gather(monkeypatch):
     """Use the gathering kernels however small the sizes are."""
-    monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: True)
-    monkeypatch.setattr(mixed_module, "rows_pay", lambda *_, **__: True)
-    monkeypatch.setattr(rows_module, "sequences_pay", lambda *_, **__: True)
+    leave_out_with(monkeypatch)
 
 
 def dropped_by(rule, gradient):
@@ -114,8 +110,7 @@ def test_columns_that_are_dropped_get_no_gradient(always_gather):
 
 def dense_with_zeros(module, x, monkeypatch):
     """The same rule with dense kernels on zeroed operands."""
-    monkeypatch.setattr(columns_module, "columns_pay", lambda *_, **__: False)
-    monkeypatch.setattr(rows_module, "sequences_pay", lambda *_, **__: False)
+    multiply_zeros(monkeypatch)
     return run(module, x)
 
 
