@@ -14,6 +14,7 @@ from planner_service.api.farewell import Farewell
 from planner_service.api.gate import Gate
 from planner_service.api.handlers import add_handlers
 from planner_service.api.metrics import CountRequests, Metrics
+from planner_service.api.ready_plans import ReadyPlans
 from planner_service.api.request_ids import RequestIds
 from planner_service.api.routes import FAST_ROUTES, ROUTERS
 from planner_service.api.service import running_service
@@ -59,6 +60,8 @@ def create_app(
         app.include_router(router)
     add_handlers(app)
     app.add_middleware(BodyLimit, maximum_bytes=settings.max_body_bytes)
+    if not settings.otlp_url:  # a span is named by the route that answered
+        app.add_middleware(ReadyPlans)
     if settings.asks_who:
         app.add_middleware(Gate, settings=settings)
     app.add_middleware(Farewell)

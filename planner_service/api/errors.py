@@ -241,6 +241,7 @@ STATUSES: dict[type[PlanningError], int] = {
 RETRY_AFTER_SECONDS: dict[type[PlanningError], int] = {
     NotReady: 1,
     QueueFull: 2,
+    PlanningTimeout: 30,  # the same question may get through when it need not share the processors
     StorageUnavailable: 2,
     TooMuchPlanning: 2,
     IdentityUnavailable: 5,

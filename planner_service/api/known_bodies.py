@@ -57,7 +57,7 @@ def _short_way_first(full_way: Handler) -> Handler:
                 raise ClientGone from None
             plans = request.app.state.service.plans
             plan_id = plans.bodies.plan_id(body)
-            reply = None if plan_id is None else plans.cached(plan_id)
+            reply = None if plan_id is None else plans.ready(plan_id)
             if reply is not None:
                 return plan_response(plan_id, reply, is_new=False)
         return await full_way(request)

@@ -47,6 +47,14 @@ class _Histogram:
         return cumulative
 
 
+def _histogram(found: dict[tuple[str, ...], _Histogram], labels: tuple[str, ...]) -> _Histogram:
+    """The histogram of these labels, made when they are first seen."""
+    histogram = found.get(labels)
+    if histogram is None:
+        histogram = found[labels] = _Histogram(BUCKET_SECONDS)
+    return histogram
+
+
 class Metrics(Collector):
     """What one service counts."""
 
@@ -62,11 +70,11 @@ class Metrics(Collector):
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        self._requests.setdefault((route, str(status)), _Histogram(BUCKET_SECONDS)).add(seconds)
+        _histogram(self._requests, (route, str(status))).add(seconds)
 
     def count_planning(self, outcome: str, seconds: float) -> None:
         """A computation ended: `answered`, `refused`, `cancelled` or `failed`."""
-        self._planning.setdefault((outcome,), _Histogram(BUCKET_SECONDS)).add(seconds)
+        _histogram(self._planning, (outcome,)).add(seconds)
 
     def count_report(self, outcome: str) -> None:
         """An attempt reported how it ended."""

@@ -39,9 +39,9 @@ class PlanLibrary:
         self._pool = pool
         self.bodies = KnownBodies()
 
-    def cached(self, plan_id: str) -> bytes | None:
-        """The reply if it is in memory."""
-        return self._cache.get(plan_id)
+    def ready(self, plan_id: str) -> bytes | None:
+        """The reply if it is in memory. To miss it is no miss yet: `find` looks again, and in the store."""
+        return self._cache.get(plan_id) if plan_id in self._cache else None
 
     async def find(self, plan_id: str) -> bytes | None:
         """The reply if the plan was made before."""

@@ -15,6 +15,9 @@ class ReplyCache:
         self.hits = 0
         self.misses = 0
 
+    def __contains__(self, question_id: str) -> bool:
+        return question_id in self._replies
+
     def get(self, question_id: str) -> bytes | None:
         """The reply, or None."""
         reply = self._replies.get(question_id)

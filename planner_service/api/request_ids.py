@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import secrets
+from itertools import count
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = "x-request-id"
 _HEADER_BYTES = HEADER.encode()
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _KEY = "tightfit.request_id"
+_PROCESS = secrets.token_hex(6)
+_NUMBERS = count(1)
 
 
 def request_id(scope: Scope) -> str:
@@ -34,7 +36,7 @@ class RequestIds:
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = identity
+                message["headers"] = [*message["headers"], (_HEADER_BYTES, identity.encode())]
             await send(message)
 
         await self._app(scope, receive, send_named)
@@ -44,4 +46,4 @@ def _identity(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == _HEADER_BYTES and _ACCEPTED.fullmatch(value):
             return bytes(value).decode()
-    return secrets.token_hex(8)
+    return f"{_PROCESS}{next(_NUMBERS):08x}"

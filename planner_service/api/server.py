@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -15,6 +16,10 @@ from planner_service.api.collector import settle_collector
 from planner_service.api.logs import log_to_stderr
 from planner_service.security import ApiKey
 from planner_service.settings import Settings
+
+SWITCH_SECONDS = 0.001
+"""Longest that a planning thread keeps the interpreter from the event loop, in Python code; kernels do not
+hold it. Python's own default is 0.005, and a read may have to wait several times."""
 
 
 class CannotListen(Exception):
@@ -60,6 +65,7 @@ def serve(
     something to say to the service before it goes. After SIGTERM the process dies of it, once everything
     is closed; Ctrl-C raises KeyboardInterrupt.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     log_to_stderr(settings.log_level)
 
     def settle_and_tell() -> None:

@@ -34,6 +34,9 @@ def run(args: argparse.Namespace) -> int:
     except InvalidSetting as error:
         return _refuse(error)
     # The web framework loads here, so that the other commands need not wait for it.
+    from planner_service.api.collector import pause_collector
+
+    pause_collector()
     from planner_service.api.credentials import KeysNeeded
     from planner_service.api.dispatching import cluster_holes
     from planner_service.api.server import CannotListen, listen

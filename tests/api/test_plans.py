@@ -50,6 +50,28 @@ def test_a_plan_is_read_by_its_location_and_never_changes(http):
     assert http.head(made.headers["location"]).status_code == 200
 
 
+def test_a_plan_in_memory_is_answered_as_its_route_answers_it(http):
+    location = http.post("/v1/plans", json=CHAIN).headers["location"]
+    before = counted_reads(http)
+    ready = http.get(location)
+    routed = http.get(location, headers={"if-none-match": '"other"'})
+    told = [
+        {name: answer.headers[name] for name in ("content-type", "content-length", "etag", "cache-control")}
+        for answer in (ready, routed)
+    ]
+    assert told[0] == told[1]
+    assert (ready.status_code, ready.content) == (routed.status_code, routed.content)
+    assert ready.headers["x-request-id"] != routed.headers["x-request-id"]
+    assert counted_reads(http) == before + 2
+
+
+def counted_reads(http):
+    """Plans that were read, as the service counts them."""
+    line = 'tightfit_request_seconds_count{route="read_plan",status="200"} '
+    found = [text for text in http.get("/metrics").text.splitlines() if text.startswith(line)]
+    return float(found[0].removeprefix(line)) if found else 0.0
+
+
 @pytest.mark.parametrize("tag", ['"{id}"', 'W/"{id}"', '"other", "{id}"', "*"])
 def test_whoever_has_the_plan_gets_304_without_a_body(http, tag):
     plan_id = http.post("/v1/plans", json=CHAIN).json()["id"]

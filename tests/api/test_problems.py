@@ -8,7 +8,7 @@ import socket
 import httpx
 import pytest
 
-from planner_service.api.errors import STATUSES, ServiceError
+from planner_service.api.errors import RETRY_AFTER_SECONDS, STATUSES, ServiceError, TooManyRequests
 from planner_service.jobs import IdempotencyKeyReused, JobRefusal
 from tests.serving import CHAIN, chain_request
 
@@ -30,6 +30,11 @@ def problem(answer: httpx.Response, status: int, slug: str) -> dict:
 def test_every_refusal_of_the_service_has_a_status():
     listed = {*ServiceError.__subclasses__(), *JobRefusal.__subclasses__()}
     assert set(STATUSES) == listed - {IdempotencyKeyReused}  # 422, like every request that is wrong in itself
+
+
+def test_every_refusal_that_is_about_now_says_when_to_ask_again():
+    passing = {error for error, status in STATUSES.items() if status in (429, 503)}
+    assert passing == {*RETRY_AFTER_SECONDS, TooManyRequests}  # which has the seconds of its caller
 
 
 def test_an_unknown_path_is_404(http):

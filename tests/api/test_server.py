@@ -135,6 +135,16 @@ def test_a_full_queue_is_503_with_retry_after(own_service):
     assert eventually(lambda: is_idle(own_service), 20)
 
 
+def test_a_plan_stopped_at_the_time_limit_is_503_with_retry_after(tmp_path):
+    service = start_service(tmp_path, TIGHTFIT_PLANNING_TIMEOUT_SECONDS="0.2")
+    answer = httpx.post(f"{service.url}/v1/plans", json=endless_request(), timeout=30)
+    service.kill()
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "/problems/planning-timeout"
+    assert answer.json()["limit_seconds"] == 0.2
+    assert int(answer.headers["retry-after"]) > 0
+
+
 def test_sigterm_ends_the_service_though_a_plan_is_being_computed(tmp_path):
     service = start_service(tmp_path, TIGHTFIT_SHUTDOWN_SECONDS="1")
     with ask_and_leave(service, endless_request()):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from planner_service.store import DatabaseUnavailable, open_database
-from planner_service.store.database import connect, migrate
+from planner_service.store.database import MIGRATIONS, NEWEST_REVISION, connect, migrate
 from planner_service.store.tables import metadata
 
 
@@ -99,3 +100,8 @@ def test_a_connection_without_migration_has_no_tables(url):
     engine = connect(url)
     assert inspect(engine).get_table_names() == []
     engine.dispose()
+
+
+def test_the_newest_revision_that_the_service_names_is_the_last_of_the_migrations():
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    assert scripts.get_current_head() == NEWEST_REVISION
