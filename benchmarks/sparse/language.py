@@ -27,7 +27,7 @@ class Corpus:
     @classmethod
     @cache
     def of_python(cls, batch_size: int) -> Corpus:
-        """The language reference that CPython carries, some 700,000 characters."""
+        """The language reference that CPython carries, 465,000 characters in Python 3.11."""
         text = load_text(DataSpec())
         vocabulary = vocabulary_of(text)
         indices = vocabulary.encoded(text)
