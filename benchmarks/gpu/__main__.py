@@ -1,39 +1,32 @@
-"""Tests marked `gpu` and the executor's rows on a CUDA device; writes one result file.
+"""Tests marked `gpu` and the rows that need a CUDA device; writes one result file and a page from it.
 
-Needs only torch, numpy, numba and pytest beside this checkout, and stops before eight minutes are over:
-cases that no longer fit into the time are named in the file as not measured.
+Needs only torch, numpy, numba and pytest beside this checkout; Triton's kernels are measured where it is
+installed. Ends within eight minutes: every section has an end, every row a limit, each in a process of its
+own, and what was measured is kept row by row.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks.executor.__main__ import measured
-from benchmarks.executor.cases import Case, fused
+from benchmarks.gpu import results
 from benchmarks.gpu.page import page
-from benchmarks.machine import RESULTS, ROOT, description
-from benchmarks.sparse.frontier import gpu_rows
+from benchmarks.gpu.promises import broken_promises
+from benchmarks.machine import ROOT, description
 
-LIMIT_SECONDS = 450.0
-SHARES = (0.05, 0.02, 0.01)
+TESTS_END = 150.0
+"""Seconds after the beginning by which the tests are ended."""
+SECTIONS = (("budgets", 320.0), ("reversible", 385.0), ("sparse", 460.0))
+"""When each ends, at the latest; what one leaves over is the next one's."""
+GRACE_SECONDS = 3.0
+"""Between the time when a section's rows stop by themselves and that when its process is ended."""
 _MARK = "pytest.mark." + "gpu"
-
-
-def cases() -> Iterator[tuple[str, partial[Case]]]:
-    """The rows of the CPU table, then the sizes that fill a device, cheapest first."""
-    for hidden, batch, steps in ((256, 64, 1_000), (512, 64, 1_000), (1_024, 64, 1_000), (1_024, 64, 10_000)):
-        for kind in ("lstm", "gru"):
-            name = f"{kind}-{hidden}-{batch}-{steps}"
-            yield name, partial(fused, kind, hidden=hidden, batch=batch, steps=steps, device="cuda")
 
 
 def test_files() -> list[str]:
@@ -42,41 +35,63 @@ def test_files() -> list[str]:
     return [str(path.relative_to(ROOT)) for path in files if _MARK in path.read_text(encoding="utf-8")]
 
 
-def run_tests(timeout_seconds: float) -> dict[str, Any]:
-    """The suite's `gpu` tests in a process of their own: their exit status and last line."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *test_files()]
+def pytest_command(*options: str) -> list[str]:
+    """The suite's `gpu` tests."""
+    return [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *options,
+        *test_files(),
+    ]
+
+
+def run_tests(seconds: float) -> dict[str, Any]:
+    """The tests in a process of their own: exit status (None when they were stopped), last line, failures."""
+    done = _run(pytest_command("--tb=short"), seconds)
+    print(done["output"][-6_000:], flush=True)
+    lines = done["output"].strip().splitlines() or ["no output"]
+    failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    summary = lines[-1] if done["exit_status"] is not None else f"stopped after {seconds:.0f} s"
+    return {"exit_status": done["exit_status"], "summary": summary, "failures": failures}
+
+
+def _run(command: list[str], seconds: float) -> dict[str, Any]:
+    # Plugins that happen to be installed there are none of ours, and their warnings would be errors.
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_seconds, check=False
-        )
+        output, _ = process.communicate(timeout=seconds)
+        return {"exit_status": process.returncode, "output": output}
     except subprocess.TimeoutExpired:
-        return {"exit_status": None, "summary": f"stopped after {timeout_seconds:.0f} s"}
-    print(done.stdout[-4_000:])
-    lines = done.stdout.strip().splitlines()
-    return {"exit_status": done.returncode, "summary": lines[-1] if lines else done.stderr[-500:]}
+        process.kill()
+        return {"exit_status": None, "output": process.communicate()[0]}
 
 
-def run_cases(rounds: int, until: float) -> list[dict[str, Any]]:
-    """Every case that can be begun before `until` (of the monotonic clock)."""
-    results: list[dict[str, Any]] = []
-    for name, make in cases():
-        if time.monotonic() > until:
-            results.append({"name": name, "not_measured": "out of time"})
-            continue
-        print(f"{name} …", flush=True)
-        try:
-            results.append(measured(make(), SHARES, rounds))
-        except torch.cuda.OutOfMemoryError as error:
-            results.append({"name": name, "not_measured": str(error).splitlines()[0]})
-        torch.cuda.empty_cache()
-    return results
+def run_section(name: str, seconds: float) -> None:
+    """Measure a section's rows; nothing is raised, whatever becomes of its process."""
+    command = [sys.executable, "-m", "benchmarks.gpu.section", name, "--seconds", f"{seconds:.0f}"]
+    try:
+        subprocess.run(command, cwd=ROOT, timeout=seconds + GRACE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        results.add(name, {"name": name, "stopped": f"the section's process was ended after {seconds:.0f} s"})
 
 
 def device_description() -> dict[str, object]:
     """Name, memory, driver and CUDA runtime of the device, beside the machine's description."""
     properties = torch.cuda.get_device_properties(0)
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        driver = "unknown"
     return {
         **description("torch", "numpy", "numba", "triton"),
         "device": properties.name,
@@ -87,35 +102,35 @@ def device_description() -> dict[str, object]:
     }
 
 
+def collect() -> int:
+    """Without a device: say so, and that the tests could be collected; 2, or 1 when they cannot be."""
+    print("no CUDA device: nothing was measured", file=sys.stderr)
+    done = _run(pytest_command("--collect-only"), TESTS_END)
+    lines = done["output"].strip().splitlines() or ["no output"]
+    print(lines[-1] if done["exit_status"] == 0 else done["output"])
+    return 2 if done["exit_status"] == 0 else 1
+
+
 def main() -> int:
     """Run all; write benchmarks/results/gpu.json and docs/gpu.md from it; 1 when a promise was broken."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (7)")
-    options = parser.parse_args()
     if not torch.cuda.is_available():
-        print("no CUDA device: nothing was measured", file=sys.stderr)
-        return 2
+        return collect()
     begin = time.monotonic()
-    tests = run_tests(LIMIT_SECONDS / 2)
-    torch.manual_seed(0)
-    results = run_cases(options.rounds, begin + LIMIT_SECONDS * 0.8)
-    finished = [case for case in results if "rows" in case]
-    sparse = list(gpu_rows(begin + LIMIT_SECONDS * 0.9))
-    found = {
-        "machine": device_description(),
-        "rounds": options.rounds,
-        "tests": tests,
-        "cases": results,
-        "sparse": sparse,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "gpu.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    text = page(found)
-    (ROOT / "docs/gpu.md").write_text(text, encoding="utf-8")
-    print(text)
-    rows = [row for case in finished for row in case["rows"] if row["measured_peak_bytes"] is not None]
-    kept = all(row["measured_peak_bytes"] <= row["budget_bytes"] for row in rows)
-    return 0 if kept and rows and tests["exit_status"] == 0 else 1
+    results.start({"machine": device_description()})
+    tests = run_tests(TESTS_END)
+    results.start({**results.load(), "tests": tests})
+    for name, end in SECTIONS:
+        run_section(name, begin + end - time.monotonic())
+        _write_page()
+    found = results.load()
+    print(page(found))
+    for promise in broken_promises(found):
+        print(f"broken: {promise}", file=sys.stderr)
+    return 1 if broken_promises(found) else 0
+
+
+def _write_page() -> None:
+    (ROOT / "docs/gpu.md").write_text(page(results.load()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,34 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.executor.table import markdown
 from benchmarks.sparse.table import times as sparse_times
 from planner_service.chain.quantities import format_bytes
 
+Found = Mapping[str, Any]
 
-def page(found: Mapping[str, Any]) -> str:
-    """What was measured, where and with which versions; cases that were not measured with their reason."""
-    machine = found["machine"]
-    finished = [case for case in found["cases"] if "rows" in case]
-    left_out = [case for case in found["cases"] if "rows" not in case]
+
+def page(found: Found) -> str:
+    """What was measured, where and with which versions; rows that were not measured with their reason."""
+    sections = [_about(found), _budgets(found), _reversible(found), _sparse(found), _left_out(found)]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _about(found: Found) -> str:
+    machine, tests = found["machine"], found.get("tests", {"summary": "not run", "failures": []})
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    device = f"{machine['device']} with {format_bytes(machine['device_bytes'])}"
     lines = [
         "# On a GPU",
         "",
-        f"Written by `make gpu` on {machine['date']}, commit {machine['commit']}: {machine['device']} with "
-        f"{format_bytes(machine['device_bytes'])}, driver {machine['driver']}, CUDA {machine['cuda']}, "
-        f"torch {machine['versions']['torch']}.",
+        f"Written by `make gpu` on {machine['date']}, commit {machine['commit']}: {device}, driver "
+        f"{machine['driver']}, CUDA {machine['cuda']}, {versions}.",
         "",
-        f"Tests marked `gpu`: {found['tests']['summary'].strip(' =')}.",
-        "",
-        markdown({**found, "cases": finished}),
+        f"Tests marked `gpu`: {tests['summary'].strip(' =')}.",
     ]
-    if left_out:
-        lines += ["", "Not measured:", ""]
-        lines += [f"- {case['name']}: {case['not_measured']}" for case in left_out]
-    if found.get("sparse"):
-        lines += ["", "Iterations of a character model whose gate gradients are sparsified:", ""]
-        lines += [sparse_times(found["sparse"])]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + [f"- {failure}" for failure in tests["failures"]])
+
+
+def _budgets(found: Found) -> str:
+    lines = [
+        [row["name"], *_budget_cells(record)]
+        for row in found.get("budgets", [])
+        for record in row.get("budgets", [])
+    ]
+    if not lines:
+        return ""
+    header = ["case", "budget", "peak", "time / full BPTT", "with host memory: peak", "time / full BPTT"]
+    text = (
+        "## Inside a budget\n\nBudgets are shares of full BPTT's measured peak; peaks are the caching "
+        "allocator's. With host memory, checkpoints move there while the device computes. The hard cap is "
+        "the budget too: the allocator refuses to reserve more.\n\n"
+    )
+    return text + _table([*header, "under the hard cap", "time / best checkpoint"], lines)
+
+
+def _budget_cells(record: Found) -> list[str]:
+    budget = f"{100 * record['share']:.2g} % = {format_bytes(record['budget_bytes'])}"
+    if "minimum_budget_bytes" in record:
+        return [budget, f"refused: needs {format_bytes(record['minimum_budget_bytes'])}", *[""] * 5]
+    if "predicted_seconds" in record:
+        peak, ratio = f"not run: {record['predicted_seconds']:.0f} s predicted", ""
+    else:
+        peak, ratio = _bytes(record, "measured_peak_bytes"), _ratio(record)
+    host = record.get("with_host", {})
+    on_host = (
+        f"{_bytes(host, 'measured_peak_bytes')} ({_bytes(host, 'host_peak_bytes')} there)" if host else ""
+    )
+    return [budget, peak, ratio, on_host, _ratio(host), _cap(record.get("hard_cap", {})), _rival(record)]
+
+
+def _cap(capped: Found) -> str:
+    if "reserved_peak_bytes" in capped:
+        return f"finished, {format_bytes(capped['reserved_peak_bytes'])} reserved"
+    return "refused" if "refused" in capped else "out of memory" if capped else ""
+
+
+def _rival(record: Found) -> str:
+    if "checkpoint" not in record:
+        return ""
+    rival = record["checkpoint"]
+    if rival is None:
+        return "none fits"
+    return f"{rival['time_ratio']:.2f} ({rival['segments']} segments, {format_bytes(rival['peak_bytes'])})"
+
+
+def _reversible(found: Found) -> str:
+    rows = found.get("reversible", [])
+    updates = [
+        [row["name"], row["kernels"], _microseconds(row["seconds"]), _microseconds(row["torch_seconds"])]
+        for row in rows
+        if "torch_seconds" in row
+    ]
+    iterations = [
+        [
+            row["name"],
+            f"{1000 * row['seconds']:.1f} ms",
+            f"{row['time_ratio']:.2f}",
+            f"{row['torch_kernels_ratio']:.2f}",
+            _bytes(row, "peak_bytes"),
+            _bytes(row, "full_peak_bytes"),
+        ]
+        for row in rows
+        if "time_ratio" in row
+    ]
+    tables = []
+    if iterations:
+        header = ["iteration", "time", "time / full BPTT", "with torch kernels", "peak", "peak of full BPTT"]
+        tables.append(_table(header, iterations))
+    if updates:
+        tables.append(_table(["forward and back", "kernels", "time", "time of torch operations"], updates))
+    text = "## Reversible layers\n\nn = 3; full BPTT is that of the same cell in floats.\n\n"
+    return text + "\n\n".join(tables) if tables else ""
+
+
+def _sparse(found: Found) -> str:
+    rows = found.get("sparse", [])
+    products = [
+        [
+            row["name"],
+            _microseconds(row["dense_seconds"]),
+            _microseconds(row["gathered_seconds"]),
+            _microseconds(row["indexed_seconds"]),
+            f"{row['largest_error']:.1e}",
+        ]
+        for row in rows
+        if "largest_error" in row
+    ]
+    iterations = [each for row in rows for each in row.get("rows", [])]
+    tables = [sparse_times(iterations).strip()] if iterations else []
+    if products:
+        header = ["product", "dense", "gathered copies", "Triton, by the index", "largest error"]
+        tables.append(_table(header, products))
+    text = (
+        "## Sparsified gradients\n\nIterations of a character model, batch 32, 50 steps, and products of the "
+        "way back; TensorFloat-32 everywhere, as cuDNN has it by default.\n\n"
+    )
+    return text + "\n\n".join(tables) if tables else ""
+
+
+def _left_out(found: Found) -> str:
+    reasons = ("not_measured", "stopped", "failed")
+    lines = [
+        f"- {row['name']}: {row[reason]}"
+        for section in ("budgets", "reversible", "sparse")
+        for row in found.get(section, [])
+        for reason in reasons
+        if reason in row
+    ]
+    return "\n".join(["## Not measured, or not to the end", "", *lines]) if lines else ""
+
+
+def _bytes(record: Found, name: str) -> str:
+    return format_bytes(record[name]) if name in record else ""
+
+
+def _ratio(record: Found) -> str:
+    return f"{record['time_ratio']:.2f}" if "time_ratio" in record else ""
+
+
+def _microseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e6 * seconds:.1f} us"
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(header)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))

@@ -85,18 +85,11 @@ def time_rows(done: list[dict[str, Any]], device: str = "cpu") -> Iterator[dict[
     measured = {row["num_layers"] for row in done}
     for num_layers in LAYERS:
         if num_layers not in measured:
-            yield from _timed(Training(hidden_size=HIDDEN_SIZE, num_layers=num_layers), device)
+            yield from timed(Training(hidden_size=HIDDEN_SIZE, num_layers=num_layers), device)
 
 
-def gpu_rows(until: float) -> Iterator[dict[str, Any]]:
-    """The same on a CUDA device, and at H = 2048, sizes begun before `until` (of the monotonic clock)."""
-    for hidden_size in (HIDDEN_SIZE, 2048):
-        for num_layers in LAYERS:
-            if time.monotonic() < until:
-                yield from _timed(Training(hidden_size=hidden_size, num_layers=num_layers), "cuda")
-
-
-def _timed(training: Training, device: str) -> Iterator[dict[str, Any]]:
+def timed(training: Training, device: str) -> Iterator[dict[str, Any]]:
+    """A row for every variant, in turns; ratios are to the fastest dense one. Elapsed time on CUDA."""
     iterations = [_iteration(variant, training, device) for variant in TIMED]
     for _ in range(2):
         for iterate in iterations:

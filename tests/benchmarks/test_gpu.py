@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu.__main__ import test_files as files_with_gpu_tests
-from benchmarks.gpu.page import page
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +36,7 @@ sys.path.insert(0, ".")
 PLANNING = """
 import torch
 import benchmarks.gpu.__main__
+import benchmarks.gpu.section
 from executor import predict, unroll
 
 cell = torch.nn.GRUCell(8, 8)
@@ -51,25 +51,6 @@ import benchmarks.gpu.__main__ as gpu
 
 sys.exit(pytest.main(["-m", "gpu", "-q", "-p", "no:cacheprovider", "--collect-only", *gpu.test_files()]))
 """
-
-
-def test_the_result_file_is_a_page_with_its_machine_and_what_was_left_out() -> None:
-    """A row per case and budget, the versions, and the reason of every case that was not measured."""
-    row = {
-        "share": 0.05,
-        "budget_bytes": 2**20,
-        "measured_peak_bytes": 2**19,
-        "time_ratio": 1.2,
-        "checkpoint_segments": None,
-    }
-    machine = {"date": "today", "commit": "abc", "device": "a device", "device_bytes": 2**33}
-    machine |= {"driver": "1", "cuda": "13", "versions": {"torch": "2.11"}}
-    cases = [{"name": "one", "rows": [row]}, {"name": "two", "not_measured": "out of time"}]
-    text = page({"machine": machine, "tests": {"summary": "== 3 passed =="}, "cases": cases})
-    assert "a device with 8 GiB" in text
-    assert "3 passed." in text
-    assert "| one | 5 % = 1 MiB | 512 KiB | 1.20 |" in text
-    assert "- two: out of time" in text
 
 
 def on_a_bare_image(code: str) -> subprocess.CompletedProcess[str]:
@@ -91,3 +72,14 @@ def test_every_gpu_test_can_be_collected() -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert all(file in done.stdout for file in files_with_gpu_tests())
     assert "tests/executor/test_gpu.py" in files_with_gpu_tests()
+
+
+def test_without_a_device_it_says_so_and_counts_the_tests(tmp_path: Path) -> None:
+    """The command itself, and what it starts, on the bare image; exit status 2: nothing was measured."""
+    (tmp_path / "sitecustomize.py").write_text(HIDING, encoding="utf-8")
+    hidden = {"PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | hidden, capture_output=True, text=True)
+    assert done.returncode == 2, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "no CUDA device: nothing was measured" in done.stderr
+    assert "tests collected" in done.stdout

@@ -106,7 +106,7 @@ def iteration(kind: Any, forget_bits: int | None, device: str, *, scale: float, 
 
     Two layers and many steps on a device, few under the interpreter, where a launch takes milliseconds.
     """
-    layers, steps = (1, 11) if device == "cpu" else (2, 100)
+    layers, steps = (1, 7) if device == "cpu" else (2, 100)
     torch.manual_seed(5)
     limit = {} if kind in (NFRevGRU, NFRevLSTM) else {"forget_bits": forget_bits}
     module = kind(3, 6, layers, **limit, coding=coding, segment_steps=3).to(device)

@@ -1,0 +1,37 @@
+"""The result file of `make gpu`, written after every row so that nothing measured is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RESULTS
+
+PATH = RESULTS / "gpu.json"
+
+
+def start(about: dict[str, Any], path: Path = PATH) -> None:
+    """Begin a new file with what is known before anything is measured."""
+    _write(about, path)
+
+
+def add(section: str, row: Any, path: Path = PATH) -> None:
+    """Add a row to a section."""
+    found = load(path)
+    found.setdefault(section, []).append(row)
+    _write(found, path)
+
+
+def load(path: Path = PATH) -> dict[str, Any]:
+    """All that was measured."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _write(found: dict[str, Any], path: Path) -> None:
+    """All or nothing: a process that is ended in between leaves the older file."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)

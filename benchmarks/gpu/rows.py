@@ -1,0 +1,77 @@
+"""What is measured row by row, each within a time limit of its own; kept after each, whatever comes next."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Found = dict[str, Any]
+LEAST_SECONDS = 3.0
+"""With less time left, a row is not begun."""
+
+
+class OutOfTime(Exception):
+    """A row has taken the seconds that it may."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: `measure` fills a record bit by bit, so that a row that is stopped shows a part."""
+
+    name: str
+    limit_seconds: float
+    measure: Callable[[Found], None]
+
+
+def run(rows: Iterable[Row], *, until: float, keep: Callable[[Found], None]) -> None:
+    """Measure row after row until `until` (of the monotonic clock); `keep` gets each record.
+
+    A row that cannot be begun says `not_measured`, one that is stopped or fails `stopped` or `failed`.
+    """
+    for row in rows:
+        found: Found = {"name": row.name}
+        seconds = min(row.limit_seconds, until - time.monotonic())
+        print(f"{row.name} …", flush=True)
+        if seconds < LEAST_SECONDS:
+            found["not_measured"] = "no time was left"
+        else:
+            _measure(row, found, seconds)
+        keep(found)
+
+
+def _measure(row: Row, found: Found, seconds: float) -> None:
+    begin = time.monotonic()
+    try:
+        with time_limit(seconds):
+            row.measure(found)
+    except OutOfTime:
+        found["stopped"] = f"stopped after {seconds:.0f} s"
+    except Exception as error:
+        found["failed"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    found["wall_seconds"] = time.monotonic() - begin
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raises OutOfTime inside the context after so many seconds, as soon as Python code runs again."""
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

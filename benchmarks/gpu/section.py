@@ -1,0 +1,29 @@
+"""One section of `make gpu` in a process of its own: `python -m benchmarks.gpu.section NAME --seconds N`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+
+import torch
+
+from benchmarks.gpu import budgets, results, reversible, rows, sparse
+
+SECTIONS = {"budgets": budgets.rows, "reversible": reversible.rows, "sparse": sparse.rows}
+
+
+def main() -> int:
+    """Measure the rows of a section, each kept in the result file at once."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.section", description=__doc__)
+    parser.add_argument("section", choices=SECTIONS)
+    parser.add_argument("--seconds", type=float, required=True, help="no row goes on for longer than that")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    until = time.monotonic() + given.seconds
+    rows.run(SECTIONS[given.section](), until=until, keep=partial(results.add, given.section))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

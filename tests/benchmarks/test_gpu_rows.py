@@ -1,0 +1,184 @@
+"""What `make gpu` measures, at small sizes on the CPU; its time limits; what is kept when a row fails."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from benchmarks.executor.cases import fused  # noqa: E402
+from benchmarks.gpu import budgets, results, reversible, sparse  # noqa: E402
+from benchmarks.gpu.page import page  # noqa: E402
+from benchmarks.gpu.promises import broken_promises  # noqa: E402
+from benchmarks.gpu.rows import OutOfTime, Row, run, time_limit  # noqa: E402
+from benchmarks.sparse import frontier  # noqa: E402
+from benchmarks.sparse.training import Training  # noqa: E402
+from executor.reversible import RevLSTM  # noqa: E402
+
+MACHINE = {"date": "today", "commit": "abc", "device": "a device", "device_bytes": 2**33}
+MACHINE |= {"driver": "1", "cuda": "13", "versions": {"torch": "2.11"}}
+PASSED = {"exit_status": 0, "summary": "== 3 passed ==", "failures": []}
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    """One row of each kind, as `make gpu` keeps them."""
+    torch.set_num_threads(1)
+    make = partial(fused, "lstm", hidden=16, batch=4, steps=200)
+    rows = {
+        "budgets": [
+            Row("loop", 60, partial(budgets.budgets, make, (0.3, 0.001), rounds=1, host_bytes=2**20))
+        ],
+        "reversible": [
+            Row("update", 60, partial(reversible.update, 100, device="cpu")),
+            Row(
+                "iteration",
+                60,
+                partial(reversible.iteration, RevLSTM, "entropy", hidden=8, batch=4, steps=40, device="cpu"),
+            ),
+        ],
+        "sparse": [
+            Row("product", 60, partial(sparse.products, 16, 0.25, device="cpu")),
+            Row(
+                "training",
+                60,
+                partial(sparse.iterations, Training(hidden_size=8, length=4, batch_size=4), device="cpu"),
+            ),
+        ],
+    }
+    found: dict[str, Any] = {"machine": MACHINE, "tests": PASSED}
+    precision = torch.get_float32_matmul_precision()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontier, "ROUNDS", 1)
+        for section, of_section in rows.items():
+            kept = found[section] = []
+            run(of_section, until=time.monotonic() + 120, keep=kept.append)
+    torch.set_float32_matmul_precision(precision)
+    return found
+
+
+def test_every_kind_of_row_is_measured_to_its_end(measured):
+    reasons = {"failed", "stopped", "not_measured"}
+    for section in ("budgets", "reversible", "sparse"):
+        assert not [row for row in measured[section] if reasons & set(row)]
+    (loop,) = measured["budgets"]
+    fitting, refused = loop["budgets"]
+    assert 0 < fitting["measured_peak_bytes"] <= fitting["budget_bytes"] < loop["full_peak_bytes"]
+    assert fitting["with_host"]["measured_peak_bytes"] <= fitting["budget_bytes"]
+    assert fitting["time_ratio"] > 0
+    assert fitting["with_host"]["time_ratio"] > 0
+    assert refused["minimum_budget_bytes"] > refused["budget_bytes"]
+    update, iteration = measured["reversible"]
+    assert update["kernels"] in ("NativeKernels", "TorchKernels")
+    assert iteration["peak_bytes"] < iteration["full_peak_bytes"]
+    product, training = measured["sparse"]
+    assert product["indexed_seconds"] is None
+    assert product["largest_error"] < 1e-5
+    assert {"dense", "mixed keep_ratio=0.125 row_ratio=0.5"} <= {row["variant"] for row in training["rows"]}
+
+
+def test_all_of_it_is_on_the_page(measured):
+    text = page(measured)
+    assert "a device with 8 GiB, driver 1, CUDA 13, torch 2.11." in text
+    assert "3 passed." in text
+    for name in (
+        "| loop | 30 % = ",
+        "refused: needs",
+        "| iteration | ",
+        "| update | ",
+        "| product | ",
+        "| dense |",
+    ):
+        assert name in text
+    assert "Not measured" not in text
+
+
+def test_a_budget_that_is_kept_breaks_no_promise(measured):
+    assert broken_promises(measured) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"measured_peak_bytes": 101}, "measured 101 bytes in a budget of 100"),
+        ({"with_host": {"measured_peak_bytes": 102}}, "measured 102 bytes"),
+        ({"with_host": {"host_peak_bytes": 9, "host_budget_bytes": 8}}, "9 bytes of host memory"),
+        ({"hard_cap": {"out_of_memory": "no"}}, "out of memory under a hard cap"),
+    ],
+)
+def test_a_broken_promise_is_named(broken, words):
+    record = {"share": 0.05, "budget_bytes": 100, "measured_peak_bytes": 100, **broken}
+    found = {"tests": PASSED, "budgets": [{"name": "loop", "budgets": [record]}]}
+    (promise,) = broken_promises(found)
+    assert promise.startswith("loop at 5 %: ")
+    assert words in promise
+
+
+def test_failed_tests_and_rows_and_an_empty_file_break_promises():
+    tests = {"exit_status": None, "summary": "stopped after 150 s", "failures": []}
+    found = {"tests": tests, "sparse": [{"name": "product", "failed": "RuntimeError: no"}]}
+    assert broken_promises(found) == [
+        "tests: stopped after 150 s",
+        "no budget was measured",
+        "product: RuntimeError: no",
+    ]
+
+
+def test_a_slow_row_is_stopped_and_keeps_what_it_had():
+    """The one after it is measured; one that fails says why; with no time left none is begun."""
+
+    def slow(found: dict[str, Any]) -> None:
+        found["first"] = 1
+        while True:
+            time.sleep(0.01)
+
+    def failing(found: dict[str, Any]) -> None:
+        raise ValueError("no such thing\nand more")
+
+    kept: list[dict[str, Any]] = []
+    rows = [Row("slow", 3.05, slow), Row("failing", 10, failing), Row("good", 10, lambda found: None)]
+    run(rows, until=time.monotonic() + 30, keep=kept.append)
+    run([Row("late", 10, slow)], until=time.monotonic(), keep=kept.append)
+    assert kept[0]["first"] == 1
+    assert kept[0]["stopped"] == "stopped after 3 s"
+    assert kept[1]["failed"] == "ValueError: no such thing"
+    assert set(kept[2]) == {"name", "wall_seconds"}
+    assert kept[3] == {"name": "late", "not_measured": "no time was left"}
+    text = page({"machine": MACHINE, "sparse": kept})
+    assert "- slow: stopped after 3 s\n- failing: ValueError: no such thing\n- late: no time was left" in text
+
+
+def test_no_alarm_outlives_its_row():
+    with pytest.raises(OutOfTime), time_limit(0.01):
+        time.sleep(5)
+    with time_limit(0.05):
+        pass
+    time.sleep(0.1)
+
+
+def test_the_result_file_grows_row_by_row(tmp_path: Path):
+    path = tmp_path / "results" / "gpu.json"
+    results.start({"machine": MACHINE}, path)
+    results.add("sparse", {"name": "one"}, path)
+    results.add("sparse", {"name": "two"}, path)
+    assert json.loads(path.read_text())["sparse"] == [{"name": "one"}, {"name": "two"}]
+    assert results.load(path)["machine"] == MACHINE
+    assert [each.name for each in path.parent.iterdir()] == ["gpu.json"]
+
+
+def test_the_rows_are_those_that_the_documentation_speaks_of():
+    """Sizes of the executor's table, reversible layers with both codings, sparse ones of several sizes."""
+    names = [row.name for row in budgets.rows()]
+    assert names[:4] == [
+        f"nn.{kind} H1024 B64 T{steps}" for steps in (1000, 10000) for kind in ("LSTM", "GRU")
+    ]
+    assert len(names) == 14
+    assert sum("RevLSTM" in row.name for row in reversible.rows()) == 4
+    assert {"H512, 1 layers", "H2048, 1 layers"} <= {row.name for row in sparse.rows()}
+    assert sum(row.limit_seconds for row in list(budgets.rows())[:4]) <= 200
