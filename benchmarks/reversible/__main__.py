@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from benchmarks.machine import RESULTS
-from benchmarks.parts import Parts, Row, Rows, recorded
+from benchmarks.parts import Part, Parts, Row, Rows, recorded
 from benchmarks.reversible import attention, exactness, memory, quality, repeat, speed, translation, tuning
 
 SEEDS = 3
@@ -16,11 +17,16 @@ def _rest(rows: Rows, done: list[Row]) -> Rows:
     return iter(()) if done else rows
 
 
-def _quality(kind: str, done: list[Row]) -> Rows:
-    settings = tuning.chosen(recorded(RESULTS / f"reversible-tuning-{kind}.json"))
+def _quality(text: str, kind: str, done: list[Row]) -> Rows:
+    settings = tuning.chosen(recorded(RESULTS / f"reversible-{text}-{kind}-tuning.json"))
     pairs = {(row["model"], row["seed"]) for row in done}
-    return quality.rows(kind, quality.TRAININGS[kind], SEEDS, settings, pairs)
+    return quality.rows(kind, quality.TRAININGS[text, kind], SEEDS, settings, pairs)
 
+
+QUALITY: dict[str, Part] = {}
+for _text, _kind in quality.TRAININGS:
+    QUALITY[f"{_text}-{_kind}-tuning"] = partial(tuning.rows, _text, _kind)
+    QUALITY[f"{_text}-{_kind}"] = partial(_quality, _text, _kind)
 
 PARTS = Parts(
     "reversible",
@@ -30,10 +36,7 @@ PARTS = Parts(
         "attention": attention.rows,
         "speed": lambda done: _rest(speed.rows(), done),
         "repeat": repeat.rows,
-        "tuning-gru": lambda done: tuning.rows("gru", quality.Training(), done),
-        "tuning-lstm": lambda done: tuning.rows("lstm", quality.Training(), done),
-        "quality-gru": lambda done: _quality("gru", done),
-        "quality-lstm": lambda done: _quality("lstm", done),
+        **QUALITY,
         "translation": translation.rows,
     },
 )

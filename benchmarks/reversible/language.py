@@ -1,66 +1,38 @@
-"""A character language model over any recurrent layers, and the text it learns."""
+"""A language model over any recurrent layers, reversible or not."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from executor.data import load_text, vocabulary_of
-from executor.job import DataSpec
 from executor.reversible import Reversible, RevGRU, RevLSTM
 
 EMBEDDING_SIZE = 64
-SHARES = (0.8, 0.1, 0.1)
-"""Of the text, in order: what models learn, what settings are chosen on, what models are compared on."""
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Parallel streams of character indices, int64 [steps, batch]."""
-
-    train: Tensor
-    validation: Tensor
-    test: Tensor
-    vocabulary_size: int
-
-    @classmethod
-    def of_python(cls, batch_size: int) -> Corpus:
-        """The language reference that CPython carries, some 700,000 characters."""
-        text = load_text(DataSpec())
-        vocabulary = vocabulary_of(text)
-        indices = vocabulary.encoded(text)
-        ends = [round(len(indices) * share) for share in accumulate(SHARES)]
-        parts = [indices[start:end] for start, end in pairwise([0, *ends])]
-        return cls(*[_streams(part, batch_size) for part in parts], vocabulary.size)
-
-
-def _streams(indices: Tensor, batch_size: int) -> Tensor:
-    steps = len(indices) // batch_size
-    return indices[: steps * batch_size].view(batch_size, steps).t().contiguous()
 
 
 class Head(nn.Module):
-    """Logits of the next character and their loss in nats, summed over steps and batch."""
+    """Logits of the next token and their loss in nats, summed over steps and batch."""
 
     def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(0.0)
         self.linear = nn.Linear(hidden_size, vocabulary_size)
 
     def forward(self, y: Tensor, targets: Tensor) -> Tensor:
         """The loss of outputs [k, B, hidden] against targets [k, B]."""
-        return nn.functional.cross_entropy(self.linear(y).flatten(0, 1), targets.flatten(), reduction="sum")
+        return nn.functional.cross_entropy(
+            self.linear(self.dropout(y)).flatten(0, 1), targets.flatten(), reduction="sum"
+        )
 
 
 class LanguageModel(nn.Module):
-    """Embedding, layers, head."""
+    """Embedding, layers, head; `set_dropout` between them."""
 
     def __init__(self, layers: nn.Module, hidden_size: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, EMBEDDING_SIZE)
+        self.embedding = nn.Sequential(nn.Embedding(vocabulary_size, EMBEDDING_SIZE), nn.Dropout(0.0))
         self.layers = layers
         self.head = Head(hidden_size, vocabulary_size)
 
@@ -70,6 +42,13 @@ class LanguageModel(nn.Module):
             return self.layers.reduce(window[:-1], window[1:], self.head, before=self.embedding, state=state)
         y, state = self.layers(self.embedding(window[:-1]), state)
         return self.head(y, window[1:]), state
+
+
+def set_dropout(model: LanguageModel, probability: float) -> None:
+    """Drop inputs and outputs of the layers with this probability while the model is trained."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
 
 
 def shift_forget_bias(layers: nn.Module, shift: float) -> None:

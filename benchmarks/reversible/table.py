@@ -16,14 +16,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "reversible.md"
 Record = dict[str, Any]
 
 
-def quality(kind: str) -> str:
+def quality(text: str, kind: str) -> str:
     """Perplexity over the seeds, next to the model without reversibility, and the archive."""
-    groups = _groups(f"quality-{kind}", "model")
+    groups = _groups(f"{text}-{kind}", "model")
     plain = {row["seed"]: row["perplexity"] for row in groups.get(kind, [])}
     lines = []
     for model, rows in groups.items():
         ratios = [row["perplexity"] / plain[row["seed"]] - 1 for row in rows if row["seed"] in plain]
-        settings = f"{rows[0]['learning_rate']:g}, {rows[0]['forget_bias']:g}"
+        settings = [rows[0]["learning_rate"], rows[0]["forget_bias"], rows[0].get("dropout", 0.0)]
         bits, memory = "", ""
         if "archived_bytes" in rows[0]:
             bits = f"{_mean(rows, 'bits_per_unit_and_step'):.2f}"
@@ -33,7 +33,7 @@ def quality(kind: str) -> str:
                 model,
                 str(len(rows)),
                 f"{rows[0]['parameters']:,}",
-                settings,
+                ", ".join(f"{setting:g}" for setting in settings),
                 f"{_mean(rows, 'perplexity'):.3f}",
                 f"{mean(ratios):+.1%}",
                 f"{min(ratios):+.1%} to {max(ratios):+.1%}",
@@ -41,7 +41,15 @@ def quality(kind: str) -> str:
                 memory,
             ]
         )
-    header = ["model", "seeds", "parameters", "rate, bias", "perplexity", f"against {kind}", "by seed"]
+    header = [
+        "model",
+        "seeds",
+        "parameters",
+        "rate, bias, dropout",
+        "perplexity",
+        f"against {kind}",
+        "by seed",
+    ]
     return _table([*header, "bits archived", "memory"], lines)
 
 
@@ -127,8 +135,10 @@ def speed() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "quality-gru": lambda: quality("gru"),
-    "quality-lstm": lambda: quality("lstm"),
+    "words-gru": lambda: quality("words", "gru"),
+    "words-lstm": lambda: quality("words", "lstm"),
+    "characters-gru": lambda: quality("characters", "gru"),
+    "characters-lstm": lambda: quality("characters", "lstm"),
     "repeat": repeat,
     "memory": memory,
     "attention": attention,

@@ -1,77 +1,105 @@
 """Settings of every model for `quality`, reversible or not, chosen by one procedure on the validation text.
 
-First a learning rate, then with the best of them a shift of the forget gates' initial bias; while the
-largest rate or the least bias is the best, the next one is tried. Short trainings, and a seed that the
-comparison does not use.
+One setting after the other: some values are tried with the best of what was tried before, and on in the
+same direction while the last one is the best. Short trainings, and a seed that the comparison does not use.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 
-from benchmarks.reversible.language import Corpus
-from benchmarks.reversible.quality import Settings, Training, models, nats_per_character, train
+from benchmarks.reversible.corpora import CORPORA
+from benchmarks.reversible.quality import TRAININGS, Settings, models, perplexity, train
 
-LEARNING_RATES = (0.005, 0.01, 0.02, 0.04)
-FORGET_BIASES = (1.0, -1.0)
-ITERATIONS = 300
 SEED = 100
 Row = dict[str, Any]
 
 
-def rows(kind: str, training: Training, done: Sequence[Row]) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Search:
+    """Values of one setting."""
+
+    name: str
+    values: tuple[float, ...]
+    """Tried in any case, in this order; the first one is that of the searches before."""
+    above: Callable[[float], float] | None = None
+    """The value to try when the largest one is the best; None for no other."""
+    below: Callable[[float], float] | None = None
+    """Likewise of the least."""
+
+
+LEARNING_RATES = (0.005, 0.01, 0.02, 0.04)
+OF_CHARACTERS = (
+    Search("learning_rate", LEARNING_RATES, above=lambda rate: 2 * rate),
+    Search("forget_bias", (0.0, 1.0, -1.0), below=lambda bias: bias - 1),
+)
+OF_WORDS = (
+    Search("learning_rate", (0.01, 0.02, 0.04), above=lambda rate: 2 * rate, below=lambda rate: rate / 2),
+    Search("dropout", (0.4, 0.3, 0.5), above=lambda p: round(p + 0.1, 1), below=lambda p: round(p - 0.1, 1)),
+)
+SEARCHES = {"words": (OF_WORDS, 450), "characters": (OF_CHARACTERS, 300)}
+"""By text: what is searched, one after the other, and the iterations of a trial."""
+
+
+def rows(text: str, kind: str, done: Sequence[Row]) -> Iterator[Row]:
     """Validation perplexity of every model of a kind under each of its settings that is not `done`."""
-    short = replace(training, iterations=ITERATIONS)
-    corpus = Corpus.of_python(short.batch_size)
+    searches, iterations = SEARCHES[text]
+    short = replace(TRAININGS[text, kind], iterations=iterations)
+    corpus = CORPORA[text](short.batch_size)
     for name, make in models(kind, short, corpus.vocabulary_size).items():
         tried = [row for row in done if row["model"] == name]
-        while (settings := _next(tried)) is not None:
+        while (settings := _next(tried, searches)) is not None:
             torch.manual_seed(SEED)
             model = make()
             seconds = train(model, corpus, short, settings)
-            nats = nats_per_character(model, corpus.validation, short.length)
-            result = {"validation_perplexity": math.exp(nats), "processor_seconds": seconds}
-            row = {"model": name, "iterations": ITERATIONS, **asdict(settings), **result}
+            found = perplexity(model, corpus.validation, short.length)
+            result = {"validation_perplexity": found, "processor_seconds": seconds}
+            row = {"model": name, "iterations": iterations, **asdict(settings), **result}
             tried.append(row)
             yield row
 
 
 def chosen(found: Sequence[Row]) -> dict[str, Settings]:
     """The best settings of every model in the rows."""
-    return {name: _best([row for row in found if row["model"] == name]) for name in _names(found)}
-
-
-def _names(found: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row["model"] for row in found))
+    names = dict.fromkeys(row["model"] for row in found)
+    return {name: _best([row for row in found if row["model"] == name]) for name in names}
 
 
 def _best(tried: Sequence[Row]) -> Settings:
-    row = min(tried, key=lambda row: row["validation_perplexity"])
-    return Settings(row["learning_rate"], row["forget_bias"])
+    return _settings(min(tried, key=lambda row: row["validation_perplexity"]))
 
 
-def _next(tried: Sequence[Row]) -> Settings | None:
+def _settings(row: Row) -> Settings:
+    return Settings(**{field.name: row[field.name] for field in fields(Settings) if field.name in row})
+
+
+def _next(tried: Sequence[Row], searches: Sequence[Search] = OF_CHARACTERS) -> Settings | None:
     """The first settings still to be tried; None when all have been."""
-    rates = [Settings(rate, 0.0) for rate in LEARNING_RATES]
-    unshifted = [row for row in tried if row["forget_bias"] == 0.0]
-    if (waiting := _first_untried(rates, tried)) or not unshifted:
-        return waiting
-    best = _best(unshifted)
-    if best.learning_rate == max(row["learning_rate"] for row in unshifted):
-        return replace(best, learning_rate=2 * best.learning_rate)
-    biases = [replace(best, forget_bias=bias) for bias in FORGET_BIASES]
-    if waiting := _first_untried(biases, tried):
-        return waiting
-    best = _best(tried)
-    at_edge = 0 > best.forget_bias == min(row["forget_bias"] for row in tried)
-    return replace(best, forget_bias=best.forget_bias - 1) if at_edge else None
+    found = {_settings(row): row["validation_perplexity"] for row in tried}
+    best = Settings(**{search.name: search.values[0] for search in searches})
+    for search in searches:
+        line = [replace(best, **{search.name: value}) for value in search.values]
+        if waiting := next((settings for settings in line if settings not in found), None):
+            return waiting
+        line = [settings for settings in found if replace(settings, **_setting(best, search)) == best]
+        best = min(line, key=lambda settings: found[settings])
+        if waiting := _beyond(best, line, search):
+            return waiting
+    return None
 
 
-def _first_untried(settings: Sequence[Settings], tried: Sequence[Row]) -> Settings | None:
-    seen = {Settings(row["learning_rate"], row["forget_bias"]) for row in tried}
-    return next((one for one in settings if one not in seen), None)
+def _setting(settings: Settings, search: Search) -> dict[str, float]:
+    return {search.name: getattr(settings, search.name)}
+
+
+def _beyond(best: Settings, line: Sequence[Settings], search: Search) -> Settings | None:
+    """The settings to try when the best ones of a line are at its end."""
+    value, values = getattr(best, search.name), [getattr(settings, search.name) for settings in line]
+    for step, end in ((search.above, max(values)), (search.below, min(values))):
+        if step and value == end:
+            return replace(best, **{search.name: step(value)})
+    return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.reversible.tuning import LEARNING_RATES, Settings, _next, chosen
+from benchmarks.reversible.tuning import LEARNING_RATES, OF_WORDS, Settings, _next, chosen
 
 
 def search(perplexity):
@@ -36,3 +38,13 @@ def test_the_search_goes_on_beyond_the_largest_rate_and_the_least_bias():
     assert chosen(tried) == {"gru": Settings(0.16, -3.0)}
     assert max(row["learning_rate"] for row in tried) == 0.32
     assert min(row["forget_bias"] for row in tried) == -4.0
+
+
+def test_dropout_is_searched_in_both_directions_at_the_best_rate():
+    tried = []
+    while (settings := _next(tried, OF_WORDS)) is not None:
+        distance = abs(settings.learning_rate - 0.005) + abs(settings.dropout - 0.2)
+        tried.append({"model": "gru", **asdict(settings), "validation_perplexity": distance})
+    assert chosen(tried) == {"gru": Settings(0.005, 0.0, 0.2)}
+    assert [row["learning_rate"] for row in tried[:5]] == [0.01, 0.02, 0.04, 0.005, 0.0025]
+    assert [row["dropout"] for row in tried[5:]] == [0.3, 0.5, 0.2, 0.1]
