@@ -23,6 +23,7 @@ from planner_service.contract.attempts import (
 )
 from planner_service.contract.jobs import Job
 from planner_service.contract.nodes import Assignment, ClaimRequest, NodeRegistration
+from planner_service.contract.probes import Probe, ProbeReport
 from planner_service.worker_client import WorkerClient
 
 __all__ = [
@@ -131,6 +132,15 @@ class NodeLink:
             {"node": self._name, "memory_free_bytes": memory_free_bytes, "engines": engines}
         )
         return answered(lambda: self._client.claim(claim))
+
+    def claim_probe(self) -> Probe | None:
+        """What the node is to measure, or None."""
+        return answered(lambda: self._client.claim_probe(self._name))
+
+    def report_probe(self, probe_id: str, findings: Mapping[str, Any]) -> Probe:
+        """What was measured, or why it could not be: fields of `ProbeReport`."""
+        report = ProbeReport.model_validate(dict(findings))
+        return answered(lambda: self._client.report_probe(probe_id, report))
 
     def close(self) -> None:
         """Close the connections."""

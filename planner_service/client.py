@@ -37,6 +37,7 @@ from planner_service.contract.job_events import JobEvent, JobLogPage
 from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 from planner_service.contract.nodes import Node, NodePage
+from planner_service.contract.probes import Probe, ProbePage, ProbeRequest
 from planner_service.contract.stored_profiles import ProfilePage, StoredProfile
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
@@ -235,6 +236,18 @@ class PlannerClient:
     def node(self, name: str) -> Node:
         """One node."""
         return self._get(f"/v1/nodes/{quote(name, safe='')}", Node)
+
+    def request_probe(self, request: ProbeRequest | Mapping[str, Any]) -> Probe:
+        """Have a node measure a model; `probe` tells what has become of it."""
+        return self._post("/v1/probes", request, Probe)
+
+    def probe(self, probe_id: str) -> Probe:
+        """A probe as it stands."""
+        return self._get(f"/v1/probes/{quote(probe_id, safe='')}", Probe)
+
+    def probes(self, *, limit: int = 50, cursor: str | None = None, node: str | None = None) -> ProbePage:
+        """Some probes, the latest first; `next_cursor` leads to those before."""
+        return self._get("/v1/probes", ProbePage, _given(limit=limit, cursor=cursor, node=node))
 
     def audit(
         self,

@@ -23,6 +23,7 @@ from planner_service.contract.attempts import (
 from planner_service.contract.base import Message
 from planner_service.contract.jobs import Job
 from planner_service.contract.nodes import Assignment, ClaimRequest, Node, NodeRegistration
+from planner_service.contract.probes import Probe, ProbeClaim, ProbeReport
 
 
 class WorkerClient(PlannerClient):
@@ -43,6 +44,16 @@ class WorkerClient(PlannerClient):
         """A job that fits the node, or None when there is none."""
         response = self._send(self._message("POST", "/v1/claims", claim))
         return None if response.status_code == 204 else Assignment.model_validate_json(response.content)
+
+    def claim_probe(self, node: str) -> Probe | None:
+        """What the node is to measure, or None."""
+        response = self._send(self._message("POST", "/v1/probes/claims", ProbeClaim(node=node)))
+        return None if response.status_code == 204 else Probe.model_validate_json(response.content)
+
+    def report_probe(self, probe_id: str, report: ProbeReport) -> Probe:
+        """What was measured, or why it could not be; the first report counts."""
+        path = f"/v1/probes/{quote(probe_id, safe='')}/report"
+        return self._parsed(self._message("POST", path, report), Probe)
 
     def open_attempt(self, job_id: str, request: AttemptRequest) -> Attempt:
         """The first call of every worker; the client's token is the launch token."""

@@ -1,4 +1,4 @@
-"""The agent: registers its node, claims jobs that fit, and runs each in a process of its own.
+"""The agent: registers its node, measures what it is asked to, claims jobs that fit, each in its own process.
 
 It holds no state worth saving. A service that goes away is waited for; jobs that run go on meanwhile. An
 agent that is killed takes its attempts with it, and the service gives their jobs to others.
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from executor.agent.node import NodeFacts, node_facts
+from executor.agent.probing import RunningProbe, start_probe
 from executor.agent.running import RunningAttempt, start_attempt
 from executor.attempt.child import die_with_parent
 from executor.attempt.supervisor import GRACE_SECONDS
@@ -61,6 +62,7 @@ class Agent:
         self._facts = facts
         self._link = NodeLink(options.planner_url, options.node, api_key=options.api_key)
         self._running: list[RunningAttempt] = []
+        self._probe: RunningProbe | None = None
         self._started = 0
         self._registered_at = float("-inf")
         self._stop = threading.Event()
@@ -96,6 +98,9 @@ class Agent:
         self._collect()
         try:
             self._register()
+            self._report_probe()
+            if self._probe is None and self._has_slot():
+                self._claim_probe()
             while self._may_claim() and self._claim():
                 pass
         except Unanswered as error:
@@ -124,7 +129,38 @@ class Agent:
     def _may_claim(self) -> bool:
         limit = self._options.jobs
         is_left = limit is None or self._started < limit
-        return is_left and len(self._running) < self._options.slots and not self._stop.is_set()
+        return is_left and self._has_slot()
+
+    def _has_slot(self) -> bool:
+        taken = len(self._running) + (self._probe is not None)
+        return taken < self._options.slots and not self._stop.is_set()
+
+    def _claim_probe(self) -> None:
+        """Start measuring what somebody asked this node to; it takes a slot, and all that is free."""
+        asked = self._link.claim_probe()
+        if asked is None:
+            return
+        self._probe = start_probe(
+            probe_id=asked.id,
+            request=asked.request.model_dump(mode="json"),
+            work_dir=self._options.work_dir,
+            memory_bytes=self._free_bytes(),
+            data_roots=self._options.data_roots,
+        )
+        _say(f"probe {asked.id}: started, {self._probe.memory_bytes} bytes")
+
+    def _report_probe(self) -> None:
+        """Send what the probe found, once it has ended; kept until somebody takes it."""
+        ended = self._probe
+        if ended is None or ended.exit_status is None:
+            return
+        try:
+            self._link.report_probe(ended.probe_id, ended.findings())
+        except Refused as refusal:  # forgotten meanwhile: nobody wants it any more
+            _say(f"probe {ended.probe_id}: its report is not wanted: {refusal}")
+        else:
+            _say(f"probe {ended.probe_id}: ended with exit status {ended.exit_status}, reported")
+        self._probe = None
 
     def _claim(self) -> bool:
         """Ask for a job and start it; whether there was one."""
@@ -140,6 +176,7 @@ class Agent:
         facts = self._facts()
         limit = facts.memory_total_bytes if self._options.memory_bytes is None else self._options.memory_bytes
         given = sum(attempt.memory_bytes for attempt in self._running)
+        given += 0 if self._probe is None else self._probe.memory_bytes
         return max(0, min(facts.memory_free_bytes, limit - given))
 
     def _start(self, assignment: Assignment, free_bytes: int) -> None:
@@ -165,6 +202,8 @@ class Agent:
 
     def _stop_all(self) -> None:
         """Every attempt finishes its step and gives its job back; what does not is killed."""
+        if self._probe is not None:
+            self._probe.kill()  # it has nothing to save: it is given again
         for attempt in self._running:
             attempt.ask_to_stop()
         deadline = time.monotonic() + self._options.grace_seconds + REPORT_SECONDS

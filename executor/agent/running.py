@@ -69,7 +69,7 @@ def start_attempt(
     with (work_dir / "attempts.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-c", WORKER, *arguments],
-            env={**_without_key(os.environ), LAUNCH_TOKEN: launch_token},
+            env={**without_key(os.environ), LAUNCH_TOKEN: launch_token},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -78,5 +78,6 @@ def start_attempt(
     return RunningAttempt(job_id, memory_bytes, process)
 
 
-def _without_key(environ: Mapping[str, str]) -> dict[str, str]:
+def without_key(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of what the agent starts: the node's key stays with the agent."""
     return {name: text for name, text in environ.items() if name != API_KEY}

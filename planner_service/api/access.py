@@ -45,6 +45,12 @@ RULES: tuple[tuple[str, re.Pattern[str], Access], ...] = tuple(
             r"/v1/(measurements|profiles)",
             Access(scope=Scope.WORKER, for_attempts=True, audited=frozenset({201})),
         ),
+        ("POST", r"/v1/probes", Access(scope=Scope.SUBMIT, audited=_DONE)),
+        (
+            "POST",
+            r"/v1/probes/(claims|[^/]+/report)",
+            Access(scope=Scope.WORKER, audited=frozenset({200})),
+        ),
         ("PUT", r"/v1/nodes/.+", Access(scope=Scope.WORKER, audited=frozenset({201}))),
         ("POST", r"/v1/claims", Access(scope=Scope.WORKER, audited=frozenset({200}))),
         ("GET", r"/v1/audit", Access(scope=Scope.ADMIN)),

@@ -17,6 +17,7 @@ from planner_service.jobs import (
     UnknownAttempt,
     UnknownJob,
     UnknownNode,
+    UnknownProbe,
 )
 
 
@@ -215,6 +216,7 @@ STATUSES: dict[type[PlanningError], int] = {
     UnknownProfile: 404,
     UnknownJob: 404,
     UnknownNode: 404,
+    UnknownProbe: 404,
     UnknownAttempt: 404,
     MethodNotAllowed: 405,
     JobEnded: 409,

@@ -10,10 +10,19 @@ from sqlalchemy import Engine
 
 from planner_service.contract.jobs import Engine as JobEngine
 from planner_service.contract.jobs import Job, JobRequest
+from planner_service.contract.probes import Probe, ProbeRequest
 from planner_service.planning import Planner
 from planner_service.security import require_text_within
 from planner_service.settings import Settings
-from planner_service.store import AttemptStore, JobHistory, JobQueue, JobStore, NodeStore, delete_ended_jobs
+from planner_service.store import (
+    AttemptStore,
+    JobHistory,
+    JobQueue,
+    JobStore,
+    NodeStore,
+    ProbeStore,
+    delete_ended_jobs,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +47,7 @@ class JobDesk:
         )
         self.history = JobHistory(engine)
         self.nodes = NodeStore(engine)
+        self.probes = ProbeStore(engine)
 
     async def submit(
         self, request: JobRequest, *, caller: str, idempotency_key: str | None
@@ -46,8 +56,7 @@ class JobDesk:
 
         Raises TextOutsideRoots, what `Planner.job_needs` refuses, and IdempotencyKeyReused.
         """
-        roots = self._settings.data_root_folders
-        await asyncio.to_thread(require_text_within, request.data.text, roots)
+        await self._require_text(request.data.text)
         needs = await asyncio.to_thread(self._planner.job_needs, request)
         queue = partial(
             self.jobs.submit,
@@ -61,10 +70,19 @@ class JobDesk:
         log.info("job submitted", extra={"action": "job_submitted", "job": job.id, "caller": caller})
         return job, is_new
 
+    async def request_probe(self, request: ProbeRequest) -> Probe:
+        """Queue a probe for a node. Raises TextOutsideRoots and UnknownNode."""
+        await self._require_text(request.data.text)
+        return await asyncio.to_thread(self.probes.add, request)
+
+    async def _require_text(self, text: str) -> None:
+        await asyncio.to_thread(require_text_within, text, self._settings.data_root_folders)
+
     def _engine_of(self, request: JobRequest) -> JobEngine:
         default: JobEngine = self._settings.engine  # type: ignore[assignment]  # checked by Settings
         return request.engine or default
 
     def delete_older_than(self, age_seconds: float) -> int:
-        """Forget jobs that ended more than `age_seconds` ago; return how many they were."""
+        """Forget jobs and probes that ended more than `age_seconds` ago; return how many jobs they were."""
+        self.probes.delete_older_than(age_seconds)
         return delete_ended_jobs(self._engine, age_seconds)

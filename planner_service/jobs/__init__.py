@@ -23,6 +23,7 @@ from planner_service.jobs.errors import (
     UnknownAttempt,
     UnknownJob,
     UnknownNode,
+    UnknownProbe,
 )
 from planner_service.jobs.leases import Lease, LeaseWatch
 from planner_service.jobs.needs import DeviceKind, DeviceNeeds, JobNeeds
@@ -56,6 +57,7 @@ __all__ = [
     "UnknownAttempt",
     "UnknownJob",
     "UnknownNode",
+    "UnknownProbe",
     "assign",
     "cancel",
     "end_attempt",

@@ -82,6 +82,14 @@ class UnknownNode(JobRefusal):
         super().__init__(f"no node is called {node!r}: register it with PUT /v1/nodes/{{name}} first")
 
 
+class UnknownProbe(JobRefusal):
+    """There is no probe of this id, or its retention is over."""
+
+    def __init__(self, probe_id: str) -> None:
+        self.probe_id = probe_id
+        super().__init__(f"no probe has the id {probe_id!r}")
+
+
 class IdempotencyKeyReused(JobRefusal):
     """The key was used before, for another request."""
 

@@ -10,6 +10,7 @@ from planner_service.store.keys import KeyStore
 from planner_service.store.measurements import MeasurementStore
 from planner_service.store.nodes import NodeStore
 from planner_service.store.plans import PlanStore, StoredPlan
+from planner_service.store.probes import ProbeStore
 from planner_service.store.profiles import KeptProfile, ProfileStore
 from planner_service.store.residuals import Family
 from planner_service.store.retention import delete_ended_jobs
@@ -29,6 +30,7 @@ __all__ = [
     "MeasurementStore",
     "NodeStore",
     "PlanStore",
+    "ProbeStore",
     "ProfileStore",
     "StoredPlan",
     "delete_ended_jobs",

@@ -18,6 +18,7 @@ from planner_service.api.routes import (
     nodes,
     placements,
     plans,
+    probes,
     profiles,
     simulations,
 )
@@ -34,6 +35,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     job_history.router,
     attempts.router,
     nodes.router,
+    probes.router,
     audit.router,
     kubernetes.router,
     health.router,

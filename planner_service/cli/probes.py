@@ -1,0 +1,48 @@
+"""`tightfit probe`: have a node measure a job's model before anybody trains it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from planner_service.cli.remote import DEFAULT_URL, asking
+from planner_service.cli.request_file import UnreadableRequest, read_document
+from planner_service.contract.probes import Probe
+
+SECTIONS = ("model", "data", "sequence", "training", "budget")
+"""Of a job file; the others are about running it."""
+POLL_SECONDS = 0.5
+FAILED = 1
+"""Exit status where the node could not measure it."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("probe", help="have a node measure a job's model")
+    parser.add_argument("node", help="the node's name, as `tightfit nodes` shows it")
+    parser.add_argument("file", help="a worker's job file (YAML or JSON), or - for JSON on standard input")
+    parser.add_argument("--wait", action="store_true", help="until the node has measured it")
+    parser.add_argument("--planner", metavar="URL", default=DEFAULT_URL, help=f"the service ({DEFAULT_URL})")
+    parser.add_argument("--json", action="store_true", help="print the service's answer as it is")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, and wait if told to."""
+    record = read_document(args.file)
+    if not isinstance(record, dict):
+        raise UnreadableRequest(args.file, "a job is a mapping of fields: model, sequence, training, budget")
+    request = {name: record[name] for name in SECTIONS if name in record}
+    with asking(args.planner) as client:
+        probe = client.request_probe({"node": args.node, **request})
+        while args.wait and probe.state in ("queued", "running"):
+            time.sleep(POLL_SECONDS)
+            probe = client.probe(probe.id)
+    print(probe.model_dump_json(indent=2) if args.json else _told(probe))
+    return FAILED if probe.state == "failed" else 0
+
+
+def _told(probe: Probe) -> str:
+    if probe.state == "succeeded":
+        return f"profile {probe.profile_id}"
+    return f"probe {probe.id}: {probe.state}" + (f": {probe.detail}" if probe.detail else "")
