@@ -6,9 +6,13 @@ import pytest
 
 pytest.importorskip("torch")
 
+from planner_service.client import PlannerClient, PlannerRefused
+from tests.api.guarded import make_key
 from tests.executor.attempt.workers import (
     ENDLESS,
+    JOB,
     LEASES,
+    START_SECONDS,
     children_of,
     is_alive,
     job_of,
@@ -42,3 +46,26 @@ def test_one_command_serves_and_trains_and_gives_its_job_back_at_the_end(tmp_pat
         assert job["iteration"] > 3
     finally:
         after.terminate()
+
+
+def test_the_worker_has_a_key_of_its_own_where_the_service_asks_for_keys(tmp_path):
+    """Nobody made a key for it: it registers, claims and trains; whoever has no key gets nothing"""
+    key = make_key(tmp_path, "team", "read", "submit")
+    both = start_service(
+        tmp_path, "--with-worker", **LEASES, OMP_NUM_THREADS="1", TIGHTFIT_AUTHENTICATION="always"
+    )
+    try:
+        with PlannerClient(both.url) as nobody, pytest.raises(PlannerRefused) as refused:
+            nobody.submit_job({**JOB, "engine": "local"})
+        assert refused.value.status == 401
+        with PlannerClient(both.url, api_key=key) as team:
+            short = {**JOB, "engine": "local", "training": {"iterations": 2}}
+            job_id = team.submit_job(short).id
+            assert eventually(lambda: team.job(job_id).state == "succeeded", START_SECONDS)
+            (worker,) = team.nodes().nodes
+            assert team.job(job_id).node == worker.name
+            with pytest.raises(PlannerRefused) as refused:  # the worker's key is nobody else's
+                team.audit()
+            assert refused.value.status == 403
+    finally:
+        assert both.terminate() == -signal.SIGTERM
