@@ -285,6 +285,8 @@ class Run:
             after = self.program.run(
                 stage, tuple(state_leaves), slices, lambda _first, _count, block: blocks.append(block), renew
             )
+            if stage == self.program.length:  # handed to the caller, who should not hold the tape with it
+                after = owned(after)
         self._replay.forget_casts()
         if versions != versions_of(state_leaves):
             raise_mutated(stage)

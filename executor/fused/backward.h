@@ -1,21 +1,27 @@
-/* The recurrent part of the backward pass: gates become their gradients. Part of kernels.h. */
+/* The backward pass: gates become their gradients, step by step; what is made of those is in gradients.h.
+ * Part of kernels.h. */
 
 typedef struct {
-    int64_t steps, batch, columns, hidden;
-    const REAL *w_hh;
-    const REAL *y, *dy;              /* [steps][batch][hidden]; y for a GRU only, dy may be null */
-    const REAL *first;               /* [batch][hidden]: h that the segment began with (GRU) */
-    REAL *before;                    /* [hidden][columns]: c that the segment began with (LSTM); scratch (GRU) */
-    REAL *dh, *dc;                   /* [hidden][columns]: gradient of the state after; out, before (dc: LSTM) */
+    int64_t steps, batch, columns, inputs, hidden;
+    const REAL *w_ih, *w_hh;
+    const REAL *x;                   /* [steps][batch][inputs] */
+    const REAL *y, *dy;              /* [steps][batch][hidden]; dy may be null */
+    const REAL *h, *c;               /* [batch][hidden]: the state before (c: LSTM) */
+    const REAL *dh_after, *dc_after; /* [batch][hidden]: gradient of the state after; may be null */
+    REAL *dh, *dc;                   /* [batch][hidden], out: gradient of the state before; with room for columns */
+    REAL *scratch;                   /* [hidden][columns] */
     REAL *gates;                     /* the tape; out, the gradients of the gates before their non-linearity */
     const REAL *cells;               /* the tape (LSTM) */
+    REAL *dw_ih, *dw_hh, *db_ih, *db_hh; /* added to; null where no gradient is wanted */
+    REAL *dx;                        /* [steps][batch][inputs], or null */
 } NAME(Backward);
 
 /* One step's gates become their gradients, the gradient of c that of c before. */
 INLINE void NAME(lstm_reverse)(const NAME(Backward) *b, int64_t step) {
     const int64_t size = b->hidden * b->columns;
     REAL *gates = b->gates + step * 4 * size;
-    const REAL *after = b->cells + step * size, *before = step ? after - size : b->before;
+    const REAL *after = b->cells + step * size, *before = step ? after - size : b->scratch;
+    if (step == 0) NAME(to_columns)(b->batch, b->hidden, b->columns, b->c, b->scratch);
     for (int64_t at = 0; at < size; at += LANES) {
         const VEC input = LOAD(gates + at), forget = LOAD(gates + size + at);
         const VEC cell = LOAD(gates + 2 * size + at), output = LOAD(gates + 3 * size + at);
@@ -27,6 +33,7 @@ INLINE void NAME(lstm_reverse)(const NAME(Backward) *b, int64_t step) {
         STORE(gates + 3 * size + at, dh * tanh_c * output * (1 - output));
         STORE(b->dc + at, dc * forget);
     }
+    memset(b->dh, 0, size * sizeof(REAL));
 }
 
 /* One step's gates become the gradients of reset, update, the input part and the hidden part of new; what
@@ -34,8 +41,8 @@ INLINE void NAME(lstm_reverse)(const NAME(Backward) *b, int64_t step) {
 INLINE void NAME(gru_reverse)(const NAME(Backward) *b, int64_t step) {
     const int64_t size = b->hidden * b->columns;
     REAL *gates = b->gates + step * 4 * size;
-    const REAL *natural = step ? b->y + (step - 1) * b->batch * b->hidden : b->first, *before = b->before;
-    NAME(to_columns)(b->batch, b->hidden, b->columns, natural, b->before);
+    const REAL *natural = step ? b->y + (step - 1) * b->batch * b->hidden : b->h, *before = b->scratch;
+    NAME(to_columns)(b->batch, b->hidden, b->columns, natural, b->scratch);
     for (int64_t at = 0; at < size; at += LANES) {
         const VEC reset = LOAD(gates + at), update = LOAD(gates + size + at);
         const VEC new = LOAD(gates + 2 * size + at), of_hidden = LOAD(gates + 3 * size + at);
@@ -49,7 +56,8 @@ INLINE void NAME(gru_reverse)(const NAME(Backward) *b, int64_t step) {
 }
 
 /* out[unit][column] += sum over the rows of w[row][unit] d[row][column], for `units` units. */
-INLINE void NAME(add_transposed)(int units, REAL *out, const REAL *w, int64_t H, int64_t rows, const REAL *d, int64_t columns) {
+INLINE void NAME(add_transposed)(int units, REAL *out, const REAL *w, int64_t H, int64_t rows, const REAL *d,
+                                 int64_t columns) {
     VEC sums[GATE_ROWS];
     for (int i = 0; i < units; i++) sums[i] = LOAD(out + i * columns);
     for (int64_t row = 0; row < rows; row++) {
@@ -80,18 +88,33 @@ INLINE void NAME(add_output_gradient)(const NAME(Backward) *b, int64_t step) {
                     b->dh[u * b->columns + i] += dy[i * b->hidden + u];
 }
 
-void NAME(lstm_backward)(const NAME(Backward) *b) {
+/* The gradient of a state comes in as [batch][hidden], or not at all, and is worked on in columns. */
+INLINE void NAME(gradient_in)(const NAME(Backward) *b, const REAL *natural, REAL *gradient) {
+    if (natural) NAME(to_columns)(b->batch, b->hidden, b->columns, natural, gradient);
+    else memset(gradient, 0, b->hidden * b->columns * sizeof(REAL));
+}
+
+INLINE void NAME(gradient_out)(const NAME(Backward) *b, REAL *gradient) {
+    memcpy(b->scratch, gradient, b->hidden * b->columns * sizeof(REAL));
+    NAME(from_columns)(b->batch, b->hidden, b->columns, b->scratch, gradient);
+}
+
+INLINE void NAME(lstm_recurrence)(const NAME(Backward) *b) {
     const int64_t H = b->hidden, P = b->columns;
+    NAME(gradient_in)(b, b->dh_after, b->dh);
+    NAME(gradient_in)(b, b->dc_after, b->dc);
     for (int64_t step = b->steps - 1; step >= 0; step--) {
         NAME(add_output_gradient)(b, step);
         NAME(lstm_reverse)(b, step);
-        memset(b->dh, 0, H * P * sizeof(REAL));
         NAME(add_hidden_gradient)(b->dh, b->w_hh, H, 4 * H, b->gates + step * 4 * H * P, P);
     }
+    NAME(gradient_out)(b, b->dh);
+    NAME(gradient_out)(b, b->dc);
 }
 
-void NAME(gru_backward)(const NAME(Backward) *b) {
+INLINE void NAME(gru_recurrence)(const NAME(Backward) *b) {
     const int64_t H = b->hidden, P = b->columns;
+    NAME(gradient_in)(b, b->dh_after, b->dh);
     for (int64_t step = b->steps - 1; step >= 0; step--) {
         const REAL *gates = b->gates + step * 4 * H * P;
         NAME(add_output_gradient)(b, step);
@@ -99,4 +122,42 @@ void NAME(gru_backward)(const NAME(Backward) *b) {
         NAME(add_hidden_gradient)(b->dh, b->w_hh, H, 2 * H, gates, P);
         NAME(add_hidden_gradient)(b->dh, b->w_hh + 2 * H * H, H, H, gates + 3 * H * P, P);
     }
+    NAME(gradient_out)(b, b->dh);
+}
+
+/* Adds to the gradients of the weights that `values` are multiplied with, and of the bias: those of the
+ * `rows` gates of the tape from `from` on belong to the rows of the weights from `to` on. */
+INLINE void NAME(add_weight_gradients)(const NAME(Backward) *b, int64_t from, int64_t to, int64_t rows,
+                                       const REAL *first, const REAL *values, int64_t width, REAL *dw, REAL *db) {
+    const int64_t P = b->columns;
+    const NAME(Outer) outer = {b->steps, b->batch, P, rows, width, 4 * b->hidden * P, b->gates + from * P,
+                               first, values, dw ? dw + to * width : 0};
+    if (dw) NAME(add_outer)(&outer);
+    if (db) NAME(add_rows)(&outer, db + to);
+}
+
+INLINE void NAME(inputs_gradient)(const NAME(Backward) *b, int64_t rows) {
+    const int64_t size = b->batch * b->inputs;
+    for (int64_t step = 0; b->dx && step < b->steps; step++)
+        NAME(inputs_step)(b->batch, rows, b->columns, b->inputs, b->gates + step * 4 * b->hidden * b->columns,
+                          b->w_ih, b->dx + step * size);
+}
+
+void NAME(lstm_backward)(const NAME(Backward) *b) {
+    const int64_t H = b->hidden;
+    NAME(lstm_recurrence)(b);
+    NAME(add_weight_gradients)(b, 0, 0, 4 * H, 0, b->x, b->inputs, b->dw_ih, b->db_ih);
+    NAME(add_weight_gradients)(b, 0, 0, 4 * H, b->h, b->y, H, b->dw_hh, b->db_hh);
+    NAME(inputs_gradient)(b, 4 * H);
+}
+
+/* The fourth gate of the tape is the hidden part of new: the weights of x have nothing to do with it, those
+ * of h with it in the place of the third. */
+void NAME(gru_backward)(const NAME(Backward) *b) {
+    const int64_t H = b->hidden;
+    NAME(gru_recurrence)(b);
+    NAME(add_weight_gradients)(b, 0, 0, 3 * H, 0, b->x, b->inputs, b->dw_ih, b->db_ih);
+    NAME(add_weight_gradients)(b, 0, 0, 2 * H, b->h, b->y, H, b->dw_hh, b->db_hh);
+    NAME(add_weight_gradients)(b, 3 * H, 2 * H, H, b->h, b->y, H, b->dw_hh, b->db_hh);
+    NAME(inputs_gradient)(b, 3 * H);
 }

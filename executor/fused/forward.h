@@ -1,116 +1,146 @@
 /* The forward pass: the steps of a layer one after the other. Part of kernels.h. */
 
-/* Adds to each of `rows` sums the products of a weight row with the vectors of x: sums[i] += w[i][k] x[k]. */
-INLINE void NAME(add_products)(int rows, VEC *sums, const REAL *const *w, int64_t inner, const REAL *x, int64_t columns) {
-    for (int64_t k = 0; k < inner; k++) {
-        const VEC value = LOAD(x + k * columns);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) sums[i] += w[i][k] * value;
-    }
-}
-
-
 typedef struct {
     int64_t steps, batch, columns, inputs, hidden;
     const REAL *x;                                /* [steps][batch][inputs] */
     const REAL *w_ih, *w_hh, *b_ih, *b_hh;        /* torch's; biases may be null */
-    REAL *h, *c;                                  /* [hidden][columns]: in, the state before; out, after (c: LSTM) */
-    REAL *next, *x_columns;                       /* scratch: [hidden][columns], [inputs][columns] */
+    const REAL *h, *c;                            /* [batch][hidden]: the state before (c: LSTM) */
+    REAL *h_after, *c_after;                      /* [batch][hidden]: the state after; h_after may be null */
+    REAL *scratch;                                /* [2 (GRU) or 3 (LSTM) times hidden, and inputs][columns] */
     REAL *gates;                                  /* the tape [steps][4][hidden][columns], or null */
     REAL *cells;                                  /* the tape [steps][hidden][columns] (LSTM), or null */
     REAL *y;                                      /* [steps][batch][hidden], or null */
 } NAME(Forward);
 
-INLINE void NAME(lstm_units)(int units, const NAME(Forward) *f, int64_t step, int64_t unit, int64_t column) {
+/* What a step reads and writes, in columns. */
+typedef struct {
+    const REAL *x, *h;
+    REAL *c, *next;     /* c before, then after (LSTM); h after */
+    REAL *gates, *cells; /* this step's tape, or null */
+} NAME(Step);
+
+/* A tile of sums: rows of weights times vectors of sequences. */
+typedef VEC NAME(tile)[VECTORS];
+
+/* sums[i][v] += w[i][k] x[k][v], for every k. */
+INLINE void NAME(add_products)(int rows, int vectors, NAME(tile) *sums, const REAL *const *w, int64_t inner,
+                               const REAL *x, int64_t columns) {
+    for (int64_t k = 0; k < inner; k++) {
+        VEC value[VECTORS];
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) value[v] = LOAD(x + k * columns + v * LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v++) sums[i][v] += w[i][k] * value[v];
+        }
+    }
+}
+
+INLINE void NAME(lstm_unit)(const NAME(Forward) *f, const NAME(Step) *s, int64_t at, VEC input, VEC forget, VEC cell,
+                            VEC output) {
+    const int64_t size = f->hidden * f->columns;
+    input = NAME(sigmoid)(input), forget = NAME(sigmoid)(forget);
+    cell = NAME(tanh)(cell), output = NAME(sigmoid)(output);
+    const VEC c = forget * LOAD(s->c + at) + input * cell;
+    STORE(s->c + at, c);
+    STORE(s->next + at, output * NAME(tanh)(c));
+    if (!s->gates) return;
+    STORE(s->gates + at, input);
+    STORE(s->gates + size + at, forget);
+    STORE(s->gates + 2 * size + at, cell);
+    STORE(s->gates + 3 * size + at, output);
+    STORE(s->cells + at, c);
+}
+
+INLINE void NAME(lstm_units)(int units, int vectors, const NAME(Forward) *f, const NAME(Step) *s, int64_t unit,
+                             int64_t column) {
     const int64_t H = f->hidden, P = f->columns;
     const REAL *of_x[4 * UNITS], *of_h[4 * UNITS];
-    VEC sums[4 * UNITS];
+    NAME(tile) sums[4 * UNITS];
     for (int gate = 0; gate < 4; gate++)
         for (int i = 0; i < units; i++) {
             const int64_t row = gate * H + unit + i;
             of_x[gate * units + i] = f->w_ih + row * f->inputs;
             of_h[gate * units + i] = f->w_hh + row * H;
             const REAL bias = f->b_ih ? f->b_ih[row] + f->b_hh[row] : 0;
-            sums[gate * units + i] = (VEC){0} + bias;
+            for (int v = 0; v < vectors; v++) sums[gate * units + i][v] = (VEC){0} + bias;
         }
-    NAME(add_products)(4 * units, sums, of_x, f->inputs, f->x_columns + column, P);
-    NAME(add_products)(4 * units, sums, of_h, H, f->h + column, P);
-    for (int i = 0; i < units; i++) {
-        const int64_t at = (unit + i) * P + column;
-        const VEC input = NAME(sigmoid)(sums[i]), forget = NAME(sigmoid)(sums[units + i]);
-        const VEC cell = NAME(tanh)(sums[2 * units + i]), output = NAME(sigmoid)(sums[3 * units + i]);
-        const VEC c = forget * LOAD(f->c + at) + input * cell;
-        STORE(f->c + at, c);
-        STORE(f->next + at, output * NAME(tanh)(c));
-        if (f->gates) {
-            REAL *gates = f->gates + step * 4 * H * P + at;
-            STORE(gates, input);
-            STORE(gates + H * P, forget);
-            STORE(gates + 2 * H * P, cell);
-            STORE(gates + 3 * H * P, output);
-            STORE(f->cells + step * H * P + at, c);
-        }
-    }
+    NAME(add_products)(4 * units, vectors, sums, of_x, f->inputs, s->x + column, P);
+    NAME(add_products)(4 * units, vectors, sums, of_h, H, s->h + column, P);
+    for (int i = 0; i < units; i++)
+        for (int v = 0; v < vectors; v++)
+            NAME(lstm_unit)(f, s, (unit + i) * P + column + v * LANES, sums[i][v], sums[units + i][v],
+                            sums[2 * units + i][v], sums[3 * units + i][v]);
 }
 
 /* The gates of a GRU's tape: reset, update, new, and the hidden part of new before it is reset. */
-INLINE void NAME(gru_units)(int units, const NAME(Forward) *f, int64_t step, int64_t unit, int64_t column) {
-    const int64_t H = f->hidden, P = f->columns;
-    const REAL *of_x[3 * UNITS], *of_h[3 * UNITS];
-    VEC sums[4 * UNITS]; /* reset, update, hidden part of new, input part of new */
-    for (int gate = 0; gate < 3; gate++)
-        for (int i = 0; i < units; i++) {
-            const int64_t row = gate * H + unit + i;
-            of_x[gate * units + i] = f->w_ih + row * f->inputs;
-            of_h[gate * units + i] = f->w_hh + row * H;
-            const REAL of_input = f->b_ih ? f->b_ih[row] : 0, of_hidden = f->b_hh ? f->b_hh[row] : 0;
-            sums[gate * units + i] = (VEC){0} + (gate < 2 ? of_input + of_hidden : of_input);
-            sums[3 * units + i] = (VEC){0} + of_hidden;
-        }
-    NAME(add_products)(3 * units, sums, of_x, f->inputs, f->x_columns + column, P);
-    for (int i = 0; i < units; i++) {
-        const VEC of_input = sums[2 * units + i];
-        sums[2 * units + i] = sums[3 * units + i];
-        sums[3 * units + i] = of_input;
-    }
-    NAME(add_products)(3 * units, sums, of_h, H, f->h + column, P);
-    for (int i = 0; i < units; i++) {
-        const int64_t at = (unit + i) * P + column;
-        const VEC reset = NAME(sigmoid)(sums[i]), update = NAME(sigmoid)(sums[units + i]);
-        const VEC of_hidden = sums[2 * units + i];
-        const VEC new = NAME(tanh)(sums[3 * units + i] + reset * of_hidden);
-        STORE(f->next + at, new + update * (LOAD(f->h + at) - new));
-        if (f->gates) {
-            REAL *gates = f->gates + step * 4 * H * P + at;
-            STORE(gates, reset);
-            STORE(gates + H * P, update);
-            STORE(gates + 2 * H * P, new);
-            STORE(gates + 3 * H * P, of_hidden);
-        }
-    }
+INLINE void NAME(gru_unit)(const NAME(Forward) *f, const NAME(Step) *s, int64_t at, VEC reset, VEC update,
+                           VEC of_input, VEC of_hidden) {
+    const int64_t size = f->hidden * f->columns;
+    reset = NAME(sigmoid)(reset), update = NAME(sigmoid)(update);
+    const VEC new = NAME(tanh)(of_input + reset * of_hidden);
+    STORE(s->next + at, new + update * (LOAD(s->h + at) - new));
+    if (!s->gates) return;
+    STORE(s->gates + at, reset);
+    STORE(s->gates + size + at, update);
+    STORE(s->gates + 2 * size + at, new);
+    STORE(s->gates + 3 * size + at, of_hidden);
 }
 
-#define DEFINE_FORWARD(KIND)                                                                                  \
-    void NAME(KIND##_forward)(NAME(Forward) *f) {                                                             \
-        REAL *const first = f->h;                                                                             \
-        const int64_t H = f->hidden, P = f->columns;                                                          \
+INLINE void NAME(gru_units)(int units, int vectors, const NAME(Forward) *f, const NAME(Step) *s, int64_t unit,
+                            int64_t column) {
+    const int64_t H = f->hidden, P = f->columns;
+    const REAL *of_x[3 * UNITS], *of_h[3 * UNITS];
+    NAME(tile) sums[4 * UNITS]; /* input part of new, reset, update, hidden part of new */
+    for (int gate = 0; gate < 3; gate++)
+        for (int i = 0; i < units; i++) {
+            const int64_t row = gate * H + unit + i, place = (gate + 1) % 3 * units + i;
+            of_x[place] = f->w_ih + row * f->inputs;
+            of_h[gate * units + i] = f->w_hh + row * H;
+            const REAL of_input = f->b_ih ? f->b_ih[row] : 0, of_hidden = f->b_hh ? f->b_hh[row] : 0;
+            for (int v = 0; v < vectors; v++) {
+                sums[place][v] = (VEC){0} + (gate < 2 ? of_input + of_hidden : of_input);
+                sums[3 * units + i][v] = (VEC){0} + of_hidden;
+            }
+        }
+    NAME(add_products)(3 * units, vectors, sums, of_x, f->inputs, s->x + column, P);
+    NAME(add_products)(3 * units, vectors, sums + units, of_h, H, s->h + column, P);
+    for (int i = 0; i < units; i++)
+        for (int v = 0; v < vectors; v++)
+            NAME(gru_unit)(f, s, (unit + i) * P + column + v * LANES, sums[units + i][v], sums[2 * units + i][v],
+                           sums[i][v], sums[3 * units + i][v]);
+}
+
+#define DEFINE_FORWARD(KIND, PARTS)                                                                           \
+    INLINE void NAME(KIND##_column)(int units, int vectors, const NAME(Forward) *f, const NAME(Step) *s,      \
+                                    int64_t column) {                                                         \
+        int64_t unit = 0;                                                                                     \
+        for (; unit + units <= f->hidden; unit += units)                                                      \
+            NAME(KIND##_units)(units, vectors, f, s, unit, column);                                           \
+        for (; unit < f->hidden; unit++) NAME(KIND##_units)(1, vectors, f, s, unit, column);                  \
+    }                                                                                                         \
+    INLINE void NAME(KIND##_step)(const NAME(Forward) *f, const NAME(Step) *s) {                              \
+        int64_t column = 0;                                                                                   \
+        for (; column + VECTORS * LANES <= f->columns; column += VECTORS * LANES)                             \
+            NAME(KIND##_column)(UNITS, VECTORS, f, s, column);                                                \
+        for (; column < f->columns; column += LANES) NAME(KIND##_column)(UNITS, 1, f, s, column);             \
+    }                                                                                                         \
+    void NAME(KIND##_forward)(const NAME(Forward) *f) {                                                       \
+        const int64_t B = f->batch, H = f->hidden, P = f->columns, size = H * P;                              \
+        REAL *h = f->scratch, *next = h + size, *c = next + size, *x = h + PARTS * size;                      \
+        NAME(to_columns)(B, H, P, f->h, h);                                                                   \
+        if (PARTS == 3) NAME(to_columns)(B, H, P, f->c, c);                                                   \
         for (int64_t step = 0; step < f->steps; step++) {                                                     \
-            NAME(to_columns)(f->batch, f->inputs, P, f->x + step * f->batch * f->inputs, f->x_columns);       \
-            int64_t unit = 0;                                                                                 \
-            for (; unit + UNITS <= H; unit += UNITS)                                                          \
-                for (int64_t b = 0; b < P; b += LANES) NAME(KIND##_units)(UNITS, f, step, unit, b);           \
-            for (; unit < H; unit++)                                                                          \
-                for (int64_t b = 0; b < P; b += LANES) NAME(KIND##_units)(1, f, step, unit, b);               \
-            REAL *const after = f->next;                                                                      \
-            f->next = f->h;                                                                                   \
-            f->h = after;                                                                                     \
-            if (f->y) NAME(from_columns)(f->batch, H, P, f->h, f->y + step * f->batch * H);                   \
+            NAME(to_columns)(B, f->inputs, P, f->x + step * B * f->inputs, x);                                \
+            const NAME(Step) now = {x, h, c, next, f->gates ? f->gates + step * 4 * size : 0,                 \
+                                    f->cells ? f->cells + step * size : 0};                                   \
+            NAME(KIND##_step)(f, &now);                                                                       \
+            next = h, h = now.next;                                                                           \
+            if (f->y) NAME(from_columns)(B, H, P, h, f->y + step * B * H);                                    \
         }                                                                                                     \
-        if (f->h != first) {                                                                                  \
-            memcpy(first, f->h, H * P * sizeof(REAL));                                                        \
-            f->next = f->h;                                                                                   \
-            f->h = first;                                                                                     \
-        }                                                                                                     \
+        if (f->h_after) NAME(from_columns)(B, H, P, h, f->h_after);                                           \
+        if (PARTS == 3) NAME(from_columns)(B, H, P, c, f->c_after);                                           \
     }
-DEFINE_FORWARD(lstm)
-DEFINE_FORWARD(gru)
+DEFINE_FORWARD(lstm, 3)
+DEFINE_FORWARD(gru, 2)

@@ -1,15 +1,20 @@
 /* Gradients of weights, biases and inputs out of those of the gates, a segment at a time. Part of kernels.h. */
 
-/* Vectors of `width` <= LANES numbers, at the right edge of a matrix. */
+/* Up to a vector of numbers, at the right edge of a matrix; zeros beyond `width`. */
 
 INLINE VEC NAME(load_edge)(const REAL *p, int64_t width) {
+    if (width >= LANES) return LOAD(p);
     VEC v = {0};
-    memcpy(&v, p, width * sizeof(REAL));
+    for (int64_t lane = 0; lane < width; lane++) v[lane] = p[lane];
     return v;
 }
 
-INLINE void NAME(store_edge)(REAL *p, VEC v, int64_t width) { memcpy(p, &v, width * sizeof(REAL)); }
+INLINE void NAME(store_edge)(REAL *p, VEC v, int64_t width) {
+    if (width >= LANES) STORE(p, v);
+    else for (int64_t lane = 0; lane < width; lane++) p[lane] = v[lane];
+}
 
+/* The gradient of a weight matrix is the sum over all sequences of all steps of d times values. */
 typedef struct {
     int64_t steps, batch, columns, rows, width;
     int64_t step_stride;     /* from one step's d to the next */
@@ -19,69 +24,81 @@ typedef struct {
     REAL *sum;               /* [rows][width] */
 } NAME(Outer);
 
-/* sum[row][j] += sum over steps and sequences of d[step][row][b] values[step][b][j], for a tile of it. */
-INLINE void NAME(outer_tile)(int rows, int vectors, int64_t edge, const NAME(Outer) *o, int64_t begin, int64_t end,
-                             int64_t row, int64_t j) {
-    VEC sums[TILE_ROWS][2];
+#define PANEL (PANEL_VECTORS * LANES)
+
+/* The values of sequences begin..end-1, `width` <= PANEL numbers from j, one sequence after the other. */
+INLINE void NAME(pack_panel)(const NAME(Outer) *o, int64_t begin, int64_t end, int64_t j, int64_t width, REAL *panel) {
+    const int64_t batch = o->batch;
+    for (int64_t s = begin; s < end; s++, panel += PANEL) {
+        const REAL *values = o->values + (o->first ? s - batch : s) * o->width;
+        if (o->first && s < batch) values = o->first + s * o->width;
+        for (int v = 0; v < PANEL_VECTORS; v++)
+            STORE(panel + v * LANES, NAME(load_edge)(values + j + v * LANES, width - v * LANES));
+    }
+}
+
+/* sum[row][j] += sum over sequences begin..end-1 of d[row] values[j], for a tile of it. */
+INLINE void NAME(outer_tile)(int rows, const NAME(Outer) *o, int64_t begin, int64_t end, int64_t row, int64_t j,
+                             int64_t width, const REAL *panel) {
+    VEC sums[TILE_ROWS][PANEL_VECTORS];
+    REAL *out = o->sum + row * o->width + j;
     for (int i = 0; i < rows; i++)
-        for (int v = 0; v < vectors; v++) {
-            const REAL *p = o->sum + (row + i) * o->width + j + v * LANES;
-            sums[i][v] = edge ? NAME(load_edge)(p, edge) : LOAD(p);
+        for (int v = 0; v < PANEL_VECTORS; v++) {
+            sums[i][v] = NAME(load_edge)(out + i * o->width + v * LANES, width - v * LANES);
+            __builtin_prefetch(out + (rows + i) * o->width + v * LANES, 1); /* what the next tile adds to */
         }
-    for (int64_t step = begin; step < end; step++) {
-        const REAL *d = o->d + step * o->step_stride + row * o->columns;
-        const REAL *values = o->values + (o->first ? step - 1 : step) * o->batch * o->width;
-        if (o->first && step == 0) values = o->first;
-        for (int64_t b = 0; b < o->batch; b++) {
-            VEC value[2];
-            for (int v = 0; v < vectors; v++) {
-                const REAL *p = values + b * o->width + j + v * LANES;
-                value[v] = edge ? NAME(load_edge)(p, edge) : LOAD(p);
-            }
+    for (int64_t s = begin; s < end;) {
+        const int64_t step = s / o->batch, b = s % o->batch, run = NAME(least)(o->batch - b, end - s);
+        const REAL *d = o->d + step * o->step_stride + row * o->columns + b;
+        s += run;
+        for (int64_t sequence = 0; sequence < run; sequence++, panel += PANEL) {
+            VEC value[PANEL_VECTORS];
+#pragma GCC unroll 4
+            for (int v = 0; v < PANEL_VECTORS; v++) value[v] = LOAD(panel + v * LANES);
 #pragma GCC unroll 8
-            for (int i = 0; i < rows; i++)
-                for (int v = 0; v < vectors; v++) sums[i][v] += d[i * o->columns + b] * value[v];
+            for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+                for (int v = 0; v < PANEL_VECTORS; v++) sums[i][v] += d[i * o->columns + sequence] * value[v];
+            }
         }
     }
     for (int i = 0; i < rows; i++)
-        for (int v = 0; v < vectors; v++) {
-            REAL *p = o->sum + (row + i) * o->width + j + v * LANES;
-            if (edge) NAME(store_edge)(p, sums[i][v], edge);
-            else STORE(p, sums[i][v]);
+        for (int v = 0; v < PANEL_VECTORS; v++)
+            NAME(store_edge)(out + i * o->width + v * LANES, sums[i][v], width - v * LANES);
+}
+
+/* The gradient of a weight matrix, added to `sum`: a panel of the values of as many sequences as stay in
+ * cache at a time. */
+static void NAME(add_outer)(const NAME(Outer) *o) {
+    REAL panel[BLOCK_SEQUENCES * PANEL] __attribute__((aligned(VECTOR_BYTES)));
+    const int64_t sequences = o->steps * o->batch;
+    for (int64_t begin = 0; begin < sequences; begin += BLOCK_SEQUENCES) {
+        const int64_t end = NAME(least)(begin + BLOCK_SEQUENCES, sequences);
+        for (int64_t j = 0; j < o->width; j += PANEL) {
+            const int64_t width = NAME(least)(PANEL, o->width - j);
+            int64_t row = 0;
+            NAME(pack_panel)(o, begin, end, j, width, panel);
+            for (; row + TILE_ROWS <= o->rows; row += TILE_ROWS)
+                NAME(outer_tile)(TILE_ROWS, o, begin, end, row, j, width, panel);
+            for (; row < o->rows; row++) NAME(outer_tile)(1, o, begin, end, row, j, width, panel);
         }
-}
-
-INLINE void NAME(outer_row)(int rows, const NAME(Outer) *o, int64_t begin, int64_t end, int64_t row) {
-    int64_t j = 0;
-    for (; j + 2 * LANES <= o->width; j += 2 * LANES) NAME(outer_tile)(rows, 2, 0, o, begin, end, row, j);
-    for (; j < o->width; j += LANES)
-        NAME(outer_tile)(rows, 1, j + LANES <= o->width ? 0 : o->width - j, o, begin, end, row, j);
-}
-
-/* The gradient of a weight matrix, added to `sum`; as many steps at a time as stay in cache. */
-void NAME(add_outer)(const NAME(Outer) *o) {
-    const int64_t block = o->batch < BLOCK_SEQUENCES ? BLOCK_SEQUENCES / o->batch : 1;
-    for (int64_t begin = 0; begin < o->steps; begin += block) {
-        const int64_t end = begin + block < o->steps ? begin + block : o->steps;
-        int64_t row = 0;
-        for (; row + TILE_ROWS <= o->rows; row += TILE_ROWS) NAME(outer_row)(TILE_ROWS, o, begin, end, row);
-        for (; row < o->rows; row++) NAME(outer_row)(1, o, begin, end, row);
     }
 }
 
-/* The gradient of a bias, added to `sum`: d is [steps][>= rows][columns], its padding zero. */
-void NAME(add_rows)(int64_t steps, int64_t rows, int64_t columns, int64_t step_stride, const REAL *d, REAL *sum) {
-    for (int64_t row = 0; row < rows; row++) {
+/* The gradient of a bias, added to `sum`: the padding of d is zero. */
+INLINE void NAME(add_rows)(const NAME(Outer) *o, REAL *sum) {
+    for (int64_t row = 0; row < o->rows; row++) {
         VEC total = {0};
-        for (int64_t step = 0; step < steps; step++)
-            for (int64_t b = 0; b < columns; b += LANES) total += LOAD(d + step * step_stride + row * columns + b);
+        for (int64_t step = 0; step < o->steps; step++)
+            for (int64_t b = 0; b < o->columns; b += LANES)
+                total += LOAD(o->d + step * o->step_stride + row * o->columns + b);
         REAL one = 0;
         for (int64_t lane = 0; lane < LANES; lane++) one += total[lane];
         sum[row] += one;
     }
 }
 
-/* dx[step][b][j] = sum over the rows of d[step][row][b] w[row][j], for a tile of it. */
+/* dx[b][j] = sum over the rows of d[row][b] w[row][j], for a tile of it. */
 INLINE void NAME(inputs_tile)(int sequences, int vectors, int64_t edge, int64_t rows, int64_t columns, int64_t width,
                               const REAL *d, const REAL *w, REAL *dx) {
     VEC sums[TILE_ROWS][2];
@@ -89,17 +106,13 @@ INLINE void NAME(inputs_tile)(int sequences, int vectors, int64_t edge, int64_t 
         for (int v = 0; v < vectors; v++) sums[i][v] = (VEC){0};
     for (int64_t row = 0; row < rows; row++) {
         VEC value[2];
-        for (int v = 0; v < vectors; v++)
-            value[v] = edge ? NAME(load_edge)(w + row * width, edge) : LOAD(w + row * width + v * LANES);
+        for (int v = 0; v < vectors; v++) value[v] = NAME(load_edge)(w + row * width + v * LANES, edge);
 #pragma GCC unroll 8
         for (int i = 0; i < sequences; i++)
             for (int v = 0; v < vectors; v++) sums[i][v] += d[row * columns + i] * value[v];
     }
     for (int i = 0; i < sequences; i++)
-        for (int v = 0; v < vectors; v++) {
-            if (edge) NAME(store_edge)(dx + i * width, sums[i][v], edge);
-            else STORE(dx + i * width + v * LANES, sums[i][v]);
-        }
+        for (int v = 0; v < vectors; v++) NAME(store_edge)(dx + i * width + v * LANES, sums[i][v], edge);
 }
 
 INLINE void NAME(inputs_panel)(int vectors, int64_t edge, int64_t batch, int64_t rows, int64_t columns, int64_t width,
@@ -110,18 +123,11 @@ INLINE void NAME(inputs_panel)(int vectors, int64_t edge, int64_t batch, int64_t
     for (; b < batch; b++) NAME(inputs_tile)(1, vectors, edge, rows, columns, width, d + b, w, dx + b * width);
 }
 
-/* The gradient of the inputs: dx is [steps][batch][width], w [rows][width]. */
-void NAME(inputs_gradient)(int64_t steps, int64_t batch, int64_t rows, int64_t columns, int64_t width,
-                           int64_t step_stride, const REAL *d, const REAL *w, REAL *dx) {
-    for (int64_t step = 0; step < steps; step++) {
-        const REAL *now = d + step * step_stride;
-        REAL *out = dx + step * batch * width;
-        int64_t j = 0;
-        for (; j + 2 * LANES <= width; j += 2 * LANES)
-            NAME(inputs_panel)(2, 0, batch, rows, columns, width, now, w + j, out + j);
-        for (; j < width; j += LANES) {
-            const int64_t edge = j + LANES <= width ? 0 : width - j;
-            NAME(inputs_panel)(1, edge, batch, rows, columns, width, now, w + j, out + j);
-        }
-    }
+/* The gradient of a step's inputs: dx is [batch][width], w [rows][width]. */
+INLINE void NAME(inputs_step)(int64_t batch, int64_t rows, int64_t columns, int64_t width, const REAL *d,
+                              const REAL *w, REAL *dx) {
+    int64_t j = 0;
+    for (; j + 2 * LANES <= width; j += 2 * LANES)
+        NAME(inputs_panel)(2, LANES, batch, rows, columns, width, d, w + j, dx + j);
+    for (; j < width; j += LANES) NAME(inputs_panel)(1, width - j, batch, rows, columns, width, d, w + j, dx + j);
 }

@@ -15,7 +15,12 @@
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 #define NAME(x) JOIN(x, SUFFIX)
-enum { VECTOR_BYTES = 64, UNITS = 2, TILE_ROWS = 8, GATE_ROWS = 16, BLOCK_SEQUENCES = 256 };
+enum {
+    VECTOR_BYTES = 64,
+    UNITS = 2, VECTORS = 2,         /* of a tile of the forward pass: units, each with all its gates, times sequences */
+    GATE_ROWS = 16,                 /* of a tile of the gradient of h: units */
+    TILE_ROWS = 8, PANEL_VECTORS = 2, BLOCK_SEQUENCES = 256 /* of the gradient of a weight matrix */
+};
 
 #define SUFFIX float32
 #define REAL float

@@ -45,7 +45,8 @@ INLINE VEC NAME(tanh)(VEC x) {
 
 INLINE int64_t NAME(least)(int64_t a, int64_t b) { return a < b ? a : b; }
 
-void NAME(to_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *restrict natural, REAL *restrict out) {
+static void NAME(to_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *restrict natural,
+                             REAL *restrict out) {
     for (int64_t from = 0; from < batch; from += LANES)
         for (int64_t unit = 0; unit < size; unit += LANES)
             for (int64_t u = unit; u < NAME(least)(unit + LANES, size); u++)
@@ -55,7 +56,8 @@ void NAME(to_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *
         for (int64_t b = batch; b < columns; b++) out[u * columns + b] = 0;
 }
 
-void NAME(from_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *restrict in, REAL *restrict natural) {
+static void NAME(from_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *restrict in,
+                               REAL *restrict natural) {
     for (int64_t from = 0; from < batch; from += LANES)
         for (int64_t unit = 0; unit < size; unit += LANES)
             for (int64_t b = from; b < NAME(least)(from + LANES, batch); b++)
@@ -65,12 +67,13 @@ void NAME(from_columns)(int64_t batch, int64_t size, int64_t columns, const REAL
 
 #include "forward.h"
 
-#include "backward.h"
-
 #include "gradients.h"
+
+#include "backward.h"
 
 #undef VEC
 #undef IVEC
 #undef LANES
 #undef LOAD
 #undef STORE
+#undef PANEL

@@ -1,8 +1,9 @@
 """k steps of one layer of an LSTM or GRU as one node of the graph.
 
 Per step the tape keeps four gates, the cell state of an LSTM, and the outputs, which the caller's loss keeps
-as well: 6 (LSTM) or 5 (GRU) tensors of [batch, hidden], where torch's kernels keep up to 18. The backward
-pass turns the gates into their gradients in place and adds each weight's gradient up over the segment.
+as well: 6 (LSTM) or 5 (GRU) tensors of [batch, hidden], where torch's kernels keep up to 18; the h after a
+segment is its last output. The backward pass turns the gates into their gradients in place and adds each
+weight's gradient up over the segment.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from executor.errors import DoubleBackward
-from executor.fused.kernels import Backward, Forward, Kernels, Outer
+from executor.fused.kernels import Backward, Forward, Kernels
 from executor.parameters import accumulator
 
 GATES = 4
@@ -77,30 +78,36 @@ def _forward(
     y: Tensor | None,
     tape: Tape | None,
 ) -> tuple[Tensor, ...]:
-    """The state after the steps of `x`; fills `y` and `tape` where they are given."""
+    """The state after the steps of `x`; fills `y` and `tape` where they are given. With a tape, h is the
+    last row of `y`, which is kept anyway.
+    """
     steps, batch, inputs = x.shape
     hidden, columns = state[0].shape[1], kernels.columns(batch)
-    moved = [kernels.to_columns(part) for part in state]
-    scratch = x.new_empty(hidden + inputs, columns)
-    held = x.contiguous()
+    x = x.contiguous()
+    before = [part.contiguous() for part in state]
+    scratch = x.new_empty((len(state) + 1) * hidden + inputs, columns)
+    is_last_y = tape is not None and y is not None
+    after = [y[-1] if is_last_y else x.new_empty(batch, hidden)]  # type: ignore[index]
+    after += [x.new_empty(batch, hidden) for _ in state[1:]]
     given = Forward(
-        steps=steps,
-        batch=batch,
-        columns=columns,
-        inputs=inputs,
-        hidden=hidden,
-        x=held.data_ptr(),
-        **{name: _pointer(value) for name, value in vars(weights).items()},
-        h=moved[0].data_ptr(),
-        c=moved[-1].data_ptr(),
-        next=scratch.data_ptr(),
-        x_columns=scratch[hidden:].data_ptr(),
-        gates=None if tape is None else tape.gates.data_ptr(),
-        cells=None if tape is None else _pointer(tape.cells),
-        y=_pointer(y),
+        steps,
+        batch,
+        columns,
+        inputs,
+        hidden,
+        x.data_ptr(),
+        *(_pointer(weight) for weight in weights.all),
+        before[0].data_ptr(),
+        before[-1].data_ptr(),
+        None if is_last_y else after[0].data_ptr(),
+        after[-1].data_ptr(),
+        scratch.data_ptr(),
+        None if tape is None else tape.gates.data_ptr(),
+        None if tape is None else _pointer(tape.cells),
+        _pointer(y),
     )
     kernels.forward[mode](ctypes.byref(given))
-    return tuple(kernels.from_columns(part, batch) for part in moved)
+    return tuple(after)
 
 
 def _empty_tape(kernels: Kernels, mode: str, x: Tensor, *, hidden: int) -> tuple[Tensor, Tape]:
@@ -129,124 +136,77 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor | None, *dstate: Tensor | None) -> Any:
+    def backward(ctx: Any, dy: Tensor | None, *dafter: Tensor | None) -> Any:
         tape, ctx.tape = ctx.tape, None
         if tape is None:
             raise DoubleBackward("backward ran already: it turned the tape of this segment into gradients")
         x, *given, y = ctx.saved_tensors
         weights, state = Weights(*given[:4]), given[4:]
         wanted = ctx.needs_input_grad[2:]
-        reverse = _Reverse(ctx.kernels, ctx.mode, tape, x, y, weights, state)
-        of_state = reverse.recurrence(dy, dstate)
-        of_weights = reverse.weights(wanted[1:5])
-        dx = reverse.inputs() if wanted[0] else None
-        return None, None, dx, *of_weights, *of_state
+        sums, made = _sums(weights, wanted[1:5])
+        dx = torch.empty_like(x, memory_format=torch.contiguous_format) if wanted[0] else None
+        dbefore = _reverse(ctx.kernels, ctx.mode, tape, (x, y, dy, dx), weights, state, dafter, sums)
+        return None, None, dx, *made, *dbefore
 
 
-class _Reverse:
-    """The parts of one layer's backward pass; `recurrence` comes first."""
+def _sums(weights: Weights, wanted: tuple[bool, ...]) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """Per parameter: what its gradient is added to; and the same where it is not a total that the caller
+    has already. None where no gradient is wanted.
+    """
+    sums: list[Tensor | None] = []
+    made: list[Tensor | None] = []
+    for weight, is_wanted in zip(weights.all, wanted, strict=True):
+        is_needed = is_wanted and weight is not None
+        total = accumulator(weight) if is_needed else None  # type: ignore[arg-type]
+        made.append(torch.zeros_like(weight) if is_needed and total is None else None)  # type: ignore[arg-type]
+        sums.append(made[-1] if total is None else total)
+    return sums, made
 
-    def __init__(
-        self,
-        kernels: Kernels,
-        mode: str,
-        tape: Tape,
-        x: Tensor,
-        y: Tensor,
-        weights: Weights,
-        state: list[Tensor],
-    ) -> None:
-        self._kernels, self._mode, self._tape = kernels, mode, tape
-        self._x, self._y, self._weights, self._state = x.contiguous(), y, weights, state
-        self._steps, _, self._hidden, self._columns = tape.gates.shape
-        self._batch = y.shape[1]
-        if mode == "LSTM":
-            self._hidden_blocks = [(0, 0, GATES * self._hidden)]
-        else:  # (row of the tape, row of the weights, rows): the input part of new is no matter of h
-            self._hidden_blocks = [
-                (0, 0, 2 * self._hidden),
-                (3 * self._hidden, 2 * self._hidden, self._hidden),
-            ]
 
-    def recurrence(self, dy: Tensor | None, dstate: tuple[Tensor | None, ...]) -> list[Tensor]:
-        """Turn the tape into gradients of the gates; returns the gradient of the state before."""
-        dstate_columns = [self._columns_of(gradient) for gradient in dstate]
-        first, before = self._state[0].contiguous(), self._kernels.to_columns(self._state[-1])
-        dy = None if dy is None else dy.contiguous()
-        given = Backward(
-            steps=self._steps,
-            batch=self._batch,
-            columns=self._columns,
-            hidden=self._hidden,
-            w_hh=self._weights.w_hh.data_ptr(),
-            y=self._y.data_ptr(),
-            dy=_pointer(dy),
-            first=first.data_ptr(),
-            before=before.data_ptr(),
-            dh=dstate_columns[0].data_ptr(),
-            dc=dstate_columns[-1].data_ptr(),
-            gates=self._tape.gates.data_ptr(),
-            cells=_pointer(self._tape.cells),
-        )
-        self._kernels.backward[self._mode](ctypes.byref(given))
-        return [self._kernels.from_columns(gradient, self._batch) for gradient in dstate_columns]
-
-    def _columns_of(self, gradient: Tensor | None) -> Tensor:
-        if gradient is None:
-            return self._y.new_zeros(self._hidden, self._columns)
-        return self._kernels.to_columns(gradient)
-
-    def weights(self, wanted: tuple[bool, ...]) -> list[Tensor | None]:
-        """Gradients of the four parameters; None where none is wanted or it was added in place."""
-        inputs_block = [(0, 0, self._weights.w_ih.shape[0])]
-        blocks = (inputs_block, self._hidden_blocks, inputs_block, self._hidden_blocks)
-        found: list[Tensor | None] = []
-        for index, (weight, is_wanted) in enumerate(zip(self._weights.all, wanted, strict=True)):
-            if weight is None or not is_wanted:
-                found.append(None)
-                continue
-            shared = accumulator(weight)
-            total = torch.zeros_like(weight) if shared is None else shared
-            for block in blocks[index]:
-                self._add(index, total, *block)
-            found.append(total if shared is None else None)
-        return found
-
-    def _add(self, index: int, total: Tensor, tape_row: int, weight_row: int, rows: int) -> None:
-        d = self._tape.gates.view(self._steps, -1, self._columns)[:, tape_row:]
-        part = total[weight_row : weight_row + rows]
-        stride = d.stride(0)
-        if index >= 2:
-            self._kernels.add_rows(self._steps, rows, self._columns, stride, d.data_ptr(), part.data_ptr())
-            return
-        first = None if index == 0 else self._state[0].contiguous()
-        values = self._x if first is None else self._y
-        given = Outer(
-            steps=self._steps,
-            batch=self._batch,
-            columns=self._columns,
-            rows=rows,
-            width=values.shape[2],
-            step_stride=stride,
-            d=d.data_ptr(),
-            first=_pointer(first),
-            values=values.data_ptr(),
-            sum=part.data_ptr(),
-        )
-        self._kernels.add_outer(ctypes.byref(given))
-
-    def inputs(self) -> Tensor:
-        """The gradient of x."""
-        w_ih, dx = self._weights.w_ih, torch.empty_like(self._x)
-        self._kernels.inputs_gradient(
-            self._steps,
-            self._batch,
-            w_ih.shape[0],
-            self._columns,
-            w_ih.shape[1],
-            GATES * self._hidden * self._columns,
-            self._tape.gates.data_ptr(),
-            w_ih.data_ptr(),
-            dx.data_ptr(),
-        )
-        return dx
+def _reverse(
+    kernels: Kernels,
+    mode: str,
+    tape: Tape,
+    sequence: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    weights: Weights,
+    state: list[Tensor],
+    dafter: tuple[Tensor | None, ...],
+    sums: list[Tensor | None],
+) -> list[Tensor]:
+    """The gradient of the state before; turns the tape into gradients of the gates, adds to `sums`, and
+    fills dx of `sequence` (x, y, dy, dx), where there is one.
+    """
+    x, y, dy, dx = sequence
+    steps, _, hidden, columns = tape.gates.shape
+    batch, size = y.shape[1], y[0].numel()
+    x, dy = x.contiguous(), None if dy is None else dy.contiguous()
+    before = [part.contiguous() for part in state]
+    after = [None if part is None else part.contiguous() for part in dafter]
+    # Worked on in columns, so with room for those; given out as [batch, hidden].
+    dbefore = [y.new_empty(hidden * columns)[:size].view(batch, hidden) for _ in state]
+    scratch = y.new_empty(hidden, columns)
+    given = Backward(
+        steps,
+        batch,
+        columns,
+        x.shape[2],
+        hidden,
+        weights.w_ih.data_ptr(),
+        weights.w_hh.data_ptr(),
+        x.data_ptr(),
+        y.data_ptr(),
+        _pointer(dy),
+        before[0].data_ptr(),
+        before[-1].data_ptr(),
+        _pointer(after[0]),
+        _pointer(after[-1]),
+        dbefore[0].data_ptr(),
+        dbefore[-1].data_ptr(),
+        scratch.data_ptr(),
+        tape.gates.data_ptr(),
+        _pointer(tape.cells),
+        *(_pointer(total) for total in sums),
+        _pointer(dx),
+    )
+    kernels.backward[mode](ctypes.byref(given))
+    return dbefore

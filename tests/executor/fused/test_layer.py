@@ -1,5 +1,7 @@
 """Our kernels compute what torch's LSTM and GRU compute, forwards and backwards."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -10,8 +12,9 @@ from executor.fused.layer import Weights, run_layer
 from executor.parameters import Parameters
 
 MODULES = {"LSTM": nn.LSTM, "GRU": nn.GRU}
-# Sums are added up in another order than torch's: equal to a few roundings of the largest element.
-TOLERANCES = {torch.float64: 1e-13, torch.float32: 2e-6}
+# Sums are added up in another order than torch's: equal to a few roundings of the largest element. In float32
+# torch's own results are up to 1.2e-6 off (gradients of biases), so there its float64 ones are the oracle.
+TOLERANCES = {torch.float64: 1e-13, torch.float32: 1e-6}
 # [steps, batch, input, hidden]: whole vectors; paddings and edges everywhere; one step; several blocks.
 SIZES = [(7, 16, 32, 32), (5, 3, 5, 7), (9, 20, 17, 40), (1, 8, 33, 16), (40, 16, 4, 9)]
 
@@ -56,10 +59,16 @@ def gradients(runner, module, x, state):
     return [y, *after, *torch.autograd.grad(loss, [x, *state, *module.parameters()])]
 
 
+def in_float64(module, x, state):
+    """The same problem in float64, on leaves of its own."""
+    leaves = [leaf.detach().double().requires_grad_() for leaf in (x, *state)]
+    return copy.deepcopy(module).double(), leaves[0], tuple(leaves[1:])
+
+
 def require_close(found, expected, dtype):
     for mine, theirs in zip(found, expected, strict=True):
         scale = float(theirs.detach().abs().max())
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=TOLERANCES[dtype] * scale)
+        torch.testing.assert_close(mine.to(theirs), theirs, rtol=0, atol=TOLERANCES[dtype] * scale)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -68,7 +77,7 @@ def require_close(found, expected, dtype):
 def test_results_and_gradients_are_those_of_torch(mode, dtype, sizes):
     """Whatever the sizes: outputs, final state, gradients of inputs, state, weights and biases"""
     given = problem(mode, sizes, dtype)
-    require_close(gradients(run, *given), gradients(run_torch, *given), dtype)
+    require_close(gradients(run, *given), gradients(run_torch, *in_float64(*given)), dtype)
 
 
 @pytest.mark.parametrize("mode", MODULES)
