@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from typing import Any
 
-from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from planner_service.api.caching import etag
 from planner_service.api.errors import ClientGone
+from planner_service.api.large_bodies import Handler, LargeBodyRoute
 
 MOST_BODIES = 20_000
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class KnownBodies:
@@ -39,7 +36,7 @@ class KnownBodies:
             self._plan_ids.popitem(last=False)
 
 
-class PlanRoute(APIRoute):
+class PlanRoute(LargeBodyRoute):
     """Answers a body that is known from memory; everything else goes FastAPI's way."""
 
     def get_route_handler(self) -> Handler:

@@ -64,7 +64,7 @@ class PlanLibrary:
 
         Raises PlanningError and what `PlanningPool.answer` raises.
         """
-        plan_id = self._planner.plan_id(plan_request)
+        plan_id = await asyncio.to_thread(self._planner.plan_id, plan_request)
         known = await self.find(plan_id)
         if known is not None:
             return Obtained(plan_id, known, is_new=False)

@@ -117,7 +117,7 @@ class Service:
     async def answer(self, use_case: UseCase[Question], question: Question, request: Request) -> Response:
         """The answer of a use case whose replies are not kept in the store."""
         question = await self.resolved(question)
-        question_id = content_id(question, self.planner.version)
+        question_id = await asyncio.to_thread(content_id, question, self.planner.version)
         reply = self._cache.get(question_id)
         if reply is None:
             reply = await self.pool.answer(question_id, partial(_reply, use_case, question), request)

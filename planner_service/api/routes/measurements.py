@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from planner_service.api.caching import answer_if_changed
 from planner_service.api.errors import UnknownMeasurement
+from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 
-router = APIRouter(tags=["measurements"])
+router = APIRouter(tags=["measurements"], route_class=LargeBodyRoute)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[

@@ -6,11 +6,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import QUESTION_PROBLEMS
 from planner_service.api.service import ServiceDependency
 from planner_service.contract import PlacementReply, PlacementRequest
 
-router = APIRouter(tags=["placements"])
+router = APIRouter(tags=["placements"], route_class=LargeBodyRoute)
 
 
 @router.post("/v1/placements", response_model=PlacementReply, responses=QUESTION_PROBLEMS)

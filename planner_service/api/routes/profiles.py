@@ -10,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from planner_service.api.caching import answer_if_changed
+from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.contract import ProfileRecord
 from planner_service.contract.stored_profiles import ProfilePage, StoredProfile
 from planner_service.contract.texts import StorableText
 
-router = APIRouter(tags=["profiles"])
+router = APIRouter(tags=["profiles"], route_class=LargeBodyRoute)
 
 Filter = Annotated[StorableText | None, Query(max_length=200)]
 

@@ -6,11 +6,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import QUESTION_PROBLEMS
 from planner_service.api.service import ServiceDependency
 from planner_service.contract import SimulationReply, SimulationRequest
 
-router = APIRouter(tags=["simulations"])
+router = APIRouter(tags=["simulations"], route_class=LargeBodyRoute)
 
 
 @router.post("/v1/simulations", response_model=SimulationReply, responses=QUESTION_PROBLEMS)
