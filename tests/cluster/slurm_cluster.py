@@ -61,6 +61,10 @@ class SlurmCluster:
         self.start_controller()
         for node in self.nodes:
             self.start_node(node.name)
+        self.wait_until_idle()
+
+    def wait_until_idle(self) -> None:
+        """Wait until every node takes jobs and has none."""
         names = {node.name for node in self.nodes}
         assert eventually(lambda: names == self.nodes_that_are("idle"), UP_SECONDS), self.logs()
 
@@ -122,6 +126,11 @@ class SlurmCluster:
             command, env=self.environment, capture_output=True, text=True, timeout=60, check=False, **options
         )
 
+    def job(self, reference: str) -> dict[str, str]:
+        """What the controller says of a job: its fields."""
+        shown = self.run("scontrol", "show", "job", "--oneliner", reference).stdout
+        return dict(part.partition("=")[::2] for part in shown.split() if "=" in part)
+
     def nodes_that_are(self, state: str) -> set[str]:
         """Names of the nodes in a state."""
         lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %t").stdout.splitlines()
@@ -173,6 +182,7 @@ class SlurmCluster:
             "GresTypes=gpu",
             f"SlurmdTimeout={NODE_LOST_SECONDS}",
             "SlurmctldTimeout=5",
+            "MessageTimeout=4",  # two of these pass before a silent node is down
             "KillWait=5",
             "MinJobAge=600",
             "ReturnToService=2",
