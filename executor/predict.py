@@ -13,6 +13,7 @@ from executor.loop import Loop
 from executor.plan import ExecutionPlan, tape_everything
 from executor.planner import AskPlanner, best_plan, in_process, over_http
 from executor.probe import ProbeReport, StaticLine, probe_loop, usual_candidates
+from executor.projection import projected_peak_bytes
 from executor.sizes import parse_budget_bytes
 from planner_service.chain import TieredVerdict, TierUse
 
@@ -57,7 +58,9 @@ def plan_for(
     if plan is None:
         host = None if host_budget_bytes is None else about.host(loop, host_budget_bytes)
         ask = partial(best_plan, budget_bytes=budget_bytes, ask=_planner(planner), host=host)
-        plan = replace(_refined_plan(about, loop, budget_bytes, ask), state_bytes=loop.state_bytes)
+        plan = _refined_plan(about, loop, budget_bytes, ask)
+        peak_bytes = projected_peak_bytes(plan, about.report(loop, budget_bytes, [plan.segment_steps]))
+        plan = replace(plan, state_bytes=loop.state_bytes, projected_peak_bytes=peak_bytes)
         about.plans[key] = plan
     return plan
 
@@ -114,15 +117,15 @@ def predict(
     plan = plan_for(loop, budget_bytes, planner, host_budget)
     report = known(loop).report(loop, budget_bytes, [plan.segment_steps])
     chain = report.chain(report.length, plan.segment_steps)
-    everything = tape_everything(report.length, plan.segment_steps).replayed(chain)
+    everything = tape_everything(report.length, plan.segment_steps)
     chosen = plan.replayed(chain)
     return Prediction(
         plan=plan,
         budget_bytes=budget_bytes,
-        projected_peak_bytes=chosen.peak_bytes,
+        projected_peak_bytes=projected_peak_bytes(plan, report),
         projected_seconds=chosen.makespan,
-        full_bptt_peak_bytes=everything.peak_bytes,
-        full_bptt_seconds=everything.makespan,
+        full_bptt_peak_bytes=projected_peak_bytes(everything, report),
+        full_bptt_seconds=everything.replayed(chain).makespan,
         static=report.static,
         tiers=chosen.tiers if isinstance(chosen, TieredVerdict) else (),
     )

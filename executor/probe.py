@@ -8,7 +8,7 @@ it will measure; the seconds are what the engine took, its own price included.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -65,6 +65,10 @@ class SegmentProbe:
     """Copies of random streams and buffers that a run holds throughout, in bytes."""
     rehearsal_peak_bytes: int
     """What measuring this took, in bytes."""
+    first_pass_last: Stage
+    """The last stage as it is taped, before there is any gradient; its bytes only."""
+    late_bytes: int
+    """Gradients among the static bytes that live once the backward pass has begun."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,14 @@ class ProbeReport:
 
         Raises ValueError for a length or segment length that was not probed.
         """
+        return self._chain(self._segment(length, segment_steps))
+
+    def first_pass_chain(self, length: int, segment_steps: int) -> Chain:
+        """The bytes of the same chain before there is any gradient. Raises ValueError like `chain`."""
+        found = self._segment(length, segment_steps)
+        return self._chain(replace(found, last=found.first_pass_last), late_bytes=found.late_bytes)
+
+    def _segment(self, length: int, segment_steps: int) -> SegmentProbe:
         found = next((s for s in self.segments if s.segment_steps == segment_steps), None)
         if found is None or length != self.length:
             probed = [s.segment_steps for s in self.segments]
@@ -94,13 +106,16 @@ class ProbeReport:
                 f"length={length}, segment_steps={segment_steps} was not probed: {self.length} steps in "
                 f"segments of {probed} were"
             )
-        segments, _ = segment_sizes(length, segment_steps)
+        return found
+
+    def _chain(self, found: SegmentProbe, *, late_bytes: int = 0) -> Chain:
+        segments, _ = segment_sizes(self.length, found.segment_steps)
         return segmented_chain(
             found.inner,
             segments,
             first=found.first,
             last=found.last,
-            static_bytes=self.static_bytes + found.surroundings_bytes,
+            static_bytes=self.static_bytes + found.surroundings_bytes - late_bytes,
             loss_gradient_bytes=0,
             input_gradient_bytes=found.input_gradient_bytes,
         )
@@ -202,6 +217,8 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
         input_gradient_bytes=sized.input_gradient_bytes,
         surroundings_bytes=rehearsal.surroundings_bytes(pieces),
         rehearsal_peak_bytes=peak,
+        first_pass_last=sized.first_pass_last,
+        late_bytes=sized.late_bytes,
     )
 
 

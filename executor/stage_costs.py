@@ -25,6 +25,10 @@ class StageBytes:
 
     stages: tuple[Stage, ...]
     input_gradient_bytes: int
+    first_pass_last: Stage
+    """The last stage before there is any gradient."""
+    late_bytes: int
+    """Gradients that the plan counts from the start, and that live once the backward pass has begun."""
 
 
 def stage_bytes(
@@ -59,6 +63,7 @@ class _Reader:
         self._backward_only_bytes = backward_only_bytes
         self._stages = dict.fromkeys(range(1, stages + 1), EMPTY_STAGE)
         self._gradients = {stages: 0}
+        self._first_pass_last = EMPTY_STAGE
 
     def read(self, piece: ActionBytes, accumulated: int) -> None:
         """Take in one action's bytes."""
@@ -85,6 +90,11 @@ class _Reader:
         tape = piece.after_bytes - piece.before_bytes
         if index == self._last:  # only ever taped in the first pass
             spare += self._backward_only_bytes
+            self._first_pass_last = replace(
+                EMPTY_STAGE,
+                tape_bytes=tape - self._final_state_bytes,
+                taped_forward_workspace_bytes=piece.peak_bytes - piece.after_bytes,
+            )
         workspace = piece.peak_bytes - piece.after_bytes - spare
         self._stages[index] = replace(
             self._stages[index], tape_bytes=tape, taped_forward_workspace_bytes=max(workspace, 0)
@@ -107,7 +117,8 @@ class _Reader:
             replace(self._stages[index], gradient_bytes=self._gradients[index])
             for index in range(1, self._last + 1)
         ]
-        return StageBytes(tuple(stages), self._gradients[0])
+        late_bytes = self._accumulated_bytes + self._backward_only_bytes
+        return StageBytes(tuple(stages), self._gradients[0], self._first_pass_last, late_bytes)
 
 
 def _last_stage(stage: Stage, final_state_bytes: int, backward_workspace_bytes: int) -> Stage:

@@ -1,0 +1,49 @@
+"""The peak of a plan on a probed loop, pass by pass.
+
+A chain counts the gradients of parameters and outputs from the start, though none lives in the first pass.
+Where that pass holds the most (everything is taped, and the last segment is a short remainder) a plan takes
+less than the chain says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import takewhile
+
+from executor.plan import ExecutionPlan
+from executor.probe import ProbeReport
+from planner_service.chain import Backward, Moment, Policy, expand, moments
+
+
+def projected_peak_bytes(plan: ExecutionPlan, report: ProbeReport) -> int:
+    """Upper bound of the bytes that a run under `plan` adds to what was live before.
+
+    At most what the simulator says of the chain; for plans that use tiers or undo stages it is that.
+    Raises ValueError for a plan whose segment length `report` does not have.
+    """
+    chain = report.chain(plan.length, plan.segment_steps)
+    if not isinstance(plan.policy, Policy) or plan.undoes:
+        return plan.replayed(chain).peak_bytes
+    first_pass_bytes, later_bytes = _peaks(moments(chain, expand(plan.policy)))
+    if first_pass_bytes > later_bytes:
+        early = report.first_pass_chain(plan.length, plan.segment_steps)
+        first_pass = takewhile(_is_not_backward, moments(early, expand(plan.policy)))
+        first_pass_bytes, _ = _peaks(first_pass)
+    return max(first_pass_bytes, later_bytes)
+
+
+def _peaks(replay: Iterable[Moment]) -> tuple[int, int]:
+    """The most bytes in the first pass, and from the first Backward on."""
+    first_pass_bytes = later_bytes = 0
+    has_begun = False
+    for moment in replay:
+        has_begun = has_begun or isinstance(moment.action, Backward)
+        if has_begun:
+            later_bytes = max(later_bytes, moment.peak_bytes)
+        else:
+            first_pass_bytes = max(first_pass_bytes, moment.peak_bytes)
+    return first_pass_bytes, later_bytes
+
+
+def _is_not_backward(moment: Moment) -> bool:
+    return not isinstance(moment.action, Backward)
