@@ -47,7 +47,7 @@ class WorkerClient(PlannerClient):
 
     def claim_probe(self, node: str) -> Probe | None:
         """What the node is to measure, or None."""
-        response = self._send(self._message("POST", "/v1/probes/claims", ProbeClaim(node=node)))
+        response = self._send(self._message("POST", "/v1/claims/probes", ProbeClaim(node=node)))
         return None if response.status_code == 204 else Probe.model_validate_json(response.content)
 
     def report_probe(self, probe_id: str, report: ProbeReport) -> Probe:

@@ -146,7 +146,8 @@ def _asked(prepared: PreparedJob, task: Task, wait: Callable[[float], None], say
             if refusal.status not in _NOT_OURS_TO_ASK:
                 raise
             say(f"{refusal}: planning in this process instead")
-            return StoredPlan(best_plan(prepared.probe, prepared.budget_bytes, in_process), None)
+            own = best_plan(prepared.probe, prepared.budget_bytes, in_process, prepared.host())
+            return StoredPlan(own, None)
         else:
             return StoredPlan(answer.plan, answer.plan_id)
     raise AssertionError("unreachable")
@@ -157,7 +158,13 @@ def _from_service(prepared: PreparedJob, task: Task) -> ServicePlan:
     planner = RemotePlanner(task.planner_url, token=task.planner_token)
     request: Mapping[str, Any] = {**prepared.request(), "strategy": task.strategy}
     try:
-        return planner.ask(prepared.probe, prepared.budget_bytes, request=request, held_bytes=held)
+        return planner.ask(
+            prepared.probe,
+            prepared.budget_bytes,
+            request=request,
+            held_bytes=held,
+            host=prepared.host(),
+        )
     finally:
         planner.close()
 

@@ -73,7 +73,7 @@ def job_of(request: Mapping[str, Any], budget: int | str) -> Job:
     The data's path is the worker's to judge. Raises InvalidJob.
     """
     sections = {name: _given(request[name]) for name in JOB_SECTIONS if request.get(name) is not None}
-    return job_from_record({**sections, "budget": budget})
+    return job_from_record({**sections, "budget": budget, "host_budget": request.get("host_budget")})
 
 
 def _given(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,8 +113,7 @@ class Training:
         self._stopping.check()
         self._check_gradients(prepared, plan.plan, is_new=saved is None)
         self._stopping.check()
-        held = held_bytes(prepared.model, prepared.window, prepared.job.training)
-        with memory_cap(prepared.budget_bytes + held, prepared.loss.device) as cap:
+        with memory_cap(_capped_bytes(prepared), prepared.loss.device) as cap:
             _say(f"hard cap: {cap.allowed_bytes} bytes more than now ({cap.kind})")
             broken = self._measure(prepared, plan)
             if broken is not None:
@@ -239,6 +238,13 @@ class Training:
     def _description(self) -> str:
         record = self._task.job.record()
         return json.dumps({k: record[k] for k in ("model", "data", "sequence", "training")}, sort_keys=True)
+
+
+def _capped_bytes(prepared: PreparedJob) -> int:
+    """What training may add on the device; the CPU's cap watches all memory, that of moved states too."""
+    held = held_bytes(prepared.model, prepared.window, prepared.job.training)
+    host_bytes = prepared.job.host_budget_bytes or 0
+    return prepared.budget_bytes + held + (host_bytes if prepared.loss.device.type == "cpu" else 0)
 
 
 def _restore(prepared: PreparedJob, optimizer: torch.optim.Optimizer, saved: TrainingState) -> None:

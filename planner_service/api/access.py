@@ -48,7 +48,7 @@ RULES: tuple[tuple[str, re.Pattern[str], Access], ...] = tuple(
         ("POST", r"/v1/probes", Access(scope=Scope.SUBMIT, audited=_DONE)),
         (
             "POST",
-            r"/v1/probes/(claims|[^/]+/report)",
+            r"/v1/claims/probes|/v1/probes/[^/]+/report",
             Access(scope=Scope.WORKER, audited=frozenset({200})),
         ),
         ("PUT", r"/v1/nodes/.+", Access(scope=Scope.WORKER, audited=frozenset({201}))),

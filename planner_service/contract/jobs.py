@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from planner_service.contract.base import Answer, Message, invalid
 from planner_service.contract.budget import JobBudget
 from planner_service.contract.models import Dtype
-from planner_service.contract.quantities import Count
+from planner_service.contract.quantities import BudgetBytes, Count
 from planner_service.contract.reversible import (
     REVERSIBLE_KINDS,
     ForgetBits,
@@ -101,6 +101,9 @@ class JobRequest(Message):
     sequence: JobSequence
     training: JobTraining
     budget: JobBudget
+    host_budget: BudgetBytes | None = Field(default=None, exclude_if=lambda given: given is None)
+    """Host memory that stored states may move to: bytes, or text with a unit; null keeps them on the
+    device."""
     strategy: Annotated[StorableText, Field(min_length=1, max_length=64)] = "auto"
     maximum_slowdown_ratio: Annotated[float, Field(strict=True, ge=1, le=1e6, allow_inf_nan=False)] | None = (
         None

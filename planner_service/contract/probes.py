@@ -61,7 +61,7 @@ class ProbePage(Answer):
 
 
 class ProbeClaim(Message):
-    """POST /v1/probes/claims: the agent of a node asks whether it is to measure something."""
+    """POST /v1/claims/probes: the agent of a node asks whether it is to measure something."""
 
     node: Name
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from planner_service.contract import (
+    OFFLOAD,
     Embedding,
     GradientSparsity,
     Head,
@@ -44,6 +45,8 @@ def job_needs(
     known = strategies(())
     if request.model.kind in REVERSIBLE_KINDS:
         known = (*known, REVERSIBLE)
+    if request.host_budget is not None:
+        known = (*known, OFFLOAD)
     if request.strategy not in known:
         raise UnknownStrategy(strategy=request.strategy, known=known)
     return JobNeeds(
@@ -59,8 +62,10 @@ def _needs(
     cancellation: Cancellation | None,
 ) -> DeviceNeeds:
     candidates = candidates_of(question_of_job(request, device), known_profiles)
-    held_bytes = min(candidate.chain.static_bytes for candidate in candidates)
-    least_bytes = least_budget_bytes(candidates, cancellation)
+    # Beside a GPU the host's memory is another; a CPU has one for both.
+    host_bytes = request.host_budget or 0 if device == "cpu" else 0
+    held_bytes = min(candidate.chain.static_bytes for candidate in candidates) + host_bytes
+    least_bytes = least_budget_bytes(candidates, cancellation) + host_bytes
     store_all_bytes = full_bptt(candidates).peak_bytes
     return DeviceNeeds(
         held_bytes=held_bytes,
@@ -69,7 +74,7 @@ def _needs(
             request.budget,
             held_bytes=held_bytes,
             least_bytes=least_bytes,
-            activation_bytes=store_all_bytes - held_bytes,
+            activation_bytes=store_all_bytes + host_bytes - held_bytes,
         ),
     )
 

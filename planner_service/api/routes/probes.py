@@ -52,7 +52,7 @@ async def read_probe(probe_id: StorableText, request: Request, service: ServiceD
 
 
 @router.post(
-    "/v1/probes/claims",
+    "/v1/claims/probes",
     response_model=Probe,
     responses={204: {"description": "Nothing is to be measured on the node"}, **MESSAGE_PROBLEMS},
 )
