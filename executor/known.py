@@ -18,7 +18,7 @@ from executor.dry_run import Needs
 from executor.loop import Loop
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
-from executor.probe import ProbeReport, probe_loop, usual_candidates
+from executor.probe import ProbeReport, probe_loop
 from executor.replay import AutocastState
 from executor.trace import paused
 from executor.trees import leaf_description
@@ -54,8 +54,7 @@ class Known:
         """The probe of every usual segment length that can be rehearsed within the budget, and of the
         extra ones. What was measured before is not measured again.
         """
-        candidates = [*usual_candidates(loop), *extra_candidates]
-        report = probe_loop(loop, budget_bytes=budget_bytes, candidates=candidates, already=self._report)
+        report = probe_loop(loop, budget_bytes=budget_bytes, extra=extra_candidates, already=self._report)
         if self._report is None:
             self._report = report
         measured = {segment.segment_steps: segment for segment in self._report.segments}

@@ -8,6 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 
 from executor.offload.slots import recorded_peaks
+from executor.reversal import recorded_archives
 from executor.trace import record
 
 Result = TypeVar("Result")
@@ -21,6 +22,9 @@ class Measurement(NamedTuple, Generic[Result]):
     tier_peak_bytes: Mapping[str, int] = {}
     """The same for states that were moved to other tiers, by tier: `host`, `disk`. Pinned host memory counts
     in the powers of two that torch hands out."""
+    archived_bytes: int | None = None
+    """The most that reversible layers' archives held of lost bits, exactly; None where none archived. On the
+    device, and part of the peak."""
 
 
 class TimelinePoint(NamedTuple):
@@ -49,9 +53,9 @@ def measure(
     there is one.
     """
     chosen = default_device() if device is None else torch.device(device)
-    with recorded_peaks() as tier_peak_bytes:
+    with recorded_peaks() as tier_peak_bytes, recorded_archives() as archived:
         peak_bytes, result = _measured(function, chosen)
-    return Measurement(peak_bytes, result, tier_peak_bytes)
+    return Measurement(peak_bytes, result, tier_peak_bytes, archived.bytes)
 
 
 def measure_timeline(function: Callable[[], Result]) -> Timeline[Result]:

@@ -72,7 +72,7 @@ def _refined_plan(
     longest segments that fit are the quickest, and the usual lengths are far apart.
     """
     plan = ask(about.report(loop, budget_bytes))
-    longer = [steps for steps in usual_candidates(loop) if steps > plan.segment_steps]
+    longer = [steps for steps in usual_candidates(loop, about.needs(loop)) if steps > plan.segment_steps]
     extra: list[int] = []
     above = min(longer, default=plan.segment_steps)
     for _ in range(REFINEMENTS):

@@ -7,7 +7,7 @@ it will measure; the seconds are what the engine took, its own price included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from planner_service.chain import (
     MAXIMUM_BYTES,
     Chain,
     Stage,
+    TieredAction,
     segment_sizes,
     segmented_chain,
     stage_record,
@@ -35,7 +36,12 @@ STEP_CANDIDATES = (1, 5, 10, 20, 50)
 """Segment lengths tried for a looped step function."""
 SEGMENT_CANDIDATES = (1, 2, 5, 10, 20, 50, 100)
 """Segment lengths tried for a segment function; the shortest serve the smallest budgets."""
+REVERSIBLE_CANDIDATES = SEGMENT_CANDIDATES[:-1]
+"""The lengths tried for reversible layers. Their steps run one by one: segments of 100 steps take as long a
+step as those of 50, and to rehearse them takes half of the whole probe."""
 TIMING_ROUNDS = 5
+TIMING_SECONDS = 0.5
+"""After so many no further round is begun, but for the second: long segments are timed well by two."""
 _LOSS_SCALARS_BYTES = 32
 """The caller's loss and its gradient: a few scalars that a measurement around the whole sees."""
 
@@ -145,9 +151,10 @@ def probe_loop(
     *,
     budget_bytes: int | None = None,
     candidates: Iterable[int] = (),
+    extra: Iterable[int] = (),
     already: ProbeReport | None = None,
 ) -> ProbeReport:
-    """Probe `loop` for each candidate segment length (by default a few up to the loop's length).
+    """Probe `loop` for each candidate segment length (by default the usual ones), and for the extra ones.
 
     Candidates are tried in rising order as long as their rehearsal, by the two before it, will not
     exceed `budget_bytes`; the first is always tried. What `already` has is not measured again.
@@ -159,7 +166,7 @@ def probe_loop(
         static = None if already is None else already.static
         measured = {} if already is None else {s.segment_steps: s for s in already.segments}
         probes: list[SegmentProbe] = []
-        for segment_steps in sorted(set(candidates)) or usual_candidates(loop):
+        for segment_steps in sorted({*(candidates or usual_candidates(loop, needs)), *extra}):
             if probes and _expected_peak_bytes(probes, segment_steps) > (budget_bytes or MAXIMUM_BYTES):
                 break
             if segment_steps not in measured:
@@ -170,9 +177,11 @@ def probe_loop(
     return ProbeReport(loop.inputs.length, needs, static or (), tuple(probes), str(loop.device))
 
 
-def usual_candidates(loop: Loop) -> list[int]:
+def usual_candidates(loop: Loop, needs: Needs) -> list[int]:
     """The segment lengths that are tried for this loop unless others are asked for."""
-    usual = SEGMENT_CANDIDATES if loop.is_segment else STEP_CANDIDATES
+    usual: tuple[int, ...] = STEP_CANDIDATES
+    if loop.is_segment:
+        usual = SEGMENT_CANDIDATES if needs.lost is None else REVERSIBLE_CANDIDATES
     return [steps for steps in usual if steps < loop.inputs.length] or [loop.inputs.length]
 
 
@@ -198,8 +207,7 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
         final_state_bytes=rehearsal.final_state_bytes,
         backward_only_bytes=_backward_only_bytes(loop, rehearsal),
     )
-    rounds = [seconds_of_actions(rehearsal.run, device) for _ in range(TIMING_ROUNDS)]
-    stages = stage_seconds(rounds, sized.stages)
+    stages = stage_seconds(_timing_rounds(rehearsal, device), sized.stages)
     if rehearsal.lost is not None:
         stages = with_reversals(
             stages,
@@ -220,6 +228,19 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
         first_pass_last=sized.first_pass_last,
         late_bytes=sized.late_bytes,
     )
+
+
+def _timing_rounds(
+    rehearsal: Rehearsal, device: torch.device
+) -> Iterator[list[tuple[TieredAction | None, float]]]:
+    """Seconds of the actions of a rehearsal, round by round."""
+    spent = 0.0
+    for count in range(TIMING_ROUNDS):
+        if count >= 2 and spent >= TIMING_SECONDS:
+            return
+        times = seconds_of_actions(rehearsal.run, device)
+        spent += sum(seconds for _, seconds in times)
+        yield times
 
 
 def _static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:

@@ -63,6 +63,9 @@ class RunReport:
     """Host memory that states could move to."""
     measured_host_bytes: int = 0
     """Host memory that held them, at its peak; pinned on CUDA."""
+    archived_bytes: int | None = None
+    """What the archives of reversible layers held at most in one iteration, exactly; the plan's ledger has a
+    bound of it. None: nothing was undone."""
     iteration_seconds: tuple[float, ...]
     losses: tuple[float, ...]
     """Mean loss per character of every iteration, in nats."""
@@ -121,8 +124,12 @@ class RunReport:
             "loss_after": _finite(self.loss_after),
             "advance_count": self.executed.advance_count,
             "tape_count": self.executed.tape_count,
+            **self._archived(),
             **self._sparsity(),
         }
+
+    def _archived(self) -> dict[str, Any]:
+        return {} if self.archived_bytes is None else {"archived_bytes": self.archived_bytes}
 
     def _sparsity(self) -> dict[str, Any]:
         if self.gradient_sparsity is None:
@@ -164,6 +171,8 @@ class RunReport:
         if self.host_budget_bytes is not None:
             moved = f"{format_bytes(self.measured_host_bytes)} of {format_bytes(self.host_budget_bytes)}"
             rows.insert(3, ("host memory", moved))
+        if self.archived_bytes is not None:
+            rows.insert(3, ("of it lost bits", format_bytes(self.archived_bytes)))
         if self.gradient_sparsity is not None:
             rows.append(("gradients", sparsity_line(self.gradient_sparsity)))
         if self.gradient_check is not None:

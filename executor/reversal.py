@@ -99,5 +99,33 @@ def passing(how: Passage) -> Iterator[None]:
         _running.passage = None
 
 
+@dataclass
+class ArchivedPeak:
+    """What archives held at most, of all that a function ran; exact."""
+
+    bytes: int | None = None
+    """Of lost bits, once any layer archived some, were it none of them."""
+
+
+_watching: list[ArchivedPeak] = []
+
+
+@contextmanager
+def recorded_archives() -> Iterator[ArchivedPeak]:
+    """Yields what the archives of reversible layers held at most within the context, so far."""
+    peak = ArchivedPeak()
+    _watching.append(peak)
+    try:
+        yield peak
+    finally:
+        _watching.remove(peak)
+
+
+def note_archived(stored_bytes: int) -> None:
+    """The archives of one pass hold so many bytes now."""
+    for peak in _watching:
+        peak.bytes = max(stored_bytes, peak.bytes or 0)
+
+
 def _same(left: Sequence[Any], right: Sequence[Any]) -> bool:
     return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))

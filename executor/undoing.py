@@ -17,7 +17,7 @@ from torch import Tensor
 from executor.engine import LiveTape, Run
 from executor.errors import PlanMismatch, ReversalMismatch
 from executor.replay import NOTHING, Surroundings, state_only
-from executor.reversal import Archiving, Undoing, passing
+from executor.reversal import Archiving, Undoing, note_archived, passing
 from executor.states import StoredState, owned
 from executor.trees import Leaves
 from planner_service.chain import Archive, TieredAction, Undo
@@ -68,6 +68,7 @@ class UndoingRun(Run):
             with passing(how):
                 leaves = self._archive_stage(stage, leaves)
         self._require_reversible(stretch)
+        note_archived(sum(archive.stored_bytes for each in self._stretches for archive in each.archives))
         if not self._recomputing:
             self._reached = last
         self._replay.forget_casts()

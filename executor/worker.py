@@ -133,6 +133,7 @@ def _train(
         measured_peak_bytes=measured_peak_bytes,
         host_budget_bytes=job.host_budget_bytes,
         measured_host_bytes=measured.tier_peak_bytes.get(HOST, 0),
+        archived_bytes=measured.archived_bytes,
         iteration_seconds=tuple(seconds),
         losses=tuple(ranks.mean(losses)),
         loss_before=loss_before,

@@ -36,6 +36,8 @@ class Measured:
     device_bytes: int
     """What the device had given away: CUDA's own count, all processes included; on the CPU the resident
     memory of this process at its highest."""
+    archived_bytes: int | None
+    """What the archives of reversible layers held of it, exactly; None where nothing was undone."""
     counts: SegmentCounts
     seconds: dict[str, float | None]
     """Means per segment of each kind of action."""
@@ -47,7 +49,7 @@ class Measured:
         """Measure; the model is as it was. Bytes are counted first, and seconds in a second pass."""
         window, loss, device = prepared.window, prepared.loss, prepared.loss.device
         loss.prepare(window)
-        peak = measure(lambda: backward(loss.forward(window, plan)), device=device).peak_bytes
+        measured = measure(lambda: backward(loss.forward(window, plan)), device=device)
         counts = loss.take_counts()
         prepared.model.zero_grad(set_to_none=True)
         times = ActionTimes(device)
@@ -57,9 +59,10 @@ class Measured:
         loss.take_counts()
         prepared.model.zero_grad(set_to_none=True)
         return cls(
-            peak_bytes=peak,
-            reserved_bytes=_reserved_bytes(device, peak),
+            peak_bytes=measured.peak_bytes,
+            reserved_bytes=_reserved_bytes(device, measured.peak_bytes),
             device_bytes=_device_bytes(device),
+            archived_bytes=measured.archived_bytes,
             counts=counts,
             seconds=times.record(),
             pass_seconds=pass_seconds,
@@ -81,6 +84,7 @@ def measurement_of(task: Task, prepared: PreparedJob, plan: StoredPlan, measured
         "measured_peak_bytes": measured.peak_bytes,
         "measured_reserved_bytes": measured.reserved_bytes,
         "measured_device_bytes": measured.device_bytes,
+        **({} if measured.archived_bytes is None else {"archived_bytes": measured.archived_bytes}),
         "advance_count": measured.counts.advance_count,
         "tape_count": measured.counts.tape_count,
         **measured.seconds,

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from executor.errors import DoubleBackward
+from executor.reversal import note_archived
 from executor.reversible.cell import Parts
 from executor.reversible.errors import InvalidReversible
 from executor.reversible.fixed_point import FRACTION_BITS, to_fixed
@@ -68,6 +69,7 @@ class ReversibleSequence(torch.autograd.Function):
         trajectory = start_trajectory(work.recipe, state, weights, len(inputs), reversible=work.reversible)
         outputs = _advance(work, inputs, tensors, trajectory)
         work.archived[:] = [trajectory.archived_bytes]
+        note_archived(trajectory.archived_bytes)
         ctx.work, ctx.trajectory = work, trajectory
         return outputs, *join_state([layer.values() for layer in trajectory.layers])
 

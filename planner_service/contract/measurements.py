@@ -42,6 +42,14 @@ class MeasurementReport(BaseModel):
     budget_bytes: Annotated[int, Field(ge=1, le=2**62, description="Bytes allowed.")]
     projected_peak_bytes: Annotated[Bytes, Field(description="The plan's upper bound.")]
     measured_peak_bytes: Annotated[Bytes, Field(description="The most bytes that the worker saw live.")]
+    archived_bytes: Annotated[
+        Bytes | None,
+        Field(
+            description="The most that the archives of reversible layers held of lost bits, exactly: of what "
+            "the plan's ledger bounds. Part of the measured peak.",
+            **_UNSAID,
+        ),
+    ] = None
     seconds_per_iteration: Seconds
     iterations: Annotated[int, Field(ge=1)]
     losses: Annotated[
