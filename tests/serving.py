@@ -117,13 +117,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     assert running.terminate() == -signal.SIGTERM
 
 
-def eventually(condition: Any, seconds: float) -> bool:
+def eventually(condition: Any, seconds: float, *, every_seconds: float = 0.02) -> bool:
     """Whether `condition()` becomes true within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.02)
+        time.sleep(every_seconds)
     return False
 
 

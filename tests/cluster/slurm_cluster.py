@@ -66,7 +66,9 @@ class SlurmCluster:
     def wait_until_idle(self) -> None:
         """Wait until every node takes jobs and has none."""
         names = {node.name for node in self.nodes}
-        assert eventually(lambda: names == self.nodes_that_are("idle"), UP_SECONDS), self.logs()
+        assert eventually(lambda: names == self.nodes_that_are("idle"), UP_SECONDS, every_seconds=0.1), (
+            self.logs()
+        )
 
     def stop(self) -> None:
         """End every daemon."""

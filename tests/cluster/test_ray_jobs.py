@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from planner_service.client import PlannerClient
-from tests.cluster.ray_cluster import START_SECONDS, TOKEN, RayCluster, ray_command
+from planner_service.dispatch import EngineRefused, Launch, Resources
+from planner_service.dispatch.ray import RayEngine
+from tests.cluster.ray_cluster import TOKEN, RayCluster, RayNode, ray_command
 from tests.cluster.service_jobs import (
     MIB,
     ended,
@@ -18,18 +20,22 @@ from tests.cluster.service_jobs import (
 from tests.serving import eventually
 
 JOB_SECONDS = 240.0
-NODE_BYTES = {"small": 900 * MIB, "large": 3_000 * MIB}
+LARGE_BYTES = 3_000 * MIB
+DEVICE_MIB = 1_000
+NODES = (
+    RayNode("small", 900 * MIB, cpus=2, device_memory_mib=DEVICE_MIB),
+    RayNode("large", LARGE_BYTES),
+)
 
 pytestmark = pytest.mark.skipif(ray_command() is None, reason="no Ray: run `make test-cluster`")
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A head and two nodes, once they have told their resources."""
+    """A head and two nodes, once they have told their resources; one of them says that it has a device."""
     running = RayCluster(tmp_path_factory.mktemp("ray") / "t")
     try:
-        running.start(**NODE_BYTES)
-        assert eventually(lambda: running.living_nodes() == 1 + len(NODE_BYTES), START_SECONDS)
+        running.start(*NODES)
         yield running
     finally:
         running.stop()
@@ -45,6 +51,7 @@ def client(cluster, tmp_path_factory):
         TIGHTFIT_ENGINE="ray",
         TIGHTFIT_RAY_URL=cluster.url,
         TIGHTFIT_RAY_TOKEN=TOKEN,
+        TIGHTFIT_LOST_AFTER_SECONDS="20",  # of the heartbeats of a second: nobody waits for three minutes
     )
     with PlannerClient(serving.url) as found:
         yield found
@@ -57,7 +64,7 @@ def test_three_jobs_end_although_a_node_is_cut_off(cluster, client):
     short = [client.submit_job(request(iterations=2)) for _ in range(2)]
     until(client, long.id, has_trained(20), JOB_SECONDS)
     cluster.cut("large")
-    cluster.start_node("spare", NODE_BYTES["large"])
+    cluster.start_node(RayNode("spare", LARGE_BYTES))
     done = [until(client, job.id, ended, JOB_SECONDS) for job in (long, *short)]
     assert [job.state for job in done] == ["succeeded"] * 3, [job.detail for job in done]
     assert done[0].attempt >= 2
@@ -72,3 +79,42 @@ def test_what_no_node_could_run_is_refused_and_not_left_pending(client):
     assert (job.state, job.reason) == ("failed", "error")
     assert "none of" in job.detail
     assert "nodes could ever run it" in job.detail
+
+
+@pytest.fixture
+def engine(cluster):
+    """The service's engine, asked in this process: a worker for a device would need one."""
+    ray = RayEngine(cluster.url, token=TOKEN)
+    yield ray
+    ray._http.close()  # the service keeps its own for as long as it lives
+
+
+def sleeping(name, *, device_mib):
+    """A launch that asks for so much memory of a device, and sleeps."""
+    resources = Resources(device="cuda", request_bytes=device_mib * MIB)
+    return Launch(
+        job_id=name,
+        number=1,
+        command=("sleep", "600"),
+        launch_token="unused",
+        work_dir="/unused",
+        resources=resources,
+    )
+
+
+def test_ray_sets_the_memory_of_a_device_aside(engine):
+    """What the device does not hold besides the first job waits, and what it does hold overtakes"""
+    sizes_mib = {"first": 600, "second": 600, "third": 300}
+    first, second, third = (engine.submit(sleeping(name, device_mib=mib)) for name, mib in sizes_mib.items())
+    for runs in (first, third):
+        assert eventually(lambda runs=runs: engine.status(runs).state == "running", 60, every_seconds=0.2)
+    assert engine.status(second).state == "waiting"
+    for reference in (second, third, first):
+        engine.cancel(reference)
+
+
+def test_a_job_that_no_device_holds_is_refused_before_it_is_submitted(engine):
+    launch = sleeping("huge", device_mib=DEVICE_MIB + 1)
+    with pytest.raises(EngineRefused, match="none of 3 nodes could ever run it"):
+        engine.submit(launch)
+    assert engine.status(launch.name).state == "missing"

@@ -25,7 +25,9 @@ def test_cancelling_reaches_the_scheduler_whether_a_job_waits_or_trains(cluster,
 
     client.cancel_job(waiting.id)
     assert eventually(
-        lambda: cluster.job(waiting.engine_reference)["JobState"] == "CANCELLED", CANCEL_SECONDS
+        lambda: cluster.job(waiting.engine_reference)["JobState"] == "CANCELLED",
+        CANCEL_SECONDS,
+        every_seconds=0.2,
     )
     waiting = until(client, waiting.id, ended, CANCEL_SECONDS)
     assert (waiting.state, waiting.reason, waiting.attempt) == ("cancelled", "cancelled", 0)
