@@ -19,6 +19,7 @@ from executor.plan import ExecutionPlan
 from executor.probe import ProbeReport
 from planner_service.chain import (
     Chain,
+    PlanningError,
     Policy,
     Tier,
     TieredPolicy,
@@ -117,6 +118,17 @@ def in_process(chain: Chain, budget_bytes: int, tiers: Tiers = ()) -> tuple[str,
         return _beside_tiers(chain, budget_bytes, tiers)
     solution = solve(chain, budget_bytes)
     return solution.strategy, solution.policy
+
+
+def simulated_in_process(question: Mapping[str, Any]) -> int | None:
+    """The peak of a simulation request's policy, in bytes; None where it is refused."""
+    from planner_service.contract import SimulationRequest
+    from planner_service.planning import Planner
+
+    try:
+        return Planner().simulate(SimulationRequest.model_validate(question)).peak_bytes
+    except (PlanningError, ValueError):
+        return None
 
 
 def _beside_tiers(chain: Chain, budget_bytes: int, tiers: Tiers) -> tuple[str, AnyPolicy]:
@@ -250,6 +262,15 @@ class RemotePlanner:
         chain = report.chain(report.length, segment_steps)
         plan = _checked_plan(report, chain, segment_steps, budget_bytes, _answer(reply), tiers)
         return ServicePlan(plan, reply.id)
+
+    def simulated_peak_bytes(self, question: Mapping[str, Any]) -> int | None:
+        """The peak of a simulation request's policy; None where the service does not answer it."""
+        from planner_service.client import PlannerError
+
+        try:
+            return self._client.simulate(question).peak_bytes
+        except PlannerError:
+            return None
 
     def post_measurement(self, measurement: Mapping[str, Any]) -> None:
         """Report a training run."""

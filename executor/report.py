@@ -57,6 +57,8 @@ class RunReport:
     budget_bytes: int
     projected_peak_bytes: int
     measured_peak_bytes: int
+    computed_peak_bytes: int | None = None
+    """What the formulas alone project of the plan, before anything was probed; None where they do not."""
     process_peak_bytes: tuple[int, ...] = ()
     """Of every process that trained together; the measured peak is the largest."""
     host_budget_bytes: int | None = None
@@ -114,6 +116,7 @@ class RunReport:
             "budget_bytes": self.budget_bytes,
             "projected_peak_bytes": self.projected_peak_bytes,
             "measured_peak_bytes": self.measured_peak_bytes,
+            "computed_peak_bytes": self.computed_peak_bytes,
             "seconds_per_iteration": self.seconds_per_iteration,
             "iterations": len(self.iteration_seconds),
             "losses": [_finite(loss) for loss in self.losses],
@@ -127,6 +130,13 @@ class RunReport:
             **self._archived(),
             **self._sparsity(),
         }
+
+    def _errors(self) -> str:
+        after = f"{error_ratio(self.projected_peak_bytes, self.measured_peak_bytes)} after the probe"
+        if self.computed_peak_bytes is None:
+            return after
+        before = error_ratio(self.computed_peak_bytes, self.measured_peak_bytes)
+        return f"{before} by formulas alone, {after}"
 
     def _archived(self) -> dict[str, Any]:
         return {} if self.archived_bytes is None else {"archived_bytes": self.archived_bytes}
@@ -162,6 +172,7 @@ class RunReport:
             ("budget", format_bytes(self.budget_bytes)),
             ("projected peak", format_bytes(self.projected_peak_bytes)),
             ("measured peak", format_bytes(self.measured_peak_bytes)),
+            ("error of the projection", self._errors()),
             ("utilization", f"{100 * self.utilization_ratio:.1f} %"),
             ("plan", f"{self.strategy}, {self.segment_count} segments of {self.segment_steps} steps"),
             ("recomputed segments", str(sum(self.executed) - self.segment_count)),
@@ -178,6 +189,11 @@ class RunReport:
         if self.gradient_check is not None:
             rows.append(("gradients", str(self.gradient_check)))
         return aligned(rows)
+
+
+def error_ratio(projected_bytes: int, measured_bytes: int) -> str:
+    """How far a projection is off what was measured, with its sign: above 0 it was a bound."""
+    return f"{100 * (projected_bytes / max(1, measured_bytes) - 1):+.2f} %"
 
 
 def sparsity_line(found: dict[str, Any]) -> str:

@@ -19,13 +19,14 @@ from pathlib import Path
 import torch
 from torch.autograd import backward
 
+from executor.computed_peak import computed_peak_bytes
 from executor.device import device_name
 from executor.job import InvalidJob, Job
 from executor.measure import Measurement, measure
 from executor.models import Window
 from executor.offload.slots import HOST
 from executor.plan import ExecutionPlan, checkpoint_every, undo_every
-from executor.planner import RemotePlanner
+from executor.planner import RemotePlanner, simulated_in_process
 from executor.prepared import PreparedJob, Progress
 from executor.ranks import Forward, Ranks
 from executor.report import RunReport, SegmentCounts
@@ -67,7 +68,12 @@ def run_job(
         progress(describe_plan(plan))
         where = planner_url or IN_PROCESS
         report = _train(prepared, plan, plan_id, ranks=ranks, name=name, planner=where, progress=progress)
-        report = dataclasses.replace(report, description=job.record())  # the whole job, not this share of it
+        simulate = simulated_in_process if planner is None else planner.simulated_peak_bytes
+        report = dataclasses.replace(
+            report,
+            description=job.record(),  # the whole job, not this share of it
+            computed_peak_bytes=computed_peak_bytes(prepared, plan, simulate),
+        )
         if not ranks.is_first:
             return report
         _write(report, prepared, output, progress)

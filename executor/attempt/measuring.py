@@ -12,10 +12,11 @@ import torch
 from torch.autograd import backward
 
 from executor.attempt.action_times import ActionTimes
-from executor.attempt.planning import StoredPlan, computed_peak_bytes
+from executor.attempt.planning import StoredPlan, peak_by_formulas
 from executor.attempt.task import Task
 from executor.device import device_name, driver_version
 from executor.measure import measure
+from executor.offload.slots import HOST
 from executor.plan import ExecutionPlan
 from executor.prepared import PreparedJob
 from executor.report import SegmentCounts
@@ -36,6 +37,8 @@ class Measured:
     device_bytes: int
     """What the device had given away: CUDA's own count, all processes included; on the CPU the resident
     memory of this process at its highest."""
+    host_bytes: int
+    """Host memory that held moved states, at its peak."""
     archived_bytes: int | None
     """What the archives of reversible layers held of it, exactly; None where nothing was undone."""
     counts: SegmentCounts
@@ -62,6 +65,7 @@ class Measured:
             peak_bytes=measured.peak_bytes,
             reserved_bytes=_reserved_bytes(device, measured.peak_bytes),
             device_bytes=_device_bytes(device),
+            host_bytes=measured.tier_peak_bytes.get(HOST, 0),
             archived_bytes=measured.archived_bytes,
             counts=counts,
             seconds=times.record(),
@@ -80,11 +84,12 @@ def measurement_of(task: Task, prepared: PreparedJob, plan: StoredPlan, measured
         "plan_id": plan.plan_id,
         "budget_bytes": prepared.budget_bytes,
         "projected_peak_bytes": plan.plan.projected_peak_bytes or 0,
-        "computed_peak_bytes": computed_peak_bytes(prepared, task, plan.plan),
+        "computed_peak_bytes": peak_by_formulas(prepared, task, plan.plan),
         "measured_peak_bytes": measured.peak_bytes,
         "measured_reserved_bytes": measured.reserved_bytes,
         "measured_device_bytes": measured.device_bytes,
         **({} if measured.archived_bytes is None else {"archived_bytes": measured.archived_bytes}),
+        **_host(prepared, measured),
         "advance_count": measured.counts.advance_count,
         "tape_count": measured.counts.tape_count,
         **measured.seconds,
@@ -104,6 +109,13 @@ def measurement_of(task: Task, prepared: PreparedJob, plan: StoredPlan, measured
         "device": device_name(device),
         "driver": driver_version(device),
     }
+
+
+def _host(prepared: PreparedJob, measured: Measured) -> dict[str, Any]:
+    budget_bytes = prepared.job.host_budget_bytes
+    if budget_bytes is None:
+        return {}
+    return {"host_budget_bytes": budget_bytes, "measured_host_bytes": measured.host_bytes}
 
 
 def _reserved_bytes(device: torch.device, peak_bytes: int) -> int:

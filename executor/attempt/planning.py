@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor.attempt.task import Task
+from executor.computed_peak import computed_peak_bytes
 from executor.device import device_name
 from executor.errors import ExecutorError, PlanMismatch
 from executor.plan import ExecutionPlan
@@ -95,31 +96,18 @@ def share_profile(prepared: PreparedJob, task: Task, say: Say) -> None:
         say(f"the profile was not taken: {error}")
 
 
-def computed_peak_bytes(prepared: PreparedJob, task: Task, plan: ExecutionPlan) -> int | None:
-    """What the formulas alone project of this plan, in bytes that the call adds: before any calibration.
+def peak_by_formulas(prepared: PreparedJob, task: Task, plan: ExecutionPlan) -> int | None:
+    """`computed_peak_bytes` by the service; None where nobody answers."""
 
-    None where they say nothing of it, or nobody answers.
-    """
-    if not isinstance(plan.policy, Policy):
-        return None
-    asked = prepared.request()
-    asked.pop("profile", None)
-    question = {
-        **asked,
-        "model": {**asked["model"], "implementation": "steps"},
-        "segment_steps": plan.segment_steps,
-        "policy": plan.policy.record(),
-        "timeline_points": 0,
-    }
-    try:
-        peak_bytes = answered(
-            lambda: simulated_peak_bytes(task.planner_url, question, token=task.planner_token)
-        )
-    except (Unanswered, Refused):
-        return None
-    state = prepared.model.initial_state(batch_size=prepared.job.sequence.batch_size)
-    held = held_bytes(prepared.model, prepared.window, prepared.job.training)
-    return int(peak_bytes - held - sum(part.nbytes for part in state))
+    def simulated(question: Mapping[str, Any]) -> int | None:
+        try:
+            return answered(
+                lambda: simulated_peak_bytes(task.planner_url, question, token=task.planner_token)
+            )
+        except (Unanswered, Refused):
+            return None
+
+    return computed_peak_bytes(prepared, plan, simulated)
 
 
 def _still_holds(prepared: PreparedJob, text: str) -> StoredPlan | None:

@@ -25,7 +25,7 @@ class GradientCheck(BaseModel):
     largest_difference: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="Largest absolute difference of any element.")
     ]
-    passed: bool
+    passed: Annotated[bool, Field(strict=True)]
 
 
 class MeasurementReport(BaseModel):

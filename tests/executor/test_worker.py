@@ -89,6 +89,16 @@ def test_the_table_shows_both_peaks(finished):
     assert "measured peak" in table
 
 
+def test_the_table_shows_the_error_before_and_after_the_probe(finished):
+    """By the formulas alone, which nothing was measured for, and by the probe, which never undershoots"""
+    report = finished[0]
+    before = report.computed_peak_bytes / report.measured_peak_bytes - 1
+    after = report.projected_peak_bytes / report.measured_peak_bytes - 1
+    assert 0 <= after < 0.01 < abs(before)
+    assert f"{100 * before:+.2f} % by formulas alone, {100 * after:+.2f} % after the probe" in report.table()
+    assert report.measurement()["computed_peak_bytes"] == report.computed_peak_bytes
+
+
 def test_the_same_seed_gives_the_same_losses():
     """A job is repeatable: two runs learn the same"""
     job = replace(JOB, training=replace(JOB.training, iterations=2))

@@ -12,6 +12,7 @@ from executor.attempt.supervisor import Supervisor  # noqa: E402
 from executor.attempt.task import Task, job_of  # noqa: E402
 from executor.attempt.trainer import Training  # noqa: E402
 from executor.errors import BudgetTooSmall  # noqa: E402
+from planner_service.contract.jobs import JobRequest  # noqa: E402
 
 REQUEST = {
     "model": {"kind": "rnn", "hidden_size": 8, "embedding_size": 4, "dtype": "float64"},
@@ -56,6 +57,29 @@ def test_a_stopped_run_goes_on_with_the_losses_of_one_that_was_not(service, tmp_
     done = resumed.run()
     assert done.measurement["losses"] == whole.measurement["losses"]
     assert (done.iteration, done.measurement["iterations"]) == (6, 5)
+
+
+def test_states_move_to_the_host_memory_that_the_job_names(service, tmp_path):
+    """Its budget is kept too; what is moved is told beside the device's bytes"""
+    request = JobRequest.model_validate(
+        {
+            # A state of 128 x 8 floats takes microseconds to copy and milliseconds to compute again.
+            "model": {"kind": "gru", "hidden_size": 128, "embedding_size": 8},
+            "data": {"text": "python", "characters": 10_000},
+            "sequence": {"length": 60, "batch_size": 8},
+            "training": {"iterations": 2},
+            "budget": "25%",
+            "host_budget": "1MiB",
+        }
+    )
+    job = job_of(request.model_dump(), request.budget)
+    task = task_of(service.url, tmp_path, job=job, strategy="offload")
+    training = Training(task, lambda _message: None, Stopping())
+    told = training.run().measurement
+    assert told["strategy"] == "offload"
+    assert 0 < told["measured_host_bytes"] <= told["host_budget_bytes"] == 2**20
+    assert 0 < told["measured_peak_bytes"] <= told["projected_peak_bytes"] <= told["budget_bytes"]
+    assert len(told["losses"]) == 2
 
 
 def _given(plan_of, text):
