@@ -32,11 +32,7 @@ from planner_service.chain import (
     stage_from_record,
     stage_record,
 )
-from tests.chain.judgement import (
-    assert_arbitrary_actions_are_judged_alike,
-    assert_legal_schedules_are_judged_alike,
-    assert_same_judgement,
-)
+from tests.chain.judgement import assert_same_judgement
 from tests.oracles.chains import policies, reversible_chains
 
 # Distinct primes, so that a swapped term cannot cancel out.
@@ -56,18 +52,6 @@ STAGE = Stage(
 
 def chain(length: int) -> Chain:
     return Chain((StageRun(length, STAGE),), input_bytes=31, static_bytes=37, loss_gradient_bytes=41)
-
-
-@given(st.data())
-def test_legal_schedules_are_judged_as_the_naive_machine_does(data):
-    """Archives, tapes and checkpoints in any legal order"""
-    assert_legal_schedules_are_judged_alike(data, reversible_chains, max_length=6, most_bytes=150)
-
-
-@given(st.data())
-def test_arbitrary_actions_are_judged_as_the_naive_machine_does(data):
-    """Sensible or not, legal or not"""
-    assert_arbitrary_actions_are_judged_alike(data, reversible_chains, max_length=5, most_actions=10)
 
 
 @given(st.data())

@@ -21,22 +21,35 @@ from planner_service.chain import (
     moments,
     simulate,
 )
-from tests.chain.judgement import (
-    assert_arbitrary_actions_are_judged_alike,
-    assert_legal_schedules_are_judged_alike,
-    assert_same_judgement,
+from tests.chain.judgement import assert_same_judgement
+from tests.oracles.chains import actions, chains, legal_schedules, policies, reversible_chains
+
+
+@pytest.mark.parametrize(
+    ("drawn", "most_bytes"),
+    [(chains(max_length=8), 120), (reversible_chains(max_length=6), 150)],
+    ids=["taped", "reversible"],
 )
-from tests.oracles.chains import actions, chains, legal_schedules, policies
-
-
 @given(st.data())
-def test_legal_schedules_are_judged_as_the_naive_machine_does(data):
-    assert_legal_schedules_are_judged_alike(data, chains, max_length=8, most_bytes=120)
+def test_legal_schedules_are_judged_as_the_naive_machine_does(drawn, most_bytes, data):
+    """Tapes and checkpoints, and archives where stages can be undone, in any legal order"""
+    chain = data.draw(drawn)
+    schedule = data.draw(legal_schedules(chain))
+    assert simulate(chain, schedule).legal
+    assert_same_judgement(chain, schedule)
+    assert_same_judgement(chain, schedule, data.draw(st.integers(0, most_bytes)))
 
 
+@pytest.mark.parametrize(
+    ("drawn", "most_actions"),
+    [(chains(max_length=6), 12), (reversible_chains(max_length=5), 10)],
+    ids=["taped", "reversible"],
+)
 @given(st.data())
-def test_arbitrary_actions_are_judged_as_the_naive_machine_does(data):
-    assert_arbitrary_actions_are_judged_alike(data, chains, max_length=6, most_actions=12)
+def test_arbitrary_actions_are_judged_as_the_naive_machine_does(drawn, most_actions, data):
+    """Sensible or not, legal or not"""
+    chain = data.draw(drawn)
+    assert_same_judgement(chain, data.draw(st.lists(actions(chain.length), max_size=most_actions)))
 
 
 @given(st.data())

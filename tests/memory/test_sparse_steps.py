@@ -5,19 +5,17 @@ import dataclasses
 import pytest
 
 from planner_service.contract import GradientSparsity as SparsityOnTheWire
-from planner_service.memory import Workload, candidates_for
+from planner_service.memory import candidates_for
 from planner_service.memory.sparse_steps import NotSparsified, sparse_stage
 from planner_service.memory.sparsity import GradientSparsity
 from planner_service.memory.steps import SCALAR_BYTES, StepBytes, segment_stage
 
 torch = pytest.importorskip("torch")
 
-from executor.job import ModelSpec  # noqa: E402
 from executor.measure import measure_timeline  # noqa: E402
-from executor.models import CharacterModel  # noqa: E402
 from executor.sparse import SparsitySpec  # noqa: E402
 from tests.executor.sparse.choices import leave_out_with  # noqa: E402
-from tests.memory.test_steps import HIDDEN, INPUT, VOCABULARY, Segment, workload_of  # noqa: E402
+from tests.memory.test_steps import Segment, workload_of  # noqa: E402
 
 RULES = {
     "rms": {"rule": "rms"},
@@ -27,21 +25,6 @@ RULES = {
     "mixed": {"rule": "mixed", "row_ratio": 0.9},
     "feedback": {"rule": "columns", "error_feedback": True},
 }
-
-
-class SparseSegment(Segment):
-    """The executor's character model with sparse layers, run for one segment of `steps` steps."""
-
-    def __init__(self, workload: Workload, steps: int, rule) -> None:
-        super().__init__(workload, steps)
-        spec = ModelSpec(
-            kind=workload.model.cell_kind,
-            hidden_size=HIDDEN,
-            embedding_size=INPUT,
-            num_layers=workload.model.num_layers,
-            dtype=workload.model.dtype,
-        )
-        self.model = CharacterModel(spec, vocabulary_size=VOCABULARY, sparsity=SparsitySpec(**rule))
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
@@ -56,7 +39,7 @@ def test_sparse_layers_never_hold_more_than_the_stage_says(cell, num_layers, dty
         workload_of(cell, num_layers=num_layers, dtype=dtype), gradient_sparsity=sparsity
     )
     stage = sparse_stage(workload, sparsity, steps)
-    segment = SparseSegment(workload, steps, rule)
+    segment = Segment(workload, steps, sparsity=SparsitySpec(**rule))
     segment.backward(segment.tape())  # whatever is set up once
 
     advanced = measure_timeline(segment.advance)

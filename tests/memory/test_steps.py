@@ -33,9 +33,9 @@ def workload_of(cell="lstm", *, num_layers=1, dtype="float32", length=29, device
 
 
 class Segment:
-    """The executor's character model, run for one segment of `steps` steps."""
+    """The executor's character model, run for one segment of `steps` steps; `options` are the model's."""
 
-    def __init__(self, workload, steps):
+    def __init__(self, workload, steps, **options):
         spec = ModelSpec(
             kind=workload.model.cell_kind,
             hidden_size=HIDDEN,
@@ -43,7 +43,7 @@ class Segment:
             num_layers=workload.model.num_layers,
             dtype=workload.model.dtype,
         )
-        self.model = CharacterModel(spec, vocabulary_size=VOCABULARY)
+        self.model = CharacterModel(spec, vocabulary_size=VOCABULARY, **options)
         indices = torch.randint(VOCABULARY, (steps + 1, BATCH))
         self.window = Window.of(indices)
         self.state = tuple(part.requires_grad_() for part in self.model.initial_state(batch_size=BATCH))

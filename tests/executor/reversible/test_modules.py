@@ -1,4 +1,4 @@
-"""Reversible modules: exact reversal, gradients of full BPTT, and what they refuse."""
+"""Reversible modules: exact reversal, gradients of full BPTT."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from executor.errors import DoubleBackward, StateChanged  # noqa: E402
 from executor.plan import checkpoint_every, tape_everything  # noqa: E402
 from executor.reversible import (  # noqa: E402
-    InvalidReversible,
     NFRevGRU,
     NFRevLSTM,
-    ReversalMismatch,
     RevGRU,
     RevLSTM,
 )
 from executor.unroll import unroll  # noqa: E402
 
 from . import oracle  # noqa: E402
+from .built import BATCH, HIDDEN, INPUT, STEPS, Head, build, sequence  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -31,22 +29,6 @@ LIMITS = [1, 2, 3, 5, None]
 KINDS = [(RevGRU, n) for n in LIMITS] + [(RevLSTM, n) for n in LIMITS] + [(NFRevGRU, 0), (NFRevLSTM, 0)]
 NAMES = [f"{kind.__name__}-{n}" for kind, n in KINDS]
 all_kinds = pytest.mark.parametrize(("kind", "forget_bits"), KINDS, ids=NAMES)
-STEPS, BATCH, INPUT, HIDDEN = 30, 3, 5, 8
-
-
-def build(kind, forget_bits, *, layers=1, dtype=torch.float64, scale=2.0, **options):
-    """A module with weights larger than usual, so that the gates move."""
-    torch.manual_seed(3)
-    limit = {} if kind in (NFRevGRU, NFRevLSTM) else {"forget_bits": forget_bits}
-    module = kind(INPUT, HIDDEN, layers, **limit, dtype=dtype, **options)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(scale)
-    return module
-
-
-def sequence(dtype=torch.float64, steps=STEPS, batch=BATCH):
-    return torch.randn(steps, batch, INPUT, dtype=dtype).requires_grad_()
 
 
 def gradients(outputs, leaves):
@@ -156,20 +138,6 @@ def test_gradient_of_the_initial_state_is_that_of_finite_differences():
     with torch.no_grad():
         above, below = (module(x, start + sign * 1e-2 * direction)[0].sum() for sign in (1, -1))
     assert float((grad * direction).sum()) == pytest.approx(float(above - below) / 2e-2, rel=1e-3)
-
-
-class Head(nn.Module):
-    """Logits and their loss, with dropout in front."""
-
-    def __init__(self):
-        super().__init__()
-        self.dropout = nn.Dropout(0.3)
-        self.linear = nn.Linear(HIDDEN, 11, dtype=torch.float64)
-
-    def forward(self, y, targets):
-        return nn.functional.cross_entropy(
-            self.linear(self.dropout(y)).flatten(0, 1), targets.flatten(), reduction="sum"
-        )
 
 
 class Embed(nn.Module):
@@ -292,98 +260,6 @@ def test_state_dict_and_copies_carry_the_weights():
     twin.load_state_dict(module.state_dict())
     assert torch.equal(twin(x)[0], module(x)[0])
     assert torch.equal(copy.deepcopy(module)(x)[0], module(x)[0])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        ({"hidden_size": 7}, "hidden_size=7 must be even"),
-        ({"hidden_size": 0}, "hidden_size=0 must be at least 1"),
-        ({"input_size": -1}, "input_size=-1 must be at least 1"),
-        ({"num_layers": 0}, "num_layers=0 must be at least 1"),
-        ({"segment_steps": 0}, "segment_steps=0 must be at least 1"),
-        ({"forget_bits": 0}, r"forget_bits=0 must be in 1\.\.10"),
-        ({"forget_bits": 11}, r"forget_bits=11 must be in 1\.\.10: forget gates have 10 fractional bits"),
-        ({"forget_bits": 2.5}, r"forget_bits=2\.5 must be a whole number"),
-        ({"forget_bits": True}, "forget_bits=True must be a whole number"),
-        ({"dropout": 1.0}, r"dropout=1\.0 must be in \[0, 1\)"),
-        ({"coding": "zip"}, "coding='zip' must be"),
-        ({"dtype": torch.float16}, r"dtype=torch\.float16 must be float32 or float64"),
-    ],
-)
-def test_arguments_out_of_range_are_refused_with_the_reason(arguments, reason):
-    chosen = {"input_size": INPUT, "hidden_size": HIDDEN, **arguments}
-    with pytest.raises(InvalidReversible, match=reason):
-        RevGRU(**chosen)
-
-
-@pytest.mark.parametrize(
-    ("x", "reason"),
-    [
-        (torch.zeros(3, 2, INPUT), r"inputs are torch\.float32"),
-        (torch.zeros(3, 2, INPUT + 1, dtype=torch.float64), r"these layers need .*\[steps, batch, 5\]"),
-        (torch.zeros(3, INPUT, dtype=torch.float64), "at least one step"),
-        (torch.zeros(0, 2, INPUT, dtype=torch.float64), "at least one step"),
-    ],
-)
-def test_inputs_of_another_shape_or_type_are_refused(x, reason):
-    with pytest.raises(InvalidReversible, match=reason):
-        build(RevGRU, 3)(x)
-
-
-def test_states_of_another_shape_or_type_are_refused():
-    module, x = build(RevLSTM, 3), sequence()
-    good = torch.zeros(1, BATCH, HIDDEN, dtype=torch.float64)
-    with pytest.raises(StateChanged, match=r"the state has 1 parts; it is \(h, c\)"):
-        module(x, good)
-    with pytest.raises(StateChanged, match=r"torch\.float32"):
-        module(x, (good, good.float()))
-    with pytest.raises(StateChanged, match=r"need torch\.float64 \[1, 3, 8\]"):
-        module(x, (good, good[:, :2]))
-
-
-@pytest.mark.parametrize("value", [2.0**27, float("inf"), float("nan")])
-def test_states_that_could_outgrow_exact_integers_are_refused(value):
-    module, x = build(RevGRU, 3), sequence()
-    state = torch.full((1, BATCH, HIDDEN), value, dtype=torch.float64)
-    with pytest.raises(InvalidReversible, match="exact below 134217728"):
-        module(x, state)
-
-
-def test_targets_of_another_length_are_refused():
-    module, x = build(RevGRU, 3), sequence()
-    with pytest.raises(InvalidReversible, match="30 steps of inputs meet 29 steps of targets"):
-        module.reduce(x, torch.zeros(29), Head())
-
-
-def test_another_type_on_the_way_back_is_refused():
-    module, x = build(RevGRU, 3), sequence()
-    outputs, _ = module(x)
-    module.float()
-    with pytest.raises((InvalidReversible, RuntimeError), match=r"one type|modified"):
-        outputs.sum().backward()
-
-
-def test_weights_changed_in_place_before_backward_are_noticed():
-    """By autograd's version counters, and where these are evaded, by the state that does not come back."""
-    module, x = build(RevGRU, 3), sequence()
-    outputs, _ = module(x)
-    with torch.no_grad():
-        module.weight_hh_l0.mul_(1.01)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        outputs.sum().backward()
-    outputs, _ = module(x)
-    module.weight_hh_l0.data.mul_(1.01)
-    with pytest.raises((ReversalMismatch, IndexError)):
-        outputs.sum().backward()
-
-
-def test_second_backward_is_refused():
-    module, x = build(RevGRU, 3), sequence()
-    outputs, _ = module(x)
-    outputs.sum().backward(retain_graph=True)
-    with pytest.raises(DoubleBackward, match="run it forward again"):
-        outputs.sum().backward()
 
 
 @pytest.mark.gpu
