@@ -7,32 +7,37 @@ less than the chain says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
 from executor.plan import ExecutionPlan
 from executor.probe import ProbeReport
-from planner_service.chain import Backward, Moment, Policy, expand, moments
+from planner_service.chain import Backward, Chain, Moment, Policy, TimedMoment, expand, moments, timed_moments
 
 
 def projected_peak_bytes(plan: ExecutionPlan, report: ProbeReport) -> int:
     """Upper bound of the bytes that a run under `plan` adds to what was live before.
 
-    At most what the simulator says of the chain; for plans that use tiers or undo stages it is that.
-    Raises ValueError for a plan whose segment length `report` does not have.
+    At most what the simulator says of the chain; for plans that undo stages it is that. Raises ValueError
+    for a plan whose segment length `report` does not have.
     """
     chain = report.chain(plan.length, plan.segment_steps)
-    if not isinstance(plan.policy, Policy) or plan.undoes:
+    if isinstance(plan.policy, Policy) and plan.undoes:
         return plan.replayed(chain).peak_bytes
-    first_pass_bytes, later_bytes = _peaks(moments(chain, expand(plan.policy)))
+    first_pass_bytes, later_bytes = _peaks(_replay(plan, chain))
     if first_pass_bytes > later_bytes:
         early = report.first_pass_chain(plan.length, plan.segment_steps)
-        first_pass = takewhile(_is_not_backward, moments(early, expand(plan.policy)))
-        first_pass_bytes, _ = _peaks(first_pass)
+        first_pass_bytes, _ = _peaks(takewhile(_is_not_backward, _replay(plan, early)))
     return max(first_pass_bytes, later_bytes)
 
 
-def _peaks(replay: Iterable[Moment]) -> tuple[int, int]:
+def _replay(plan: ExecutionPlan, chain: Chain) -> Iterator[Moment] | Iterator[TimedMoment]:
+    if isinstance(plan.policy, Policy):
+        return moments(chain, expand(plan.policy))
+    return timed_moments(chain, plan.tiers, plan.schedule())
+
+
+def _peaks(replay: Iterable[Moment | TimedMoment]) -> tuple[int, int]:
     """The most bytes in the first pass, and from the first Backward on."""
     first_pass_bytes = later_bytes = 0
     has_begun = False
@@ -45,5 +50,5 @@ def _peaks(replay: Iterable[Moment]) -> tuple[int, int]:
     return first_pass_bytes, later_bytes
 
 
-def _is_not_backward(moment: Moment) -> bool:
+def _is_not_backward(moment: Moment | TimedMoment) -> bool:
     return not isinstance(moment.action, Backward)
