@@ -37,8 +37,8 @@ STEP_CANDIDATES = (1, 5, 10, 20, 50)
 SEGMENT_CANDIDATES = (1, 2, 5, 10, 20, 50, 100)
 """Segment lengths tried for a segment function; the shortest serve the smallest budgets."""
 REVERSIBLE_CANDIDATES = SEGMENT_CANDIDATES[:-1]
-"""The lengths tried for reversible layers. Their steps run one by one: segments of 100 steps take as long a
-step as those of 50, and to rehearse them takes half of the whole probe."""
+"""The lengths tried for reversible layers. Their steps run one by one: segments of 100 steps gain little over
+those of 50, and to rehearse them takes half of the whole probe."""
 TIMING_ROUNDS = 5
 TIMING_SECONDS = 0.5
 """After so many no further round is begun, but for the second: long segments are timed well by two."""
