@@ -24,7 +24,9 @@ def rows() -> Iterator[Row]:
             yield Row(name, 20.0, partial(products, hidden, share, device="cuda"))
     for hidden, layers in ((512, 1), (2048, 1), (512, 2)):
         training = Training(hidden_size=hidden, num_layers=layers)
-        yield Row(f"iterations, H{hidden}, layers: {layers}", 40.0, partial(iterations, training, device="cuda"))
+        yield Row(
+            f"iterations, H{hidden}, layers: {layers}", 40.0, partial(iterations, training, device="cuda")
+        )
 
 
 def products(hidden: int, share: float, found: Found, *, device: str) -> None:

@@ -180,5 +180,7 @@ def test_the_rows_are_those_that_the_documentation_speaks_of():
     ]
     assert len(names) == 14
     assert sum("RevLSTM" in row.name for row in reversible.rows()) == 4
-    assert {"iterations, H512, layers: 1", "iterations, H2048, layers: 1"} <= {row.name for row in sparse.rows()}
+    assert {"iterations, H512, layers: 1", "iterations, H2048, layers: 1"} <= {
+        row.name for row in sparse.rows()
+    }
     assert sum(row.limit_seconds for row in list(budgets.rows())[:4]) <= 200
