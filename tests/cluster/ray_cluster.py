@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -96,28 +95,24 @@ class RayCluster:
     def start_node(self, node: RayNode) -> None:
         """Start one more node and wait for it: Ray gives up on nodes that start at the same time."""
         self._start(node.name, f"--address={ADDRESS}:{PORT}", *node.options)
-        assert eventually(lambda: STARTED in self._log(node.name), START_SECONDS, every_seconds=0.2), (
-            self._log(node.name)
-        )
+        has_started = eventually(lambda: STARTED in self._log(node.name), START_SECONDS, every_seconds=0.2)
+        assert has_started, self._log(node.name)
 
     def _wait_for(self, nodes: int) -> None:
-        def told() -> bool:
-            return len(self.living_nodes()) == nodes
-
         # Starting is work for the processors: asking every moment would slow it down.
-        assert eventually(told, START_SECONDS, every_seconds=0.5), self._log("head")
+        is_there = eventually(lambda: self.living_nodes() == nodes, START_SECONDS, every_seconds=0.5)
+        assert is_there, self._log("head")
 
-    def living_nodes(self) -> list[dict[str, Any]]:
-        """What the head says of its nodes, itself included; none while it does not answer."""
+    def living_nodes(self) -> int:
+        """How many nodes the head counts, itself included."""
         headers = {"authorization": f"Bearer {TOKEN}"}
         try:
             answer = httpx.get(f"{self.url}/nodes", params={"view": "summary"}, headers=headers)
         except httpx.HTTPError:
-            return []
+            return 0
         if not answer.is_success:
-            return []
-        told = [node["raylet"] for node in answer.json()["data"]["summary"]]
-        return [node for node in told if node.get("state") == "ALIVE"]
+            return 0
+        return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
 
     def _log(self, name: str) -> str:
         return (self.folder.parent / f"{name}.log").read_text(errors="replace")[-3_000:]
