@@ -18,9 +18,9 @@ def _rest(rows: Rows, done: list[Row]) -> Rows:
 
 
 def _quality(text: str, kind: str, done: list[Row]) -> Rows:
-    settings = tuning.chosen(recorded(RESULTS / f"reversible-{text}-{kind}-tuning.json"))
+    found = tuning.chosen(recorded(RESULTS / f"reversible-{text}-{kind}-tuning.json"))
     pairs = {(row["model"], row["seed"]) for row in done}
-    return quality.rows(kind, quality.TRAININGS[text, kind], SEEDS, settings, pairs)
+    return quality.rows(kind, quality.TRAININGS[text, kind], SEEDS, tuning.for_all(kind, found), pairs)
 
 
 QUALITY: dict[str, Part] = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -36,12 +34,11 @@ class LanguageModel(nn.Module):
         self.layers = layers
         self.head = Head(hidden_size, vocabulary_size)
 
-    def loss(self, window: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Summed loss of a window [T + 1, B] and the state after it."""
-        if isinstance(self.layers, Reversible):
-            return self.layers.reduce(window[:-1], window[1:], self.head, before=self.embedding, state=state)
-        y, state = self.layers(self.embedding(window[:-1]), state)
-        return self.head(y, window[1:]), state
+    def loss(self, window: Tensor) -> Tensor:
+        """Summed loss of a window [T + 1, B], read from the zero state."""
+        y, _ = self.layers(self.embedding(window[:-1]))
+        loss: Tensor = self.head(y, window[1:])
+        return loss
 
 
 def set_dropout(model: LanguageModel, probability: float) -> None:

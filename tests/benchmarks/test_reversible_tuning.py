@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.reversible.tuning import LEARNING_RATES, OF_WORDS, Settings, _next, chosen
+from benchmarks.reversible.tuning import LEARNING_RATES, OF_WORDS, Settings, _next, chosen, for_all
 
 
 def search(perplexity):
@@ -48,3 +48,10 @@ def test_dropout_is_searched_in_both_directions_at_the_best_rate():
     assert chosen(tried) == {"gru": Settings(0.005, 0.0, 0.2)}
     assert [row["learning_rate"] for row in tried[:5]] == [0.01, 0.02, 0.04, 0.005, 0.0025]
     assert [row["dropout"] for row in tried[5:]] == [0.3, 0.5, 0.2, 0.1]
+
+
+def test_limits_without_settings_of_their_own_take_those_of_the_strictest():
+    plain, strictest, own = Settings(0.01), Settings(0.02), Settings(0.04)
+    found = {"gru": plain, "revgru n=2": strictest, "revgru n=5": own}
+    expected = {"gru": plain, "revgru n=2": strictest, "revgru n=3": strictest, "revgru n=5": own}
+    assert for_all("gru", found) == expected
