@@ -62,6 +62,7 @@ INLINE void NAME(add_transposed)(int units, REAL *out, const REAL *w, int64_t H,
     for (int i = 0; i < units; i++) sums[i] = LOAD(out + i * columns);
     for (int64_t row = 0; row < rows; row++) {
         const VEC value = LOAD(d + row * columns);
+        __builtin_prefetch(w + (row + ROWS_AHEAD) * H); /* rows of a page or more each: nothing else fetches them */
 #pragma GCC unroll 16
         for (int i = 0; i < units; i++) sums[i] += w[row * H + i] * value;
     }

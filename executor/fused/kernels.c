@@ -19,6 +19,7 @@ enum {
     VECTOR_BYTES = 64,
     UNITS = 2, VECTORS = 2,         /* of a tile of the forward pass: units, each with all its gates, times sequences */
     GATE_ROWS = 16,                 /* of a tile of the gradient of h: units */
+    ROWS_AHEAD = 32,                /* of its weights: fetched before they are needed */
     TILE_ROWS = 8, PANEL_VECTORS = 2, BLOCK_SEQUENCES = 256 /* of the gradient of a weight matrix */
 };
 
