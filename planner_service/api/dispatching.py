@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from planner_service.api.dispatcher import Dispatcher
@@ -48,6 +47,8 @@ def cluster_holes(settings: Settings) -> list[HoleRecord]:
     """The cluster's holes; none where no file is given. Raises InvalidSetting."""
     if not settings.holes_file:
         return []
+    import yaml  # for those who give a file
+
     path = Path(settings.holes_file)
     try:
         text = path.read_text(encoding="utf-8")

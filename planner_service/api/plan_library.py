@@ -68,14 +68,15 @@ class PlanLibrary:
         known = await self.find(plan_id)
         if known is not None:
             return Obtained(plan_id, known, is_new=False)
-        reply = await self._pool.answer(plan_id, partial(self.make, plan_id, plan_request), request)
+        reply = await self._pool.answer(plan_id, partial(self._make, plan_id, plan_request), request)
         self._cache.put(plan_id, reply)
         return Obtained(plan_id, reply, is_new=True)
 
     def make(self, plan_id: str, plan_request: PlanRequest, cancellation: Cancellation) -> bytes:
         """The stored reply, else plan, commit to the store, return the reply. For a planning thread."""
-        if known := self._store.reply(plan_id):
-            return known
+        return self._store.reply(plan_id) or self._make(plan_id, plan_request, cancellation)
+
+    def _make(self, plan_id: str, plan_request: PlanRequest, cancellation: Cancellation) -> bytes:
         reply = self._planner.plan(plan_request, cancellation).model_dump_json().encode()
         return self._store.add(StoredPlan(plan_id, canonical_json(plan_request), reply))
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, computed_field
 
-Bytes = Annotated[int, Field(ge=0, le=2**62)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(strict=True, ge=0, le=2**62)]
+Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 _UNSAID: dict[str, Any] = {"exclude_if": lambda value: value is None}
 """Left out where it is not told: reports that were sent before keep their ids."""
 Kind = Annotated[str, Field(min_length=1, max_length=40)]
@@ -21,9 +21,12 @@ class GradientCheck(BaseModel):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, JsonValue]
 
-    length: Annotated[int, Field(ge=1, description="Steps of the compared sequence.")]
+    length: Annotated[int, Field(strict=True, ge=1, description="Steps of the compared sequence.")]
     largest_difference: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="Largest absolute difference of any element.")
+        float,
+        Field(
+            strict=True, ge=0, allow_inf_nan=False, description="Largest absolute difference of any element."
+        ),
     ]
     passed: Annotated[bool, Field(strict=True)]
 
@@ -39,7 +42,7 @@ class MeasurementReport(BaseModel):
         Annotated[str, Field(max_length=200)] | None,
         Field(description="The plan's id, when a service made it."),
     ] = None
-    budget_bytes: Annotated[int, Field(ge=1, le=2**62, description="Bytes allowed.")]
+    budget_bytes: Annotated[int, Field(strict=True, ge=1, le=2**62, description="Bytes allowed.")]
     projected_peak_bytes: Annotated[Bytes, Field(description="The plan's upper bound.")]
     measured_peak_bytes: Annotated[Bytes, Field(description="The most bytes that the worker saw live.")]
     archived_bytes: Annotated[
@@ -51,9 +54,9 @@ class MeasurementReport(BaseModel):
         ),
     ] = None
     seconds_per_iteration: Seconds
-    iterations: Annotated[int, Field(ge=1)]
+    iterations: Annotated[int, Field(strict=True, ge=1)]
     losses: Annotated[
-        list[Annotated[float, Field(allow_inf_nan=False)] | None],
+        list[Annotated[float, Field(strict=True, allow_inf_nan=False)] | None],
         Field(max_length=1_000_000, description="Loss of every iteration; null where it was not finite."),
     ] = []
     gradient_check: GradientCheck | None = None
@@ -61,7 +64,7 @@ class MeasurementReport(BaseModel):
     implementation: Annotated[Kind | None, Field(description="steps or fused.", **_UNSAID)] = None
     dtype: Annotated[Kind | None, Field(**_UNSAID)] = None
     segment_steps: Annotated[
-        Annotated[int, Field(ge=1, le=2**31 - 1)] | None,
+        Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)] | None,
         Field(description="Of the plan. With the three before: what the run calibrates.", **_UNSAID),
     ] = None
     torch: Annotated[Name, Field(description="Version of PyTorch.")]

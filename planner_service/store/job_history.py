@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from planner_service.contract.attempts import AttemptRecord, LogChunk
 from planner_service.contract.job_events import JobLogLine, JobLogPage
 from planner_service.jobs import FINAL, State, UnknownJob
 from planner_service.store.job_records import moment
 from planner_service.store.job_tables import attempts, job_events, job_logs, jobs
+from planner_service.store.upsert import insert_into
 
 
 class EventsAfter(NamedTuple):
@@ -99,5 +99,4 @@ def add_log_lines(connection: Connection, job: int, attempt: int, chunk: LogChun
         {"job": job, "attempt": attempt, "line": line, "at": at, "text": text.replace("\0", "\ufffd")}
         for line, text in enumerate(chunk.lines, start=chunk.first_line)
     ]
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    connection.execute(insert(job_logs).on_conflict_do_nothing(), rows)
+    connection.execute(insert_into(connection, job_logs).on_conflict_do_nothing(), rows)

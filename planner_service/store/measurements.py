@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from planner_service.contract import canonical_json
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 from planner_service.store.database import writing
 from planner_service.store.residuals import keep_residual
 from planner_service.store.tables import measurements
+from planner_service.store.upsert import insert_into
 
 _COLUMNS = (
     "job",
@@ -95,8 +95,12 @@ def _insert(connection: Connection, report: MeasurementReport, at: float) -> tup
     measurement_id = hashlib.sha256(document).hexdigest()[:32]
     columns = {name: getattr(report, name) for name in _COLUMNS}
     row = {**columns, "id": measurement_id, "received_at": at, "report": document}
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    kept = insert(measurements).values(row).on_conflict_do_nothing().returning(measurements.c.id)
+    kept = (
+        insert_into(connection, measurements)
+        .values(row)
+        .on_conflict_do_nothing()
+        .returning(measurements.c.id)
+    )
     is_new = connection.execute(kept).first() is not None
     if is_new:
         keep_residual(connection, measurement_id, report)

@@ -6,7 +6,6 @@ import json
 import time
 
 from sqlalchemy import Engine, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from planner_service.contract import canonical_json
 from planner_service.contract.attempts import LOST_AFTER_SECONDS
@@ -16,6 +15,7 @@ from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow, moment
 from planner_service.store.job_tables import nodes
 from planner_service.store.jobs import Clock
+from planner_service.store.upsert import insert_into
 
 UNREACHABLE_AFTER_SECONDS = 60
 
@@ -37,8 +37,7 @@ class NodeStore:
             "seen_at": at,
         }
         with writing(self._engine) as connection:
-            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            row = insert(nodes).values(name=name, registered_at=at, **told)
+            row = insert_into(connection, nodes).values(name=name, registered_at=at, **told)
             is_known = connection.execute(select(nodes.c.name).where(nodes.c.name == name)).first()
             written = row.on_conflict_do_update(index_elements=["name"], set_=told).returning(nodes)
             kept = connection.execute(written).one()

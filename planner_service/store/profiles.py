@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, Row, Select, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from planner_service.contract import ProfileRecord, canonical_json
 from planner_service.store.database import writing
 from planner_service.store.profile_tables import profiles
 from planner_service.store.residuals import Family, Residual, residuals_of
+from planner_service.store.upsert import insert_into
 
 MOST_PROFILES = 200
 """Of one family that an estimate rests on: the latest."""
@@ -69,8 +69,12 @@ class ProfileStore:
             "record": document,
         }
         with writing(self._engine) as connection:
-            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            kept = insert(profiles).values(row).on_conflict_do_nothing().returning(profiles.c.id)
+            kept = (
+                insert_into(connection, profiles)
+                .values(row)
+                .on_conflict_do_nothing()
+                .returning(profiles.c.id)
+            )
             is_new = connection.execute(kept).first() is not None
             found = connection.execute(select(profiles).where(profiles.c.id == row["id"])).one()
         return _profile(found), is_new

@@ -50,7 +50,7 @@ def begin(url, tmp_path):
 
 
 def test_a_job_whose_workers_are_stopped_and_killed_is_done_once_and_keeps_one_report(url, begin, tmp_path):
-    """SIGSTOP past the lease, a successor, SIGCONT: fenced. Kill -9 of the successor: the third finishes it"""
+    """SIGSTOP past the lease, a successor, SIGCONT: fenced. The successor killed -9: a third one ends it"""
     job_id = submit(url, JOB)
     stopped = begin()
     assert trains(url, job_id)
