@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -71,14 +71,19 @@ class Settings:
     """Of the layers' inputs and outputs."""
 
 
+def names(kind: str, limits: Sequence[int] = LIMITS) -> list[str]:
+    """Of the reversible models of one kind."""
+    return [f"rev{kind} n={limit}" for limit in limits]
+
+
 def models(kind: str, training: Training, vocabulary_size: int) -> dict[str, Callable[[], LanguageModel]]:
     """Every model of one kind, `gru` or `lstm`, by name."""
     made: dict[str, Callable[[], LanguageModel]] = {
         kind: lambda: baseline(kind, training.hidden_size, vocabulary_size)
     }
     count = parameter_count(made[kind]())
-    for limit in LIMITS:
-        made[f"rev{kind} n={limit}"] = lambda limit=limit: reversible(
+    for name, limit in zip(names(kind), LIMITS, strict=True):
+        made[name] = lambda limit=limit: reversible(
             kind, limit, parameters=count, vocabulary_size=vocabulary_size
         )
     return made

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.reversible.corpora import CORPORA
-from benchmarks.reversible.quality import LIMITS, TRAININGS, Settings, models, perplexity, train
+from benchmarks.reversible.quality import LIMITS, TRAININGS, Settings, models, names, perplexity, train
 
 SEED = 100
 Row = dict[str, Any]
@@ -41,44 +41,56 @@ OF_WORDS = (
     Search("learning_rate", (0.01, 0.02, 0.04), above=lambda rate: 2 * rate, below=lambda rate: rate / 2),
     Search("dropout", (0.4, 0.3, 0.5), above=lambda p: round(p + 0.1, 1), below=lambda p: round(p - 0.1, 1)),
 )
-SEARCHES = {"words": (OF_WORDS, 450), "characters": (OF_CHARACTERS, 300)}
-"""By text: what is searched, one after the other, and the iterations of a trial.
 
-Of words they are those of the comparison: in a longer training more dropout would be the best.
-"""
-ONLY_STRICTEST = {"words"}
-"""Texts on which the settings of the strictest limit serve the others of its kind."""
+
+@dataclass(frozen=True)
+class Procedure:
+    """How settings are chosen on one text."""
+
+    searches: tuple[Search, ...]
+    """One after the other."""
+    iterations: int
+    """Of a trial."""
+    limits: tuple[int, ...] = LIMITS
+    """Of forgetting, whose models are searched; the first one's settings serve the others: see `for_all`."""
+
+
+PROCEDURES = {
+    "words": Procedure(OF_WORDS, iterations=450, limits=LIMITS[:1]),
+    "characters": Procedure(OF_CHARACTERS, iterations=300),
+}
+"""By text. Of words a trial is as long as the comparison: in a longer one more dropout would be the best."""
 
 
 def rows(text: str, kind: str, done: Sequence[Row]) -> Iterator[Row]:
     """Validation perplexity of every model of a kind under each of its settings that is not `done`."""
-    searches, iterations = SEARCHES[text]
-    short = replace(TRAININGS[text, kind], iterations=iterations)
+    procedure = PROCEDURES[text]
+    short = replace(TRAININGS[text, kind], iterations=procedure.iterations)
     corpus = CORPORA[text](short.batch_size)
     makers = models(kind, short, corpus.vocabulary_size)
-    for name in list(makers)[: 2 if text in ONLY_STRICTEST else None]:
+    for name in (kind, *names(kind, procedure.limits)):
         tried = [row for row in done if row["model"] == name]
-        while (settings := _next(tried, searches)) is not None:
+        while (settings := _next(tried, procedure.searches)) is not None:
             torch.manual_seed(SEED)
             model = makers[name]()
             seconds = train(model, corpus, short, settings)
             found = perplexity(model, corpus.validation, short.length)
             result = {"validation_perplexity": found, "processor_seconds": seconds}
-            row = {"model": name, "iterations": iterations, **asdict(settings), **result}
+            row = {"model": name, "iterations": procedure.iterations, **asdict(settings), **result}
             tried.append(row)
             yield row
 
 
 def chosen(found: Sequence[Row]) -> dict[str, Settings]:
     """The best settings of every model in the rows."""
-    names = dict.fromkeys(row["model"] for row in found)
-    return {name: _best([row for row in found if row["model"] == name]) for name in names}
+    models_found = dict.fromkeys(row["model"] for row in found)
+    return {name: _best([row for row in found if row["model"] == name]) for name in models_found}
 
 
 def for_all(kind: str, found: Mapping[str, Settings]) -> dict[str, Settings]:
     """Settings of every model of a kind: its own, or where it has none those of the strictest limit."""
-    names = [f"rev{kind} n={limit}" for limit in LIMITS]
-    return {kind: found[kind], **{name: found.get(name, found[names[0]]) for name in names}}
+    strictest, *_ = every = names(kind)
+    return {kind: found[kind], **{name: found.get(name, found[strictest]) for name in every}}
 
 
 def _best(tried: Sequence[Row]) -> Settings:
