@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ class Case:
     """Runs some steps; returns the state and their share of the loss, or None where it is not needed."""
     full: Callable[[], Tensor]
     """The loss with every step taped: the fused kernel in one call, or the loop of cells."""
-    is_fused: bool
+    step: Callable[[State, Tensor], tuple[State, Tensor]] | None = None
+    """What is unrolled of a loop of cells: one step, the state and its share of the loss; None: `segment`."""
     rival_segment: Callable[[State, Tensor], tuple[State, Tensor]] | None = None
     """What torch.utils.checkpoint runs, where it is not `segment`: torch's own kernels."""
 
@@ -53,31 +55,27 @@ class Case:
     def loop(self) -> Loop:
         """What is unrolled, as the planner and the engine see it."""
         return Loop.of(
-            None if self.is_fused else self.step,
+            self.step,
             self.state,
             self.x,
             module=self.module,
             reduce="sum",
-            segment=self.segment if self.is_fused else None,
+            segment=self.segment if self.step is None else None,
             final_state="detached",
         )
 
     def _unrolled(self, budget_bytes: int) -> Tensor:
         loss, _ = unroll(
-            None if self.is_fused else self.step,
+            self.step,
             self.state,
             self.x,
             module=self.module,
             budget=budget_bytes,
             reduce="sum",
-            segment=self.segment if self.is_fused else None,
+            segment=self.segment if self.step is None else None,
             final_state="detached",
         )
         return loss
-
-    def step(self, state: State, x_t: Tensor) -> tuple[State, Tensor | None]:
-        """One step, for loops."""
-        return self.segment(state, x_t.unsqueeze(0))
 
     def _checkpointed(self, segments: int) -> Tensor:
         segment = self.rival_segment or self.segment
@@ -113,7 +111,7 @@ def fused(kind: str, *, hidden: int, batch: int, steps: int, device: str = "cpu"
 
     name = f"nn.{kind.upper()} H{hidden} B{batch}"
     state = recurrence.initial_state(x, batch_size=batch)
-    return Case(name, module, x, state, segment, full, is_fused=True, rival_segment=rival)
+    return Case(name, module, x, state, segment, full, rival_segment=rival)
 
 
 def looped(kind: str, *, hidden: int, batch: int, steps: int, cells: str = "torch") -> Case:
@@ -122,25 +120,33 @@ def looped(kind: str, *, hidden: int, batch: int, steps: int, cells: str = "torc
     ours = {"lstm": LSTMCell, "gru": GRUCell}[kind].from_torch(cell) if cells == "own" else cell
     x = torch.randn(steps, batch, hidden)
     state = tuple(torch.zeros(batch, hidden) for _ in range(2 if kind == "lstm" else 1))
-    plain, segment = (_loop_of(each, kind, scale=1 / x.numel()) for each in (cell, ours))
+    plain, step = (_step_of(each, kind, scale=1 / x.numel()) for each in (cell, ours))
 
     def full() -> Tensor:
-        return plain(state, x)[1]
+        return _run_loop(plain, state, x)[1]
 
     name = f"{kind.upper()}Cell loop H{hidden} B{batch}{', own cell' if cells == 'own' else ''}"
-    return Case(name, ours, x, state, segment, full, is_fused=False, rival_segment=plain)
+    return Case(name, ours, x, state, partial(_run_loop, plain), full, step=step)
 
 
-def _loop_of(cell: nn.Module, kind: str, *, scale: float) -> Callable[[State, Tensor], tuple[State, Tensor]]:
-    def segment(state: State, part: Tensor) -> tuple[State, Tensor]:
-        total = part.new_zeros(())
-        for x_t in part.unbind(0):
-            after = cell(x_t, state if kind == "lstm" else state[0])
-            state = after if kind == "lstm" else (after,)
-            total = total + state[0].square().sum() * scale
-        return state, total
+Step = Callable[[State, Tensor], tuple[State, Tensor]]
 
-    return segment
+
+def _step_of(cell: nn.Module, kind: str, *, scale: float) -> Step:
+    def step(state: State, x_t: Tensor) -> tuple[State, Tensor]:
+        after = cell(x_t, state if kind == "lstm" else state[0])
+        after = after if kind == "lstm" else (after,)
+        return after, after[0].square().sum() * scale
+
+    return step
+
+
+def _run_loop(step: Step, state: State, part: Tensor) -> tuple[State, Tensor]:
+    total = part.new_zeros(())
+    for x_t in part.unbind(0):
+        state, loss = step(state, x_t)
+        total = total + loss
+    return state, total
 
 
 def segments_against_loop(kind: str, *, hidden: int, batch: int, steps: int) -> Case:
@@ -149,8 +155,8 @@ def segments_against_loop(kind: str, *, hidden: int, batch: int, steps: int) -> 
     cell = CELLS[kind](hidden, hidden)
     for name in dict(cell.named_parameters()):
         setattr(cell, name, getattr(segments.module, f"{name}_l0"))
-    loop = _loop_of(cell, kind, scale=1 / segments.x.numel())
+    step = _step_of(cell, kind, scale=1 / segments.x.numel())
     state = tuple(part[0] for part in segments.state)
     return replace(
-        segments, name=f"{segments.name} against the loop", full=lambda: loop(state, segments.x)[1]
+        segments, name=f"{segments.name} against the loop", full=lambda: _run_loop(step, state, segments.x)[1]
     )

@@ -106,14 +106,14 @@ def with_host(case: Case, budget_bytes: int, host_bytes: int) -> None:
     """One iteration whose states may move to host memory."""
     case.module.zero_grad(set_to_none=True)
     loss, _ = unroll(
-        None if case.is_fused else case.step,
+        case.step,
         case.state,
         case.x,
         module=case.module,
         budget=budget_bytes,
         host_budget=host_bytes,
         reduce="sum",
-        segment=case.segment if case.is_fused else None,
+        segment=case.segment if case.step is None else None,
         final_state="detached",
     )
     torch.autograd.backward(loss)
