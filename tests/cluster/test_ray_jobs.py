@@ -60,7 +60,7 @@ def client(cluster, tmp_path_factory):
 
 def test_three_jobs_end_although_a_node_is_cut_off(cluster, client):
     """The job on the lost node is handed over again and resumes; each job has one result"""
-    long = client.submit_job(request(iterations=1_000, budget="1GiB"))  # only the large node holds it
+    long = client.submit_job(request(iterations=800, budget="1GiB"))  # only the large node holds it
     short = [client.submit_job(request(iterations=2)) for _ in range(2)]
     until(client, long.id, has_trained(20), JOB_SECONDS)
     cluster.cut("large")

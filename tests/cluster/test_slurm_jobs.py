@@ -17,6 +17,8 @@ NODES = (Node("small", 800, cpus=1), Node("middle", 1_600, cpus=1), Node("large"
 JOB_SECONDS = 240.0
 LONG_ITERATIONS = 2_000
 """Some ten seconds of training where nothing else runs: such a job is seen to run, and goes on when cut."""
+FROZEN_ITERATIONS = 1_000
+"""Enough for a job that is stopped as soon as it is seen to run."""
 
 pytestmark = pytest.mark.skipif(bool(missing_parts()), reason=f"this machine lacks {missing_parts()}")
 
@@ -41,7 +43,7 @@ def test_a_job_of_a_lost_node_resumes_elsewhere_and_its_zombie_is_refused(cluste
     """The successor goes on from the weights file; the old worker is fenced when it wakes, says so, and the
     result stays the successor's
     """
-    job = client.submit_job(request(iterations=LONG_ITERATIONS, budget="1GiB"))
+    job = client.submit_job(request(iterations=FROZEN_ITERATIONS, budget="1GiB"))
     job = until(client, job.id, has_trained(20), JOB_SECONDS)
     first_node = job.node
     zombies = cluster.job_processes(first_node)
