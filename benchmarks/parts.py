@@ -46,7 +46,6 @@ class Parts:
         done = [] if fresh else recorded(self.path(part))
         for row in self.of[part](done):
             done.append(row)
-            print(json.dumps(row), flush=True)
             record = {
                 "command": f"python -m benchmarks.{self.name} {part}",
                 "machine": description("torch"),
@@ -54,6 +53,7 @@ class Parts:
                 "rows": done,
             }
             self.path(part).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            print(json.dumps(row), flush=True)
 
     def path(self, part: str) -> Path:
         """The result file of a part."""
