@@ -9,6 +9,7 @@ float32. The gradient of the initial state stays bitwise equal wherever the stat
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
 
@@ -233,13 +234,26 @@ def test_only_the_final_state_is_used() -> None:
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("features", ["plain", "dropout"])
+INDUCTOR = pytest.mark.skipif(
+    "INDUCTOR" not in os.environ, reason="compiles C++ for 20 seconds: INDUCTOR=1 runs it"
+)
+
+
+@pytest.mark.parametrize(
+    ("features", "backend"),
+    [
+        ("plain", "aot_eager"),
+        ("dropout", "aot_eager"),
+        pytest.param("plain", "inductor", marks=[pytest.mark.slow, INDUCTOR]),
+    ],
+)
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns about itself
-def test_a_compiled_step_has_the_gradients_of_the_compiled_loop(features: str) -> None:
+def test_a_compiled_step_has_the_gradients_of_the_compiled_loop(features: str, backend: str) -> None:
     """Bitwise with one step per segment; nothing is compiled again for the second call."""
+    torch._dynamo.reset()  # it keeps a few variants of a function, whoever's they are
     torch.manual_seed(0)
     cell = NoisyCell(dropout=features == "dropout", normalise=False, spectral=False)
-    compiled = torch.compile(cell, backend="aot_eager")
+    compiled = torch.compile(cell, backend=backend)
     case = LoopCase(compiled, states(), sequence(), cell)
     plan = checkpoint_every(STEPS, 1, 3)
     results = []
