@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def description(*packages: str) -> dict[str, object]:
-    """Processor, cores, memory, versions of `packages`, commit and date."""
+    """Processor, cores, memory, what else runs and how much of it gives way, versions of `packages`, commit and date."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
@@ -22,6 +22,7 @@ def description(*packages: str) -> dict[str, object]:
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "load_average": [round(load, 2) for load in os.getloadavg()],
+        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
         "python": platform.python_version(),
         "versions": {package: installed_version(package) for package in packages},
     }

@@ -31,8 +31,9 @@ def page() -> str:
 
 
 def _machine(machine: dict[str, Any]) -> str:
-    load = machine["load_average"][0]
-    return f"{machine['date']}, {machine['cores']} cores of {machine['processor']}, load average {load:.1f}"
+    load, niceness = machine["load_average"][0], machine.get("niceness", 0)
+    shared = f"load average {load:.1f}" + (f" of others, niceness {niceness}" if niceness else "")
+    return f"{machine['date']}, {machine['cores']} cores of {machine['processor']}, {shared}"
 
 
 def _load(found: dict[str, Any]) -> str:
@@ -50,7 +51,7 @@ def _load(found: dict[str, Any]) -> str:
 {rows}
 
 The longest answer to `/healthz` in two seconds: {block["idle"]} ms while idle, {block["planning"]} ms
-while a plan is computed.
+while a plan of 4,000 stages is read and computed.
 
 {mix["clients"]} clients for {mix["seconds"]:.0f} s, nine of ten requests for a cached plan, the others for
 new ones and for what cannot be: {statuses}. Answers that are not documented: {mix["undocumented"]}.

@@ -83,9 +83,18 @@ _KEYS = (
 
 
 def _declare_events(answer: dict[str, Any]) -> None:
-    """The stream's schema is that of every event's data; FastAPI adds that a stream is a text."""
+    """The schema is that of one event of the stream; its data is a document of its own."""
     for content in answer["content"].values():
-        content["schema"].pop("type", None)
+        event = {"contentMediaType": "application/json", "contentSchema": {"$ref": content["schema"]["$ref"]}}
+        content["schema"] = {
+            "type": "object",
+            "required": ["id", "event", "data"],
+            "properties": {
+                "id": {"type": "string", "description": "The event's number, for `Last-Event-ID`"},
+                "event": {"type": "string", "description": "The event's kind"},
+                "data": {"type": "string", **event},
+            },
+        }
 
 
 _ETAG = {"ETag": {"description": "The plan's id", "schema": {"type": "string"}}}
