@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def description(*packages: str) -> dict[str, object]:
-    """Processor, cores, memory, what else runs and how much of it gives way, versions of `packages`, commit and date."""
+    """Processor, cores, memory, load, this process's priority, versions of `packages`, commit and date."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),

@@ -14,7 +14,8 @@ HEAD = """\
 # What the service costs, and what it bears
 
 Written by `python -m benchmarks.service.table` from `benchmarks/results/service-*.json`. Each part says when
-and on what it was measured; the load average tells how much else ran on the machine.
+and on what it was measured; the load average tells how much else ran on the machine, and a negative
+niceness that it had to give way.
 """
 
 
@@ -32,7 +33,7 @@ def page() -> str:
 
 def _machine(machine: dict[str, Any]) -> str:
     load, niceness = machine["load_average"][0], machine.get("niceness", 0)
-    shared = f"load average {load:.1f}" + (f" of others, niceness {niceness}" if niceness else "")
+    shared = f"load average {load:.1f}" + (f", niceness {niceness}" if niceness else "")
     return f"{machine['date']}, {machine['cores']} cores of {machine['processor']}, {shared}"
 
 
