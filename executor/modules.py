@@ -33,6 +33,23 @@ Run = Callable[[Recurrence, State, Tensor, Tensor | None], tuple[Tensor, State]]
 """Runs one chain: (recurrence, initial state, x [T, batch, input], batch sizes of the steps or None)."""
 
 
+class ChainWeights(nn.Module):
+    """The parameters that one chain uses, under the names of the module that owns them: the loop of one
+    direction counts the gradients of its own alone.
+    """
+
+    def __init__(self, chain: Recurrence) -> None:
+        super().__init__()
+        self._names = [name for layer in range(chain.num_layers) for name in chain.weight_names(layer)]
+
+    def of(self, owner: nn.Module) -> ChainWeights:
+        """Itself, with the parameters that `owner` has now, and in its mode."""
+        for name in self._names:
+            self.register_parameter(name, getattr(owner, name))
+        self.training = owner.training
+        return self
+
+
 class BudgetedRecurrence(nn.Module):
     """What LSTM, GRU and RNN have in common; see there."""
 
@@ -60,6 +77,7 @@ class BudgetedRecurrence(nn.Module):
         self.train(module.training)
         self._budget = parse_budget(budget)
         self._chains = self._whole.chains(bidirectional=module.bidirectional)
+        self._weights = [ChainWeights(chain) for chain in self._chains]
         self._host_share_bytes = (
             None if host_budget is None else max(1, parse_budget_bytes(host_budget) // len(self._chains))
         )
@@ -162,12 +180,13 @@ class BudgetedRecurrence(nn.Module):
         self, budget_bytes: int, chain: Recurrence, state: State, x: Tensor, batch_sizes: Tensor | None
     ) -> tuple[Tensor, State]:
         inputs = x if batch_sizes is None else (x, batch_sizes)
+        weights = self._weights[self._chains.index(chain)].of(self)
         y, after = unroll(
             None,
             state,
             inputs,
-            segment=segment_of(self, chain),
-            module=self,
+            segment=segment_of(weights, chain),
+            module=weights,
             budget=budget_bytes,
             host_budget=self._host_share_bytes,
         )

@@ -167,9 +167,9 @@ def probe_loop(
         measured = {} if already is None else {s.segment_steps: s for s in already.segments}
         probes: list[SegmentProbe] = []
         for segment_steps in sorted({*(candidates or usual_candidates(loop, needs)), *extra}):
-            if probes and _expected_peak_bytes(probes, segment_steps) > (budget_bytes or MAXIMUM_BYTES):
-                break
             if segment_steps not in measured:
+                if probes and _expected_peak_bytes(probes, segment_steps) > (budget_bytes or MAXIMUM_BYTES):
+                    continue
                 rehearsal = Rehearsal(loop, needs, segment_steps)
                 measured[segment_steps] = _probe_segment(loop, rehearsal)
                 static = static or _static_lines(loop, rehearsal)

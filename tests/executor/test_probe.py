@@ -92,6 +92,14 @@ def test_a_small_budget_keeps_the_probe_small() -> None:
     assert [s.segment_steps for s in narrow.segments] == [1, 5]
 
 
+def test_what_was_measured_stays_in_the_report() -> None:
+    """Whether a length is worth measuring is guessed from shorter ones; a measured one needs no guess."""
+    loop = loop_of("GRU")
+    already = probe_loop(loop, candidates=[1, 20])
+    report = probe_loop(loop, budget_bytes=1, candidates=[1, 10, 20], already=already)
+    assert [segment.segment_steps for segment in report.segments] == [1, 20]
+
+
 def test_streams_and_buffers_are_found_and_counted() -> None:
     """Dropout makes the state 5,056 bytes heavier on the CPU, BatchNorm as much as its statistics."""
     cell, norm, dropout = nn.GRUCell(SIZE, SIZE), nn.BatchNorm1d(SIZE), nn.Dropout(0.1)
