@@ -15,6 +15,7 @@ from planner_service.api.gate import Gate
 from planner_service.api.handlers import add_handlers
 from planner_service.api.metrics import CountRequests, Metrics
 from planner_service.api.ready_plans import ReadyPlans
+from planner_service.api.rehearsal import rehearse
 from planner_service.api.request_ids import RequestIds
 from planner_service.api.routes import FAST_ROUTES, ROUTERS
 from planner_service.api.service import running_service
@@ -41,6 +42,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running_service(settings, metrics, on_ready, own_keys=own_keys) as service:
             app.state.service = service
+            await rehearse(app)
             yield
 
     app = FastAPI(
