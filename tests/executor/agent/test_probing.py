@@ -1,11 +1,15 @@
 """Probes on request, with a real service and real agents: measured, refused, lost and asked again."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from executor.agent.probing import probed  # noqa: E402
-from executor.attempt.memory_cap import OutOfMemory  # noqa: E402
+from executor.agent.probing import REFUSED  # noqa: E402
 from planner_service.cli import main  # noqa: E402
 from planner_service.client import PlannerClient, PlannerRefused  # noqa: E402
 from tests.executor.attempt.workers import START_SECONDS, agent, children_of, is_alive  # noqa: E402
@@ -103,8 +107,10 @@ def test_nodes_that_nobody_registered_are_not_asked(client):
     assert refused.value.status == 404
 
 
-def test_a_probe_stays_under_its_cap():
-    """A batch that cannot fit into the memory that the agent has for it"""
+def test_a_probe_stays_under_its_cap(tmp_path):
+    """A batch that cannot fit into the memory that the agent has for it, in a process as the agent starts it:
+    one that ran other tests before has memory of its own to give
+    """
     request = {
         **REQUEST,
         "training": {"iterations": 1},
@@ -113,5 +119,11 @@ def test_a_probe_stays_under_its_cap():
         "sequence": {"length": 100, "batch_size": 2048},
         "data": {"text": "python", "characters": 500_000},
     }
-    with pytest.raises(OutOfMemory):
-        probed(request, memory_bytes=2**20)
+    asked, profile = tmp_path / "request.json", tmp_path / "profile.json"
+    asked.write_text(json.dumps(request), encoding="utf-8")
+    command = [sys.executable, "-m", "executor.agent.probing", "--request", str(asked)]
+    command += ["--output", str(profile), "--memory", str(2**20), "--parent", str(os.getpid())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == REFUSED
+    assert "alloc" in done.stderr.splitlines()[-1]
+    assert not profile.exists()
