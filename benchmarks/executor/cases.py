@@ -44,9 +44,9 @@ class Case:
         """Full BPTT."""
         self._iterate(self.full)
 
-    def budgeted(self, budget_bytes: int) -> Iteration:
-        """Inside a budget."""
-        return lambda: self._iterate(lambda: self._unrolled(budget_bytes))
+    def budgeted(self, budget_bytes: int, host_bytes: int | None = None) -> Iteration:
+        """Inside a budget; with `host_bytes`, states may move to so much host memory."""
+        return lambda: self._iterate(lambda: self._unrolled(budget_bytes, host_bytes))
 
     def checkpointed(self, segments: int) -> Iteration:
         """torch.utils.checkpoint, non-reentrant, over equal segments."""
@@ -64,13 +64,14 @@ class Case:
             final_state="detached",
         )
 
-    def _unrolled(self, budget_bytes: int) -> Tensor:
+    def _unrolled(self, budget_bytes: int, host_bytes: int | None) -> Tensor:
         loss, _ = unroll(
             self.step,
             self.state,
             self.x,
             module=self.module,
             budget=budget_bytes,
+            host_budget=host_bytes,
             reduce="sum",
             segment=self.segment if self.step is None else None,
             final_state="detached",

@@ -21,7 +21,7 @@ from benchmarks.executor.__main__ import (
 )
 from benchmarks.executor.cases import Case, Iteration, fused, looped
 from benchmarks.gpu.rows import Found, Row
-from executor import BudgetTooSmall, measure, unroll
+from executor import BudgetTooSmall, measure
 from executor.hard_cap import hard_cap, plannable_bytes
 from executor.predict import plan_for
 
@@ -88,7 +88,7 @@ def _one_budget(case: Case, record: Found, rounds: int, host_bytes: int) -> None
         variants["device"] = case.budgeted(budget_bytes)
         variants["device"]()
         record["measured_peak_bytes"] = peak_bytes(variants["device"])
-    variants["host"] = partial(with_host, case, budget_bytes, host_bytes)
+    variants["host"] = case.budgeted(budget_bytes, host_bytes)
     variants["host"]()
     measured = measure(variants["host"])
     record["with_host"] = {
@@ -100,23 +100,6 @@ def _one_budget(case: Case, record: Found, rounds: int, host_bytes: int) -> None
     if torch.cuda.is_available():
         record["hard_cap"] = under_hard_cap(case, budget_bytes)
     _add_rival(case, record, rounds)
-
-
-def with_host(case: Case, budget_bytes: int, host_bytes: int) -> None:
-    """One iteration whose states may move to host memory."""
-    case.module.zero_grad(set_to_none=True)
-    loss, _ = unroll(
-        case.step,
-        case.state,
-        case.x,
-        module=case.module,
-        budget=budget_bytes,
-        host_budget=host_bytes,
-        reduce="sum",
-        segment=case.segment if case.step is None else None,
-        final_state="detached",
-    )
-    torch.autograd.backward(loss)
 
 
 def _add_ratios(record: Found, times: dict[str, list[float]]) -> None:

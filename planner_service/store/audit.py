@@ -9,6 +9,7 @@ from sqlalchemy import Engine, delete, insert, select
 from planner_service.contract.audit import AuditEntry, AuditPage
 from planner_service.store.database import writing
 from planner_service.store.job_records import moment
+from planner_service.store.pages import latest_rows
 from planner_service.store.security_tables import audit_entries
 
 
@@ -51,17 +52,12 @@ class AuditStore:
         action: str | None = None,
     ) -> AuditPage:
         """At most `limit` entries, the latest first, those before entry `before`."""
-        table = audit_entries.c
-        query = select(audit_entries).order_by(table.number.desc()).limit(limit + 1)
-        for column, wanted in ((table.caller, caller), (table.action, action)):
-            if wanted is not None:
-                query = query.where(column == wanted)
-        if before is not None:
-            query = query.where(table.number < before)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        entries = [AuditEntry(**{**row._asdict(), "at": moment(row.at)}) for row in rows[:limit]]
-        return AuditPage(entries=entries, next_cursor=str(entries[-1].number) if len(rows) > limit else None)
+        query = select(audit_entries)
+        rows, cursor = latest_rows(
+            self._engine, query, audit_entries, limit=limit, before=before, caller=caller, action=action
+        )
+        entries = [AuditEntry(**{**row._asdict(), "at": moment(row.at)}) for row in rows]
+        return AuditPage(entries=entries, next_cursor=cursor)
 
     def delete_older_than(self, age_seconds: float, *, now: float | None = None) -> int:
         """Forget entries older than that; return how many they were."""

@@ -24,6 +24,7 @@ from planner_service.store.job_records import (
     submitted_event,
 )
 from planner_service.store.job_tables import idempotency_keys, jobs
+from planner_service.store.pages import latest_rows
 
 Clock = Callable[[], float]
 
@@ -103,18 +104,8 @@ class JobStore:
 
     def page(self, *, limit: int, before: int | None = None, state: JobState | None = None) -> JobPage:
         """The latest `limit` jobs, or those before the row numbered `before`."""
-        query = select(jobs).order_by(jobs.c.number.desc()).limit(limit + 1)
-        if before is not None:
-            query = query.where(jobs.c.number < before)
-        if state is not None:
-            query = query.where(jobs.c.state == state)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        shown = rows[:limit]
-        more = len(rows) > limit
-        return JobPage(
-            jobs=[job_of(row) for row in shown], next_cursor=str(shown[-1].number) if more else None
-        )
+        rows, cursor = latest_rows(self._engine, select(jobs), jobs, limit=limit, before=before, state=state)
+        return JobPage(jobs=[job_of(row) for row in rows], next_cursor=cursor)
 
     def cancel(self, job_id: str) -> Job:
         """Cancel it, or ask its worker to stop. Raises UnknownJob and JobEnded."""

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, Row, delete, select
 from planner_service.contract import canonical_json
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 from planner_service.store.database import writing
+from planner_service.store.pages import latest_rows
 from planner_service.store.residuals import keep_residual
 from planner_service.store.tables import measurements
 from planner_service.store.upsert import insert_into
@@ -67,21 +68,9 @@ class MeasurementStore:
         plan_id: str | None = None,
     ) -> MeasurementPage:
         """The latest `limit` measurements, or those before the row numbered `before`."""
-        query = select(*_READ).order_by(measurements.c.number.desc()).limit(limit + 1)
-        if before is not None:
-            query = query.where(measurements.c.number < before)
-        if job is not None:
-            query = query.where(measurements.c.job == job)
-        if plan_id is not None:
-            query = query.where(measurements.c.plan_id == plan_id)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        shown = rows[:limit]
-        more = len(rows) > limit
-        return MeasurementPage(
-            measurements=[_measurement(row) for row in shown],
-            next_cursor=str(shown[-1].number) if more else None,
-        )
+        query, wanted = select(*_READ), {"job": job, "plan_id": plan_id}
+        rows, cursor = latest_rows(self._engine, query, measurements, limit=limit, before=before, **wanted)
+        return MeasurementPage(measurements=[_measurement(row) for row in rows], next_cursor=cursor)
 
 
 def keep_measurement(connection: Connection, report: MeasurementReport, at: float) -> str:

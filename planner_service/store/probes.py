@@ -18,6 +18,7 @@ from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow, lock_first, moment
 from planner_service.store.job_tables import nodes
 from planner_service.store.jobs import Clock
+from planner_service.store.pages import latest_rows
 from planner_service.store.probe_tables import probes
 
 MOST_HANDOVERS = 3
@@ -60,16 +61,10 @@ class ProbeStore:
 
     def page(self, *, limit: int, before: int | None = None, node: str | None = None) -> ProbePage:
         """The latest `limit` probes, or those before the row numbered `before`, of all nodes or of one."""
-        query = select(probes).order_by(probes.c.number.desc()).limit(limit + 1)
-        if before is not None:
-            query = query.where(probes.c.number < before)
-        if node is not None:
-            query = query.where(probes.c.node == node)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        shown = rows[:limit]
-        cursor = str(shown[-1].number) if len(rows) > limit else None
-        return ProbePage(probes=[_probe(row) for row in shown], next_cursor=cursor)
+        rows, cursor = latest_rows(
+            self._engine, select(probes), probes, limit=limit, before=before, node=node
+        )
+        return ProbePage(probes=[_probe(row) for row in rows], next_cursor=cursor)
 
     def claim(self, node: str) -> Probe | None:
         """The oldest probe that waits for the node's agent, or None. What it lost too often fails here."""

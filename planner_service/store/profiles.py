@@ -12,6 +12,7 @@ from sqlalchemy import Engine, Row, Select, select
 
 from planner_service.contract import ProfileRecord, canonical_json
 from planner_service.store.database import writing
+from planner_service.store.pages import latest_rows
 from planner_service.store.profile_tables import profiles
 from planner_service.store.residuals import Family, Residual, residuals_of
 from planner_service.store.upsert import insert_into
@@ -107,15 +108,11 @@ class ProfileStore:
         self, *, limit: int, before: int | None, device_name: str | None, cell: str | None
     ) -> tuple[list[KeptProfile], str | None]:
         """The latest `limit` profiles, or those before the row numbered `before`; and the next cursor."""
-        query = select(profiles).order_by(profiles.c.number.desc()).limit(limit + 1)
-        for column, value in ((profiles.c.device_name, device_name), (profiles.c.cell, cell)):
-            query = query if value is None else query.where(column == value)
-        if before is not None:
-            query = query.where(profiles.c.number < before)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        shown = [_profile(row) for row in rows[:limit]]
-        return shown, str(shown[-1].number) if len(rows) > limit else None
+        wanted = {"device_name": device_name, "cell": cell}
+        rows, cursor = latest_rows(
+            self._engine, select(profiles), profiles, limit=limit, before=before, **wanted
+        )
+        return [_profile(row) for row in rows], cursor
 
     def _first(self, query: Select[Any]) -> KeptProfile | None:
         with self._engine.connect() as connection:
