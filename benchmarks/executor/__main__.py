@@ -63,26 +63,27 @@ def measured(case: Case, budgets: Sequence[float | int], rounds: int) -> dict[st
     case.full_iteration()
     full_peak_bytes = peak_bytes(case.full_iteration)
     rows = [budget_row(case, budget, full_peak_bytes) for budget in budgets]
-    most = max(row["measured_peak_bytes"] or 0 for row in rows)
     peaks = {count: peak_bytes(case.checkpointed(count)) for count in CHECKPOINT_SEGMENTS}
-    rivals = {count: peak for count, peak in peaks.items() if peak <= most}
-    rival_seconds = {count: seconds(case.checkpointed(count)) for count in rivals}
+    rival_seconds = {count: seconds(case.checkpointed(count)) for count in peaks}
     variants: dict[str, Iteration] = {"full": case.full_iteration}
     for row in rows:
         if row["measured_peak_bytes"] is None:
             continue
         variants[f"ours {row['budget_bytes']}"] = case.budgeted(row["budget_bytes"])
-        lean = [count for count in rivals if rivals[count] <= row["measured_peak_bytes"]]
-        row["checkpoint_segments"] = min(lean, key=rival_seconds.__getitem__) if lean else None
-        if lean:
-            row["checkpoint_peak_bytes"] = rivals[row["checkpoint_segments"]]
-            best = row["checkpoint_segments"]
-            variants[f"checkpoint {best}"] = case.checkpointed(best)
+        rival = best_rival(peaks, rival_seconds, row["measured_peak_bytes"])
+        row["checkpoint_segments"], row["checkpoint_peak_bytes"] = rival, peaks[rival]
+        variants[f"checkpoint {rival}"] = case.checkpointed(rival)
     times = interleaved(variants, rounds)
     for row in rows:
         add_ratios(row, times)
     found = {"name": case.name, "machine": description("torch"), "rounds": rounds, "steps": len(case.x)}
     return {**found, "full_peak_bytes": full_peak_bytes, "rows": rows, "cpu_seconds": times}
+
+
+def best_rival(peaks: Mapping[int, int], times: Mapping[int, float], ours_bytes: int) -> int:
+    """The quickest segment count whose peak is not above ours; where none is so lean, the leanest of all."""
+    lean = [count for count, peak in peaks.items() if peak <= ours_bytes]
+    return min(lean, key=times.__getitem__) if lean else min(peaks, key=peaks.__getitem__)
 
 
 def budget_row(case: Case, budget: float | int, full_peak_bytes: int) -> dict[str, Any]:
@@ -106,13 +107,12 @@ def too_slow(plan: ExecutionPlan, full_seconds: float) -> bool:
 
 
 def add_ratios(row: dict[str, Any], times: Mapping[str, list[float]]) -> None:
-    """Time over that of full BPTT, and over that of the best checkpointed rival: medians of rounds."""
+    """Time over that of full BPTT, and over that of the checkpointed rival: medians of rounds."""
     ours = times.get(f"ours {row['budget_bytes']}")
     if ours is None:
         return
     row["time_ratio"] = median_ratio(ours, times["full"])
-    rival = times.get(f"checkpoint {row['checkpoint_segments']}")
-    row["checkpoint_time_ratio"] = None if rival is None else median_ratio(ours, rival)
+    row["checkpoint_time_ratio"] = median_ratio(ours, times[f"checkpoint {row['checkpoint_segments']}"])
 
 
 def median_ratio(ours: list[float], theirs: list[float]) -> float:

@@ -14,8 +14,8 @@ HEADER = (
     "budget",
     "measured peak",
     "time / full BPTT",
-    "time / best checkpoint",
-    "of segments (peak)",
+    "time / checkpoint",
+    "checkpoint's segments (peak)",
 )
 
 
@@ -33,11 +33,12 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         return [budget, f"not run: {row['predicted_seconds']:.0f} s predicted", "", "", ""]
     if row["measured_peak_bytes"] is None:
         return [budget, f"refused: needs {format_bytes(row['minimum_budget_bytes'])}", "", "", ""]
-    measured = format_bytes(row["measured_peak_bytes"])
-    if row["checkpoint_segments"] is None:
-        return [budget, measured, f"{row['time_ratio']:.2f}", "none fits", ""]
-    rival = f"{row['checkpoint_segments']} ({format_bytes(row['checkpoint_peak_bytes'])})"
-    return [budget, measured, f"{row['time_ratio']:.2f}", f"{row['checkpoint_time_ratio']:.2f}", rival]
+    measured, rival_bytes = row["measured_peak_bytes"], row["checkpoint_peak_bytes"]
+    rival = f"{row['checkpoint_segments']} ({format_bytes(rival_bytes)})"
+    if rival_bytes > measured:
+        rival += f", {rival_bytes / measured:.1f} of ours"
+    ratios = [f"{row[name]:.2f}" for name in ("time_ratio", "checkpoint_time_ratio")]
+    return [budget, format_bytes(measured), *ratios, rival]
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:

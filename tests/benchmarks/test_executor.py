@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.executor.__main__ import add_ratios, entries, measured
+from benchmarks.executor.__main__ import add_ratios, best_rival, entries, measured
 from benchmarks.executor.cases import fused, looped, segments_against_loop
 from benchmarks.executor.table import markdown
 from benchmarks.machine import RESULTS
@@ -45,6 +45,14 @@ def test_ratios_are_medians_of_rounds():
     add_ratios(row, {"ours 7": [1.0, 20.0, 3.0], "full": [1.0, 10.0, 1.0], "checkpoint 5": [2.0, 40.0, 3.0]})
     assert row["time_ratio"] == 2.0
     assert row["checkpoint_time_ratio"] == 0.5
+
+
+def test_the_rival_is_the_quickest_lean_one_or_the_leanest():
+    """A rival may not take more memory than we do, unless every one does: then it is the leanest"""
+    peaks, times = {31: 40, 62: 20, 125: 30}, {31: 1.0, 62: 3.0, 125: 2.0}
+    assert best_rival(peaks, times, 50) == 31
+    assert best_rival(peaks, times, 35) == 125
+    assert best_rival(peaks, times, 10) == 62
 
 
 def test_every_row_of_the_table_has_a_case():
