@@ -67,5 +67,8 @@ class Cell(Protocol):
     def backward(self, tape: HalfTape, grads: Parts, weight: Tensor, grad_pre: Tensor) -> HalfGradient:
         """Gradients with respect to the half before the step and the other half; fills `grad_pre`."""
 
-    def weight_gradient(self, tapes: Sequence[HalfTape], grad_pre: Tensor) -> Tensor:
-        """Gradient of `weight` over the steps of `tapes`; grad_pre [steps * B, g*m] in their order."""
+    def add_weight_gradient(self, tapes: Sequence[HalfTape], grad_pre: Tensor, total: Tensor) -> None:
+        """Add the gradient of `weight` over the steps of `tapes`; grad_pre [steps * B, g*m] in their order.
+
+        Product by product: inside a product, sums would run in another order than autograd's.
+        """

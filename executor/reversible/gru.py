@@ -93,9 +93,8 @@ class GruCell:
         grad_kept = grad * (tape.before[0] - gates.candidate)
         return grad * (1 - gates.new), grad_kept * self.forgetting.slope
 
-    def weight_gradient(self, tapes: Sequence[HalfTape], grad_pre: Tensor) -> Tensor:
+    def add_weight_gradient(self, tapes: Sequence[HalfTape], grad_pre: Tensor, total: Tensor) -> None:
         """See Cell."""
         split = 2 * tapes[0].other.shape[1]
-        others = torch.cat([tape.other for tape in tapes])
-        gated = torch.cat([tape.gates.gated for tape in tapes])
-        return torch.cat([grad_pre[:, :split].t() @ others, grad_pre[:, split:].t() @ gated])
+        total[:split].add_(grad_pre[:, :split].t() @ torch.cat([tape.other for tape in tapes]))
+        total[split:].add_(grad_pre[:, split:].t() @ torch.cat([tape.gates.gated for tape in tapes]))

@@ -19,7 +19,9 @@ Halves = tuple[tuple[Register, ...], tuple[Register, ...]]
 
 
 class Weights(NamedTuple):
-    """Weights of a layer; the first half of the rows is that of the first half of the state."""
+    """Weights of a layer, or their gradients; the first half of the rows is that of the first half of the
+    state.
+    """
 
     weight_ih: Tensor
     """[2*g*m, input]"""
@@ -48,11 +50,17 @@ class Layer:
         return _outputs(tapes), tapes
 
     def backward(
-        self, x: Tensor, tapes: Sequence[StepTape], grad_y: Tensor, grads: tuple[Parts, Parts]
-    ) -> tuple[Tensor, Weights, tuple[Parts, Parts]]:
-        """Gradients of the gates' inputs [k * B, 2*g*m], of the weights, and of the state before the segment.
+        self,
+        x: Tensor,
+        tapes: Sequence[StepTape],
+        grad_y: Tensor,
+        grads: tuple[Parts, Parts],
+        totals: Weights,
+    ) -> tuple[Tensor, tuple[Parts, Parts]]:
+        """Gradients of the gates' inputs [k * B, 2*g*m] and of the state before the segment.
 
-        `grads` are those of the state after it, beyond what comes through y.
+        `grads` are those of the state after it, beyond what comes through y. The weights' gradients are
+        added to `totals`.
         """
         steps, batch = grad_y.shape[:2]
         grad_pre = grad_y.new_empty(steps, batch, len(self.weights.bias))
@@ -62,7 +70,8 @@ class Layer:
             )
             grads = self._backward_step(tapes[step], first, second, grad_pre[step])
         flat = grad_pre.view(steps * batch, -1)
-        return flat, self._weight_gradients(x, tapes, flat), grads
+        self._add_weight_gradients(x, tapes, flat, totals)
+        return flat, grads
 
     def input_gradient(self, grad_pre: Tensor, x: Tensor) -> Tensor:
         """Gradient of x from that of the gates' inputs, as `backward` returned it."""
@@ -111,13 +120,14 @@ class Layer:
         before = self.cell.backward(tapes[0], _plus(first, after.other), weights[0], pres[0])
         return before.before, _plus(after.before, before.other)
 
-    def _weight_gradients(self, x: Tensor, tapes: Sequence[StepTape], grad_pre: Tensor) -> Weights:
-        halves = [
-            self.cell.weight_gradient([tape[half] for tape in tapes], grad_half)
-            for half, grad_half in enumerate(grad_pre.chunk(2, dim=1))
-        ]
-        grad_ih = torch.mm(grad_pre.t(), x.reshape(-1, x.shape[2]))
-        return Weights(grad_ih, torch.cat(halves), grad_pre.sum(0))
+    def _add_weight_gradients(
+        self, x: Tensor, tapes: Sequence[StepTape], grad_pre: Tensor, totals: Weights
+    ) -> None:
+        halves = zip(grad_pre.chunk(2, dim=1), totals.weight_hh.chunk(2), strict=True)
+        for half, (grad_half, total) in enumerate(halves):
+            self.cell.add_weight_gradient([tape[half] for tape in tapes], grad_half, total)
+        totals.weight_ih.add_(grad_pre.t() @ x.reshape(-1, x.shape[2]))
+        totals.bias.add_(grad_pre.sum(0))
 
 
 def _values(registers: Sequence[Register]) -> Parts:

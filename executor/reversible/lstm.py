@@ -104,9 +104,9 @@ class LstmCell:
         grads = [grad_cell * cell * slope, grad_hidden * hidden * slope]
         return (grad_cell * kept_cell, grad_hidden * kept_hidden), grads
 
-    def weight_gradient(self, tapes: Sequence[HalfTape], grad_pre: Tensor) -> Tensor:
+    def add_weight_gradient(self, tapes: Sequence[HalfTape], grad_pre: Tensor, total: Tensor) -> None:
         """See Cell."""
-        return grad_pre.t() @ torch.cat([tape.other for tape in tapes])
+        total.add_(grad_pre.t() @ torch.cat([tape.other for tape in tapes]))
 
 
 def _admit_and_show(gates: LstmGates) -> tuple[Tensor, Tensor]:

@@ -123,6 +123,9 @@ class _WayBack:
         self._stack = Stack.of(work.recipe.cell, self._weights)
         self._grads: list[Tensor | None] = [None] * len(tensors)
         self._grad_inputs = torch.zeros_like(inputs) if needs[1] else None
+        self._weight_totals = [torch.zeros_like(weight) for weight in self._weights]
+        start = len(self._state)
+        self._grads[start : start + len(self._weights)] = self._weight_totals
         self._needs_x = needs[1] or any(part.requires_grad for part in self._before)
 
     def run(
@@ -146,8 +149,7 @@ class _WayBack:
         taped = OuterTape(self._work.before, self._before, inputs)
         tape = self._stack.reverse(taped.result.detach(), self._trajectory, masks)
         grad_y = self._output_gradient(segment, tape.y, grad_outputs)
-        gradient = self._stack.backward(tape, grad_y, grads)
-        self._add(len(self._state), gradient.weights)
+        gradient = self._stack.backward(tape, grad_y, grads, self._weight_totals)
         if self._needs_x:
             grad_inputs, own = taped.backward(self._stack.input_gradient(gradient, tape))
             self._add(len(self._state) + len(self._weights), own)

@@ -36,8 +36,6 @@ class SegmentGradient(NamedTuple):
 
     pre: Tensor
     """Of what the input contributes to the first layer's gates, [k * B, 2*g*m]."""
-    weights: list[Tensor]
-    """In the order of the parameters: weight_ih, weight_hh, bias, layer by layer."""
     state: list[LayerGrads]
     """Of the state before the segment."""
 
@@ -51,8 +49,7 @@ class Stack:
     @classmethod
     def of(cls, cell: Cell, parameters: Sequence[Tensor]) -> Stack:
         """Layers of `cell`; parameters are weight_ih, weight_hh, bias, layer by layer."""
-        triples = [Weights(*parameters[start : start + 3]) for start in range(0, len(parameters), 3)]
-        return cls([Layer(cell, triple) for triple in triples])
+        return cls([Layer(cell, triple) for triple in _by_layer(parameters)])
 
     def advance(self, x: Tensor, trajectory: Trajectory, masks: Sequence[Tensor]) -> SegmentTape:
         """Run the k steps of x [k, B, input] and take the trajectory with them."""
@@ -79,20 +76,28 @@ class Stack:
             x = y
         return SegmentTape(tapes, masks, x)
 
-    def backward(self, tape: SegmentTape, grad_y: Tensor, grads: Sequence[LayerGrads]) -> SegmentGradient:
-        """Gradients of a segment from that of its outputs and of the state after it."""
-        weights: list[Tensor] = []
+    def backward(
+        self, tape: SegmentTape, grad_y: Tensor, grads: Sequence[LayerGrads], totals: Sequence[Tensor]
+    ) -> SegmentGradient:
+        """Gradients of a segment from that of its outputs and of the state after it; those of the parameters
+        are added to `totals`, which are in their order.
+        """
         state: list[LayerGrads] = []
-        grad_pre = grad_y
+        grad_pre, sums = grad_y, _by_layer(totals)
         for index in reversed(range(len(self.layers))):
             layer, (x, steps) = self.layers[index], tape.layers[index]
-            grad_pre, own, before = layer.backward(x, steps, grad_y, grads[index])
-            weights, state = [*own, *weights], [before, *state]
+            grad_pre, before = layer.backward(x, steps, grad_y, grads[index], sums[index])
+            state = [before, *state]
             if index:
                 grad_y = layer.input_gradient(grad_pre, x)
                 grad_y = grad_y * tape.masks[index - 1] if tape.masks else grad_y
-        return SegmentGradient(grad_pre, weights, state)
+        return SegmentGradient(grad_pre, state)
 
     def input_gradient(self, gradient: SegmentGradient, tape: SegmentTape) -> Tensor:
         """Gradient of the x of a segment."""
         return self.layers[0].input_gradient(gradient.pre, tape.layers[0].x)
+
+
+def _by_layer(parameters: Sequence[Tensor]) -> list[Weights]:
+    """weight_ih, weight_hh, bias of each layer."""
+    return [Weights(*parameters[start : start + 3]) for start in range(0, len(parameters), 3)]

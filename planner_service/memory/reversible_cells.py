@@ -50,6 +50,16 @@ class ReversibleModel(RecurrentModel):
         parts = 1 if self.never_forgets else 2
         return parts * REGISTER_BYTES * self.register_units(batch_size)
 
+    @property
+    def backward_parameter_bytes(self) -> int:
+        """Gradients of parameters that reversing a step holds beside the totals: those of embedding and head,
+        which autograd computes, and the largest product of a layer, which is added before the next begins.
+        """
+        beside = [group for group in self.parameter_groups() if group.name in ("embedding", "head")]
+        rows, half = self.cell.gate_count * self.hidden_size, self.hidden_size // 2
+        widest = max(self.input_size, half, self.hidden_size if self.num_layers > 1 else 0)
+        return (sum(group.element_count for group in beside) + rows * widest) * self.item_bytes
+
     def _layer_group(self) -> ParameterGroup:
         rows, half = self.cell.gate_count * self.hidden_size, self.hidden_size // 2
         count = rows * (self.input_size + half + 1)

@@ -1,13 +1,14 @@
 """Chains of a reversible model, whose segments can be undone, without any measurement of that model.
 
-A segment of k steps; U is one tensor of batch x hidden, P the parameters, G the gates of the cell:
+A segment of k steps; U is one tensor of batch x hidden, G the gates of the cell, P the parameters of
+embedding and head and one layer's largest weight:
 
     state     = 16 B per unit of h and c: the register and its buffer (8 B where nothing is forgotten)
     tape      = k x (cells + embedded input + loss) + U for each register + state
     taped     = (G k + 4) U + k x (embedded input + loss); in an advance the tape's part as well
-    backward  = (G + 1.5) k U per layer + 16 U + P + k x (embedded input + loss)
+    backward  = (G + 1.5) k U per layer + 8 U + P + k x (embedded input + loss)
     archive   = units x k x bits / 8; none where nothing is forgotten
-    undo      = tape beyond the state + backward, all at once
+    undo      = tape beyond the state + backward, all at once, + 4 U per layer
 
 The archive's figure is a bound: how many bits are lost depends on the gates. What it needs beyond that, a
 word of 2 B for every unit (whose buffer may be nearly full when a stretch begins) and the last block of
@@ -29,8 +30,10 @@ from planner_service.memory.steps import BACKWARD_RATIO, StepBytes
 from planner_service.memory.workload import Workload
 
 TAPED_UNITS = 4
-REVERSING_UNITS = 16
+REVERSING_UNITS = 8
 """Tensors of a single step that are alive while a segment is taped, or reversed, whatever its length."""
+UNDOING_UNITS = 4
+"""The same per layer while a segment is undone, on top of those of its reversal."""
 
 
 def reversible_candidates(workload: Workload, model: ReversibleModel) -> list[Candidate]:
@@ -65,7 +68,7 @@ def segment_stage(workload: Workload, model: ReversibleModel, segment_steps: int
     gates = model.cell.gate_count
     taped_workspace = (gates * segment_steps + TAPED_UNITS) * sizes.unit + wide
     reversing = math.ceil((gates + 1.5) * segment_steps) * layers + REVERSING_UNITS
-    backward_workspace = reversing * sizes.unit + wide + model.parameter_bytes
+    backward_workspace = reversing * sizes.unit + wide + model.backward_parameter_bytes
     return Stage(
         forward_cost=segment_steps,
         taped_forward_cost=segment_steps,
@@ -79,7 +82,7 @@ def segment_stage(workload: Workload, model: ReversibleModel, segment_steps: int
         reversal=Reversal(
             archive_bytes=_archive_bytes(workload, model, segment_steps),
             undo_cost=(1 + BACKWARD_RATIO) * segment_steps,
-            undo_workspace_bytes=beyond_state + backward_workspace,
+            undo_workspace_bytes=beyond_state + backward_workspace + layers * UNDOING_UNITS * sizes.unit,
         ),
     )
 
@@ -116,7 +119,8 @@ def _sources(workload: Workload, model: ReversibleModel, segment_steps: int) -> 
         ),
         workspace=Source(
             f"{cell.gate_count} gates x {segment_steps} steps x {tensor}; in reverse for each layer, + "
-            "1 x parameters; while a stage is undone its tape too",
+            "parameters of embedding and head and a layer's largest weight; while a stage is undone its "
+            "tape too",
             "bound",
         ),
         archive=Source(
