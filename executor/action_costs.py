@@ -1,7 +1,8 @@
 """Bytes and seconds of each action of a run, as it happens: what the probe reads.
 
 On the CPU the profiler's memory events are cut at marks between the actions; on CUDA the allocator's
-counters are read there. Seconds come from a run of their own, since a recording slows everything down.
+counters are read there, each block counted at the most that it can be. Seconds come from a run of their own,
+since a recording slows everything down.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import pairwise
 
 import torch
 
+from executor.cuda_memory import hidden, most_held
 from executor.engine import Observer
 from executor.trace import Recording, mark, record
 from planner_service.chain import TieredAction
@@ -63,18 +65,19 @@ def _on_cuda(run: Callable[[Observer], object], device: torch.device) -> tuple[l
     pieces: list[ActionBytes] = []
     started: list[tuple[TieredAction | None, int]] = []
     torch.cuda.synchronize(device)
-    base = torch.cuda.memory_allocated(device)
+    base = most_held(device).now_bytes
 
     def observe(action: TieredAction | None) -> None:
-        live = torch.cuda.memory_allocated(device) - base
+        held = most_held(device)
+        live = held.now_bytes - base
         if started:
             previous, before = started.pop()
-            peak = torch.cuda.max_memory_allocated(device) - base
-            pieces.append(ActionBytes(previous, before, peak, live))
+            pieces.append(ActionBytes(previous, before, held.peak_bytes - base, live))
         torch.cuda.reset_peak_memory_stats(device)
         started.append((action, live))
 
-    run(observe)
+    with hidden():
+        run(observe)
     return pieces, max(piece.peak_bytes for piece in pieces)
 
 

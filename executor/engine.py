@@ -24,7 +24,7 @@ from executor.errors import ModifiedBetweenPasses, PlanMismatch
 from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Replay, state_only
-from executor.sizes import held_bytes
+from executor.sizes import storage_bytes
 from executor.states import StoredState, leaf_of, owned, raise_mutated
 from executor.trees import Leaves, versions_of
 from planner_service.chain import Advance, Backward, Free, Tape, TieredAction, Undo
@@ -170,7 +170,7 @@ class Run:
     def accumulated_bytes(self) -> int:
         """Bytes of the gradients of parameters and captured tensors that are live."""
         gradients = [*(shadow.grad for shadow in self.parameters.shadows), *self._captured_gradients]
-        return sum(held_bytes(gradient) for gradient in gradients if gradient is not None)
+        return storage_bytes(gradients)
 
     def prepare_input_gradients(self) -> None:
         """Allocate the gradients of the inputs now rather than in backward."""

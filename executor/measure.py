@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
+from executor.cuda_memory import Peaks, counted, indexed
 from executor.offload.slots import recorded_peaks
 from executor.reversal import recorded_archives
 from executor.trace import record
@@ -25,6 +26,9 @@ class Measurement(NamedTuple, Generic[Result]):
     archived_bytes: int | None = None
     """The most that reversible layers' archives held of lost bits, exactly; None where none archived. On the
     device, and part of the peak."""
+    requested_peak_bytes: int | None = None
+    """On CUDA, what the tensors asked for at their peak: less than the blocks that were handed out, and the
+    same whatever was allocated before. None on the CPU, whose blocks are what was asked for."""
 
 
 class TimelinePoint(NamedTuple):
@@ -49,13 +53,14 @@ def measure(
     """Run `function()`; return the peak bytes of tensors that it added, and its result.
 
     On the CPU every allocation is counted, to the byte. On CUDA it is the caching allocator's peak of
-    allocated bytes, blocks rounded up to 512 bytes as it hands them out. `device` defaults to CUDA where
-    there is one.
+    allocated bytes, blocks rounded up as it hands them out (`executor/cuda_memory.py`). What is probed and
+    planned meanwhile does not count. `device` defaults to CUDA where there is one.
     """
-    chosen = default_device() if device is None else torch.device(device)
+    chosen = default_device() if device is None else indexed(device)
     with recorded_peaks() as tier_peak_bytes, recorded_archives() as archived:
-        peak_bytes, result = _measured(function, chosen)
-    return Measurement(peak_bytes, result, tier_peak_bytes, archived.bytes)
+        peaks, result = _measured(function, chosen)
+    requested = peaks.requested_bytes if chosen.type == "cuda" else None
+    return Measurement(peaks.handed_out_bytes, result, tier_peak_bytes, archived.bytes, requested)
 
 
 def measure_timeline(function: Callable[[], Result]) -> Timeline[Result]:
@@ -74,13 +79,11 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def _measured(function: Callable[[], Result], device: torch.device) -> tuple[int, Result]:
+def _measured(function: Callable[[], Result], device: torch.device) -> tuple[Peaks, Result]:
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        result = function()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before, result
+        with counted(device) as counter:
+            result = function()
+        return counter.added, result
     recording, result = record(function)
-    return max(0, *(sample.live_bytes for sample in recording.samples()), 0), result
+    peak_bytes = max((sample.live_bytes for sample in recording.samples()), default=0)
+    return Peaks(max(peak_bytes, 0), max(peak_bytes, 0)), result

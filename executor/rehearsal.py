@@ -20,7 +20,7 @@ from executor.loop import Loop
 from executor.parameters import Parameters
 from executor.replay import Buffers, recomputing
 from executor.reversal import LostBits
-from executor.sizes import held_bytes, rounded_bytes
+from executor.sizes import held_bytes, storage_bytes
 from executor.trees import Leaves
 from executor.undoing import UndoingRun
 from planner_service.chain import (
@@ -137,7 +137,7 @@ class Rehearsal:
         self._output_gradients = [_gradient_like(leaf) for leaf in outputs]
         is_detached = self._loop.final_state == "detached"
         self._state_gradients = [None if is_detached else _gradient_like(leaf) for leaf in final]
-        self.final_state_bytes = _storage_bytes(final, besides=self._loop.initial)
+        self.final_state_bytes = storage_bytes(final, besides=self._loop.initial)
 
 
 @contextmanager
@@ -161,14 +161,3 @@ def _gradient_like(leaf: Any) -> Tensor | None:
     if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
         return None
     return torch.ones_like(leaf)
-
-
-def _storage_bytes(leaves: Leaves, *, besides: Leaves) -> int:
-    """Bytes of the storages that hold `leaves` and none of `besides`."""
-    held = {leaf.untyped_storage().data_ptr() for leaf in besides if isinstance(leaf, Tensor)}
-    storages = {
-        leaf.untyped_storage().data_ptr(): rounded_bytes(leaf.untyped_storage().nbytes(), leaf.device)
-        for leaf in leaves
-        if isinstance(leaf, Tensor)
-    }
-    return sum(size for address, size in storages.items() if address not in held)

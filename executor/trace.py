@@ -19,6 +19,8 @@ from torch.autograd import _enable_profiler  # type: ignore[attr-defined]
 # Not that of torch.profiler, which loads the compiler at its first start: two seconds, and 65 MB.
 from torch.autograd.profiler import profile, record_function
 
+from executor.cuda_memory import hidden
+
 _MARK = "tightfit:"
 _ALLOCATION = "[memory]"
 
@@ -107,13 +109,14 @@ def record(function: Callable[[], Result]) -> tuple[Recording, Result]:
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Within the context nothing is recorded."""
+    """Within the context nothing is recorded, on the CPU or by CUDA's counters."""
     outer = _open[-1] if _open else None
     if outer is not None:
         gc.collect()  # graphs in reference cycles would be released unseen, and count as live for ever
         outer.stop()
     try:
-        yield
+        with hidden():
+            yield
     finally:
         if outer is not None:
             outer.start()

@@ -16,11 +16,14 @@ from pathlib import Path
 
 import torch
 
+from executor.cuda_memory import indexed
+from executor.hard_cap import reserved_at_most
+
 SLACK_RATIO = 0.1
 CPU_SLACK_BYTES = 128 * 2**20
 """For what is no tensor: a live tape costs some 17 kB of nodes per step of a cell."""
 CUDA_SLACK_BYTES = 64 * 2**20
-"""For blocks that the caching allocator holds and cannot use, and the matrix library's workspace."""
+"""For what the caching allocator holds and cannot use; the matrix library's workspaces are there before."""
 
 _STATUS = Path("/proc/self/status")
 _CPU_REQUEST = re.compile(r"you tried to allocate (\d+) bytes")
@@ -130,21 +133,16 @@ def refused_bytes(error: BaseException) -> int | None:
 
 @contextmanager
 def _cuda_cap(added_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
-    torch.cuda.empty_cache()
-    total: int = torch.cuda.get_device_properties(device).total_memory
-    before_bytes = torch.cuda.memory_reserved(device)
     allowed_bytes = added_bytes + slack_bytes(added_bytes, "cuda")
-    limit = before_bytes + allowed_bytes
-    torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
-    try:
-        yield MemoryCap(allowed_bytes, "cuda")
-    except torch.OutOfMemoryError as error:
-        now_bytes = torch.cuda.memory_reserved(device)
-        over = now_bytes + _cuda_request(error) - limit
-        missing = missing_bytes(added_bytes, now_bytes - before_bytes, "cuda")
-        raise OutOfMemory(excess_bytes=max(1, over, missing), reason=_first_line(error)) from error
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+    device = indexed(device)
+    with reserved_at_most(allowed_bytes, device) as before_bytes:
+        try:
+            yield MemoryCap(allowed_bytes, "cuda")
+        except torch.OutOfMemoryError as error:
+            now_bytes = torch.cuda.memory_reserved(device)
+            over = now_bytes + _cuda_request(error) - before_bytes - allowed_bytes
+            missing = missing_bytes(added_bytes, now_bytes - before_bytes, "cuda")
+            raise OutOfMemory(excess_bytes=max(1, over, missing), reason=_first_line(error)) from error
 
 
 def _cuda_request(error: BaseException) -> int:
