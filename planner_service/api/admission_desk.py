@@ -13,13 +13,15 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from planner_service.chain import PlanningError
-from planner_service.contract import PlacementRequest, PlanReply
+from planner_service.contract import PlacementRequest, PlanReply, PlanRequest
 from planner_service.contract.admission import AdmissionResponse, AdmissionReview, AdmissionReviewReply
-from planner_service.contract.placement import HoleRecord, JobPlacement, PlacementJob
+from planner_service.contract.placement import HoleRecord, JobPlacement, PlacementJob, PodNeedsRecord
 from planner_service.kubernetes.admission import Asked, Found, asked_of, filled, refused, unchanged
-from planner_service.kubernetes.objects import PodResources, product_affinity
-from planner_service.placement.holes import DEFAULT_CONTEXT_BYTES, DEFAULT_DRIVER_RESERVE_RATIO
-from planner_service.placement.kubernetes import GPU
+from planner_service.kubernetes.objects import MEMORY, PodResources
+from planner_service.placement.holding import is_whole, types_that_hold
+from planner_service.placement.holes import DEFAULT_CONTEXT_BYTES, nominal_bytes
+from planner_service.placement.kubernetes import GPU, PodNeeds, pod_alternatives
+from planner_service.placement.wanted import mebibytes
 from planner_service.planning import Planner
 from planner_service.planning.placement import hole_of
 from planner_service.solvers import Cancellation
@@ -78,36 +80,36 @@ class AdmissionDesk:
         return self._of_request(asked.request or "", asked.claim_template, cancellation)
 
     def _of_plan(self, plan_id: str, claim_template: str | None) -> Found:
-        """By the budget of a stored plan: products whose every device holds it."""
-        reply = self._plans.reply(plan_id)
-        if reply is None:
+        """By the budget of a stored plan: products whose every device holds it, or main memory."""
+        plan = self._plans.get(plan_id)
+        if plan is None:
             raise ValueError(f"no plan has the id {plan_id!r}")
-        budget_bytes = PlanReply.model_validate_json(reply).memory.budget_bytes
+        on_cpu = PlanRequest.model_validate_json(plan.request).device == "cpu"
+        budget_bytes = PlanReply.model_validate_json(plan.reply).memory.budget_bytes
         request_bytes = budget_bytes + DEFAULT_CONTEXT_BYTES
+        limit_bytes = request_bytes if on_cpu else nominal_bytes(request_bytes)
+        if on_cpu:
+            resources = PodResources(limits={MEMORY: f"{mebibytes(limit_bytes)}Mi"})
+        else:
+            resources = _claimed(claim_template) or self._devices_for(budget_bytes)
         return Found(
             plan_id=plan_id,
             budget_bytes=budget_bytes,
             request_bytes=request_bytes,
-            limit_bytes=round(request_bytes / (1 - DEFAULT_DRIVER_RESERVE_RATIO)) + 1,
-            resources=_claimed(claim_template) or self._devices_for(budget_bytes),
+            limit_bytes=limit_bytes,
+            resources=resources,
         )
 
     def _devices_for(self, budget_bytes: int) -> PodResources:
+        """One device of a type whose every device holds so much, the quickest first."""
         if not self._holes:
             return PodResources(limits={GPU: "1"})
-        products: dict[str, int] = {}
-        for record in self._holes:
-            hole = hole_of(record)
-            if hole.device_kind == "cuda" and hole.mig_slice is None and hole.fraction is None:
-                product = hole.names.kubernetes or hole.device
-                products[product] = min(hole.empty_bytes, products.get(product, hole.empty_bytes))
-        holding = [product for product, least_bytes in products.items() if least_bytes >= budget_bytes]
-        if not holding:
-            missing_bytes = budget_bytes - max(products.values(), default=0)
+        holes = [hole for hole in map(hole_of, self._holes) if is_whole(hole, "cuda")]
+        types = types_that_hold(budget_bytes, "cuda", holes)
+        if not types:
+            missing_bytes = budget_bytes - max((hole.empty_bytes for hole in holes), default=0)
             raise NothingHoldsIt(f"no GPU of this cluster holds the plan: {missing_bytes} bytes are missing")
-        return PodResources(
-            limits={GPU: "1"}, node_affinity=product_affinity([name for name in holding if name])
-        )
+        return _counted(pod_alternatives(types, 1)[0])
 
     def _of_request(self, text: str, claim_template: str | None, cancellation: Cancellation) -> Found:
         """By placing the request on the cluster's holes."""
@@ -126,21 +128,21 @@ class AdmissionDesk:
 def _found(placed: JobPlacement, claim_template: str | None) -> Found:
     words = placed.words
     if words is None:
-        missing_bytes = placed.offers[0].missing_bytes
-        least_bytes = placed.minimum_budget_bytes
-        raise NothingHoldsIt(
-            f"no device of this cluster holds the job: its leanest plan needs {least_bytes} bytes and the "
-            f"largest hole lacks {missing_bytes}"
-        )
-    first = words.kubernetes.alternatives[0]
+        raise NothingHoldsIt(f"no device of this cluster holds the job: {placed.shortage}")
+    claimed = _claimed(claim_template)
+    if claimed is None and not words.kubernetes.alternatives:
+        raise ValueError("only fractions of devices hold the job, which Kubernetes does not give out")
     return Found(
         plan_id=words.plan_id,
         budget_bytes=words.budget_bytes,
         request_bytes=words.request_bytes,
         limit_bytes=words.limit_bytes,
-        resources=_claimed(claim_template)
-        or PodResources(limits=first.limits, node_affinity=first.node_affinity),
+        resources=claimed or _counted(words.kubernetes.alternatives[0]),
     )
+
+
+def _counted(needs: PodNeedsRecord | PodNeeds) -> PodResources:
+    return PodResources(limits=needs.limits, node_affinity=needs.node_affinity)
 
 
 def _claimed(claim_template: str | None) -> PodResources | None:

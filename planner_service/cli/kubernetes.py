@@ -52,9 +52,12 @@ class NothingHoldsIt(PlanningError):
         self.minimum_budget_bytes = placed.minimum_budget_bytes
         self.missing_bytes = placed.offers[0].missing_bytes
         super().__init__(
-            f"no type of device holds the job: its leanest plan needs {self.minimum_budget_bytes} bytes, and "
-            f"the nearest hole lacks {self.missing_bytes}; take a smaller batch, or allow more time"
+            f"no type of device holds the job: {placed.shortage}; take a smaller batch, or allow more time"
         )
+
+
+class NoWords(PlanningError):
+    """Devices hold the job, but none that Kubernetes could be asked for."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -119,7 +122,7 @@ def _placed(arguments: argparse.Namespace, document: Mapping[str, Any]) -> JobPl
 def manifests(
     arguments: argparse.Namespace, document: Mapping[str, Any], placed: JobPlacement
 ) -> list[Manifest]:
-    """The objects, those first that others need. Raises NothingHoldsIt."""
+    """The objects, those first that others need. Raises NothingHoldsIt and NoWords."""
     words = placed.words
     if words is None:
         raise NothingHoldsIt(placed)
@@ -128,7 +131,7 @@ def manifests(
     files = _files(arguments, document, budget_bytes=words.budget_bytes - placed.held_bytes)
     objects = []
     if claimed:
-        objects.append(_claim_template(name, arguments.namespace, words))
+        objects.append(_claim_template(name, arguments.namespace, words, count=_devices_of(document)))
     if files:
         objects.append(config_map(name, arguments.namespace, files))
     command = shlex.split(arguments.command) or ["tightfit-worker", "run", f"{JOB_FOLDER}/{JOB_FILE}"]
@@ -165,17 +168,24 @@ def _files(
     return {JOB_FILE: json.dumps({**document, "budget": budget_bytes}, indent=2)}
 
 
-def _claim_template(name: str, namespace: str, words: SchedulerWordsRecord) -> Manifest:
+def _claim_template(name: str, namespace: str, words: SchedulerWordsRecord, *, count: int) -> Manifest:
     return claim_template(
         name,
         namespace,
         device_class=words.kubernetes.device_class or "",
         selector=words.kubernetes.device_selector or "",
-        count=1,
+        count=count,
     )
 
 
+def _devices_of(document: Mapping[str, Any]) -> int:
+    """Devices of one pod, as the request that was placed says."""
+    return int(document.get("devices", 1))
+
+
 def _counted(words: SchedulerWordsRecord) -> PodResources:
+    if not words.kubernetes.alternatives:
+        raise NoWords("only fractions of devices hold the job, which Kubernetes does not give out")
     first = words.kubernetes.alternatives[0]
     return PodResources(limits=first.limits, node_affinity=first.node_affinity)
 

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from planner_service.chain import PlanningError
-from planner_service.chain.quantities import format_bytes
 from planner_service.cli.remote import API_KEY
 from planner_service.cli.request_file import UnreadableRequest, read_document
 from planner_service.cli.slurm_holes import add_gpu_memory, holes_of_cluster
@@ -32,6 +31,10 @@ shell before it, such as ". env/bin/activate".
 exit status: that of sbatch; 1 the job fits nowhere; 2 refused, with the problem document.
 """
 FITS_NOWHERE = 1
+
+
+class NoWords(PlanningError):
+    """Devices hold the job, but none that Slurm has a name for."""
 
 
 class NoSbatch(PlanningError):
@@ -65,11 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Place, submit, and pass sbatch's exit status on; refusals are raised."""
     placed = _placed(arguments)
     if placed.words is None:
-        least = format_bytes(placed.minimum_budget_bytes)
-        print(
-            f"{arguments.job}: no node of this cluster holds it; its leanest plan needs {least}",
-            file=sys.stderr,
-        )
+        print(f"{arguments.job}: no node of this cluster holds it; {placed.shortage}", file=sys.stderr)
         return FITS_NOWHERE
     command = ["sbatch", *sbatch_words(arguments.job, placed.words), *arguments.sbatch_options]
     # A job file's budget is what comes on top of what every plan holds throughout.
@@ -86,7 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def sbatch_words(job: str, words: SchedulerWordsRecord) -> list[str]:
-    """Arguments of sbatch: the quickest type, and a comment that says what the plan needs."""
+    """Arguments of sbatch: the quickest type, and a comment that says what the plan needs. Raises NoWords."""
+    if not words.slurm.alternatives:
+        raise NoWords(f"{job} fits, but Slurm cannot be asked for it: {'; '.join(words.slurm.notes)}")
     request_mib = -(-words.request_bytes // 2**20)
     return [
         f"--job-name={Path(job).stem}",

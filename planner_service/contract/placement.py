@@ -275,6 +275,21 @@ class JobPlacement(Answer):
     words: SchedulerWordsRecord | None
     """Null where no type is acceptable."""
 
+    @property
+    def shortage(self) -> str:
+        """Why no type is acceptable, in a sentence with the numbers."""
+        nearest = self.offers[0]
+        needs = f"its leanest plan needs {self.minimum_budget_bytes} bytes"
+        if nearest.fits:
+            return f"{needs}; hole {nearest.hole} has them, but not every device of its type"
+        if nearest.reason in {"count", "device"}:
+            return f"{needs} on each device, and no node has so many of the kind and type that it runs on"
+        if nearest.reason == "slowdown":
+            return (
+                f"{needs}, and {nearest.missing_bytes} more than hole {nearest.hole} has to be quick enough"
+            )
+        return f"{needs}, and the nearest hole lacks {nearest.missing_bytes}"
+
 
 class PlacementReply(Answer):
     """Every job against every hole, each as if it were alone: nothing is assigned here."""

@@ -1,40 +1,72 @@
-"""What is added to a Job, as a JSONPatch (RFC 6902). What the Job says already stays as it is."""
+"""What is added to a Job, as a JSONPatch (RFC 6902). What the Job says already stays as it is.
+
+The API server has filled in its own defaults by then: of those, one gives way, which a failure policy forbids.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from planner_service.kubernetes.objects import CLAIM, PodResources
+from planner_service.kubernetes.objects import CLAIM, MEMORY, PodResources
 
 Operation = dict[str, Any]
 
+_DEVICE = re.compile(r"/(gpu|mig|vgpu|gaudi|i915|xe)", re.IGNORECASE)
+"""Extended resources of accelerators: nvidia.com/gpu and its shares, nvidia.com/mig-1g.10gb, amd.com/gpu, …"""
+DEFAULT_REPLACEMENT = "TerminatingOrFailed"
+"""podReplacementPolicy of a Job that names none and has no failure policy, since Kubernetes 1.29."""
+
 
 def resources_patch(job: Mapping[str, Any], needs: PodResources) -> list[Operation]:
-    """The operations that give the first container of `job` what it needs, and its pod the right nodes."""
+    """The operations that give the first container of `job` what it needs, and its pod the right nodes.
+
+    A Job that asks for devices itself, by a claim or by a resource of whatever name, gets no others.
+    """
     adding = _Adding(job)
-    if needs.claim_template is not None:
+    counted = _counted_devices(job)
+    claimed = any(_of_resources(job, "claims"))
+    if needs.claim_template is not None and not counted:
         template = {"name": CLAIM, "resourceClaimTemplateName": needs.claim_template}
         if adding.appended((*_POD, "resourceClaims"), template):
             adding.appended((*_CONTAINER, "resources", "claims"), {"name": CLAIM})
     for name, amount in needs.limits.items():
-        adding.added((*_CONTAINER, "resources", "limits", name), amount)
-    if needs.node_affinity is not None:
+        if not (_asks_for_memory(job) if name == MEMORY else counted or claimed):
+            adding.added((*_CONTAINER, "resources", "limits", name), amount)
+    if needs.node_affinity is not None and not claimed and counted <= set(needs.limits):
         required = "requiredDuringSchedulingIgnoredDuringExecution"
         adding.added((*_POD, "affinity", "nodeAffinity", required), dict(needs.node_affinity))
     return adding.operations
 
 
+def _counted_devices(job: Mapping[str, Any]) -> set[str]:
+    """The extended resources of accelerators that the pod asks for."""
+    named = {name for kind in ("limits", "requests") for each in _of_resources(job, kind) for name in each}
+    return {name for name in named if _DEVICE.search(name)}
+
+
+def _asks_for_memory(job: Mapping[str, Any]) -> bool:
+    """Whether the first container says how much main memory it wants: a limit below that would be invalid."""
+    return _at(job, (*_CONTAINER, "resources", "requests", MEMORY)) is not None
+
+
+def _of_resources(job: Mapping[str, Any], kind: str) -> list[Any]:
+    """`kind` of the resources of every container: limits, requests or claims."""
+    containers = _at(job, (*_POD, "containers")) or []
+    return [(container.get("resources") or {}).get(kind) or {} for container in containers]
+
+
 def retry_patch(job: Mapping[str, Any]) -> list[Operation]:
     """Pods that nodes lose are replaced for free, and only once they have ended; where pods may not restart
-    in place, which a failure policy needs.
+    in place, which a failure policy needs, and the Job has no such policy of its own.
     """
     adding = _Adding(job)
     if _at(job, (*_POD, "restartPolicy")) == "Never":
         conditions = [{"type": "DisruptionTarget", "status": "True"}]
         rule = {"action": "Ignore", "onPodConditions": conditions}
-        adding.added(("spec", "podFailurePolicy"), {"rules": [rule]})
-        adding.added(("spec", "podReplacementPolicy"), "Failed")
+        if adding.added(("spec", "podFailurePolicy"), {"rules": [rule]}):
+            adding.put(("spec", "podReplacementPolicy"), "Failed", instead_of=DEFAULT_REPLACEMENT)
     return adding.operations
 
 
@@ -52,7 +84,7 @@ _CONTAINER: Path = (*_POD, "containers", 0)
 
 
 class _Adding:
-    """Operations on one Job that never replace anything; missing parents are added once."""
+    """Operations on one Job that replace nothing but a default; missing parents are added once."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         self._job = job
@@ -66,6 +98,13 @@ class _Adding:
         self._make_parents(path)
         self._add(path, value)
         return True
+
+    def put(self, path: Path, value: object, *, instead_of: object) -> None:
+        """Put `value` at `path`, where there is nothing or the API server's default."""
+        if _at(self._job, path) == instead_of:
+            self.operations.append({"op": "replace", "path": pointer(path), "value": value})
+        else:
+            self.added(path, value)
 
     def appended(self, path: Path, value: Mapping[str, object]) -> bool:
         """Append `value` to the list at `path` unless it has one of that name; whether it was appended."""

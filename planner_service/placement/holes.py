@@ -82,7 +82,7 @@ class Hole:
         """Nominal memory of which so much is left when the driver has taken its share, in bytes."""
         if self.device_kind == "cpu":
             return usable_bytes
-        return ceil(usable_bytes / (1 - self.driver_reserve_ratio)) + 1
+        return nominal_bytes(usable_bytes, self.driver_reserve_ratio)
 
     @property
     def empty_bytes(self) -> int:
@@ -112,3 +112,8 @@ class Hole:
     def type_key(self) -> tuple[object, ...]:
         """Equal for holes that a scheduler cannot tell apart."""
         return (self.device_kind, self.device, self.names, self.mig_slice, self.fraction)
+
+
+def nominal_bytes(usable_bytes: int, driver_reserve_ratio: float = DEFAULT_DRIVER_RESERVE_RATIO) -> int:
+    """Nominal memory of a GPU of which so much is left when the driver has taken its share, in bytes."""
+    return ceil(usable_bytes / (1 - driver_reserve_ratio)) + 1

@@ -7,9 +7,10 @@ Dynamic resource allocation selects by the memory of each device, and is the onl
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner_service.placement.acceptable import AcceptableType
+from planner_service.placement.holes import Hole
 from planner_service.placement.wanted import Wanted, mebibytes
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
@@ -52,22 +53,28 @@ def kubernetes_words(wanted: Wanted) -> KubernetesWords:
             device_selector=None,
             gpu_memory_annotation=None,
         )
-    by_resource: defaultdict[str, list[AcceptableType]] = defaultdict(list)
-    fractions = False
-    for each in wanted.types:
-        if each.smallest.fraction is None:
-            by_resource[_resource(each)].append(each)
-        fractions |= each.smallest.fraction is not None
-    unnamed = any(not _product(each) for kinds in by_resource.values() for each in kinds)
+    holes = [each.smallest for each in wanted.types]
+    whole = [hole for hole in holes if hole.fraction is None]
+    unnamed = any(not product_of(hole) for hole in whole)
     return KubernetesWords(
-        alternatives=tuple(
-            PodNeeds(limits={resource: str(wanted.devices)}, node_affinity=_affinity(kinds))
-            for resource, kinds in by_resource.items()
-        ),
+        alternatives=pod_alternatives(whole, wanted.devices),
         device_class=DRIVER,
         device_selector=device_selector(wanted.limit_bytes),
-        gpu_memory_annotation=str(mebibytes(wanted.limit_bytes)) if fractions else None,
+        gpu_memory_annotation=str(mebibytes(wanted.limit_bytes)) if len(whole) < len(holes) else None,
         notes=("a type without a product name: only the claim tells devices apart",) if unnamed else (),
+    )
+
+
+def pod_alternatives(types: Sequence[Hole], devices: int) -> tuple[PodNeeds, ...]:
+    """What a pod asks for so that it gets `devices` of one of `types`: an alternative per resource, in the
+    order of `types`.
+    """
+    by_resource: defaultdict[str, list[Hole]] = defaultdict(list)
+    for hole in types:
+        by_resource[resource_of(hole.mig_slice)].append(hole)
+    return tuple(
+        PodNeeds(limits={resource: str(devices)}, node_affinity=_affinity(holes))
+        for resource, holes in by_resource.items()
     )
 
 
@@ -77,19 +84,20 @@ def device_selector(nominal_bytes: int) -> str:
     return f"device.driver == '{DRIVER}' && device.capacity['{DRIVER}'].memory.compareTo({quantity}) >= 0"
 
 
-def _resource(kind: AcceptableType) -> str:
-    slice_name = kind.smallest.mig_slice
-    return GPU if slice_name is None else f"nvidia.com/mig-{slice_name.replace('+', '.')}"
+def resource_of(mig_slice: str | None) -> str:
+    """The extended resource that counts whole GPUs, or slices of one profile."""
+    return GPU if mig_slice is None else f"nvidia.com/mig-{mig_slice.replace('+', '.')}"
 
 
-def _product(kind: AcceptableType) -> str:
-    return kind.smallest.names.kubernetes or kind.smallest.device
+def product_of(hole: Hole) -> str:
+    """The node label nvidia.com/gpu.product of a type of device; empty where it is not known."""
+    return hole.names.kubernetes or hole.device
 
 
-def _affinity(kinds: list[AcceptableType]) -> dict[str, object] | None:
+def _affinity(holes: Sequence[Hole]) -> dict[str, object] | None:
     """Only nodes with one of these products; MIG slices are told apart by their resource already."""
-    products = [_product(each) for each in kinds if each.smallest.mig_slice is None and _product(each)]
+    products = {product_of(hole) for hole in holes if hole.mig_slice is None} - {""}
     if not products:
         return None
-    wanted = {"key": PRODUCT_LABEL, "operator": "In", "values": sorted(set(products))}
+    wanted = {"key": PRODUCT_LABEL, "operator": "In", "values": sorted(products)}
     return {"nodeSelectorTerms": [{"matchExpressions": [wanted]}]}

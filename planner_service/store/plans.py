@@ -42,6 +42,12 @@ class PlanStore:
             found = connection.execute(select(plans.c.reply).where(plans.c.id == plan_id)).scalar()
         return None if found is None else bytes(found)
 
+    def get(self, plan_id: str) -> StoredPlan | None:
+        """The plan with the request that it answers, or None."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(plans).where(plans.c.id == plan_id)).one_or_none()
+        return None if row is None else StoredPlan(row.id, bytes(row.request), bytes(row.reply))
+
     def delete_older_than(self, age_seconds: float) -> int:
         """Forget plans made more than `age_seconds` ago; return how many they were."""
         with self._engine.begin() as connection:

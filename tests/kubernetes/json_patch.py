@@ -1,4 +1,4 @@
-"""JSONPatch (RFC 6902), the operation `add` alone, applied by code that shares nothing with the service."""
+"""JSONPatch (RFC 6902), the operations `add` and `replace`, applied by code that shares nothing with the service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def applied(document: Any, operations: list[dict[str, Any]]) -> Any:
     """The document after the operations; KeyError or IndexError where a parent is missing."""
     result = copy.deepcopy(document)
     for operation in operations:
-        assert operation["op"] == "add"
+        assert operation["op"] in {"add", "replace"}
         *parents, last = [
             part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]
         ]
@@ -20,5 +20,6 @@ def applied(document: Any, operations: list[dict[str, Any]]) -> Any:
         if isinstance(target, list):
             target.insert(len(target) if last == "-" else int(last), operation["value"])
         else:
+            assert operation["op"] == "add" or last in target, "what is replaced must be there"
             target[last] = operation["value"]
     return result

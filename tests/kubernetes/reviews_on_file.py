@@ -1,4 +1,8 @@
-"""The recorded AdmissionReview, with the annotations that a test wants."""
+"""AdmissionReviews on file, with the annotations that a test wants.
+
+`plain-job.json` was recorded on Kubernetes 1.20; `defaulted-job.json` is the same Job with every field that the API
+server fills in since 1.29, among them podReplacementPolicy, by its SetDefaults_Job.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-RECORDED = json.loads((Path(__file__).parent / "reviews" / "plain-job.json").read_text())
+_REVIEWS = Path(__file__).parent / "reviews"
+RECORDED = json.loads((_REVIEWS / "plain-job.json").read_text())
+DEFAULTED = json.loads((_REVIEWS / "defaulted-job.json").read_text())
 
 
-def review(annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+def review(
+    annotations: dict[str, str] | None = None, *, of: dict[str, Any] = RECORDED, **spec: Any
+) -> dict[str, Any]:
     """The review of a Job with these annotations beside its own; `spec` changes fields of the pod."""
-    made = copy.deepcopy(RECORDED)
+    made = copy.deepcopy(of)
     job = made["request"]["object"]
     job["metadata"]["annotations"] |= annotations or {}
     job["spec"]["template"]["spec"] |= spec

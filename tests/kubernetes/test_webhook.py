@@ -18,7 +18,7 @@ import trustme
 
 from planner_service.chain.quantities import parse_bytes
 from tests.kubernetes.json_patch import applied
-from tests.kubernetes.reviews_on_file import RECORDED, patch_of, review
+from tests.kubernetes.reviews_on_file import DEFAULTED, RECORDED, patch_of, review
 from tests.serving import READY_SECONDS, chain_request, endless_request, launch
 
 PATH = "/v1/kubernetes/admission"
@@ -99,8 +99,8 @@ def test_a_job_without_our_annotations_is_admitted_as_it_is(webhook):
 
 
 def test_a_plan_becomes_devices_that_hold_it(webhook):
-    plan_id = webhook.plan({**LSTM, "memory": {"device_budget_bytes": "20GiB"}})
-    asked = review({"tightfit/plan": plan_id})
+    plan_id = webhook.plan({**LSTM, "device": "cuda", "memory": {"device_budget_bytes": "20GiB"}})
+    asked = review({"tightfit/plan": plan_id}, of=DEFAULTED)
     job = patched(asked, webhook.answer(asked))
     pod = job["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
@@ -111,6 +111,14 @@ def test_a_plan_becomes_devices_that_hold_it(webhook):
     assert annotations["tightfit/budget-bytes"] == str(parse_bytes("20GiB"))
     assert int(annotations["tightfit/limit-bytes"]) > int(annotations["tightfit/request-bytes"])
     assert job["spec"]["podReplacementPolicy"] == "Failed"
+
+
+def test_a_plan_for_processors_asks_for_main_memory_and_no_gpu(webhook):
+    plan_id = webhook.plan({**LSTM, "device": "cpu", "memory": {"device_budget_bytes": "20GiB"}})
+    asked = review({"tightfit/plan": plan_id}, of=DEFAULTED)
+    pod = patched(asked, webhook.answer(asked))["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"] == {"memory": f"{20 * 1024 + 512}Mi"}
+    assert "affinity" not in pod
 
 
 def test_a_request_is_placed_and_its_plan_named(webhook):
@@ -134,9 +142,15 @@ def test_what_no_device_holds_is_refused_with_the_missing_bytes(webhook):
     response = webhook.answer(review({"tightfit/request": json.dumps(huge)}))
     assert response["allowed"] is False
     assert "no device of this cluster holds the job" in response["status"]["message"]
-    plan_id = webhook.plan(chain_request(budget_bytes=parse_bytes("90GiB")))
+    plan_id = webhook.plan({**chain_request(budget_bytes=parse_bytes("90GiB")), "device": "cuda"})
     response = webhook.answer(review({"tightfit/plan": plan_id}))
     assert (response["allowed"], "bytes are missing" in response["status"]["message"]) == (False, True)
+
+
+def test_too_few_devices_in_a_node_are_refused_as_such(webhook):
+    response = webhook.answer(review({"tightfit/request": json.dumps({**LSTM, "devices": 64})}))
+    assert response["allowed"] is False
+    assert "no node has so many" in response["status"]["message"]
 
 
 @pytest.mark.parametrize(
