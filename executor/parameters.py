@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ class Parameters:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._slots: list[tuple[dict[str, Tensor | None], str, int]] = []
+        self._recurrent: list[nn.RNNBase] = []
         self.real: list[Tensor] = []
         self.names: list[str] = []
         self.has_sparse_gradients = False
@@ -47,6 +49,8 @@ class Parameters:
         seen: dict[int, int] = {}
         for module in modules:
             for prefix, owner in module.named_modules():
+                if isinstance(owner, nn.RNNBase):
+                    self._recurrent.append(owner)
                 self.has_sparse_gradients |= bool(getattr(owner, "sparse", False))
                 for name, parameter in owner._parameters.items():
                     if parameter is None or not parameter.requires_grad:
@@ -64,13 +68,15 @@ class Parameters:
     def swapped(self) -> Iterator[None]:
         """Within the context the modules use the shadows."""
         previous = [slots[name] for slots, name, _ in self._slots]
-        for slots, name, index in self._slots:
-            slots[name] = self.shadows[index]
+        flat = [(owner._flat_weights, owner._flat_weight_refs) for owner in self._recurrent]
+        self._put(self.shadows)
         try:
             yield
         finally:
             for (slots, name, _), tensor in zip(self._slots, previous, strict=True):
                 slots[name] = tensor
+            for owner, (weights, references) in zip(self._recurrent, flat, strict=True):
+                owner._flat_weights, owner._flat_weight_refs = weights, references
 
     def renewed(self) -> list[Tensor]:
         """Put new leaves in the place of the shadows, within `swapped`; they share the shadows' memory.
@@ -79,9 +85,19 @@ class Parameters:
         with leaves for a whole tape autograd holds a second set of gradients until the tape is reversed.
         """
         leaves = [_marked(shadow.detach().requires_grad_()) for shadow in self.shadows]
+        self._put(leaves)
+        return leaves
+
+    def _put(self, leaves: Sequence[Tensor]) -> None:
+        """Let the modules use `leaves`. torch's recurrent modules keep lists of their weights besides; one that
+        finds others than those copies them all into one new buffer on CUDA, which no plan counts.
+        """
         for slots, name, index in self._slots:
             slots[name] = leaves[index]
-        return leaves
+        for owner in self._recurrent:
+            weights = [getattr(owner, name, None) for name in owner._flat_weights_names]
+            owner._flat_weights = weights
+            owner._flat_weight_refs = [None if each is None else ref(each) for each in weights]
 
     def add_up(self, leaves: Sequence[Tensor]) -> None:
         """Let the gradients of `leaves`, one or more times `renewed`, be added to those of the shadows."""

@@ -79,3 +79,39 @@ def test_a_long_tape_holds_no_second_set_of_gradients():
 
     weight_bytes = cell.weight_hh.nbytes
     assert peak_bytes(STEPS) <= peak_bytes(1) + weight_bytes // 4
+
+
+@pytest.mark.parametrize("budgeted", ["segment", "step"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_torchs_recurrent_modules_never_find_their_weights_changed(kind, budgeted, monkeypatch):
+    """In a step, and afterwards: on CUDA they would copy all of them, into bytes that no plan counts"""
+    module = kind(SIZE, SIZE, num_layers=2, bidirectional=True)
+    before, copies = list(module._flat_weights), []
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda _module: copies.append(1))
+    used = []
+
+    def segment(h, x):
+        output, h = module(x, h)
+        used.append(all(mine is getattr(module, name) for mine, name in weights_of(module)))
+        return h, output.square().sum()
+
+    def step(h, x_t):
+        return segment(h, x_t.unsqueeze(0))
+
+    state = torch.zeros(4, BATCH, SIZE)
+    state = (state, state) if kind is nn.LSTM else state
+    x = torch.randn(STEPS, BATCH, SIZE)
+    how = {"step": None, "segment": segment} if budgeted == "segment" else {"step": step}
+    plan = checkpoint_every(STEPS, 4, 2)
+    loss, _ = unroll(**how, state=state, inputs=x, module=module, reduce="sum", plan=plan)
+    loss.backward()
+    module(x)
+    assert copies == []
+    assert used and all(used)
+    assert all(mine is theirs for mine, theirs in zip(module._flat_weights, before, strict=True))
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def weights_of(module):
+    """The list that the kernels get, with the names of the parameters."""
+    return zip(module._flat_weights, module._flat_weights_names, strict=True)
