@@ -18,7 +18,7 @@ from executor.dry_run import Needs
 from executor.loop import Loop
 from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
-from executor.sizes import held_bytes
+from executor.sizes import held_bytes, rounded_bytes
 from executor.stage_costs import stage_bytes, stage_seconds
 from executor.trace import paused
 from executor.undo_costs import with_reversals
@@ -42,8 +42,8 @@ those of 50, and to rehearse them takes half of the whole probe."""
 TIMING_ROUNDS = 5
 TIMING_SECONDS = 0.5
 """After so many no further round is begun, but for the second: long segments are timed well by two."""
-_LOSS_SCALARS_BYTES = 32
-"""The caller's loss and its gradient: a few scalars that a measurement around the whole sees."""
+_LOSS_SCALARS = 8
+"""The caller's loss and its gradient, float32: a few scalars that a measurement around the whole sees."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def _static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
         StaticLine("final state", rehearsal.final_state_bytes, "returned to the caller"),
         StaticLine("gradient of the final state", rehearsal.state_gradient_bytes, "like the final state"),
         StaticLine("archive's begun words and blocks", slack, "2 B a unit + 32 KiB a layer", "bound"),
-        StaticLine("loss", _LOSS_SCALARS_BYTES, "the caller's scalars", "bound"),
+        StaticLine("loss", _LOSS_SCALARS * rounded_bytes(4, loop.device), "the caller's scalars", "bound"),
     )
 
 
