@@ -16,6 +16,8 @@ from torch.autograd.graph import increment_version
 
 from executor.errors import ModifiedBetweenPasses
 
+_FLAT = ("_flat_weights", "_flat_weight_refs")
+"""A recurrent module's lists of its weights, in the order of the kernels."""
 _IS_SHADOW = "_is_shadow_of_tightfit"
 
 
@@ -68,15 +70,15 @@ class Parameters:
     def swapped(self) -> Iterator[None]:
         """Within the context the modules use the shadows."""
         previous = [slots[name] for slots, name, _ in self._slots]
-        flat = [(owner._flat_weights, owner._flat_weight_refs) for owner in self._recurrent]
+        flat = [{name: vars(owner)[name] for name in _FLAT} for owner in self._recurrent]
         self._put(self.shadows)
         try:
             yield
         finally:
             for (slots, name, _), tensor in zip(self._slots, previous, strict=True):
                 slots[name] = tensor
-            for owner, (weights, references) in zip(self._recurrent, flat, strict=True):
-                owner._flat_weights, owner._flat_weight_refs = weights, references
+            for owner, lists in zip(self._recurrent, flat, strict=True):
+                vars(owner).update(lists)
 
     def renewed(self) -> list[Tensor]:
         """Put new leaves in the place of the shadows, within `swapped`; they share the shadows' memory.
@@ -89,15 +91,15 @@ class Parameters:
         return leaves
 
     def _put(self, leaves: Sequence[Tensor]) -> None:
-        """Let the modules use `leaves`. torch's recurrent modules keep lists of their weights besides; one that
-        finds others than those copies them all into one new buffer on CUDA, which no plan counts.
+        """Let the modules use `leaves`. torch's recurrent modules list their weights besides; one that finds
+        others than those copies them all into one new buffer on CUDA, which no plan counts.
         """
         for slots, name, index in self._slots:
             slots[name] = leaves[index]
         for owner in self._recurrent:
-            weights = [getattr(owner, name, None) for name in owner._flat_weights_names]
-            owner._flat_weights = weights
-            owner._flat_weight_refs = [None if each is None else ref(each) for each in weights]
+            weights = [getattr(owner, name, None) for name in vars(owner)["_flat_weights_names"]]
+            references = [None if each is None else ref(each) for each in weights]
+            vars(owner).update(zip(_FLAT, (weights, references), strict=True))
 
     def add_up(self, leaves: Sequence[Tensor]) -> None:
         """Let the gradients of `leaves`, one or more times `renewed`, be added to those of the shadows."""

@@ -107,7 +107,8 @@ def test_torchs_recurrent_modules_never_find_their_weights_changed(kind, budgete
     loss.backward()
     module(x)
     assert copies == []
-    assert used and all(used)
+    assert used
+    assert all(used)
     assert all(mine is theirs for mine, theirs in zip(module._flat_weights, before, strict=True))
     assert all(parameter.grad is not None for parameter in module.parameters())
 
