@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from executor import cgroup
+
 _MEMINFO = Path("/proc/meminfo")
 
 
@@ -14,7 +16,7 @@ def free_bytes(device: torch.device) -> int:
     """Bytes that can still be allocated on `device`.
 
     On CUDA what the driver has left plus what the caching allocator holds unused; on the CPU the memory
-    that the system can give away without swapping.
+    that the system can give away without swapping, and no more than this process's control groups allow.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -38,6 +40,11 @@ def driver_version(device: torch.device) -> str | None:
 
 
 def _available_host_bytes() -> int:
+    available, left = _system_bytes(), cgroup.left_bytes()
+    return available if left is None else min(available, left)
+
+
+def _system_bytes() -> int:
     if _MEMINFO.exists():
         for line in _MEMINFO.read_text().splitlines():
             name, _, amount = line.partition(":")

@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 
+from executor import cgroup
+from executor.device import free_bytes
+
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 _QUERY = "name,memory.total,memory.free,driver_version"
 _QUERY_SECONDS = 10.0
 _LOOK_SECONDS = 120.0
@@ -89,7 +91,7 @@ def _host() -> NodeFacts:
         device="cpu",
         device_kind="cpu",
         memory_total_bytes=_host_total_bytes(),
-        memory_free_bytes=_host_free_bytes(),
+        memory_free_bytes=free_bytes(torch.device("cpu")),
     )
 
 
@@ -121,24 +123,9 @@ def _nvidia_smi(*arguments: str) -> list[str]:
 
 
 def _host_total_bytes() -> int:
-    limit = _cgroup_bytes("memory.max")
+    limit = cgroup.limit_bytes()
     total = _meminfo_bytes("MemTotal")
     return total if limit is None else min(total, limit)
-
-
-def _host_free_bytes() -> int:
-    """What this process may still take: of the machine, and of its container."""
-    available = _meminfo_bytes("MemAvailable")
-    limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
-    return available if limit is None or used is None else max(0, min(available, limit - used))
-
-
-def _cgroup_bytes(name: str) -> int | None:
-    try:
-        text = (_CGROUP / name).read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None
 
 
 def _meminfo_bytes(name: str) -> int:

@@ -166,7 +166,9 @@ class Dispatcher:
     def _hand_over(self, engine: Engine, job: Job) -> None:
         try:
             resources = self._resources_of(job, engine.name)
-            assignment = self._queue.hand_over(job.id)
+            assignment = self._queue.hand_over(
+                job.id, kind=resources.device, memory_bytes=resources.memory_bytes
+            )
         except JobRefusal:  # cancelled, or in other hands, since it was listed
             return
         except EngineRefused as refusal:
@@ -196,6 +198,7 @@ class Dispatcher:
                 job_id=job.id,
                 work_dir=work_dir,
                 save_seconds=self._save_seconds,
+                memory_bytes=resources.memory_bytes,
             ),
             launch_token=assignment.launch_token,
             work_dir=work_dir,

@@ -55,7 +55,25 @@ class Resources:
     processes: int = 1
     """Ranks of a data-parallel job, each on a device of its own."""
     device_types: tuple[str, ...] = ()
-    """Types of devices that hold it, in the engine's own word for them; empty: any."""
+    """Types of devices that hold it, in the engine's own word for them, the best first."""
+    any_type: bool = True
+    """Without types: nothing is known of the cluster's, and any will have to do. False: there are types that
+    hold it, but the engine has a name for none."""
+
+    memory_bytes: int | None = None
+    """What training in one process may take where others take from the same memory; None: its device is its
+    own, and all of it may be taken.
+    """
+
+    def types_for(self, engine: str) -> tuple[str, ...]:
+        """The types to ask for; none: any will do. Raises EngineRefused where those that hold it have no name."""
+        if self.device_types or self.any_type or self.device == "cpu":
+            return self.device_types
+        raise EngineRefused(
+            engine,
+            "the types of devices that hold it have no name there: give them one in the file of holes, "
+            f"names: {{{engine}: …}}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +142,16 @@ class Engine(Protocol):
 
 
 def attempt_command(
-    *, planner_url: str, job_id: str, work_dir: str, save_seconds: float = 60.0
+    *,
+    planner_url: str,
+    job_id: str,
+    work_dir: str,
+    save_seconds: float = 60.0,
+    memory_bytes: int | None = None,
 ) -> tuple[str, ...]:
-    """The command that runs an attempt of a job, under every engine; it saves its weights that often."""
+    """The command that runs an attempt of a job, under every engine; it saves its weights that often and takes
+    no more than `memory_bytes` for a budget that says `free`.
+    """
     where = ("--planner", planner_url, "--job", job_id, "--work-dir", work_dir)
-    return ("tightfit-worker", "attempt", *where, "--save-seconds", f"{save_seconds:g}")
+    most = () if memory_bytes is None else ("--memory", str(memory_bytes))
+    return ("tightfit-worker", "attempt", *where, "--save-seconds", f"{save_seconds:g}", *most)

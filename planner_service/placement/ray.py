@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner_service.placement.acceptable import AcceptableType
+from planner_service.placement.holes import Hole
 from planner_service.placement.wanted import Wanted, mebibytes
 
 MEMORY_RESOURCE = "gpu_mem_mib"
@@ -39,17 +39,20 @@ def ray_words(wanted: Wanted) -> RayWords:
         notes.append(f"{MEMORY_RESOURCE} is a sum over a node and nodes here have several devices: not used")
     if any(each.smallest.fraction is not None for each in wanted.types):
         notes.append("a fraction of a GPU is a count for Ray: it isolates no memory")
+    named = [each.smallest for each in wanted.types if accelerator_of(each.smallest)]
+    if len(named) < len(wanted.types):
+        notes.append("types without an accelerator_type are left out: GPUs without one are any GPUs")
     return RayWords(
-        alternatives=tuple(_resources(each, wanted.devices) for each in wanted.types),
+        alternatives=tuple(_resources(hole, wanted.devices) for hole in named),
         memory_mib=mebibytes(wanted.limit_bytes) if packed else None,
         notes=tuple(notes),
     )
 
 
-def _resources(kind: AcceptableType, devices: int) -> dict[str, float]:
-    hole = kind.smallest
-    resources = {"num_gpus": devices * hole.share}
-    accelerator = hole.names.ray or (hole.device if hole.mig_slice is None else "")
-    if accelerator:
-        resources[f"accelerator_type:{accelerator}"] = ANY_SHARE
-    return resources
+def accelerator_of(hole: Hole) -> str:
+    """Ray's name for the type; empty where it has none. A slice is not the device that it is a part of."""
+    return hole.names.ray or (hole.device if hole.mig_slice is None else "")
+
+
+def _resources(hole: Hole, devices: int) -> dict[str, float]:
+    return {"num_gpus": devices * hole.share, f"accelerator_type:{accelerator_of(hole)}": ANY_SHARE}

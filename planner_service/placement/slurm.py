@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner_service.placement.acceptable import AcceptableType
+from planner_service.placement.holes import Hole
 from planner_service.placement.wanted import Wanted, mebibytes
 
 
@@ -27,23 +27,24 @@ def slurm_words(wanted: Wanted) -> SlurmWords:
     if wanted.on_cpu:
         memory = f"--mem={mebibytes(wanted.request_bytes)}M"
         return SlurmWords(alternatives=((f"--ntasks={wanted.devices}", memory),))
-    named = [each for each in wanted.types if each.smallest.fraction is None and _gres_type(each)]
+    holes = [each.smallest for each in wanted.types]
+    named = [hole for hole in holes if hole.fraction is None and gres_type(hole)]
     alternatives: list[tuple[str, ...]] = [
-        (f"--gres=gpu:{_gres_type(each)}:{wanted.devices}",) for each in named
+        (f"--gres=gpu:{gres_type(hole)}:{wanted.devices}",) for hole in named
     ]
-    features = [_gres_type(each) for each in named if each.smallest.mig_slice is None]
+    features = [gres_type(hole) for hole in named if hole.mig_slice is None]
     notes = []
     if len(features) > 1:
         alternatives.append((f"--gres=gpu:{wanted.devices}", f"--constraint={'|'.join(features)}"))
         notes.append("--constraint needs node features that are called like the GRES types")
-    if any(each.smallest.fraction is not None for each in wanted.types):
+    whole = [hole for hole in holes if hole.fraction is None]
+    if len(whole) < len(holes):
         notes.append("fractions are left out: gres/shard counts per node and isolates no memory")
-    if len(named) < len(wanted.types) and not notes:
+    if len(named) < len(whole):
         notes.append("types without a name for Slurm are left out")
     return SlurmWords(alternatives=tuple(alternatives), notes=tuple(notes))
 
 
-def _gres_type(kind: AcceptableType) -> str:
-    """The type in GRES: as named, else the MIG slice, else the device's name in one word."""
-    hole = kind.smallest
+def gres_type(hole: Hole) -> str:
+    """The type in GRES: as named, else the MIG slice, else the device's name in one word; empty without any."""
     return hole.names.slurm or hole.mig_slice or "_".join(hole.device.lower().split())

@@ -13,6 +13,7 @@ from planner_service.contract.nodes import Assignment, ClaimRequest
 from planner_service.jobs import (
     LIVE,
     Change,
+    DeviceKind,
     Lease,
     Standing,
     State,
@@ -24,6 +25,7 @@ from planner_service.jobs import (
     refuse,
     token_hash,
 )
+from planner_service.jobs.needs import FREE
 from planner_service.store.database import writing
 from planner_service.store.job_records import change_job, job_of, lock_first, lock_job
 from planner_service.store.job_tables import jobs, nodes
@@ -80,14 +82,26 @@ class JobQueue:
         with self._engine.connect() as connection:
             return [job_of(row) for row in connection.execute(_most_urgent(engines).limit(limit))]
 
-    def hand_over(self, job_id: str, *, node: str | None = None) -> Assignment:
-        """Give a queued job to its engine. Raises UnknownJob and JobNotQueued."""
+    def hand_over(
+        self,
+        job_id: str,
+        *,
+        node: str | None = None,
+        kind: DeviceKind = "cpu",
+        memory_bytes: int | None = None,
+    ) -> Assignment:
+        """Give a queued job to its engine, which sets `memory_bytes` aside for its training on a device of
+        that kind; None: that is not known. Raises UnknownJob and JobNotQueued.
+        """
         token = new_token()
         with writing(self._engine) as connection:
             row = lock_job(connection, job_id)
 
             def give(standing: Standing) -> Change:
-                return assign(standing, launch_hash=token_hash(token), node=node)
+                known = memory_bytes is not None or standing.budget != FREE
+                needs, hashed = standing.needs.on(kind), token_hash(token)
+                granted = needs.granted_bytes(standing.budget, memory_bytes or 0) if known else None
+                return assign(standing, launch_hash=hashed, node=node, granted_bytes=granted)
 
             job = change_job(connection, row, give, self._clock())
             return self._assignment(job, row.handovers + 1, token)

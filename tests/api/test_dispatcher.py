@@ -67,14 +67,14 @@ def clock():
     return [1000.0]
 
 
-def dispatcher(desk, engine, clock, tmp_path):
+def dispatcher(desk, engine, clock, tmp_path, **resources):
     return Dispatcher(
         [engine],
         queue=desk.queue,
         jobs=desk.jobs,
         planner_url="http://planner:8080",
         work_dir=tmp_path / "jobs",
-        resources_of=lambda job, engine: Resources(request_bytes=job.needed_bytes.cuda),
+        resources_of=lambda job, engine: Resources(request_bytes=job.needed_bytes.cuda, **resources),
         clock=lambda: clock[0],
     )
 
@@ -107,6 +107,18 @@ def test_a_job_is_handed_over_once_with_everything_that_its_worker_needs(
     kept = desk.jobs.get(job.id)
     assert (kept.state, kept.engine_reference) == ("assigned", launch.name)
     assert open_attempt(desk, launch).number == 1
+
+
+def test_a_job_that_takes_what_is_free_takes_what_its_engine_was_asked_for(desk, cluster, clock, tmp_path):
+    """The worker is told, and the service knows what the budget comes to when it ran out of memory"""
+    dispatching = dispatcher(desk, cluster, clock, tmp_path, memory_bytes=5_000, device="cpu")
+    job = desk.submit(engine="slurm", budget="free")
+    dispatching.look()
+    (launch,) = cluster.launches
+    assert launch.command[-2:] == ("--memory", "5000")
+    attempt = open_attempt(desk, launch)
+    desk.report(attempt, "oom")
+    assert desk.jobs.get(job.id).budget == (5_000 - 100) * 15 // 16
 
 
 def test_jobs_of_other_engines_are_left_alone(desk, cluster, dispatching):
