@@ -102,7 +102,9 @@ class Settings:
     )
     shutdown_seconds: float = _setting(10.0, "Time for open requests to finish after SIGTERM, in seconds")
     engine: str = _setting(
-        "local", "Where jobs run that name no engine: local, agents, slurm, ray or kubernetes"
+        "",
+        "Where jobs run that name no engine: agents, local, slurm, ray or kubernetes; empty: agents, the "
+        "worker of --with-worker included, or local with `TIGHTFIT_LOCAL_START=process`",
     )
     engine_device: str = _setting(
         "cuda", "Kind of device that slurm, ray and kubernetes are asked for: cuda or cpu"
@@ -165,7 +167,9 @@ class Settings:
             self._require(name, getattr(self, name) >= 0, "must not be negative")
         silent = f"must be above {variable('heartbeat_seconds')}={self.heartbeat_seconds}"
         self._require("lost_after_seconds", self.lost_after_seconds > self.heartbeat_seconds, silent)
-        self._require("engine", self.engine in ENGINE_NAMES, f"must be one of {', '.join(ENGINE_NAMES)}")
+        self._require(
+            "engine", self.engine in ("", *ENGINE_NAMES), f"must be one of {', '.join(ENGINE_NAMES)}"
+        )
         self._require("engine_device", self.engine_device in {"cuda", "cpu"}, "must be cuda or cpu")
         self._require("local_start", self.local_start in {"agent", "process"}, "must be agent or process")
         self._require("authentication", self.authentication in {"auto", "always"}, "must be auto or always")
@@ -202,6 +206,11 @@ class Settings:
     def store_url(self) -> str:
         """The database's SQLAlchemy URL, the default resolved."""
         return self.database_url or f"sqlite:///{self.data_dir / 'tightfit.sqlite3'}"
+
+    @property
+    def default_engine(self) -> str:
+        """Where jobs run that name no engine."""
+        return self.engine or ("local" if self.local_start == "process" else "agents")
 
     @property
     def asks_who(self) -> bool:

@@ -76,6 +76,12 @@ class PostgresServer:
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
         self._process.wait(START_SECONDS)
 
+    def process_ids(self) -> list[int]:
+        """The server's process, and those that it has started."""
+        first = self._process.pid
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return [first, *map(int, children)]
+
     def create_database(self) -> str:
         """The SQLAlchemy URL of what is, to whoever uses it, a new and empty database.
 

@@ -49,6 +49,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sqlalchemy",
         "planner_service.store",
     ),
+    "planner_service.store.postgresql": ("psycopg", "sqlalchemy"),
     "planner_service.planning": (
         "numpy",
         "planner_service.calibration",

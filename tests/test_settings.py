@@ -57,6 +57,12 @@ def test_the_database_lies_in_the_data_folder_unless_a_url_is_given():
     assert Settings(database_url="postgresql+psycopg://h/d").store_url == "postgresql+psycopg://h/d"
 
 
+def test_jobs_that_name_no_engine_wait_for_whoever_claims_them_unless_the_service_starts_workers():
+    assert Settings().default_engine == "agents"
+    assert Settings(local_start="process").default_engine == "local"
+    assert Settings(local_start="process", engine="slurm").default_engine == "slurm"
+
+
 def test_retention_of_zero_days_means_for_ever():
     assert Settings().plan_retention_seconds is None
     assert Settings(plan_retention_days=2).plan_retention_seconds == 172_800

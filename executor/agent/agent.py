@@ -121,7 +121,8 @@ class Agent:
             return
         facts = self._facts()
         self._kind = facts.device_kind
-        self._link.register(facts.registration(most_bytes=self._options.memory_bytes))
+        registration = facts.registration(most_bytes=self._options.memory_bytes)
+        self._link.register({**registration, "engines": tuple(self._options.engines)})
         if self._registered_at == float("-inf"):
             _say(f"node {self._options.node}: {facts.device}, asking {self._options.planner_url} for jobs")
         self._registered_at = now

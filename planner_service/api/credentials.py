@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from planner_service.api.access import Access
 from planner_service.api.key_ring import KeyRing
 from planner_service.api.oidc import TokenVerifier
+from planner_service.api.storage import stored
 from planner_service.jobs import token_hash
 from planner_service.security import ApiKey
 from planner_service.security import Scope as Right
@@ -63,7 +64,7 @@ class Credentials:
         if self._verifier is not None and token.count(".") == 2:
             found = await asyncio.to_thread(self._verifier.verify, token)
             return None if found is None else Grant(f"oidc:{found[0]}", found[1])
-        attempt = await asyncio.to_thread(self._store.attempt_of, token_hash(token)) if token else None
+        attempt = await stored(self._store.attempt_of, token_hash(token)) if token else None
         return None if attempt is None else Grant(f"job:{attempt}", frozenset(), is_attempt=True)
 
 

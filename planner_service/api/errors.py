@@ -191,6 +191,16 @@ class StorageUnavailable(ServiceError):
         super().__init__("the service's database does not answer or is full: nothing was kept, try again")
 
 
+class StorageStalled(ServiceError):
+    """The database does not answer in time. What it does with the request when it goes on is not known."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the service's database does not answer in time: send the request again, with the same "
+            "Idempotency-Key where it had one; it may or may not have been kept"
+        )
+
+
 class UnstorableText(ServiceError):
     """A text holds what the database cannot keep."""
 
@@ -235,6 +245,7 @@ STATUSES: dict[type[PlanningError], int] = {
     QueueFull: 503,
     PlanningTimeout: 503,
     StorageUnavailable: 503,
+    StorageStalled: 503,
     IdentityUnavailable: 503,
     ShuttingDown: 503,
 }
@@ -245,6 +256,7 @@ RETRY_AFTER_SECONDS: dict[type[PlanningError], int] = {
     QueueFull: 2,
     PlanningTimeout: 30,  # the same question may get through when it need not share the processors
     StorageUnavailable: 2,
+    StorageStalled: 5,
     TooMuchPlanning: 2,
     IdentityUnavailable: 5,
     ShuttingDown: 5,

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
+from planner_service.api.storage import stored
 from planner_service.store import EventsAfter
 
 POLL_SECONDS = 0.5
@@ -31,7 +32,7 @@ async def event_stream(
     yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
     spoke_at = time.monotonic()
     while not is_stopping():
-        found = await asyncio.to_thread(read_after, last_number)
+        found = await stored(read_after, last_number)
         for number, kind, event in found.events:
             yield b"id: %d\nevent: %s\ndata: %s\n\n" % (number, kind.encode(), event)
             last_number, spoke_at = number, time.monotonic()

@@ -5,7 +5,6 @@ It is there only where the service asks (`Settings.asks_who`). It answers before
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -16,11 +15,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from planner_service.api.access import Access, access_to
 from planner_service.api.credentials import Credentials
-from planner_service.api.errors import ServiceError, TooManyRequests, Unauthenticated, WrongScope
+from planner_service.api.errors import (
+    ServiceError,
+    StorageStalled,
+    TooManyRequests,
+    Unauthenticated,
+    WrongScope,
+)
 from planner_service.api.handlers import problem_response, storage_problem_response
 from planner_service.api.identity import Caller, caller_in, remember_caller
 from planner_service.api.rate_limit import RateLimit
 from planner_service.api.request_ids import request_id
+from planner_service.api.storage import stored
 from planner_service.settings import Settings
 from planner_service.store import AuditStore
 
@@ -114,7 +120,7 @@ async def _write_down(audit: AuditStore, scope: Scope, status: int) -> None:
         "request_id": request_id(scope),
     }
     try:
-        await asyncio.to_thread(lambda: audit.add(**entry))
-    except SQLAlchemyError:
+        await stored(lambda: audit.add(**entry))
+    except (SQLAlchemyError, StorageStalled):
         # It was done and cannot be undone: then the log on standard error has to carry it.
         log.exception("audit entry not stored", extra={"action": "audit_entry_not_stored", "entry": entry})

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from planner_service.api.errors import StorageStalled
+from planner_service.api.storage import within
 from planner_service.security import ApiKey, key_id_of
 from planner_service.store import KeyStore
 
@@ -16,6 +18,8 @@ log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 5.0
 """A key that was revoked stops working within this, in every process of the service."""
+READ_SECONDS = 2.0
+"""All requests with keys wait for a read."""
 UNKNOWN_REFRESH_SECONDS = 1.0
 """How soon a key that was just made is looked for; guesses must not ask the database each time."""
 
@@ -32,7 +36,9 @@ class KeyRing:
         self._reading = asyncio.Lock()
 
     async def find(self, credentials: str) -> ApiKey | None:
-        """The key that `credentials` are, if it counts now. Raises SQLAlchemyError before the first read."""
+        """The key that `credentials` are, if it counts now. Raises SQLAlchemyError and StorageStalled
+        before the first read.
+        """
         key_id = key_id_of(credentials)
         if key_id is None:
             return None
@@ -47,8 +53,8 @@ class KeyRing:
             if time.monotonic() - self._read_at < after_seconds:
                 return
             try:
-                found = await asyncio.to_thread(self._store.all)
-            except SQLAlchemyError as error:
+                found = await within(READ_SECONDS, self._store.all)
+            except (SQLAlchemyError, StorageStalled) as error:
                 if self._read_at == float("-inf"):
                     raise
                 log.warning("keys not read: %s", error, extra={"action": "keys_not_read"})

@@ -12,6 +12,7 @@ from planner_service.api.errors import UnknownPlan
 from planner_service.api.known_bodies import KnownBodies
 from planner_service.api.planning_pool import PlanningPool
 from planner_service.api.reply_cache import ReplyCache
+from planner_service.api.storage import stored
 from planner_service.contract import PlanRequest, canonical_json
 from planner_service.planning import Planner
 from planner_service.solvers import Cancellation
@@ -47,7 +48,7 @@ class PlanLibrary:
         """The reply if the plan was made before."""
         reply = self._cache.get(plan_id)
         if reply is None:
-            reply = await asyncio.to_thread(self._store.reply, plan_id)
+            reply = await stored(self._store.reply, plan_id)
             if reply is not None:
                 self._cache.put(plan_id, reply)
         return reply

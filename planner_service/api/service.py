@@ -26,6 +26,7 @@ from planner_service.api.plan_library import PlanLibrary
 from planner_service.api.planning_pool import PlanningPool
 from planner_service.api.profile_library import ProfileLibrary
 from planner_service.api.reply_cache import ReplyCache
+from planner_service.api.storage import stored
 from planner_service.contract import PlacementReply, PlacementRequest, PlanReply, PlanRequest, content_id
 from planner_service.planning import Planner
 from planner_service.security import ApiKey
@@ -112,7 +113,7 @@ class Service:
         """The question with the profile that it means, where it names one or a device (`ProfileLibrary`)."""
         if getattr(question, "profile_id", None) is None and getattr(question, "device_name", None) is None:
             return question
-        return cast("Question", await asyncio.to_thread(self.profiles.resolved, cast("Any", question)))
+        return cast("Question", await stored(self.profiles.resolved, cast("Any", question)))
 
     async def answer(self, use_case: UseCase[Question], question: Question, request: Request) -> Response:
         """The answer of a use case whose replies are not kept in the store."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, get_args
@@ -76,7 +77,9 @@ def _submit(client: PlannerClient, args: argparse.Namespace) -> int:
     changes = {name: getattr(args, name) for name in ("name", "budget", "priority", "engine")}
     request.update({name: value for name, value in changes.items() if value is not None})
     job = client.submit_job(request, idempotency_key=args.idempotency_key)
-    print(job.model_dump_json(indent=2) if args.json else job.id)
+    print(job.model_dump_json(indent=2) if args.json else job.id, flush=True)
+    if job.state == "queued" and job.detail:
+        print(job.detail, file=sys.stderr, flush=True)
     return _follow(client, job.id) if args.watch else 0
 
 

@@ -31,6 +31,8 @@ class NodeRegistration(Message):
     mig_slice: Name | None = None
     driver: Name | None = None
     torch: Name | None = None
+    engines: Annotated[tuple[ClaimingEngine, ...], Field(min_length=1, max_length=2)] = ("agents",)
+    """Whose jobs its agent claims."""
     facts: Annotated[dict[Name, JsonValue], Field(max_length=50)] = Field(default={})
     """Anything else worth knowing: kept and shown, never acted upon."""
 

@@ -12,7 +12,13 @@ from planner_service.dispatch.engine import (
     attempt_command,
 )
 from planner_service.dispatch.fitting import resources_for
-from planner_service.dispatch.registry import ENGINES, UnknownEngine, dispatched_engines, engine_of
+from planner_service.dispatch.registry import (
+    ENGINES,
+    UnknownEngine,
+    claimed_engines,
+    dispatched_engines,
+    engine_of,
+)
 
 __all__ = [
     "ENGINES",
@@ -26,6 +32,7 @@ __all__ = [
     "Resources",
     "UnknownEngine",
     "attempt_command",
+    "claimed_engines",
     "dispatched_engines",
     "engine_of",
     "resources_for",

@@ -68,7 +68,12 @@ def engine_of(name: str, settings: Settings) -> Engine:
     return ENGINES[name](settings)
 
 
+def claimed_engines(settings: Settings) -> frozenset[str]:
+    """The engines whose jobs wait to be claimed, by agents or the local worker."""
+    return frozenset({"agents", "local"} if settings.local_start == "agent" else {"agents"})
+
+
 def dispatched_engines(settings: Settings) -> list[Engine]:
-    """The engines that are handed jobs: not those whose jobs are claimed, by agents or the local worker."""
-    claimed = {"agents"} | ({"local"} if settings.local_start == "agent" else set())
+    """The engines that are handed jobs: all but the claimed ones."""
+    claimed = claimed_engines(settings)
     return [engine_of(name, settings) for name in ENGINES if name not in claimed]

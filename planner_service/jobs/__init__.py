@@ -30,6 +30,7 @@ from planner_service.jobs.needs import DeviceKind, DeviceNeeds, JobNeeds
 from planner_service.jobs.queue import assign, cancel, expire, give_up, refuse
 from planner_service.jobs.standing import FINAL, LIVE, SCHEDULERS, Change, Reason, Standing, State
 from planner_service.jobs.tokens import is_token, new_token, token_hash
+from planner_service.jobs.waiting import Offer, why_it_waits
 
 __all__ = [
     "FINAL",
@@ -49,6 +50,7 @@ __all__ = [
     "JobRefusal",
     "Lease",
     "LeaseWatch",
+    "Offer",
     "Outcome",
     "Reason",
     "StaleAttempt",
@@ -70,4 +72,5 @@ __all__ = [
     "renew",
     "require_current",
     "token_hash",
+    "why_it_waits",
 ]

@@ -37,17 +37,19 @@ def open_database(url: str) -> Engine:
     try:
         engine = connect(url)
         if not _is_newest(engine):
-            migrate(engine)
+            migrate_at(url)
     except (ArgumentError, DBAPIError, ImportError, OSError) as error:
         raise DatabaseUnavailable(url, error) from error
     return engine
 
 
-def connect(url: str) -> Engine:
-    """An engine on the database at `url`, whatever its schema."""
+def connect(url: str, *, limits: bool = True) -> Engine:
+    """An engine on the database at `url`, whatever its schema; PostgreSQL's has time `limits` unless told."""
     target = make_url(url)
     if target.get_backend_name() != "sqlite":
-        return create_engine(target, pool_pre_ping=True)
+        from planner_service.store.postgresql import postgresql_engine  # needs the extra
+
+        return postgresql_engine(target, limits=limits)
     if target.database:
         Path(target.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(target, connect_args={"timeout": BUSY_SECONDS})
@@ -89,6 +91,15 @@ def schema_revision(engine: Engine) -> str | None:
     with engine.connect() as connection:
         found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     return found
+
+
+def migrate_at(url: str, revision: str = "head") -> None:
+    """Bring the schema of the database at `url` to `revision`, which may take as long as it takes."""
+    engine = connect(url, limits=False)
+    try:
+        migrate(engine, revision)
+    finally:
+        engine.dispose()
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 from sqlalchemy import Engine, select
 
 from planner_service.contract import canonical_json
 from planner_service.contract.attempts import LOST_AFTER_SECONDS
 from planner_service.contract.nodes import Node, NodePage, NodeRegistration, NodeState
-from planner_service.jobs import UnknownNode
+from planner_service.jobs import Offer, UnknownNode
 from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow, moment
 from planner_service.store.job_tables import nodes
@@ -62,6 +63,13 @@ class NodeStore:
             nodes=[self._node(row) for row in shown], next_cursor=shown[-1].name if more else None
         )
 
+    def offers(self) -> list[Offer]:
+        """What the workers that were heard of lately claim jobs for."""
+        lately = nodes.c.seen_at > self._clock() - LOST_AFTER_SECONDS
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(nodes.c.registration).where(lately)).scalars().all()
+        return [_offer(json.loads(registration)) for registration in rows]
+
     def _node(self, row: JobRow) -> Node:
         fields = json.loads(row.registration) | {"memory_free_bytes": row.memory_free_bytes}
         return Node(
@@ -71,6 +79,14 @@ class NodeStore:
             registered_at=moment(row.registered_at),
             seen_at=moment(row.seen_at),
         )
+
+
+def _offer(registration: dict[str, Any]) -> Offer:
+    return Offer(
+        engines=frozenset(registration.get("engines", ("agents",))),
+        device_kind=registration["device_kind"],
+        memory_bytes=registration["memory_total_bytes"],
+    )
 
 
 def _state(silent_seconds: float) -> NodeState:

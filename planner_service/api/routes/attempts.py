@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
@@ -11,6 +10,7 @@ from starlette.responses import Response
 from planner_service.api.identity import WorkerToken
 from planner_service.api.openapi import MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
+from planner_service.api.storage import stored
 from planner_service.contract.attempts import (
     Attempt,
     AttemptReport,
@@ -42,26 +42,26 @@ async def open_attempt(
     job_id: str, attempt_request: AttemptRequest, token: WorkerToken, service: ServiceDependency
 ) -> Attempt:
     """Begin to work on a job: a worker's first call, with the launch token. Older attempts are stale now."""
-    return await asyncio.to_thread(service.jobs.attempts.open, job_id, token, attempt_request)
+    return await stored(service.jobs.attempts.open, job_id, token, attempt_request)
 
 
 @router.post("/v1/jobs/{job_id}/attempts/{number}/heartbeat", responses=WORKER_PROBLEMS)
 async def renew_attempt(heartbeat: Heartbeat, call: Call, service: ServiceDependency) -> HeartbeatReply:
     """Alive, and how far. 409 `stale-attempt`: somebody else works on the job, stop."""
-    return await asyncio.to_thread(service.jobs.attempts.heartbeat, call, heartbeat)
+    return await stored(service.jobs.attempts.heartbeat, call, heartbeat)
 
 
 @router.post("/v1/jobs/{job_id}/attempts/{number}/logs", status_code=204, responses=WORKER_PROBLEMS)
 async def add_attempt_logs(chunk: LogChunk, call: Call, service: ServiceDependency) -> Response:
     """Keep lines of the worker's log; a line that was sent before stays as it is."""
-    await asyncio.to_thread(service.jobs.attempts.add_logs, call, chunk)
+    await stored(service.jobs.attempts.add_logs, call, chunk)
     return Response(status_code=204)
 
 
 @router.post("/v1/jobs/{job_id}/attempts/{number}/report", responses=WORKER_PROBLEMS)
 async def report_attempt(report: AttemptReport, call: Call, service: ServiceDependency) -> Job:
     """How the attempt ended. Late is not too late, as long as no newer attempt was opened."""
-    job = await asyncio.to_thread(service.jobs.attempts.report, call, report)
+    job = await stored(service.jobs.attempts.report, call, report)
     service.metrics.count_report(report.outcome)
     if report.measurement is not None:
         service.metrics.count_measurement(report.measurement)

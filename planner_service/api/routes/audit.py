@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from planner_service.api.caching import answer_if_changed
 from planner_service.api.openapi import CONDITIONAL, problems
 from planner_service.api.service import ServiceDependency
+from planner_service.api.storage import stored
 from planner_service.contract.audit import AuditPage
 from planner_service.contract.texts import StorableText
 
@@ -35,7 +35,7 @@ async def list_audit_entries(
 
     Only where the service asks who they are; what it does not ask is not known.
     """
-    page = await asyncio.to_thread(
+    page = await stored(
         service.audit.page,
         limit=limit,
         before=None if cursor is None else int(cursor),

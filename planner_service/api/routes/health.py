@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter
@@ -11,13 +11,17 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
-from planner_service.api.errors import NotReady
+from planner_service.api.errors import NotReady, StorageStalled
 from planner_service.api.openapi import problems
 from planner_service.api.service import Service, ServiceDependency
+from planner_service.api.storage import within
 from planner_service.planning import PLANNER_VERSION
 from planner_service.store.database import NEWEST_REVISION, schema_revision
 
 router = APIRouter(tags=["operations"])
+
+LOOK_SECONDS = 2.0
+"""For the database to answer whoever asks how the service is."""
 
 
 class PrometheusText(Response):
@@ -46,22 +50,22 @@ async def readiness(service: ServiceDependency) -> Health:
         raise NotReady("the service is being stopped")
     if service.not_ready_reason:
         raise NotReady(service.not_ready_reason)
-    await asyncio.to_thread(_require_database, service)
+    await within(LOOK_SECONDS, partial(_require_database, service))
     return Health()
 
 
 @router.get("/metrics", response_class=PrometheusText)
 async def read_metrics(service: ServiceDependency) -> Response:
     """Figures for Prometheus."""
-    jobs = await asyncio.to_thread(_job_counts, service)
+    jobs = await _job_counts(service)
     return PrometheusText(service.metrics.text(jobs))
 
 
-def _job_counts(service: Service) -> dict[str, int]:
+async def _job_counts(service: Service) -> dict[str, int]:
     """Jobs by state; none while the database does not answer: the other figures are needed then."""
     try:
-        return service.jobs.jobs.counts()
-    except SQLAlchemyError:
+        return await within(LOOK_SECONDS, service.jobs.jobs.counts)
+    except (SQLAlchemyError, StorageStalled):
         return {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from planner_service.api.caching import answer_if_changed
 from planner_service.api.event_stream import BATCH_EVENTS, event_stream
 from planner_service.api.openapi import CONDITIONAL, problems
 from planner_service.api.service import ServiceDependency
+from planner_service.api.storage import stored
 from planner_service.contract.attempts import AttemptList
 from planner_service.contract.job_events import JobEvent, JobLogPage
 
@@ -48,7 +48,7 @@ async def watch_job(job_id: str, service: ServiceDependency, last_event_id: Last
     """
     read_after = partial(service.jobs.history.events_after, job_id, limit=BATCH_EVENTS)
     seen = int(last_event_id or 0)
-    found = await asyncio.to_thread(read_after, seen)
+    found = await stored(read_after, seen)
     if found.is_over and not found.events:
         return Response(status_code=204)
     stream = event_stream(read_after, seen, lambda: service.is_stopping)
@@ -71,7 +71,7 @@ async def read_job_logs(
     """What the job's workers wrote, the oldest line first, of all attempts or of one."""
     last_attempt, _, last_line = (cursor or "0.0").partition(".")
     read = partial(service.jobs.history.logs, job_id, limit=limit, attempt=attempt)
-    page = await asyncio.to_thread(read, after=(int(last_attempt), int(last_line)))
+    page = await stored(read, after=(int(last_attempt), int(last_line)))
     return answer_if_changed(request, page)
 
 
@@ -82,5 +82,5 @@ async def read_job_logs(
 )
 async def list_attempts(job_id: str, request: Request, service: ServiceDependency) -> Response:
     """Every attempt at the job, the first one first."""
-    found = await asyncio.to_thread(service.jobs.history.attempts, job_id)
+    found = await stored(service.jobs.history.attempts, job_id)
     return answer_if_changed(request, AttemptList(attempts=found))

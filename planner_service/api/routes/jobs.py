@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -13,6 +12,7 @@ from planner_service.api.caching import answer_if_changed
 from planner_service.api.identity import CallerDependency
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
+from planner_service.api.storage import stored
 from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
 
 router = APIRouter(tags=["jobs"])
@@ -63,17 +63,17 @@ async def list_jobs(
 ) -> Response:
     """Jobs, the latest first, of all states or of one."""
     before = None if cursor is None else int(cursor)
-    page = await asyncio.to_thread(service.jobs.jobs.page, limit=limit, before=before, state=state)
+    page = await stored(service.jobs.page, limit=limit, before=before, state=state)
     return answer_if_changed(request, page)
 
 
 @router.get("/v1/jobs/{job_id}", response_model=Job, responses={**CONDITIONAL, **problems(404, 503)})
 async def read_job(job_id: str, request: Request, service: ServiceDependency) -> Response:
     """A job as it stands."""
-    return answer_if_changed(request, await asyncio.to_thread(service.jobs.jobs.get, job_id))
+    return answer_if_changed(request, await stored(service.jobs.read, job_id))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", responses=problems(404, 409, 503))
 async def cancel_job(job_id: str, service: ServiceDependency) -> Job:
     """Stop a job: at once while it waits, else at its worker's next heartbeat (`cancel_requested`)."""
-    return await asyncio.to_thread(service.jobs.jobs.cancel, job_id)
+    return await stored(service.jobs.jobs.cancel, job_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -14,6 +13,7 @@ from planner_service.api.errors import UnknownMeasurement
 from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, problems
 from planner_service.api.service import ServiceDependency
+from planner_service.api.storage import stored
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 
 router = APIRouter(tags=["measurements"], route_class=LargeBodyRoute)
@@ -38,7 +38,7 @@ async def add_measurement(
     report: MeasurementReport, response: Response, service: ServiceDependency
 ) -> Measurement:
     """Keep the report of a training run. Sending it again changes nothing."""
-    kept, is_new = await asyncio.to_thread(service.measurements.add, report)
+    kept, is_new = await stored(service.measurements.add, report)
     if is_new:
         service.metrics.count_measurement(report)
     response.status_code = 201 if is_new else 200
@@ -57,9 +57,7 @@ async def list_measurements(
 ) -> Response:
     """Measurements, the latest first, of all jobs or of one job or plan."""
     before = None if cursor is None else int(cursor)
-    page = await asyncio.to_thread(
-        service.measurements.page, limit=limit, before=before, job=job, plan_id=plan_id
-    )
+    page = await stored(service.measurements.page, limit=limit, before=before, job=job, plan_id=plan_id)
     return answer_if_changed(request, page)
 
 
@@ -70,7 +68,7 @@ async def list_measurements(
 )
 async def read_measurement(measurement_id: str, request: Request, service: ServiceDependency) -> Response:
     """One measurement."""
-    found = await asyncio.to_thread(service.measurements.get, measurement_id)
+    found = await stored(service.measurements.get, measurement_id)
     if found is None:
         raise UnknownMeasurement(measurement_id)
     return answer_if_changed(request, found)

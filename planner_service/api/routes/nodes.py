@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from planner_service.api.caching import answer_if_changed
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
+from planner_service.api.storage import stored
 from planner_service.contract.nodes import Assignment, ClaimRequest, Node, NodePage, NodeRegistration
 from planner_service.contract.texts import StorableText
 
@@ -29,7 +29,7 @@ async def register_node(
     name: NodeName, registration: NodeRegistration, response: Response, service: ServiceDependency
 ) -> Node:
     """Say what a node has; the last word counts."""
-    node, is_new = await asyncio.to_thread(service.jobs.nodes.register, name, registration)
+    node, is_new = await stored(service.jobs.nodes.register, name, registration)
     response.status_code = 201 if is_new else 200
     return node
 
@@ -44,14 +44,14 @@ async def list_nodes(
     ] = None,
 ) -> Response:
     """Nodes by name."""
-    page = await asyncio.to_thread(service.jobs.nodes.page, limit=limit, after=cursor or "")
+    page = await stored(service.jobs.nodes.page, limit=limit, after=cursor or "")
     return answer_if_changed(request, page)
 
 
 @router.get("/v1/nodes/{name}", response_model=Node, responses={**CONDITIONAL, **problems(404, 422, 503)})
 async def read_node(name: NodeName, request: Request, service: ServiceDependency) -> Response:
     """One node."""
-    return answer_if_changed(request, await asyncio.to_thread(service.jobs.nodes.get, name))
+    return answer_if_changed(request, await stored(service.jobs.nodes.get, name))
 
 
 @router.post(
@@ -65,5 +65,5 @@ async def read_node(name: NodeName, request: Request, service: ServiceDependency
 )
 async def claim_job(claim: ClaimRequest, service: ServiceDependency) -> Assignment | Response:
     """The most urgent queued job that fits into the node's free memory."""
-    assignment = await asyncio.to_thread(service.jobs.queue.claim, claim)
+    assignment = await stored(service.jobs.queue.claim, claim)
     return Response(status_code=204) if assignment is None else assignment

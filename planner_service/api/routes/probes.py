@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -13,6 +12,7 @@ from planner_service.api.caching import answer_if_changed
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.routes.jobs import Cursor, Limit
 from planner_service.api.service import Service, ServiceDependency
+from planner_service.api.storage import stored
 from planner_service.contract.probes import Probe, ProbeClaim, ProbePage, ProbeReport, ProbeRequest
 from planner_service.contract.texts import StorableText
 
@@ -39,7 +39,7 @@ async def list_probes(
 ) -> Response:
     """Probes, the latest first, of all nodes or of one."""
     before = None if cursor is None else int(cursor)
-    page = await asyncio.to_thread(service.jobs.probes.page, limit=limit, before=before, node=node)
+    page = await stored(service.jobs.probes.page, limit=limit, before=before, node=node)
     return answer_if_changed(request, page)
 
 
@@ -48,7 +48,7 @@ async def list_probes(
 )
 async def read_probe(probe_id: StorableText, request: Request, service: ServiceDependency) -> Response:
     """A probe as it stands."""
-    return answer_if_changed(request, await asyncio.to_thread(service.jobs.probes.get, probe_id))
+    return answer_if_changed(request, await stored(service.jobs.probes.get, probe_id))
 
 
 @router.post(
@@ -58,14 +58,14 @@ async def read_probe(probe_id: StorableText, request: Request, service: ServiceD
 )
 async def claim_probe(claim: ProbeClaim, service: ServiceDependency) -> Probe | Response:
     """The oldest probe that waits for the agent of a node."""
-    probe = await asyncio.to_thread(service.jobs.probes.claim, claim.node)
+    probe = await stored(service.jobs.probes.claim, claim.node)
     return Response(status_code=204) if probe is None else probe
 
 
 @router.post("/v1/probes/{probe_id}/report", responses={**MESSAGE_PROBLEMS, **problems(404)})
 async def report_probe(probe_id: StorableText, report: ProbeReport, service: ServiceDependency) -> Probe:
     """Say what was measured, or why it could not be; the first report counts."""
-    return await asyncio.to_thread(_end, service, probe_id, report)
+    return await stored(_end, service, probe_id, report)
 
 
 def _end(service: Service, probe_id: str, report: ProbeReport) -> Probe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -13,6 +12,7 @@ from planner_service.api.caching import answer_if_changed
 from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
+from planner_service.api.storage import stored
 from planner_service.contract import ProfileRecord
 from planner_service.contract.stored_profiles import ProfilePage, StoredProfile
 from planner_service.contract.texts import StorableText
@@ -35,7 +35,7 @@ async def add_profile(
     profile: ProfileRecord, response: Response, service: ServiceDependency
 ) -> StoredProfile:
     """Keep what a probe measured. Plans that name its device use it from now on."""
-    kept, is_new = await asyncio.to_thread(service.profiles.add, profile)
+    kept, is_new = await stored(service.profiles.add, profile)
     response.status_code = 201 if is_new else 200
     response.headers["location"] = f"/v1/profiles/{kept.id}"
     return kept
@@ -53,7 +53,7 @@ async def list_profiles(
     cell: Filter = None,
 ) -> Response:
     """Profiles, the latest first, of all devices and cells or of one."""
-    page = await asyncio.to_thread(
+    page = await stored(
         service.profiles.page,
         limit=limit,
         before=None if cursor is None else int(cursor),
@@ -70,4 +70,4 @@ async def list_profiles(
 )
 async def read_profile(profile_id: StorableText, request: Request, service: ServiceDependency) -> Response:
     """One profile, with the margins that runs have taught and the errors before and after calibration."""
-    return answer_if_changed(request, await asyncio.to_thread(service.profiles.get, profile_id))
+    return answer_if_changed(request, await stored(service.profiles.get, profile_id))

@@ -25,7 +25,7 @@ from tests.executor.attempt.workers import (  # noqa: E402
     submit,
     trains,
 )
-from tests.serving import eventually  # noqa: E402
+from tests.serving import eventually, start_service  # noqa: E402
 
 
 @pytest.fixture
@@ -97,3 +97,24 @@ def test_an_agent_that_is_killed_leaves_no_process_and_its_job_goes_back(url, ag
     killed.process.kill()
     assert reaches(url, job_id, state="queued", reason="preempted", failures=0)
     assert eventually(lambda: not any(map(is_alive, below)), 10)
+
+
+def test_a_job_that_names_no_engine_says_that_nobody_is_there_until_an_agent_comes_and_takes_it(tmp_path):
+    """The service as it starts by default, and an agent as the README starts one"""
+    service = start_service(tmp_path / "service")
+    try:
+        anywhere = {name: part for name, part in JOB.items() if name != "engine"}
+        job_id = submit(service.url, {**anywhere, "training": {"iterations": 2}})
+        waiting = job_of(service.url, job_id)
+        assert (waiting["state"], waiting["engine"]) == ("queued", "agents")
+        assert "no worker that takes jobs of the engine 'agents' is there" in waiting["detail"]
+        small = agent(service.url, tmp_path, "small", "--memory", "16KiB")
+        assert eventually(
+            lambda: "no worker has the memory" in str(job_of(service.url, job_id)["detail"]), 60
+        )
+        small.close()
+        came = agent(service.url, tmp_path, "came", "--jobs", "1")
+        assert reaches(service.url, job_id, state="succeeded", node="came", detail=None)
+        assert came.ended() == 0
+    finally:
+        service.kill()
