@@ -6,7 +6,8 @@ What has no line here is for `admin` alone, so that a new route is closed until 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from planner_service.security import Scope
 
@@ -17,6 +18,10 @@ class Access:
 
     scope: Scope | None
     """None: the route asks for no key."""
+    of_job: Literal["launch", "attempt"] | None = None
+    """A token of the job in the path is asked for instead of a key: to open attempts, or of an attempt."""
+    most_body_bytes: int | None = None
+    """Less than the service takes of those that it knows; None: the same."""
     for_attempts: bool = False
     """Whether the token of a job's current attempt will do instead of a key."""
     audited: frozenset[int] = frozenset()
@@ -24,16 +29,20 @@ class Access:
 
 
 _DONE = frozenset({200, 201})
-_OPEN = Access(scope=None)
+_OPEN = Access(scope=None, most_body_bytes=2**16)
+_WEBHOOK = Access(scope=None, most_body_bytes=2**20)
+"""An API server shows no token to its webhooks. A Job with all its annotations is smaller than this."""
+_OPENING = Access(scope=None, of_job="launch", audited=_DONE)
+_OF_ATTEMPT = Access(scope=None, of_job="attempt")
 
 RULES: tuple[tuple[str, re.Pattern[str], Access], ...] = tuple(
     (methods, re.compile(path), access)
     for methods, path, access in (
         ("GET", r"/healthz|/readyz|/openapi\.json", _OPEN),
-        ("POST", r"/v1/kubernetes/admission", _OPEN),  # an API server shows no token to its webhooks
-        ("POST", r"/v1/jobs/[^/]+/attempts", Access(scope=None, audited=_DONE)),
-        ("POST", r"/v1/jobs/[^/]+/attempts/[^/]+/report", Access(scope=None, audited=_DONE)),
-        ("POST", r"/v1/jobs/[^/]+/attempts/[^/]+/(heartbeat|logs)", _OPEN),
+        ("POST", r"/v1/kubernetes/admission", _WEBHOOK),
+        ("POST", r"/v1/jobs/[^/]+/attempts", _OPENING),
+        ("POST", r"/v1/jobs/[^/]+/attempts/[^/]+/report", replace(_OF_ATTEMPT, audited=_DONE)),
+        ("POST", r"/v1/jobs/[^/]+/attempts/[^/]+/(heartbeat|logs)", _OF_ATTEMPT),
         (
             "POST",
             r"/v1/(plans|frontiers|comparisons|simulations|placements)",

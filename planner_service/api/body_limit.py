@@ -9,6 +9,19 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_KEY = "tightfit.most_body_bytes"
+
+
+def limit_body(scope: Scope, most_bytes: int | None) -> None:
+    """Take no more than `most_bytes` of this request's body; None: no less than of any other."""
+    if most_bytes is not None:
+        scope[_KEY] = most_bytes
+
+
+def most_body_bytes(scope: Scope, maximum_bytes: int) -> int:
+    """The limit of this request, where that of the service is `maximum_bytes`."""
+    return min(maximum_bytes, scope.get(_KEY, maximum_bytes))
+
 
 class BodyLimit:
     """Hands a route at most `maximum_bytes` of body; more is refused with 413."""
@@ -22,16 +35,17 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        maximum_bytes = most_body_bytes(scope, self._maximum_bytes)
         declared_bytes = _declared_bytes(scope)
         received_bytes = 0
 
         async def receive_limited() -> Message:
             nonlocal received_bytes
-            if declared_bytes > self._maximum_bytes:  # refused before a byte of it is read
+            if declared_bytes > maximum_bytes:  # refused before a byte of it is read
                 raise HTTPException(413)
             message = await receive()
             received_bytes += len(message.get("body", b""))
-            if received_bytes > self._maximum_bytes:
+            if received_bytes > maximum_bytes:
                 raise HTTPException(413)
             return message
 

@@ -13,7 +13,7 @@ from planner_service.api.access import Access
 from planner_service.api.key_ring import KeyRing
 from planner_service.api.oidc import TokenVerifier
 from planner_service.api.storage import stored
-from planner_service.jobs import token_hash
+from planner_service.jobs import InvalidToken, token_hash
 from planner_service.security import ApiKey
 from planner_service.security import Scope as Right
 from planner_service.settings import Settings
@@ -66,6 +66,15 @@ class Credentials:
             return None if found is None else Grant(f"oidc:{found[0]}", found[1])
         attempt = await stored(self._store.attempt_of, token_hash(token)) if token else None
         return None if attempt is None else Grant(f"job:{attempt}", frozenset(), is_attempt=True)
+
+    async def require_token_of(self, job_id: str, token: str, *, opens: bool) -> None:
+        """Raises InvalidToken unless `token` is one of the job's: its launch token, or an attempt's.
+
+        Raises UnknownJob and JobNotAssigned as the store does, and SQLAlchemyError.
+        """
+        if not token:
+            raise InvalidToken
+        await stored(self._store.require_token_of, job_id, token_hash(token), opens=opens)
 
 
 def require_keys(settings: Settings, engine: Engine) -> None:

@@ -63,12 +63,13 @@ class MethodNotAllowed(ServiceError):
 class BodyTooLarge(ServiceError):
     """The body is over the service's limit."""
 
-    def __init__(self, *, maximum_body_bytes: int) -> None:
+    def __init__(self, *, maximum_body_bytes: int, of_strangers: bool = False) -> None:
+        """`of_strangers`: the limit is that of requests without a key."""
         self.maximum_body_bytes = maximum_body_bytes
-        super().__init__(
-            f"the body is larger than {maximum_body_bytes} bytes: write runs of equal stages with a "
-            f"count, or let the operator raise TIGHTFIT_MAX_BODY_BYTES"
-        )
+        cure = "write runs of equal stages with a count, or let the operator raise TIGHTFIT_MAX_BODY_BYTES"
+        if of_strangers:
+            cure = "no more is taken here from those who show no key"
+        super().__init__(f"the body is larger than {maximum_body_bytes} bytes: {cure}")
 
 
 class UnknownPlan(ServiceError):

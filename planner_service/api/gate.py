@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from planner_service.api.access import Access, access_to
+from planner_service.api.body_limit import limit_body
 from planner_service.api.credentials import Credentials
 from planner_service.api.errors import (
-    ServiceError,
     StorageStalled,
     TooManyRequests,
     Unauthenticated,
@@ -27,6 +27,7 @@ from planner_service.api.identity import Caller, caller_in, remember_caller
 from planner_service.api.rate_limit import RateLimit
 from planner_service.api.request_ids import request_id
 from planner_service.api.storage import stored
+from planner_service.chain import PlanningError
 from planner_service.settings import Settings
 from planner_service.store import AuditStore
 
@@ -49,7 +50,7 @@ class Gate:
         service = scope["app"].state.service
         try:
             await self._admit(scope, access, service.credentials)
-        except ServiceError as error:
+        except PlanningError as error:
             if isinstance(error, WrongScope):
                 await _write_down(service.audit, scope, 403)
             await problem_response(Request(scope), error)(scope, receive, send)
@@ -63,8 +64,11 @@ class Gate:
         token = _bearer_token(scope)
         if access.scope is None:
             self._count(f"address:{address}")
-            if access.audited:  # the route compares the token with the job's: nobody else gets that answer
-                remember_caller(scope, Caller(f"job:{scope['path'].split('/')[3][:100]}"))
+            if access.of_job is not None:
+                job_id = scope["path"].split("/")[3]
+                await credentials.require_token_of(job_id, token, opens=access.of_job == "launch")
+                remember_caller(scope, Caller(f"job:{job_id[:100]}"))
+            limit_body(scope, access.most_body_bytes)
             return
         grant = await credentials.of_key(token)
         if grant is not None:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from planner_service.api.body_limit import most_body_bytes
 from planner_service.api.errors import (
     RETRY_AFTER_SECONDS,
     STATUSES,
@@ -77,8 +78,10 @@ async def _framework_refused(request: Request, error: Exception) -> Response:
         headers = {"allow": ", ".join(allowed)}
         return problem_response(request, MethodNotAllowed(request.method, allowed), headers)
     if status == 413:
-        limit = request.app.state.service.settings.max_body_bytes
-        return problem_response(request, BodyTooLarge(maximum_body_bytes=limit))
+        of_all = request.app.state.service.settings.max_body_bytes
+        limit = most_body_bytes(request.scope, of_all)
+        refusal = BodyTooLarge(maximum_body_bytes=limit, of_strangers=limit < of_all)
+        return problem_response(request, refusal)
     if status == 400:
         return problem_response(request, MalformedJson(_reason_of(error)))
     return problem_response(request, UnknownPath(request.url.path))

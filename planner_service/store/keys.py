@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import time
 
 from sqlalchemy import Engine, insert, select, update
 
+from planner_service.jobs import InvalidToken, JobNotAssigned, UnknownJob
 from planner_service.security import ApiKey, scopes_of
 from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow
@@ -55,6 +57,24 @@ class KeyStore:
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else f"{row.id}/{row.number}"
+
+    def require_token_of(self, job_id: str, hashed: str, *, opens: bool) -> None:
+        """Raises InvalidToken unless a token with that hash is the job's: the launch token, or an attempt's.
+
+        Attempts that have ended or were replaced count: what is said to them is not said here. A job that
+        nobody was given is JobNotAssigned, whatever the token. Raises UnknownJob.
+        """
+        job = select(jobs.c.number, jobs.c.state, jobs.c.launch_hash).where(jobs.c.id == job_id)
+        with self._engine.connect() as connection:
+            found = connection.execute(job).one_or_none()
+            if found is None:
+                raise UnknownJob(job_id)
+            is_one = (attempts.c.job == found.number) & (attempts.c.token_hash == hashed)
+            is_known = connection.execute(select(attempts.c.number).where(is_one)).first() is not None
+        if opens and found.launch_hash is None:
+            raise JobNotAssigned(state=found.state)
+        if not (hmac.compare_digest(hashed, found.launch_hash or "") if opens else is_known):
+            raise InvalidToken
 
 
 def _key_of(row: JobRow) -> ApiKey:

@@ -7,8 +7,10 @@ import threading
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 
-from planner_service.api.large_bodies import LARGE_BYTES
+from planner_service.api.large_bodies import LARGE_BYTES, LargeBodyRoute
+from planner_service.api.routes import ROUTERS
 from tests.serving import chain_request
 
 JSON = {"content-type": "application/json"}
@@ -49,6 +51,13 @@ def test_what_is_no_json_is_refused_in_the_same_words(http, body):
     same = http.post("/v1/frontiers", content=body + b" " * LARGE_BYTES, headers=JSON)
     assert small.status_code == same.status_code == 400
     assert without_id(small) == without_id(same)
+
+
+def test_every_route_with_a_message_parses_large_ones_off_the_event_loop():
+    for router in ROUTERS:
+        for route in router.routes:
+            if isinstance(route, APIRoute) and route.body_field is not None:
+                assert isinstance(route, LargeBodyRoute), route.path
 
 
 def test_a_large_body_is_not_parsed_by_the_event_loops_thread(monkeypatch):

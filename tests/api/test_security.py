@@ -83,11 +83,48 @@ def test_the_secret_of_another_key_does_not_fit(guarded, keys):
 
 def test_a_body_is_not_read_before_the_key_is(guarded):
     """The length alone is sent: the answer comes although no body does."""
-    host, port = guarded.url.removeprefix("http://").split(":")
+    assert answer_to_the_head(guarded, "/v1/plans", 8_000_000).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("token", [None, "made-up"])
+@pytest.mark.parametrize("call", ["attempts", "attempts/1/report", "attempts/1/heartbeat", "attempts/1/logs"])
+def test_a_workers_body_is_not_read_before_its_token_is(guarded, keys, call, token):
+    with client_with(guarded, keys["admin"]) as client:
+        job_id = client.post("/v1/jobs", json=JOB | {"engine": "agents"}).json()["id"]
+        client.put("/v1/nodes/n2", json=NODE)
+        claim = {"node": "n2", "memory_free_bytes": 2**40}
+        assert eventually(lambda: client.post("/v1/claims", json=claim).status_code == 204, 30)
+        assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "assigned"
+    shown = "" if token is None else f"Authorization: Bearer {token}\r\n"
+    answer = answer_to_the_head(guarded, f"/v1/jobs/{job_id}/{call}", 8_000_000, shown)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"/problems/invalid-token" in answer
+
+
+def test_what_asks_for_no_key_takes_small_bodies_only(guarded):
+    """A webhook's body is bounded by far less than a key's; an unknown job has no attempts"""
+    answer = answer_to_the_head(guarded, "/v1/kubernetes/admission", 2**20 + 1)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"maximum_body_bytes": 1048576' in answer
+    assert answer_to_the_head(guarded, "/v1/jobs/none/attempts", 8_000_000).startswith(b"HTTP/1.1 401 ")
+    token = "Authorization: Bearer made-up\r\n"
+    assert answer_to_the_head(guarded, "/v1/jobs/none/attempts", 8_000_000, token).startswith(
+        b"HTTP/1.1 404 "
+    )
+
+
+def answer_to_the_head(service: Serving, path: str, length: int, headers: str = "") -> bytes:
+    """What is said to a request whose body does not come."""
+    host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
-        head = "POST /v1/plans HTTP/1.1\r\nHost: h\r\nContent-Length: 8000000\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}"
+        )
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode())
-        assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    return answer
 
 
 def test_the_database_holds_no_key(keys):

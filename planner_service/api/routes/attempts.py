@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from planner_service.api.identity import WorkerToken
+from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored
@@ -22,7 +23,7 @@ from planner_service.contract.attempts import (
 from planner_service.contract.jobs import Job
 from planner_service.store import AttemptCall
 
-router = APIRouter(tags=["attempts"])
+router = APIRouter(tags=["attempts"], route_class=LargeBodyRoute)
 
 WORKER_PROBLEMS = {**MESSAGE_PROBLEMS, **problems(401, 404, 409)}
 

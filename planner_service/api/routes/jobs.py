@@ -10,12 +10,13 @@ from starlette.responses import Response
 
 from planner_service.api.caching import answer_if_changed
 from planner_service.api.identity import CallerDependency
+from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored
 from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=LargeBodyRoute)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import MESSAGE_PROBLEMS
 from planner_service.api.service import ServiceDependency
 from planner_service.contract.admission import AdmissionReview, AdmissionReviewReply
 
-router = APIRouter(tags=["kubernetes"])
+router = APIRouter(tags=["kubernetes"], route_class=LargeBodyRoute)
 
 
 @router.post("/v1/kubernetes/admission", response_model_exclude_none=True, responses=MESSAGE_PROBLEMS)

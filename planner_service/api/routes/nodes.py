@@ -9,13 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from planner_service.api.caching import answer_if_changed
+from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored
 from planner_service.contract.nodes import Assignment, ClaimRequest, Node, NodePage, NodeRegistration
 from planner_service.contract.texts import StorableText
 
-router = APIRouter(tags=["nodes"])
+router = APIRouter(tags=["nodes"], route_class=LargeBodyRoute)
 
 NodeName = Annotated[StorableText, Path(min_length=1, max_length=200)]
 

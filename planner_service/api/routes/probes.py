@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from planner_service.api.caching import answer_if_changed
+from planner_service.api.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.routes.jobs import Cursor, Limit
 from planner_service.api.service import Service, ServiceDependency
@@ -16,7 +17,7 @@ from planner_service.api.storage import stored
 from planner_service.contract.probes import Probe, ProbeClaim, ProbePage, ProbeReport, ProbeRequest
 from planner_service.contract.texts import StorableText
 
-router = APIRouter(tags=["probes"])
+router = APIRouter(tags=["probes"], route_class=LargeBodyRoute)
 
 
 @router.post(
