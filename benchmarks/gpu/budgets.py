@@ -15,38 +15,59 @@ from benchmarks.executor.__main__ import (
     CHECKPOINT_SEGMENTS,
     interleaved,
     median_ratio,
-    peak_bytes,
     seconds,
     too_slow,
 )
 from benchmarks.executor.cases import Case, Iteration, fused, looped
-from benchmarks.gpu.rows import Found, Row
-from executor import BudgetTooSmall, measure
+from benchmarks.gpu.peaks import measured
+from benchmarks.gpu.rows import Found, OutOfTime, Row, in_words
+from executor import BudgetTooSmall
 from executor.hard_cap import hard_cap, plannable_bytes
 from executor.predict import plan_for
 
 HOST_BYTES = 4 * 2**30
 ROUNDS = 7
-SHARES = (0.05, 0.02, 0.01)
+ROUNDS_OF_LONG_ONES = 3
+SHARE = 0.05
+OTHER_SHARES = (0.02, 0.01)
+KINDS = ("lstm", "gru")
+SIZES = ((256, 16), (256, 64), (512, 16), (512, 64))
 
 
 def rows() -> Iterator[Row]:
-    """The sizes that the issue of the executor names first, then those of the CPU's table."""
-    for steps, limit_seconds, rounds in ((1_000, 40.0, ROUNDS), (10_000, 60.0, 3)):
-        for kind in ("lstm", "gru"):
-            make = partial(fused, kind, hidden=1_024, batch=64, steps=steps, device="cuda")
-            measure_row = partial(budgets, make, SHARES[:1], rounds=rounds)
-            yield Row(f"nn.{kind.upper()} H1024 B64 T{steps}", limit_seconds, measure_row)
-    for hidden, batch in ((256, 16), (256, 64), (512, 16), (512, 64)):
-        for kind in ("lstm", "gru"):
-            make = partial(fused, kind, hidden=hidden, batch=batch, steps=1_000, device="cuda")
-            yield Row(f"nn.{kind.upper()} H{hidden} B{batch} T1000", 25.0, partial(budgets, make, SHARES))
-    for kind in ("lstm", "gru"):
-        yield Row(
-            f"{kind.upper()}Cell loop H256 B16 T1000",
-            40.0,
-            partial(budgets, partial(_loop, kind), SHARES[:1]),
-        )
+    """What matters most first: the sizes that the executor's issue names, those of the CPU's table, loops of
+    cells, long sequences, smaller budgets. The gates of the long LSTM are more than 2^31 numbers: what
+    cuDNN makes of them can cost no other row.
+    """
+    for kind in KINDS:
+        yield _fused(kind, 1_024, 64, 1_000, limit_seconds=25.0)
+    for hidden, batch in SIZES:
+        for kind in KINDS:
+            yield _fused(kind, hidden, batch, 1_000, limit_seconds=20.0)
+    for kind in KINDS:
+        measure = partial(budgets, partial(_loop, kind), (SHARE,))
+        yield Row(f"{kind.upper()}Cell loop H256 B16 T1000", 30.0, measure)
+    yield _fused("gru", 1_024, 64, 10_000, limit_seconds=40.0, rounds=ROUNDS_OF_LONG_ONES)
+    for hidden, batch in SIZES:
+        for kind in KINDS:
+            yield _fused(kind, hidden, batch, 1_000, limit_seconds=20.0, shares=OTHER_SHARES)
+    yield _fused("lstm", 1_024, 64, 10_000, limit_seconds=40.0, rounds=ROUNDS_OF_LONG_ONES)
+
+
+def _fused(
+    kind: str,
+    hidden: int,
+    batch: int,
+    steps: int,
+    *,
+    limit_seconds: float,
+    rounds: int = ROUNDS,
+    shares: tuple[float, ...] = (SHARE,),
+) -> Row:
+    make = partial(fused, kind, hidden=hidden, batch=batch, steps=steps, device="cuda")
+    smaller = ", smaller budgets" if shares == OTHER_SHARES else ""
+    name = f"nn.{kind.upper()} H{hidden} B{batch} T{steps}{smaller}"
+    return Row(name, limit_seconds, partial(budgets, make, shares, rounds=rounds))
 
 
 def _loop(kind: str) -> Case:
@@ -61,19 +82,23 @@ def budgets(
     *,
     rounds: int = ROUNDS,
     host_bytes: int = HOST_BYTES,
-) -> None:
-    """Fill `found` with one record per share of full BPTT's peak."""
+) -> Iterator[None]:
+    """Fill `found` with one record per share of full BPTT's peak; yields when there is more in it."""
     case = make()
-    case.full_iteration()
-    found["full_peak_bytes"] = peak_bytes(case.full_iteration)
+    try:
+        case.full_iteration()
+    except RuntimeError as error:
+        found["not_measured"] = f"full BPTT: {in_words(error)}"
+        return
+    found["full_peak_bytes"] = measured(case.module, case.full_iteration).peak_bytes
     found["budgets"] = []
     for share in shares:
         record: Found = {"share": share, "budget_bytes": int(share * found["full_peak_bytes"])}
         found["budgets"].append(record)
-        _one_budget(case, record, rounds, host_bytes)
+        yield from _one_budget(case, record, rounds, host_bytes)
 
 
-def _one_budget(case: Case, record: Found, rounds: int, host_bytes: int) -> None:
+def _one_budget(case: Case, record: Found, rounds: int, host_bytes: int) -> Iterator[None]:
     """The device alone, then with host memory; times in turn; the hard cap; the best checkpointed rival."""
     budget_bytes = record["budget_bytes"]
     try:
@@ -81,30 +106,46 @@ def _one_budget(case: Case, record: Found, rounds: int, host_bytes: int) -> None
     except BudgetTooSmall as refusal:
         record["minimum_budget_bytes"] = refusal.minimum_budget_bytes
         return
+    record["projected_peak_bytes"] = plan.projected_peak_bytes
+    record["predicted_seconds"] = plan.makespan_seconds
     variants: dict[str, Iteration] = {"full": case.full_iteration}
-    if too_slow(plan, seconds(case.full_iteration)):
-        record["predicted_seconds"] = plan.makespan_seconds
-    else:
+    if not too_slow(plan, seconds(case.full_iteration)):
         variants["device"] = case.budgeted(budget_bytes)
-        variants["device"]()
-        record["measured_peak_bytes"] = peak_bytes(variants["device"])
+        _add_peak(case, record, variants["device"])
+        yield
     variants["host"] = case.budgeted(budget_bytes, host_bytes)
-    variants["host"]()
-    measured = measure(variants["host"])
-    record["with_host"] = {
-        "measured_peak_bytes": measured.peak_bytes,
-        "host_peak_bytes": measured.tier_peak_bytes.get("host", 0),
-        "host_budget_bytes": host_bytes,
-    }
+    _add_peak_with_host(case, record, variants["host"], host_bytes)
+    yield
     _add_ratios(record, interleaved(variants, rounds))
+    yield
     if torch.cuda.is_available():
         record["hard_cap"] = under_hard_cap(case, budget_bytes)
+        yield
     _add_rival(case, record, rounds)
+    yield
+
+
+def _add_peak(case: Case, record: Found, iteration: Iteration) -> None:
+    iteration()
+    found = measured(case.module, iteration)
+    record["measured_peak_bytes"] = found.peak_bytes
+    record["requested_peak_bytes"] = found.requested_peak_bytes
+
+
+def _add_peak_with_host(case: Case, record: Found, iteration: Iteration, host_bytes: int) -> None:
+    iteration()
+    found = measured(case.module, iteration)
+    record["with_host"] = {
+        "measured_peak_bytes": found.peak_bytes,
+        "host_peak_bytes": found.tier_peak_bytes.get("host", 0),
+        "host_budget_bytes": host_bytes,
+    }
 
 
 def _add_ratios(record: Found, times: dict[str, list[float]]) -> None:
     record["full_seconds"] = min(times["full"])
     if "device" in times:
+        record["seconds"] = min(times["device"])
         record["time_ratio"] = median_ratio(times["device"], times["full"])
     record["with_host"]["time_ratio"] = median_ratio(times["host"], times["full"])
 
@@ -116,18 +157,20 @@ def under_hard_cap(case: Case, cap_bytes: int) -> Found:
     """
     try:
         case.budgeted(plannable_bytes(cap_bytes))()
+        case.module.zero_grad(set_to_none=True)
+        with hard_cap(cap_bytes) as planned_bytes:
+            before = torch.cuda.memory_reserved()
+            torch.cuda.reset_peak_memory_stats()
+            case.budgeted(planned_bytes)()
+            return {"reserved_peak_bytes": torch.cuda.max_memory_reserved() - before}
     except (BudgetTooSmall, ValueError) as refusal:
         return {"refused": str(refusal)}
-    case.module.zero_grad(set_to_none=True)
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_reserved()
-    torch.cuda.reset_peak_memory_stats()
-    try:
-        with hard_cap(cap_bytes) as planned_bytes:
-            case.budgeted(planned_bytes)()
     except torch.OutOfMemoryError as error:
-        return {"out_of_memory": str(error).partition("\n")[0]}
-    return {"reserved_peak_bytes": torch.cuda.max_memory_reserved() - before}
+        return {"out_of_memory": in_words(error)}
+    except OutOfTime:
+        raise
+    except Exception as error:
+        return {"failed": in_words(error)}
 
 
 def _add_rival(case: Case, record: Found, rounds: int) -> None:
@@ -135,7 +178,9 @@ def _add_rival(case: Case, record: Found, rounds: int) -> None:
     ours = record.get("measured_peak_bytes")
     if ours is None:
         return
-    peaks = {count: peak_bytes(case.checkpointed(count)) for count in CHECKPOINT_SEGMENTS}
+    peaks = {
+        count: measured(case.module, case.checkpointed(count)).peak_bytes for count in CHECKPOINT_SEGMENTS
+    }
     lean = {count: seconds(case.checkpointed(count)) for count, peak in peaks.items() if peak <= ours}
     record["checkpoint"] = None
     if not lean:

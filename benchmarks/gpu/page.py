@@ -44,7 +44,7 @@ def _budgets(found: Found) -> str:
     text = (
         "## Inside a budget\n\nBudgets are shares of full BPTT's measured peak; peaks are the caching "
         "allocator's. With host memory, checkpoints move there while the device computes. The hard cap is "
-        "the budget too: the allocator refuses to reserve more.\n\n"
+        "the budget too: the allocator refuses to reserve more. Segments can expand.\n\n"
     )
     return text + _table([*header, "under the hard cap", "time / best checkpoint"], lines)
 
@@ -53,10 +53,12 @@ def _budget_cells(record: Found) -> list[str]:
     budget = f"{100 * record['share']:.2g} % = {format_bytes(record['budget_bytes'])}"
     if "minimum_budget_bytes" in record:
         return [budget, f"refused: needs {format_bytes(record['minimum_budget_bytes'])}", *[""] * 5]
-    if "predicted_seconds" in record:
-        peak, ratio = f"not run: {record['predicted_seconds']:.0f} s predicted", ""
-    else:
-        peak, ratio = _bytes(record, "measured_peak_bytes"), _ratio(record)
+    peak, ratio = _bytes(record, "measured_peak_bytes"), _ratio(record)
+    predicted = record.get("predicted_seconds")
+    if not peak and predicted is not None:
+        peak = f"not run: {predicted:.0f} s predicted"
+    elif ratio and predicted is not None:
+        ratio += f" ({record['seconds']:.3g} s, predicted {predicted:.3g} s)"
     host = record.get("with_host", {})
     on_host = (
         f"{_bytes(host, 'measured_peak_bytes')} ({_bytes(host, 'host_peak_bytes')} there)" if host else ""
@@ -67,7 +69,8 @@ def _budget_cells(record: Found) -> list[str]:
 def _cap(capped: Found) -> str:
     if "reserved_peak_bytes" in capped:
         return f"finished, {format_bytes(capped['reserved_peak_bytes'])} reserved"
-    return "refused" if "refused" in capped else "out of memory" if capped else ""
+    words = {"refused": "refused", "out_of_memory": "out of memory", "failed": "failed"}
+    return next((word for key, word in words.items() if key in capped), "")
 
 
 def _rival(record: Found) -> str:

@@ -1,4 +1,4 @@
-"""The result file of `make gpu`, written after every row so that nothing measured is lost."""
+"""The result file of `make gpu`, written whenever a row has more, so that nothing measured is lost."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def start(about: dict[str, Any], path: Path = PATH) -> None:
 
 
 def add(section: str, row: Any, path: Path = PATH) -> None:
-    """Add a row to a section."""
+    """Add a row to a section, in the place of what was known of it before."""
     found = load(path)
-    found.setdefault(section, []).append(row)
+    others = [each for each in found.get(section, []) if each["name"] != row["name"]]
+    found[section] = [*others, row]
     _write(found, path)
 
 

@@ -9,7 +9,8 @@ from unittest import mock
 
 import torch
 
-from benchmarks.executor.__main__ import Iteration, interleaved, median_ratio, peak_bytes
+from benchmarks.executor.__main__ import Iteration, interleaved, median_ratio
+from benchmarks.gpu.peaks import measured
 from benchmarks.gpu.rows import Found, Row
 from benchmarks.reversible.floats import SquareSum, full_bptt_loss
 from executor.reversible import Reversible, RevGRU, RevLSTM
@@ -20,6 +21,7 @@ from executor.reversible.trajectory import Coding
 ROUNDS = 5
 FORGET_BITS = 3
 UPDATES = 100
+STEPS = 30
 
 
 def rows() -> Iterator[Row]:
@@ -29,8 +31,8 @@ def rows() -> Iterator[Row]:
     for kind in (RevGRU, RevLSTM):
         for coding in ("scheduled", "entropy"):
             for hidden in (256, 1024):
-                name = f"{kind.__name__} {coding} H{hidden} B64 T100"
-                sizes = {"hidden": hidden, "batch": 64, "steps": 100}
+                name = f"{kind.__name__} {coding} H{hidden} B64 T{STEPS}"
+                sizes = {"hidden": hidden, "batch": 64, "steps": STEPS}
                 yield Row(name, 20.0, partial(iteration, kind, coding, device="cuda", **sizes))
 
 
@@ -84,7 +86,9 @@ def iteration(
     variants: dict[str, Iteration] = {"ours": reversed_, "torch": with_torch_kernels, "full": full}
     for variant in variants.values():
         variant()
-    found["peak_bytes"], found["full_peak_bytes"] = (peak_bytes(variants[name]) for name in ("ours", "full"))
+    found["peak_bytes"], found["full_peak_bytes"] = (
+        measured(module, variants[name]).peak_bytes for name in ("ours", "full")
+    )
     found["archived_bytes"] = module.archived_bytes
     times = interleaved(variants, ROUNDS)
     found["seconds"] = median(times["ours"])

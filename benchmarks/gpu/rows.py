@@ -23,15 +23,18 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: `measure` fills a record bit by bit, so that a row that is stopped shows a part."""
+    """One measurement: `measure` fills a record bit by bit, and may yield whenever there is more to keep: a
+    process that is ended inside a kernel keeps nothing by itself.
+    """
 
     name: str
     limit_seconds: float
-    measure: Callable[[Found], None]
+    measure: Callable[[Found], Iterable[None] | None]
 
 
 def run(rows: Iterable[Row], *, until: float, keep: Callable[[Found], None]) -> None:
-    """Measure row after row until `until` (of the monotonic clock); `keep` gets each record.
+    """Measure row after row until `until` (of the monotonic clock); `keep` gets each record, the same one
+    again when it has grown.
 
     A row that cannot be begun says `not_measured`, one that is stopped or fails `stopped` or `failed`.
     """
@@ -42,23 +45,37 @@ def run(rows: Iterable[Row], *, until: float, keep: Callable[[Found], None]) -> 
         if seconds < LEAST_SECONDS:
             found["not_measured"] = "no time was left"
         else:
-            _measure(row, found, seconds)
+            _measure(row, found, seconds, keep)
         keep(found)
+        _clean_up()
 
 
-def _measure(row: Row, found: Found, seconds: float) -> None:
+def _measure(row: Row, found: Found, seconds: float, keep: Callable[[Found], None]) -> None:
     begin = time.monotonic()
     try:
         with time_limit(seconds):
-            row.measure(found)
+            for _ in row.measure(found) or ():
+                keep(found)
     except OutOfTime:
         found["stopped"] = f"stopped after {seconds:.0f} s"
     except Exception as error:
-        found["failed"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        found["failed"] = in_words(error)
     found["wall_seconds"] = time.monotonic() - begin
+
+
+def in_words(error: Exception) -> str:
+    """Kind and first line of an exception."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _clean_up() -> None:
+    """Give back what the row held; a fault of the device stays with the row, and will meet the next one."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    except RuntimeError as error:
+        print(f"the device does not answer: {in_words(error)}", flush=True)
 
 
 @contextmanager

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ torch = pytest.importorskip("torch")
 from benchmarks.executor.cases import fused  # noqa: E402
 from benchmarks.gpu import budgets, results, reversible, sparse  # noqa: E402
 from benchmarks.gpu.page import page  # noqa: E402
+from benchmarks.gpu.peaks import measured as measured_peak  # noqa: E402
 from benchmarks.gpu.promises import broken_promises  # noqa: E402
 from benchmarks.gpu.rows import OutOfTime, Row, run, time_limit  # noqa: E402
 from benchmarks.sparse import frontier  # noqa: E402
@@ -57,10 +61,16 @@ def measured() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frontier, "ROUNDS", 1)
         for section, of_section in rows.items():
-            kept = found[section] = []
-            run(of_section, until=time.monotonic() + 120, keep=kept.append)
+            kept: dict[str, Any] = {}
+            run(of_section, until=time.monotonic() + 120, keep=partial(put, kept))
+            found[section] = list(kept.values())
     torch.set_float32_matmul_precision(precision)
     return found
+
+
+def put(kept: dict[str, Any], row: dict[str, Any]) -> None:
+    """In the place of what was known of the row before."""
+    kept[row["name"]] = row
 
 
 def test_every_kind_of_row_is_measured_to_its_end(measured):
@@ -71,6 +81,9 @@ def test_every_kind_of_row_is_measured_to_its_end(measured):
     fitting, refused = loop["budgets"]
     assert 0 < fitting["measured_peak_bytes"] <= fitting["budget_bytes"] < loop["full_peak_bytes"]
     assert fitting["with_host"]["measured_peak_bytes"] <= fitting["budget_bytes"]
+    assert fitting["measured_peak_bytes"] <= fitting["projected_peak_bytes"] <= fitting["budget_bytes"]
+    assert fitting["seconds"] > 0
+    assert fitting["predicted_seconds"] > 0
     assert fitting["time_ratio"] > 0
     assert fitting["with_host"]["time_ratio"] > 0
     assert refused["minimum_budget_bytes"] > refused["budget_bytes"]
@@ -109,7 +122,7 @@ def test_a_budget_that_is_kept_breaks_no_promise(measured):
         ({"measured_peak_bytes": 101}, "measured 101 bytes in a budget of 100"),
         ({"with_host": {"measured_peak_bytes": 102}}, "measured 102 bytes"),
         ({"with_host": {"host_peak_bytes": 9, "host_budget_bytes": 8}}, "9 bytes of host memory"),
-        ({"hard_cap": {"out_of_memory": "no"}}, "out of memory under a hard cap"),
+        ({"hard_cap": {"failed": "ValueError: no"}}, "under a hard cap of the budget: ValueError: no"),
     ],
 )
 def test_a_broken_promise_is_named(broken, words):
@@ -118,6 +131,15 @@ def test_a_broken_promise_is_named(broken, words):
     (promise,) = broken_promises(found)
     assert promise.startswith("loop at 5 %: ")
     assert words in promise
+
+
+def test_running_out_of_memory_under_the_cap_is_a_result():
+    """Recorded and shown, until the shares that are set aside have been measured"""
+    record = {"share": 0.05, "budget_bytes": 100, "measured_peak_bytes": 100}
+    record["hard_cap"] = {"out_of_memory": "OutOfMemoryError: no"}
+    found = {"machine": MACHINE, "tests": PASSED, "budgets": [{"name": "loop", "budgets": [record]}]}
+    assert broken_promises(found) == []
+    assert "out of memory" in page(found)
 
 
 def test_failed_tests_and_rows_and_an_empty_file_break_promises():
@@ -166,21 +188,91 @@ def test_the_result_file_grows_row_by_row(tmp_path: Path):
     path = tmp_path / "results" / "gpu.json"
     results.start({"machine": MACHINE}, path)
     results.add("sparse", {"name": "one"}, path)
+    results.add("sparse", {"name": "two", "part": 1}, path)
     results.add("sparse", {"name": "two"}, path)
     assert json.loads(path.read_text())["sparse"] == [{"name": "one"}, {"name": "two"}]
     assert results.load(path)["machine"] == MACHINE
     assert [each.name for each in path.parent.iterdir()] == ["gpu.json"]
 
 
+def test_a_row_that_is_ended_within_a_kernel_has_kept_what_it_had():
+    """The record is kept each time there is more in it, in the place of what was kept before"""
+
+    def growing(found: dict[str, Any]) -> Iterator[None]:
+        for share in (1, 2):
+            found.setdefault("shares", []).append(share)
+            yield
+
+    kept: list[dict[str, Any]] = []
+    run(
+        [Row("growing", 10, growing)],
+        until=time.monotonic() + 30,
+        keep=lambda row: kept.append(deepcopy(row)),
+    )
+    assert [row["shares"] for row in kept] == [[1], [1, 2], [1, 2]]
+
+
+def test_a_device_that_does_not_answer_loses_no_record(monkeypatch):
+    """A fault of the device is met again when the row is cleaned up after"""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", faulty)
+    kept: list[dict[str, Any]] = []
+    rows = [Row("first", 10, faulty), Row("second", 10, lambda found: None)]
+    run(rows, until=time.monotonic() + 30, keep=kept.append)
+    assert kept[0]["failed"] == "RuntimeError: an illegal memory access"
+    assert kept[1]["name"] == "second"
+
+
+def faulty(*_given: object) -> None:
+    raise RuntimeError("an illegal memory access")
+
+
+def test_what_full_bptt_cannot_run_is_not_measured():
+    """The gates of a long sequence can be more than a kernel can count; that is no failure of ours"""
+    found: dict[str, Any] = {}
+    list(budgets.budgets(lambda: SimpleNamespace(full_iteration=faulty), (0.1,), found))
+    assert found == {"not_measured": "full BPTT: RuntimeError: an illegal memory access"}
+
+
+@pytest.mark.parametrize(
+    ("error", "key"),
+    [
+        (ValueError("too small"), "refused"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out_of_memory"),
+        (KeyError("what nobody thought of"), "failed"),
+    ],
+)
+def test_whatever_happens_under_the_cap_is_recorded(error, key, monkeypatch):
+    """The shares after it are measured; a row whose time is over ends"""
+
+    def raising(*_given: object) -> None:
+        raise error
+
+    case = SimpleNamespace(budgeted=lambda _bytes: raising)
+    assert list(budgets.under_hard_cap(case, 2**30)) == [key]
+    case.budgeted = lambda _bytes: (_ for _ in ()).throw(OutOfTime)
+    with pytest.raises(OutOfTime):
+        budgets.under_hard_cap(case, 2**30)
+
+
+def test_gradients_of_an_earlier_iteration_are_gone_before_a_peak_is_read():
+    """Dropped within it they would hide as many of its own bytes on a device"""
+    module, seen = torch.nn.Linear(2, 2), []
+    module(torch.ones(2)).sum().backward()
+    measured_peak(module, lambda: seen.append(module.weight.grad))
+    assert seen == [None]
+
+
 def test_the_rows_are_those_that_the_documentation_speaks_of():
     """Sizes of the executor's table, reversible layers with both codings, sparse ones of several sizes."""
     names = [row.name for row in budgets.rows()]
-    assert names[:4] == [
-        f"nn.{kind} H1024 B64 T{steps}" for steps in (1000, 10000) for kind in ("LSTM", "GRU")
-    ]
-    assert len(names) == 14
+    assert names[:2] == ["nn.LSTM H1024 B64 T1000", "nn.GRU H1024 B64 T1000"]
+    assert all("T1000" in name and "smaller" not in name for name in names[:12])
+    assert names[12] == "nn.GRU H1024 B64 T10000"
+    assert all(name.endswith(", smaller budgets") for name in names[13:21])
+    assert names[21:] == ["nn.LSTM H1024 B64 T10000"]
+    assert len(set(names)) == len(names)
     assert sum("RevLSTM" in row.name for row in reversible.rows()) == 4
     assert {"iterations, H512, layers: 1", "iterations, H2048, layers: 1"} <= {
         row.name for row in sparse.rows()
     }
-    assert sum(row.limit_seconds for row in list(budgets.rows())[:4]) <= 200

@@ -1,0 +1,56 @@
+"""The loops that the tests on a CUDA device train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from executor import BudgetTooSmall, predict, unroll
+
+STEPS, BATCH, SIZE = 400, 32, 256
+
+
+def fused(kind: str) -> dict[str, Any]:
+    """Segments of a module of torch's, with the loss inside: arguments of `unroll`, the budget apart."""
+    module = getattr(nn, kind)(SIZE, SIZE).cuda()
+
+    def segment(state: Any, x: Tensor) -> tuple[Any, Tensor]:
+        output, state = module(x, state)
+        return state, output.square().mean()
+
+    zero = torch.zeros(1, BATCH, SIZE, device="cuda")
+    state = (zero, zero.clone()) if kind == "LSTM" else zero
+    inputs = torch.randn(STEPS, BATCH, SIZE, device="cuda")
+    return {
+        "step": None,
+        "segment": segment,
+        "state": state,
+        "inputs": inputs,
+        "module": module,
+        "reduce": "sum",
+        "final_state": "detached",
+    }
+
+
+def least_budget(loop: dict[str, Any]) -> int:
+    """The bytes below which no plan fits."""
+    with pytest.raises(BudgetTooSmall) as refusal:
+        predict(**loop, budget=1)
+    return refusal.value.minimum_budget_bytes
+
+
+def between(loop: dict[str, Any], share: float) -> int:
+    """A budget from the least one (0) to that of full BPTT (1), in bytes."""
+    least = least_budget(loop)
+    return least + int(share * (predict(**loop, budget="8GiB").full_bptt_peak_bytes - least))
+
+
+def trained(loop: dict[str, Any], budget: int, **options: Any) -> Tensor:
+    """One iteration without older gradients: the loss."""
+    loop["module"].zero_grad(set_to_none=True)
+    loss: Tensor = unroll(**loop, budget=budget, **options)[0]
+    torch.autograd.backward(loss)
+    return loss.detach()
