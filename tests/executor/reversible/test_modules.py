@@ -267,7 +267,7 @@ def test_state_dict_and_copies_carry_the_weights():
 @all_kinds
 def test_reversal_is_exact_on_cuda(kind, forget_bits, coding):
     module = build(kind, forget_bits, layers=2, dtype=torch.float32, coding=coding).cuda()
-    x = sequence(torch.float32, steps=200).detach().cuda().requires_grad_()
+    x = sequence(torch.float32, steps=60).detach().cuda().requires_grad_()
     leaves = [x, *module.parameters()]
     outputs, _ = module(x)
     expected = full_tape(module, x, segment_steps=module.segment_steps)
