@@ -3,7 +3,9 @@
 Three implementations on the same weights. Our own kernels (executor/fused) run an LSTM or GRU on the CPU, k
 steps of a layer in one call, whatever k. Elsewhere torch's fused kernels run k steps of all layers in one
 call; their price per call is high, and on the CPU the float32 LSTM at k = 1 takes up to seven times the time
-of the monolith, so segments below `FUSED_SEGMENT_STEPS` steps run the cells one by one.
+of the monolith, so segments below `FUSED_SEGMENT_STEPS` steps run the cells one by one. On CUDA cuDNN runs
+every k: its products are in TensorFloat-32 by default, those of the cells in float32, and what a plan computes
+should not depend on its segment length.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from executor.fused.layer import Weights, advance_layer, run_layer
 from executor.replay import outputs_needed
 
 FUSED_SEGMENT_STEPS = 5
-"""Least number of steps for which torch's fused kernels are used."""
+"""Least number of steps for which torch's fused kernels are used on the CPU."""
 
 State = tuple[Tensor, ...]
 """(h, c) of an LSTM, (h,) of the others; each [layers, batch, size]."""
@@ -122,7 +124,7 @@ def run_segment(module: nn.Module, recurrence: Recurrence, state: State, x: Tens
     kernels = _own_kernels(module, recurrence, x)
     if kernels is not None:
         return _run_own(kernels, module, recurrence, state, x)
-    if x.shape[0] < FUSED_SEGMENT_STEPS and not recurrence.proj_size:  # torch has no projected cell
+    if _is_for_cells(recurrence, x):
         return _run_cells(module, recurrence, state, x)
     return run_fused(module, recurrence, state, x)
 
@@ -166,6 +168,11 @@ def run_fused(
     else:
         y, *after = _FUSED[recurrence.mode](x, batch_sizes, hx, *one_direction)
     return tuple(after), y
+
+
+def _is_for_cells(recurrence: Recurrence, x: Tensor) -> bool:
+    """Whether the cells run the steps of `x` one by one; torch has no cell with a projection."""
+    return not x.is_cuda and x.shape[0] < FUSED_SEGMENT_STEPS and not recurrence.proj_size
 
 
 def _own_kernels(module: nn.Module, recurrence: Recurrence, x: Tensor) -> Kernels | None:

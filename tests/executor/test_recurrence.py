@@ -1,10 +1,12 @@
 """Segments of recurrent modules compute what the modules compute."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from executor.recurrence import FUSED_SEGMENT_STEPS, Recurrence, run_segment
+from executor.recurrence import FUSED_SEGMENT_STEPS, Recurrence, _is_for_cells, run_segment
 
 MODULES = {
     "lstm": lambda **options: nn.LSTM(3, 4, **options),
@@ -48,3 +50,15 @@ def test_dropout_acts_between_the_layers_in_training_only(steps):
     assert not torch.equal(output(), output())
     module.eval()
     torch.testing.assert_close(output(), module(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("is_cuda", "steps", "is_for_cells"),
+    [(False, 1, True), (False, FUSED_SEGMENT_STEPS, False), (True, 1, False), (True, 9, False)],
+)
+def test_on_cuda_the_fused_kernels_run_segments_of_any_length(is_cuda, steps, is_for_cells):
+    """Cells would compute with other products: the numbers should not depend on the plan"""
+    recurrence = Recurrence.of(nn.LSTM(3, 4))
+    given = SimpleNamespace(is_cuda=is_cuda, shape=(steps, 2, 3))
+    assert _is_for_cells(recurrence, given) is is_for_cells
+    assert not _is_for_cells(Recurrence.of(nn.LSTM(3, 4, proj_size=2)), given)
