@@ -4,8 +4,8 @@ Three implementations on the same weights. Our own kernels (executor/fused) run 
 steps of a layer in one call, whatever k. Elsewhere torch's fused kernels run k steps of all layers in one
 call; their price per call is high, and on the CPU the float32 LSTM at k = 1 takes up to seven times the time
 of the monolith, so segments below `FUSED_SEGMENT_STEPS` steps run the cells one by one. On CUDA cuDNN runs
-every k: its products are in TensorFloat-32 by default, those of the cells in float32, and what a plan computes
-should not depend on its segment length.
+every k: its products are in TensorFloat-32 by default, those of the cells in float32, and what is computed
+should not depend on the plan.
 """
 
 from __future__ import annotations
