@@ -1,10 +1,11 @@
 -- Asks the tightfit planner what a submitted job needs, on the client: in sbatch, srun and salloc.
 --
--- Only jobs whose comment begins with "tightfit:" are looked at:
+-- Only jobs whose comment begins with "tightfit:" or "tightfit-cpu:" are looked at:
 --     sbatch --comment=tightfit:job.json train.sh          the GPU types that hold the job
 --     sbatch --comment=tightfit-cpu:job.json train.sh      main memory
 -- job.json is a tightfit job file. What the user asked for stays; what is missing is filled in. A planner that
--- is down or slow changes nothing: after CURL_SECONDS the job is submitted as it stands.
+-- is down or slow, or takes no question from this host, changes nothing: after CURL_SECONDS at the latest the job
+-- is submitted as it stands.
 --
 -- Settings, a line each, in tightfit.conf beside slurm.conf:
 --     planner_url=http://head:8080
@@ -13,6 +14,13 @@
 --     api_key_file=/etc/slurm/tightfit.key                 where the planner wants a key
 
 local CURL_SECONDS = 1
+
+-- Answers that are about the asking and not about the job: no key, no right, holes too many, asked too often.
+local NOT_ABOUT_THE_JOB = {[401] = true, [403] = true, [413] = true, [429] = true}
+
+-- Options of sbatch that ask for devices, and for main memory: beside one of them another would not do.
+local DEVICE_OPTIONS = {"gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"}
+local MEMORY_OPTIONS = {"mem", "mem-per-cpu", "mem-per-gpu"}
 
 local function read_file(path)
    local file = io.open(path, "r")
@@ -85,10 +93,50 @@ local function types_of(found)
    return table.concat(names, ",")
 end
 
-local function fill(options, arguments)
-   for name, value in pairs(arguments) do
-      if options[name] == nil or options[name] == "" then options[name] = value end
+local function is_given(value)
+   return value ~= nil and value ~= "" and value ~= "0" and value ~= "unset" and value ~= "(null)"
+end
+
+-- Whether one of these options asks for what is named; without a name, for anything.
+local function asks(options, names, wanted)
+   for _, name in ipairs(names) do
+      local value = options[name]
+      if is_given(value) and (wanted == nil or name ~= "gres" or tostring(value):match(wanted)) then return true end
    end
+   return false
+end
+
+-- Which device or how much memory the user asks for stays, in whatever option it was said.
+local function fill(options, arguments)
+   if arguments.gres ~= nil and asks(options, DEVICE_OPTIONS, "gpu") then return end
+   for name, value in pairs(arguments) do
+      if name == "gres" and is_given(options.gres) then value = options.gres .. "," .. value end
+      local is_missing = not is_given(options[name]) or name == "gres"
+      if name == "mem" then is_missing = not asks(options, MEMORY_OPTIONS) end
+      if is_missing then options[name] = value end
+   end
+end
+
+-- What a submission's comment asks to be looked at: the kind of device, and the job file; nil for other comments.
+local function asked_for(comment)
+   for prefix, kind in pairs({["tightfit:"] = "cuda", ["tightfit-cpu:"] = "cpu"}) do
+      if comment:sub(1, #prefix) == prefix then return kind, comment:sub(#prefix + 1):match("^%S+"), prefix end
+   end
+end
+
+local function as_it_stands(configured, why)
+   slurm.log_error("tightfit: %s %s; submitted as it stands", configured.planner_url, why)
+   return slurm.SUCCESS
+end
+
+local function nothing_found(answer)
+   if answer:match('"words":null') == nil then
+      slurm.log_error("tightfit: devices hold the job, but none that Slurm has a name for: name them in the holes")
+   else
+      slurm.log_error("tightfit: no node of this cluster holds the job: its leanest plan needs %s bytes",
+         answer:match('"minimum_budget_bytes":(%d+)') or "?")
+   end
+   return slurm.ERROR
 end
 
 function slurm_cli_setup_defaults(options, early_pass)
@@ -96,7 +144,7 @@ function slurm_cli_setup_defaults(options, early_pass)
 end
 
 function slurm_cli_pre_submit(options, pack_offset)
-   local device, path = (options["comment"] or ""):match("^tightfit(%-?%a*):(%S+)")
+   local kind, path, prefix = asked_for(options["comment"] or "")
    if path == nil then return slurm.SUCCESS end
    local configured = settings()
    local job = read_file(path)
@@ -109,29 +157,26 @@ function slurm_cli_pre_submit(options, pack_offset)
       slurm.log_error("tightfit: tightfit.conf names no planner_url or no readable holes; submitted as it stands")
       return slurm.SUCCESS
    end
-   local kind = device == "-cpu" and "cpu" or "cuda"
    local body = '{"jobs":[{"name":"job","device":"' .. kind .. '","job":' .. job .. '}],"holes":' .. holes ..
       ',"most_offers":1,"planned_offers":0}'
    local status, answer = ask(configured, body)
    if status == 0 or status >= 500 then
-      slurm.log_error("tightfit: no answer from %s within %d s; submitted as it stands",
-         configured.planner_url, CURL_SECONDS)
-      return slurm.SUCCESS
+      return as_it_stands(configured, string.format("gave no answer within %d s (status %d)", CURL_SECONDS, status))
+   end
+   local detail = answer:match('"detail":%s*"(.-)"[,}]') or ("status " .. status)
+   if NOT_ABOUT_THE_JOB[status] then
+      return as_it_stands(configured, "does not answer this host: " .. detail)
    end
    if status ~= 200 then
-      slurm.log_error("tightfit: %s", answer:match('"detail":%s*"(.-)"[,}]') or ("status " .. status))
+      slurm.log_error("tightfit: %s", detail)
       return slurm.ERROR
    end
    local found = alternatives(answer)
-   if #found == 0 then
-      slurm.log_error("tightfit: no node of this cluster holds the job: its leanest plan needs %s bytes",
-         answer:match('"minimum_budget_bytes":(%d+)') or "?")
-      return slurm.ERROR
-   end
+   if #found == 0 then return nothing_found(answer) end
    fill(options, chosen(found, configured))
    local request = tonumber(answer:match('"request_bytes":(%d+),"limit_bytes":%d+,"slurm"') or 0)
    -- For job_submit.lua, which checks without asking anybody.
-   options["comment"] = string.format("tightfit%s:%s request_mib=%d types=%s", device, path,
+   options["comment"] = string.format("%s%s request_mib=%d types=%s", prefix, path,
       math.ceil(request / 2 ^ 20), types_of(found))
    return slurm.SUCCESS
 end

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,20 +20,25 @@ from planner_service.contract.jobs import Job
 from planner_service.contract.nodes import Assignment
 from planner_service.dispatch import (
     Engine,
+    EngineBusy,
     EngineRefused,
+    EngineStatus,
     EngineUnreachable,
     Launch,
     Resources,
     attempt_command,
+    launch_name,
 )
-from planner_service.jobs import JobRefusal
-from planner_service.store import JobQueue, JobStore
+from planner_service.jobs import JobRefusal, UnknownJob
+from planner_service.store import HandedOver, JobQueue, JobStore
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 MOST_HANDED_OVER = 50
 """In one look, to one engine."""
+MOST_RECALLED = 100
+"""Jobs cancelled last whose launches are stopped once more when a service begins."""
 GRACE_SECONDS = 60.0
 """Between an engine's word that a launch is over and ours that its worker will not report any more."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 5.0, 600.0
@@ -63,6 +69,15 @@ class _Waits:
         self._until.pop(name, None)
 
 
+class _InHand(NamedTuple):
+    """A launch that an engine has, or may have."""
+
+    engine: str
+    number: int
+    reference: str | None
+    """None: the engine has not said."""
+
+
 class Dispatcher:
     """Between the queue and the engines that are handed their jobs. For one thread at a time."""
 
@@ -88,8 +103,12 @@ class Dispatcher:
         self._clock = clock
         self._waits = _Waits(clock)
         self._over_since: dict[str, float] = {}
-        self._in_hand: dict[str, tuple[str, str]] = {}
-        """By job: its engine's name and the reference there, as seen at the last look."""
+        self._in_hand: dict[str, _InHand] = {}
+        """By job: its last launch, as seen at the last look."""
+        self._unanswered: dict[str, Launch] = {}
+        """By job: a launch of which the engine has not said yet what it calls it."""
+        self._recalled: set[str] = set()
+        """Engines that were told of jobs that were cancelled before this service began."""
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -101,23 +120,31 @@ class Dispatcher:
                 log.warning("nothing dispatched: %s", error, extra={"action": "dispatch_skipped"})
 
     def look(self) -> None:
-        """Once through all engines."""
+        """Once through all engines; a fault of one is a pause for that one. Raises SQLAlchemyError."""
         for engine in self._engines.values():
             if not self._waits.is_over(engine.name):
                 continue
+            details = {"action": "engine_unreachable", "engine": engine.name}
             try:
                 self._look_at(engine)
             except EngineUnreachable as error:
                 self._waits.lengthen(engine.name)
-                log.warning("%s", error, extra={"action": "engine_unreachable", "engine": engine.name})
+                log.warning("%s", error, extra=details)
+            except SQLAlchemyError:
+                raise
+            except Exception:  # a fault of ours with one engine must not end the task for all of them
+                self._waits.lengthen(engine.name)
+                log.exception("engine %s: nothing dispatched", engine.name, extra=details)
             else:
                 self._waits.end(engine.name)
 
     def _look_at(self, engine: Engine) -> None:
+        if engine.name not in self._recalled:
+            self._in_hand.update(self._former_launches(engine))
+            self._recalled.add(engine.name)
         live = self._queue.live([engine.name])
         self._stop_what_ended(engine, live)
-        for job in live:
-            self._reconcile(engine, job)
+        self._reconcile(engine, live)
         room = MOST_HANDED_OVER
         if engine.most_unfinished is not None:
             room = min(room, engine.most_unfinished - len(live))
@@ -125,43 +152,74 @@ class Dispatcher:
         for job in [job for job in waiting if self._waits.is_over(job.id)][:room]:
             self._hand_over(engine, job)
 
-    def _stop_what_ended(self, engine: Engine, live: Sequence[Job]) -> None:
+    def _former_launches(self, engine: Engine) -> dict[str, _InHand]:
+        """Launches of jobs that were cancelled: a former service may have ended before it said so."""
+        former = self._queue.cancelled([engine.name], limit=MOST_RECALLED)
+        return {each.job.id: _InHand(engine.name, each.number, each.job.engine_reference) for each in former}
+
+    def _stop_what_ended(self, engine: Engine, live: Sequence[HandedOver]) -> None:
         """Launches of jobs that were cancelled before a worker could hear of it."""
-        living = {job.id for job in live}
-        for job_id, (name, reference) in list(self._in_hand.items()):
-            if name == engine.name and job_id not in living:
-                if self._jobs.get(job_id).state == "cancelled":
-                    engine.cancel(reference)
+        living = {each.job.id for each in live}
+        for job_id, held in list(self._in_hand.items()):
+            if held.engine == engine.name and job_id not in living:
+                if self._state_of(job_id) in {"cancelled", None}:
+                    self._stop(engine, job_id, held)
                 del self._in_hand[job_id]
+                self._unanswered.pop(job_id, None)
                 self._over_since.pop(job_id, None)
 
-    def _reconcile(self, engine: Engine, job: Job) -> None:
-        """Ask the engine about a job that it has."""
-        reference = job.engine_reference
-        if reference is None:
-            # Another service hands it over just now, or one ended before it noted the name: then the
-            # token of that launch is lost.
-            self._wait_or_give_up(job, "a service stopped while it was handed over", GRACE_SECONDS)
-            return
-        self._in_hand[job.id] = (engine.name, reference)
+    def _state_of(self, job_id: str) -> str | None:
+        """None when the job is gone."""
+        try:
+            return self._jobs.get(job_id).state
+        except UnknownJob:
+            return None
+
+    def _stop(self, engine: Engine, job_id: str, held: _InHand) -> None:
+        if held.reference is None:
+            engine.withdraw(launch_name(job_id, held.number))
+        else:
+            engine.cancel(held.reference)
+
+    def _reconcile(self, engine: Engine, live: Sequence[HandedOver]) -> None:
+        """Ask the engine about the jobs that it has."""
+        references = [each.job.engine_reference for each in live if each.job.engine_reference is not None]
+        statuses = engine.statuses(references) if references else {}
+        for each in live:
+            job, reference = each.job, each.job.engine_reference
+            if reference is not None:
+                self._in_hand[job.id] = _InHand(engine.name, each.number, reference)
+                self._follow(engine, each, reference, statuses[reference])
+            elif job.id in self._unanswered and self._unanswered[job.id].number == each.number:
+                self._submit(engine, self._unanswered[job.id])
+            else:
+                # Another service hands it over just now, or one ended before it noted the name: then the
+                # token of that launch is lost.
+                self._wait_or_give_up(each, "a service stopped while it was handed over", GRACE_SECONDS)
+
+    def _follow(self, engine: Engine, held: HandedOver, reference: str, status: EngineStatus) -> None:
+        job = held.job
         if job.cancel_requested:
             engine.cancel(reference)
-        status = engine.status(reference)
         if status.state in {"waiting", "running"}:
             self._over_since.pop(job.id, None)
             return
         grace_seconds = 0.0 if job.state == "assigned" else GRACE_SECONDS
-        self._wait_or_give_up(job, f"{engine.name}: {status.state} {status.detail}".strip(), grace_seconds)
+        self._wait_or_give_up(held, f"{engine.name}: {status.state} {status.detail}".strip(), grace_seconds)
 
-    def _wait_or_give_up(self, job: Job, detail: str, grace_seconds: float) -> None:
-        since = self._over_since.setdefault(job.id, self._clock())
-        if self._clock() - since < grace_seconds:
-            return
-        self._over_since.pop(job.id)
-        self._in_hand.pop(job.id, None)
-        self._waits.lengthen(job.id)
-        self._queue.give_up(job.id, detail)
-        log.warning("job %s came back: %s", job.id, detail, extra={"action": "job_came_back", "job": job.id})
+    def _wait_or_give_up(self, held: HandedOver, detail: str, grace_seconds: float) -> None:
+        since = self._over_since.setdefault(held.job.id, self._clock())
+        if self._clock() - since >= grace_seconds:
+            self._give_up(held.job.id, held.number, detail)
+
+    def _give_up(self, job_id: str, number: int, detail: str) -> None:
+        """Back to our queue, and not at once to the engine again."""
+        self._over_since.pop(job_id, None)
+        self._in_hand.pop(job_id, None)
+        self._unanswered.pop(job_id, None)
+        self._waits.lengthen(job_id)
+        self._queue.give_up(job_id, detail, number=number)
+        log.warning("job %s came back: %s", job_id, detail, extra={"action": "job_came_back", "job": job_id})
 
     def _hand_over(self, engine: Engine, job: Job) -> None:
         try:
@@ -174,18 +232,36 @@ class Dispatcher:
         except EngineRefused as refusal:
             self._queue.refuse(job.id, str(refusal))
             return
+        launch = self._launch(assignment, resources)
+        self._in_hand[job.id] = _InHand(engine.name, launch.number, None)
+        self._unanswered[job.id] = launch
+        self._submit(engine, launch)
+
+    def _submit(self, engine: Engine, launch: Launch) -> None:
+        """Submit a launch and note what the engine calls it. Where no answer comes, the same launch is
+        submitted again: under its name the engine finds it, if it has it.
+        """
+        job_id = launch.job_id
+        if (
+            launch.number > 1
+        ):  # the one before may be there, if its answer or the service that waited was lost
+            engine.withdraw(launch_name(job_id, launch.number - 1))
         try:
-            reference = engine.submit(self._launch(assignment, resources))
+            reference = engine.submit(launch)
         except EngineRefused as refusal:
-            self._queue.refuse(job.id, str(refusal))
-        except EngineUnreachable as error:
-            self._queue.give_up(job.id, str(error))
-            raise
-        else:
-            self._queue.note_engine(job.id, reference)
-            self._in_hand[job.id] = (engine.name, reference)
-            details = {"action": "job_handed_over", "job": job.id, "engine": engine.name}
-            log.info("job %s is %s at %s", job.id, reference, engine.name, extra=details)
+            self._unanswered.pop(job_id, None)
+            self._queue.refuse(job_id, str(refusal))
+            return
+        except EngineBusy as busy:
+            self._give_up(job_id, launch.number, str(busy))
+            return
+        self._unanswered.pop(job_id, None)
+        self._in_hand[job_id] = _InHand(engine.name, launch.number, reference)
+        if not self._queue.note_engine(job_id, reference, number=launch.number):
+            engine.cancel(reference)  # cancelled, or given to somebody else, in the meantime
+            return
+        details = {"action": "job_handed_over", "job": job_id, "engine": engine.name}
+        log.info("job %s is %s at %s", job_id, reference, engine.name, extra=details)
 
     def _launch(self, assignment: Assignment, resources: Resources) -> Launch:
         job = assignment.job
@@ -204,4 +280,5 @@ class Dispatcher:
             work_dir=work_dir,
             resources=resources,
             priority=job.request.priority,
+            ran_before=job.attempt > 0,
         )

@@ -115,8 +115,7 @@ def _job(source: str, document: object) -> dict[str, Any]:
 def job_of_document(source: str, document: Mapping[str, Any]) -> dict[str, Any]:
     """A request for a plan, or a job file, as a job to be placed; named after its file."""
     if "budget" in document:
-        job = {name: value for name, value in document.items() if name != "report"}
-        return {"name": document.get("name", source), "job": job}
+        return {"name": document.get("name", source), "job": document}
     return {"name": source} | {name: document[name] for name in PLACED_FIELDS if name in document}
 
 

@@ -108,13 +108,12 @@ def _placed(arguments: argparse.Namespace) -> JobPlacement:
     document = read_document(arguments.job)
     if not isinstance(document, dict) or "budget" not in document:
         raise UnreadableRequest(arguments.job, "a job file has a model, a sequence, a training and a budget")
-    job = {name: value for name, value in document.items() if name != "report"}
     holes = (
         read_document(arguments.holes) if arguments.holes else holes_of_cluster(dict(arguments.gpu_memory))
     )
     request = PlacementRequest.model_validate(
         {
-            "jobs": [{"name": Path(arguments.job).stem, "job": job, "device": arguments.device}],
+            "jobs": [{"name": Path(arguments.job).stem, "job": document, "device": arguments.device}],
             "holes": holes,
             "most_offers": 1,
             "planned_offers": 0,

@@ -71,12 +71,19 @@ class HoleRecord(Message):
         return self
 
 
+class JobFile(JobRequest):
+    """A job, or a worker's job file as it stands."""
+
+    report: Any = Field(default=None, exclude=True)
+    """What a job file wants reported; it says nothing about where the job fits."""
+
+
 class PlacementJob(Message):
     """What is to be placed: a job as submitted, or a model and a sequence."""
 
     name: Name | None = None
     """Null: the job's name, or `job-1`, `job-2`, … by place in the request."""
-    job: JobRequest | None = None
+    job: JobFile | None = None
     """Its budget and engine are not used: how much it may hold is what is asked here."""
     model: Model | None = None
     sequence: Sequence | None = None

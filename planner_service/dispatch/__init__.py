@@ -3,6 +3,7 @@
 from planner_service.dispatch.engine import (
     LAUNCH_TOKEN,
     Engine,
+    EngineBusy,
     EngineRefused,
     EngineState,
     EngineStatus,
@@ -10,6 +11,7 @@ from planner_service.dispatch.engine import (
     Launch,
     Resources,
     attempt_command,
+    launch_name,
 )
 from planner_service.dispatch.fitting import resources_for
 from planner_service.dispatch.registry import (
@@ -24,6 +26,7 @@ __all__ = [
     "ENGINES",
     "LAUNCH_TOKEN",
     "Engine",
+    "EngineBusy",
     "EngineRefused",
     "EngineState",
     "EngineStatus",
@@ -35,5 +38,6 @@ __all__ = [
     "claimed_engines",
     "dispatched_engines",
     "engine_of",
+    "launch_name",
     "resources_for",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from planner_service.dispatch.engine import EngineRefused, EngineStatus, Launch
 
 
@@ -15,9 +17,12 @@ class AgentsEngine:
         """Raises EngineRefused: agents take jobs themselves."""
         raise EngineRefused(self.name, f"agents claim job {launch.job_id} themselves")
 
-    def status(self, reference: str) -> EngineStatus:
+    def statuses(self, references: Sequence[str]) -> dict[str, EngineStatus]:
         """Nothing is known here: the service's own attempts tell."""
-        return EngineStatus("missing", f"{reference!r} was not handed over: agents claim their jobs")
+        return dict.fromkeys(references, EngineStatus("missing", "not handed over: agents claim their jobs"))
 
     def cancel(self, reference: str) -> None:
         """Nothing to do: the claimed job's next heartbeat tells its worker."""
+
+    def withdraw(self, name: str) -> None:
+        """Nothing to do: nothing was handed over."""

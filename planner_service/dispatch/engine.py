@@ -7,6 +7,8 @@ once. Nobody here retries what the engine retries itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -43,6 +45,28 @@ class EngineUnreachable(PlanningError):
         return (EngineUnreachable, (self.engine, self.reason))
 
 
+class EngineBusy(PlanningError):
+    """The engine answers, and does not take this launch now: a limit, a closed partition, no node yet."""
+
+    def __init__(self, engine: str, reason: str) -> None:
+        self.engine = engine
+        self.reason = reason
+        super().__init__(f"engine={engine!r} does not take the job now: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (EngineBusy, (self.engine, self.reason))
+
+
+@contextmanager
+def understanding(engine: str) -> Iterator[None]:
+    """Raises EngineUnreachable for an answer that is none of the engine's, such as a proxy's page."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"[:500]
+        raise EngineUnreachable(engine, f"the answer is none of its own ({said})") from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """What one process of a job needs; each engine says it in its own words."""
@@ -66,7 +90,7 @@ class Resources:
     """
 
     def types_for(self, engine: str) -> tuple[str, ...]:
-        """The types to ask for; none: any will do. Raises EngineRefused where those that hold it have no name."""
+        """The types to ask for; none: any will do. Raises EngineRefused where what holds it has no name."""
         if self.device_types or self.any_type or self.device == "cpu":
             return self.device_types
         raise EngineRefused(
@@ -92,16 +116,23 @@ class Launch:
     resources: Resources = Resources()
     priority: int = 0
     """-100..100, higher first."""
+    ran_before: bool = False
+    """An attempt at the job was opened: there was a node that could run it."""
 
     @property
     def name(self) -> str:
-        """What the engine calls it: letters, digits and dashes, at most 63 of them."""
-        return f"tightfit-{self.job_id}-{self.number}".lower()[:63]
+        """What the engine calls it."""
+        return launch_name(self.job_id, self.number)
 
     @property
     def environment(self) -> dict[str, str]:
         """What the command needs in its environment."""
         return {LAUNCH_TOKEN: self.launch_token}
+
+
+def launch_name(job_id: str, number: int) -> str:
+    """What engines call a handing-over of a job: letters, digits and dashes, at most 63 of them."""
+    return f"tightfit-{job_id}-{number}".lower()[:63]
 
 
 @dataclass(frozen=True)
@@ -131,14 +162,17 @@ class Engine(Protocol):
 
     def submit(self, launch: Launch) -> str:
         """Hand over a launch; its reference. Submitting it again gives the same reference, and no second
-        copy, as far as the engine can tell. Raises EngineRefused.
+        copy, as far as the engine can tell. Raises EngineRefused and EngineBusy.
         """
 
-    def status(self, reference: str) -> EngineStatus:
-        """How the launch of that reference is."""
+    def statuses(self, references: Sequence[str]) -> dict[str, EngineStatus]:
+        """How the launches of these references are, all of them."""
 
     def cancel(self, reference: str) -> None:
         """Stop it, running or not; nothing happens when it is over or unknown."""
+
+    def withdraw(self, name: str) -> None:
+        """Stop the launch of that name, whose reference nobody knows; nothing happens when there is none."""
 
 
 def attempt_command(
@@ -149,8 +183,8 @@ def attempt_command(
     save_seconds: float = 60.0,
     memory_bytes: int | None = None,
 ) -> tuple[str, ...]:
-    """The command that runs an attempt of a job, under every engine; it saves its weights that often and takes
-    no more than `memory_bytes` for a budget that says `free`.
+    """The command that runs an attempt of a job, under every engine; it saves its weights that often, and
+    takes no more than `memory_bytes` for a budget that says `free`.
     """
     where = ("--planner", planner_url, "--job", job_id, "--work-dir", work_dir)
     most = () if memory_bytes is None else ("--memory", str(memory_bytes))

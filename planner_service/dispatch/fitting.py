@@ -25,8 +25,8 @@ _WORDS: dict[str, Callable[[Hole], str]] = {
 }
 """What each engine calls a type of device; empty where it has no name there."""
 FREE_MARGIN_RATIO = 1.25
-"""Of the leanest plan, where the budget is what is free: the worker leaves a tenth of it to what is no tensor, and
-measures what is estimated here."""
+"""Of the leanest plan, where the budget is what is free: the worker leaves a tenth of it to what is no
+tensor, and measures what is estimated here."""
 
 
 def resources_for(job: Job, engine: str, device_kind: DeviceKind, holes: Sequence[Hole]) -> Resources:

@@ -7,7 +7,7 @@ name of a Job holds the number of its launch, so that a second submission collid
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,15 @@ from typing import Any
 
 import httpx
 
-from planner_service.dispatch.engine import EngineRefused, EngineStatus, EngineUnreachable, Launch, Resources
+from planner_service.dispatch.engine import (
+    EngineBusy,
+    EngineRefused,
+    EngineStatus,
+    EngineUnreachable,
+    Launch,
+    Resources,
+    understanding,
+)
 from planner_service.kubernetes.objects import (
     JOB_LABEL,
     JobSpec,
@@ -25,7 +33,8 @@ from planner_service.kubernetes.objects import (
     job_manifest,
     product_affinity,
 )
-from planner_service.placement.kubernetes import DRIVER, GPU, device_selector
+from planner_service.placement.holes import is_mig_slice
+from planner_service.placement.kubernetes import DRIVER, GPU, device_selector, resource_of
 from planner_service.placement.wanted import mebibytes
 from planner_service.settings import Settings
 
@@ -34,6 +43,8 @@ TIMEOUT_SECONDS = 20.0
 DRA = "dra"
 _LATER = {408, 425, 429, 500, 502, 503, 504}
 _REFUSED_BY_RIGHTS = {401, 403}
+_QUOTA = "exceeded quota"
+"""In the message of a 403 that is about what is in use now, and not about rights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,23 +99,45 @@ class KubernetesEngine:
         return self._server.client()
 
     def submit(self, launch: Launch) -> str:
-        """Make the Job, and what its pod claims, which goes with it. Raises EngineRefused."""
+        """Make the Job, and what its pod claims, which goes with it: both or none. Raises EngineRefused and
+        EngineBusy.
+        """
         resources = pod_resources(launch, self._site.claim)
         self._create(self._jobs_path, job_manifest(_job_spec(launch, resources, self._site)))
         if resources.claim_template is not None:
-            job = self._expect(self._call("GET", f"{self._jobs_path}/{launch.name}"))
-            owner = {"apiVersion": "batch/v1", "kind": "Job", "name": launch.name}
-            template = _template(launch, self._site.namespace)
-            template["metadata"]["ownerReferences"] = [{**owner, "uid": job["metadata"]["uid"]}]
-            self._create(_claims_path(self._site.namespace), template)
+            try:
+                self._claim(launch)
+            except (EngineRefused, EngineBusy):
+                self.cancel(launch.name)  # its pod would wait for the claim for ever
+                raise
         return launch.name
+
+    def _claim(self, launch: Launch) -> None:
+        """Make the template of the claim, which goes with the Job."""
+        job = self._expect(self._call("GET", f"{self._jobs_path}/{launch.name}"))
+        with understanding(self.name):
+            owner = {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "name": launch.name,
+                "uid": job["metadata"]["uid"],
+            }
+        template = _template(launch, self._site.namespace)
+        template["metadata"]["ownerReferences"] = [owner]
+        self._create(_claims_path(self._site.namespace), template)
+
+    def statuses(self, references: Sequence[str]) -> dict[str, EngineStatus]:
+        """See `status`."""
+        return {reference: self.status(reference) for reference in references}
 
     def status(self, reference: str) -> EngineStatus:
         """By the Job's conditions and its count of active pods."""
         answer = self._call("GET", f"{self._jobs_path}/{reference}")
         if answer.status_code == 404:
             return EngineStatus("missing", f"there is no Job {reference}")
-        return job_status(self._expect(answer))
+        job = self._expect(answer)
+        with understanding(self.name):
+            return job_status(job)
 
     def cancel(self, reference: str) -> None:
         """Delete the Job, and with it its pods, which get their grace period."""
@@ -112,6 +145,11 @@ class KubernetesEngine:
         answer = self._call("DELETE", f"{self._jobs_path}/{reference}", body)
         if answer.status_code != 404:
             self._expect(answer)
+
+    def withdraw(self, name: str) -> None:
+        """References are names. A Job that is over stays: people may want to see how it ended."""
+        if self.status(name).state in {"waiting", "running"}:
+            self.cancel(name)
 
     @property
     def _jobs_path(self) -> str:
@@ -121,6 +159,8 @@ class KubernetesEngine:
         answer = self._call("POST", path, manifest)
         if answer.status_code == 409 and _reason(answer) == "AlreadyExists":
             return  # submitted before
+        if answer.status_code == 409 or _QUOTA in _message(answer):
+            raise EngineBusy(self.name, f"{answer.status_code} {_message(answer)}")
         self._expect(answer)
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
@@ -134,7 +174,8 @@ class KubernetesEngine:
     def _expect(self, answer: httpx.Response) -> Any:
         """The body of a success. Raises EngineUnreachable where later may be better, else EngineRefused."""
         if answer.is_success:
-            return answer.json()
+            with understanding(self.name):
+                return answer.json()
         said = f"{answer.status_code} {_message(answer)}"
         if answer.status_code in _LATER | _REFUSED_BY_RIGHTS:  # rights are given while the service runs
             raise EngineUnreachable(self.name, said)
@@ -176,17 +217,19 @@ def job_status(job: Mapping[str, Any]) -> EngineStatus:
 
 
 def pod_resources(launch: Launch, claim: str) -> PodResources:
-    """What the container asks for: memory on CPUs; else a claim, or devices of the types that hold it."""
+    """What the container asks for: memory on CPUs; else a claim, or devices of the types that hold it, whole
+    GPUs before slices. Raises EngineRefused where those types have no name.
+    """
     needs = launch.resources
     if needs.device == "cpu":
         return PodResources(limits=_main_memory(needs))
     if claim == DRA and needs.limit_bytes is not None:
         return PodResources(claim_template=launch.name)
-    slices = [kind for kind in needs.device_types if "g." in kind and kind.endswith("gb")]
-    if slices:
-        return PodResources(limits={f"nvidia.com/mig-{slices[0]}": str(needs.processes)})
-    affinity = product_affinity(needs.device_types)
-    return PodResources(limits={GPU: str(needs.processes)}, node_affinity=affinity)
+    types = needs.types_for("kubernetes")
+    products = [kind for kind in types if not is_mig_slice(kind)]
+    if types and not products:
+        return PodResources(limits={resource_of(types[0]): str(needs.processes)})
+    return PodResources(limits={GPU: str(needs.processes)}, node_affinity=product_affinity(products))
 
 
 def _main_memory(needs: Resources) -> dict[str, str]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from planner_service.dispatch.engine import EngineRefused, EngineStatus, Launch
@@ -40,7 +41,13 @@ class LocalEngine:
                 reference = f"{child.pid}:{_start_ticks(child.pid)}"
                 self._started[launch.name] = reference
                 self._children[reference] = child
+                # Whoever asks about it last, or nobody: an ended process is taken off the system's table.
+                threading.Thread(target=child.wait, name=f"wait-{child.pid}", daemon=True).start()
             return self._started[launch.name]
+
+    def statuses(self, references: Sequence[str]) -> dict[str, EngineStatus]:
+        """See `status`."""
+        return {reference: self.status(reference) for reference in references}
 
     def status(self, reference: str) -> EngineStatus:
         """Running or ended; `missing` for a process of a former service that is gone."""
@@ -58,6 +65,11 @@ class LocalEngine:
             timer = threading.Timer(GRACE_SECONDS, self._signal, (reference, signal.SIGKILL))
             timer.daemon = True
             timer.start()
+
+    def withdraw(self, name: str) -> None:
+        """Stop the worker that this service started under that name."""
+        if name in self._started:
+            self.cancel(self._started[name])
 
     def _signal(self, reference: str, number: signal.Signals) -> bool:
         """Send a signal to the whole group, if its leader is still the process that was started."""

@@ -15,12 +15,14 @@ from typing import Any
 import httpx
 
 from planner_service.dispatch.engine import (
+    EngineBusy,
     EngineRefused,
     EngineState,
     EngineStatus,
     EngineUnreachable,
     Launch,
     Resources,
+    understanding,
 )
 
 REQUEST_SECONDS = 15.0
@@ -29,7 +31,10 @@ DEVICE_MEMORY = "gpu_mem_mib"
 """The custom resource of nodes that tell the memory of their one device, in MiB."""
 ACCELERATOR = "accelerator_type:"
 A_LITTLE = 0.001
-"""Of an accelerator type's resource: enough to be placed where the type is."""
+"""Of an accelerator type's resource: enough to be placed where the type is. Of a GPU: enough to be shown it,
+and too much for a job beside it that wants it whole."""
+FOR_GOOD = {400, 413, 422}
+"""Statuses of a submission that will never be taken; others may pass, such as 500 for want of an agent."""
 
 _STATES: dict[str, EngineState] = {
     "PENDING": "waiting",
@@ -84,12 +89,13 @@ class RayEngine:
 
     def submit(self, launch: Launch) -> str:
         """Submit the launch, unless Ray has it already. Raises EngineRefused when no node could ever run it,
-        where Ray itself would keep it pending for ever (ray-project/ray issue 45909).
+        where Ray itself would keep it pending for ever (ray-project/ray issue 45909), and EngineBusy where it
+        takes none now.
         """
         # A second submission under one id is an internal error of Ray's: ask first.
         if self._send("GET", f"/api/jobs/{launch.name}").status_code == httpx.codes.OK:
             return launch.name
-        entrypoint = place(launch.resources, self._nodes(), ran_before=launch.number > 1)
+        entrypoint = place(launch.resources, self._nodes(), ran_before=launch.ran_before)
         body = {
             "submission_id": launch.name,
             "entrypoint": _shell(launch.command, self._setup),
@@ -98,9 +104,16 @@ class RayEngine:
             **entrypoint.wire,
         }
         answer = self._send("POST", "/api/jobs/", json=body)
-        if not answer.is_success:
-            raise EngineRefused(self.name, f"status {answer.status_code}: {answer.text[:500]}")
-        return launch.name
+        if answer.is_success:
+            return launch.name
+        said = f"status {answer.status_code}: {answer.text[:500]}"
+        raise (
+            EngineRefused(self.name, said) if answer.status_code in FOR_GOOD else EngineBusy(self.name, said)
+        )
+
+    def statuses(self, references: Sequence[str]) -> dict[str, EngineStatus]:
+        """See `status`."""
+        return {reference: self.status(reference) for reference in references}
 
     def status(self, reference: str) -> EngineStatus:
         """What Ray says of the job."""
@@ -109,19 +122,27 @@ class RayEngine:
             return EngineStatus("missing", f"Ray knows no job {reference}")
         if not answer.is_success:
             raise EngineUnreachable(self.name, f"status {answer.status_code}")
-        job = answer.json()
-        return EngineStatus(_STATES.get(job["status"], "failed"), job.get("message") or "")
+        with understanding(self.name):
+            job = answer.json()
+            return EngineStatus(_STATES.get(job["status"], "failed"), job.get("message") or "")
 
     def cancel(self, reference: str) -> None:
         """SIGTERM to the worker, SIGKILL after Ray's own wait."""
-        self._send("POST", f"/api/jobs/{reference}/stop")
+        answer = self._send("POST", f"/api/jobs/{reference}/stop")
+        if not answer.is_success and answer.status_code != httpx.codes.NOT_FOUND:
+            raise EngineUnreachable(self.name, f"stop: status {answer.status_code}: {answer.text[:500]}")
+
+    def withdraw(self, name: str) -> None:
+        """References are names."""
+        self.cancel(name)
 
     def _nodes(self) -> list[dict[str, float]]:
         answer = self._send("GET", "/nodes", params={"view": "summary"})
         if not answer.is_success:
             raise EngineUnreachable(self.name, f"its nodes: status {answer.status_code}")
-        summary = answer.json()["data"]["summary"]
-        return [_resources(node["raylet"]) for node in summary if node["raylet"].get("state") == "ALIVE"]
+        with understanding(self.name):
+            summary = answer.json()["data"]["summary"]
+            return [_resources(node["raylet"]) for node in summary if node["raylet"].get("state") == "ALIVE"]
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
@@ -139,8 +160,10 @@ def place(
     """What to ask of a cluster whose living nodes have these total resources.
 
     A job that `ran_before` may wait for the node that it was lost with, or for its replacement. Raises
-    EngineRefused when no node could ever run it.
+    EngineRefused when no node could ever run it, and EngineBusy while there is no node.
     """
+    if not nodes and not ran_before:
+        raise EngineBusy("ray", "no node is alive")
     acceptable = _acceptable(resources, nodes)
     for entrypoint in acceptable:
         if any(entrypoint.fits(node) for node in nodes):
@@ -156,16 +179,18 @@ def _acceptable(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> l
         asked = resources.request_bytes
         return [Entrypoint(memory_bytes=None if asked is None else asked * resources.processes)]
     whole = float(resources.processes)
-    if resources.device_types:
-        kinds = [f"{ACCELERATOR}{kind}" for kind in resources.device_types]
+    types = resources.types_for("ray")
+    if types:
+        kinds = [f"{ACCELERATOR}{kind}" for kind in types]
         return [Entrypoint(gpus=whole, custom={kind: A_LITTLE}) for kind in kinds]
-    if resources.request_bytes is None:
+    if resources.limit_bytes is None:
         return [Entrypoint(gpus=whole)]
     # A node's memory resource is the sum over its devices: it tells what fits on nodes of one device only.
     if any(node.get("GPU", 0) > 1 for node in nodes if DEVICE_MEMORY in node) or resources.processes > 1:
         return []
-    mebibytes = math.ceil(resources.request_bytes / MIB)
-    return [Entrypoint(gpus=0, custom={DEVICE_MEMORY: mebibytes})]
+    mebibytes = math.ceil(resources.limit_bytes / MIB)
+    # To a job that asks for no GPU at all Ray shows none: CUDA_VISIBLE_DEVICES is empty.
+    return [Entrypoint(gpus=A_LITTLE, custom={DEVICE_MEMORY: mebibytes})]
 
 
 def _wanted(resources: Resources) -> str:
@@ -173,7 +198,7 @@ def _wanted(resources: Resources) -> str:
         return f"{resources.request_bytes} bytes of memory"
     kinds = " or ".join(resources.device_types) or "any type"
     return (
-        f"{resources.processes} GPUs of {kinds}, {resources.request_bytes} bytes each; nodes tell the memory "
+        f"{resources.processes} GPUs of {kinds}, {resources.limit_bytes} bytes each; nodes tell the memory "
         f"of their one device by the resource {DEVICE_MEMORY}, and its type by {ACCELERATOR}TYPE"
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 import subprocess
 import threading
@@ -15,20 +16,63 @@ from dataclasses import replace
 from pathlib import Path
 
 from planner_service.dispatch.engine import (
+    EngineBusy,
     EngineRefused,
     EngineState,
     EngineStatus,
     EngineUnreachable,
     Launch,
     Resources,
+    understanding,
 )
 
 COMMAND_SECONDS = 30.0
 """Longest wait for one Slurm command; a controller that restarts answers within it."""
 MIB = 2**20
 LOWEST_NICE = 100
+COMMENT = "tightfit launch="
+"""Before a launch's name in its comment. Not `tightfit:`, after which our filters expect a job file."""
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "SLURM_CONF")
 """What a job gets of the service's environment: enough to run, none of its secrets."""
+
+SQUEUE = ("squeue", "--noheader", "--states=all")
+UNKNOWN_JOB = "Invalid job id"
+OVER_ALREADY = "already completing or completed"
+OUTAGES = (
+    "Unable to contact",
+    "Connection refused",
+    "timed out",
+    "Protocol authentication error",
+    "Zero Bytes were transmitted",
+)
+"""In sbatch's complaints: the controller is away, or not to be spoken to now."""
+FOR_GOOD = (
+    "Invalid account",
+    "Invalid partition",
+    "invalid partition",
+    "Invalid qos",
+    "Invalid wckey",
+    "Invalid generic resource",
+    "Invalid feature",
+    "Invalid Trackable RESource",
+    "Invalid node name",
+    "Invalid reservation",
+    "Requested node configuration is not available",
+    "Memory specification can not be satisfied",
+    "CPU count specification invalid",
+    "Node count specification invalid",
+    "More processors requested than permitted",
+    "Requested time limit is invalid",
+    "Access/permission denied",
+    "unrecognized option",
+    "unrecognized arguments",
+    "Unable to open file",
+    "cli_filter plugin terminated",
+    "Unspecified error",  # a job_submit plugin that refuses it
+)
+"""In sbatch's complaints: the job as it stands will never be taken. Everything else may pass: limits of what
+is queued or in use, partitions that are closed, resources of the controller."""
+_WORD_OF_GRES = re.compile(r"gpu:([^:(,|]+)")
 
 _STATES: dict[str, EngineState] = {
     "PENDING": "waiting",
@@ -66,44 +110,60 @@ class SlurmEngine:
         self._lock = threading.Lock()
 
     def submit(self, launch: Launch) -> str:
-        """Submit the launch, unless the controller knows its name already. Raises EngineRefused."""
+        """Submit the launch, unless the controller knows its name. Raises EngineRefused and EngineBusy."""
         with self._lock:
             return self._find(launch.name) or self._submit(launch)
 
-    def status(self, reference: str) -> EngineStatus:
-        """What the controller says, or the accounting where the controller has forgotten the job."""
-        known = _run(["squeue", "--noheader", "--states=all", f"--jobs={reference}", "--format=%T|%r|%N"])
-        if known.returncode and "Invalid job id" not in known.stderr:
+    def statuses(self, references: Sequence[str]) -> dict[str, EngineStatus]:
+        """What the controller says, in one question; or the accounting, of what the controller forgot."""
+        if not references:
+            return {}
+        known = _run([*SQUEUE, f"--jobs={','.join(references)}", "--format=%A|%T|%r|%N"])
+        if known.returncode and UNKNOWN_JOB not in known.stderr:  # so it says of a single one
             raise EngineUnreachable(self.name, _reason(known))
-        lines = known.stdout.split("\n") if known.returncode == 0 else []
-        return _status(lines[0]) if lines and lines[0] else _accounted(reference)
+        with understanding(self.name):
+            found = _by_job(known.stdout if known.returncode == 0 else "")
+        forgotten = [reference for reference in references if reference not in found]
+        return found | (_accounted(forgotten) if forgotten else {})
 
     def cancel(self, reference: str) -> None:
         """SIGTERM to the worker, SIGKILL after Slurm's KillWait; a pending job leaves the queue."""
         # The shell of a batch job is replaced by the worker (`exec`): `--full` reaches it and its children.
         done = _run(["scancel", "--full", reference])
-        if done.returncode and "Invalid job id" not in done.stderr:
+        if done.returncode and not any(words in done.stderr for words in (UNKNOWN_JOB, OVER_ALREADY)):
             raise EngineUnreachable(self.name, _reason(done))
 
+    def withdraw(self, name: str) -> None:
+        """By the name of the job."""
+        reference = self._find(name)
+        if reference is not None:
+            self.cancel(reference)
+
     def _find(self, job_name: str) -> str | None:
-        known = _run(["squeue", "--noheader", "--states=all", f"--name={job_name}", "--format=%i"])
+        known = _run([*SQUEUE, f"--name={job_name}", "--format=%i"])
         if known.returncode:
             raise EngineUnreachable(self.name, _reason(known))
         return known.stdout.split()[0] if known.stdout.split() else None
 
     def _within_reach(self, resources: Resources) -> Resources:
-        """The same with the device types that nodes of this cluster have: it refuses to hear of others."""
-        if len(resources.device_types) < 2:
+        """The same with the device types that can be asked for at once on this cluster: those that nodes have
+        a feature of, else the best that nodes have.
+        """
+        types = resources.types_for(self.name)
+        if len(types) < 2:
             return resources
-        known = _run(["sinfo", "--noheader", "--format=%f"])
+        known = _run(["sinfo", "--noheader", "--format=%f|%G"])
         if known.returncode:
             raise EngineUnreachable(self.name, _reason(known))
-        features = set(known.stdout.replace(",", " ").split())
-        here = tuple(kind for kind in resources.device_types if kind in features)
+        nodes = [line.partition("|")[::2] for line in known.stdout.splitlines()]
+        features = {feature for told, _ in nodes for feature in told.split(",")}
+        devices = {word for _, told in nodes for word in _WORD_OF_GRES.findall(told)}
+        here = [kind for kind in types if kind in features] or [kind for kind in types if kind in devices][:1]
         if not here:
-            wanted = ", ".join(resources.device_types)
-            raise EngineRefused(self.name, f"no node has a feature (device type) among {wanted}")
-        return replace(resources, device_types=here)
+            raise EngineRefused(
+                self.name, f"no node has a device (GRES or feature) of type {', '.join(types)}"
+            )
+        return replace(resources, device_types=tuple(here))
 
     def _submit(self, launch: Launch) -> str:
         try:
@@ -115,9 +175,7 @@ class SlurmEngine:
         done = _run(arguments, script=batch_script(launch, setup=self._setup), environment=launch.environment)
         if done.returncode == 0:
             return done.stdout.strip().partition(";")[0]
-        if _is_outage(done.stderr):
-            raise EngineUnreachable(self.name, _reason(done))
-        raise EngineRefused(self.name, _reason(done))
+        raise _refusal(done)
 
 
 def sbatch_arguments(launch: Launch) -> list[str]:
@@ -125,7 +183,7 @@ def sbatch_arguments(launch: Launch) -> list[str]:
     return [
         "--parsable",
         f"--job-name={launch.name}",
-        f"--comment=tightfit:{launch.name}",
+        f"--comment={COMMENT}{launch.name}",
         "--requeue",  # after the loss of a node; a worker that fails is the service's to retry
         "--export=ALL",
         f"--chdir={launch.work_dir}",
@@ -184,22 +242,34 @@ def _status(line: str) -> EngineStatus:
     return EngineStatus(_STATES.get(state.split()[0], "failed"), detail)
 
 
-def _accounted(reference: str) -> EngineStatus:
+def _by_job(listing: str) -> dict[str, EngineStatus]:
+    """Statuses by job, of lines that begin with the job's number. Raises LookupError for other lines."""
+    lines = [line.partition("|") for line in listing.splitlines() if line]
+    return {reference.strip(): _status(rest) for reference, _, rest in lines}
+
+
+def _accounted(references: Sequence[str]) -> dict[str, EngineStatus]:
     """What sacct remembers; clusters without accounting remember nothing."""
+    unknown = {reference: EngineStatus("missing", f"job {reference} is unknown") for reference in references}
+    jobs = f"--jobs={','.join(references)}"
     try:
-        found = _run(["sacct", "-X", "-n", "-P", f"--jobs={reference}", "--format=State,ExitCode,NodeList"])
+        found = _run(["sacct", "-X", "-n", "-P", jobs, "--format=JobIDRaw,State,ExitCode,NodeList"])
     except EngineUnreachable:
-        return EngineStatus("missing", f"job {reference} is unknown")
-    line = found.stdout.split("\n")[0]
-    return (
-        _status(line)
-        if found.returncode == 0 and line
-        else EngineStatus("missing", f"job {reference} is unknown")
-    )
+        return unknown
+    if found.returncode:
+        return unknown
+    with understanding("slurm"):
+        return unknown | _by_job(found.stdout)
 
 
-def _is_outage(complaint: str) -> bool:
-    return any(words in complaint for words in ("Unable to contact", "Connection refused", "timed out"))
+def _refusal(done: subprocess.CompletedProcess[str]) -> EngineRefused | EngineBusy | EngineUnreachable:
+    """What a failed sbatch means: only what is known to stay as it is ends the job."""
+    reason = _reason(done)
+    if any(words in done.stderr for words in OUTAGES):
+        return EngineUnreachable("slurm", reason)
+    if any(words in done.stderr for words in FOR_GOOD):
+        return EngineRefused("slurm", reason)
+    return EngineBusy("slurm", reason)
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:

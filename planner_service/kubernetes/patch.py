@@ -1,6 +1,6 @@
 """What is added to a Job, as a JSONPatch (RFC 6902). What the Job says already stays as it is.
 
-The API server has filled in its own defaults by then: of those, one gives way, which a failure policy forbids.
+The API server has filled in its own defaults by then: one of them gives way, which a failure policy forbids.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from planner_service.kubernetes.objects import CLAIM, MEMORY, PodResources
 Operation = dict[str, Any]
 
 _DEVICE = re.compile(r"/(gpu|mig|vgpu|gaudi|i915|xe)", re.IGNORECASE)
-"""Extended resources of accelerators: nvidia.com/gpu and its shares, nvidia.com/mig-1g.10gb, amd.com/gpu, …"""
+"""Extended resources of accelerators: nvidia.com/gpu and its shares, nvidia.com/mig-…, amd.com/gpu, …"""
 DEFAULT_REPLACEMENT = "TerminatingOrFailed"
 """podReplacementPolicy of a Job that names none and has no failure policy, since Kubernetes 1.29."""
 

@@ -1,4 +1,4 @@
-"""Types of devices that hold so many bytes: for launches whose bytes are fixed, where no plan is chosen any more."""
+"""Types of devices that hold so many bytes: for launches whose plan is not to be chosen any more."""
 
 from __future__ import annotations
 

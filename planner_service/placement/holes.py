@@ -18,7 +18,7 @@ DEFAULT_CONTEXT_BYTES = 512 * 2**20
 GPU_COMPUTE_SLICES = 7
 """Of a GPU that can be cut into MIG slices."""
 
-_MIG_SLICE = re.compile(r"(\d)g\.\d+gb")
+_MIG_SLICE = re.compile(r"(\d)g\.\d+gb(\+[a-z.0-9]+)?")
 
 
 class TypeNames(NamedTuple):
@@ -117,3 +117,8 @@ class Hole:
 def nominal_bytes(usable_bytes: int, driver_reserve_ratio: float = DEFAULT_DRIVER_RESERVE_RATIO) -> int:
     """Nominal memory of a GPU of which so much is left when the driver has taken its share, in bytes."""
     return ceil(usable_bytes / (1 - driver_reserve_ratio)) + 1
+
+
+def is_mig_slice(name: str) -> bool:
+    """Whether a type's name is that of a MIG profile: `1g.10gb`, `1g.10gb+me`."""
+    return _MIG_SLICE.fullmatch(name) is not None

@@ -46,5 +46,5 @@ def slurm_words(wanted: Wanted) -> SlurmWords:
 
 
 def gres_type(hole: Hole) -> str:
-    """The type in GRES: as named, else the MIG slice, else the device's name in one word; empty without any."""
+    """The type in GRES: as named, else the MIG slice, else the device's name in one word; empty without."""
     return hole.names.slurm or hole.mig_slice or "_".join(hole.device.lower().split())

@@ -4,7 +4,7 @@ from planner_service.store.attempts import AttemptCall, AttemptStore
 from planner_service.store.audit import AuditStore
 from planner_service.store.database import DatabaseUnavailable, open_database
 from planner_service.store.job_history import EventsAfter, JobHistory
-from planner_service.store.job_queue import JobQueue
+from planner_service.store.job_queue import HandedOver, JobQueue
 from planner_service.store.jobs import JobStore
 from planner_service.store.keys import KeyStore
 from planner_service.store.measurements import MeasurementStore
@@ -22,6 +22,7 @@ __all__ = [
     "DatabaseUnavailable",
     "EventsAfter",
     "Family",
+    "HandedOver",
     "JobHistory",
     "JobQueue",
     "JobStore",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sqlalchemy import Engine, Select, select, update
 
@@ -33,6 +34,13 @@ from planner_service.store.jobs import Clock
 
 _QUEUED = jobs.c.state == str(State.QUEUED)
 _LIVE = jobs.c.state.in_([str(state) for state in sorted(LIVE)])
+
+
+class HandedOver(NamedTuple):
+    """A job in an engine's hands, and the number of the handing-over."""
+
+    job: Job
+    number: int
 
 
 class JobQueue:
@@ -106,17 +114,26 @@ class JobQueue:
             job = change_job(connection, row, give, self._clock())
             return self._assignment(job, row.handovers + 1, token)
 
-    def note_engine(self, job_id: str, engine_reference: str) -> None:
-        """Remember what the engine calls a job that it was given. Raises UnknownJob."""
+    def note_engine(self, job_id: str, engine_reference: str, *, number: int) -> bool:
+        """Remember what the engine calls the handing-over of that number; whether it is still the job's last,
+        and the job alive. Raises UnknownJob.
+        """
         with writing(self._engine) as connection:
             row = lock_job(connection, job_id)
+            if row.handovers != number or row.state not in LIVE:
+                return False
             named = update(jobs).where(jobs.c.number == row.number)
             connection.execute(named.values(engine_reference=engine_reference))
+            return True
 
-    def give_up(self, job_id: str, detail: str) -> Job:
-        """The engine will not run the job any more: queue it again. Raises UnknownJob."""
+    def give_up(self, job_id: str, detail: str, *, number: int) -> Job:
+        """The engine will not run the handing-over of that number any more: queue the job again, unless it
+        has been given to somebody since. Raises UnknownJob.
+        """
         with writing(self._engine) as connection:
             row = lock_job(connection, job_id)
+            if row.handovers != number:
+                return job_of(row)
             return change_job(connection, row, lambda job: give_up(job, detail), self._clock())
 
     def refuse(self, job_id: str, detail: str) -> Job:
@@ -125,11 +142,18 @@ class JobQueue:
             row = lock_job(connection, job_id)
             return change_job(connection, row, lambda job: refuse(job, detail), self._clock())
 
-    def live(self, engines: Sequence[str]) -> list[Job]:
+    def live(self, engines: Sequence[str]) -> list[HandedOver]:
         """Assigned and running jobs of these engines."""
-        query = select(jobs).where(_LIVE, jobs.c.engine.in_(list(engines))).order_by(jobs.c.number)
+        return self._handed_over(_of(engines).where(_LIVE).order_by(jobs.c.number))
+
+    def cancelled(self, engines: Sequence[str], *, limit: int) -> list[HandedOver]:
+        """The latest jobs that were cancelled when one of these engines had been given them."""
+        was_given = (jobs.c.state == str(State.CANCELLED)) & (jobs.c.handovers > 0)
+        return self._handed_over(_of(engines).where(was_given).order_by(jobs.c.number.desc()).limit(limit))
+
+    def _handed_over(self, query: Select[tuple[object, ...]]) -> list[HandedOver]:
         with self._engine.connect() as connection:
-            return [job_of(row) for row in connection.execute(query)]
+            return [HandedOver(job_of(row), row.handovers) for row in connection.execute(query)]
 
     def leases(self) -> list[Lease]:
         """Every job that somebody is to look after now."""
@@ -153,8 +177,11 @@ class JobQueue:
             return bool(change_job(connection, row, expire, self._clock()).state != row.state)
 
 
+def _of(engines: Sequence[str]) -> Select[tuple[object, ...]]:
+    query: Select[tuple[object, ...]] = select(jobs)
+    return query.where(jobs.c.engine.in_(list(engines)))
+
+
 def _most_urgent(engines: Sequence[str]) -> Select[tuple[object, ...]]:
     """Queued jobs: higher priority first, then the older one."""
-    query: Select[tuple[object, ...]] = select(jobs)
-    wanted = query.where(_QUEUED, jobs.c.engine.in_(list(engines)))
-    return wanted.order_by(jobs.c.queue_rank, jobs.c.number)
+    return _of(engines).where(_QUEUED).order_by(jobs.c.queue_rank, jobs.c.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from planner_service.api.dispatcher import FIRST_WAIT_SECONDS, GRACE_SECONDS, Dispatcher
-from planner_service.dispatch import EngineRefused, EngineStatus, EngineUnreachable, Resources
+from planner_service.dispatch import EngineBusy, EngineRefused, EngineStatus, EngineUnreachable, Resources
 from planner_service.dispatch.local import LocalEngine
 from planner_service.jobs import InvalidToken, JobNotAssigned
 from planner_service.store import open_database
@@ -27,6 +28,7 @@ class Cluster:
         self.launches = []
         self.states = {}
         self.cancelled = []
+        self.withdrawn = []
         self.fault = None
 
     def submit(self, launch):
@@ -35,14 +37,20 @@ class Cluster:
         self.states[launch.name] = EngineStatus("waiting")
         return launch.name
 
-    def status(self, reference):
+    def statuses(self, references):
         self._fail()
-        return self.states.get(reference, EngineStatus("missing"))
+        return {name: self.states.get(name, EngineStatus("missing")) for name in references}
 
     def cancel(self, reference):
         self._fail()
         self.cancelled.append(reference)
         self.states[reference] = EngineStatus("cancelled")
+
+    def withdraw(self, name):
+        self._fail()
+        if name in self.states:
+            self.withdrawn.append(name)
+            self.states[name] = EngineStatus("cancelled")
 
     def _fail(self):
         if self.fault is not None:
@@ -229,16 +237,118 @@ def test_a_refused_job_has_failed_and_is_not_tried_again(desk, cluster, dispatch
 
 
 def test_an_engine_that_does_not_answer_is_asked_again_later(desk, cluster, dispatching, clock):
+    """With the same launch: if only the answer was lost, the engine finds it by its name"""
     job = desk.submit(engine="slurm")
     cluster.fault = EngineUnreachable("slurm", "timed out")
     dispatching.look()
-    assert desk.jobs.get(job.id).state == "queued"
+    assert desk.jobs.get(job.id).engine_reference is None
     cluster.fault = None
     dispatching.look()
     assert cluster.launches == []
     clock[0] += FIRST_WAIT_SECONDS
     dispatching.look()
-    assert len(cluster.launches) == 1
+    (launch,) = cluster.launches
+    assert launch.number == 1
+    assert desk.jobs.get(job.id).engine_reference == launch.name
+    assert open_attempt(desk, launch).number == 1
+
+
+def test_a_job_that_is_cancelled_before_its_engine_answered_is_withdrawn(desk, cluster, dispatching, clock):
+    job = desk.submit(engine="slurm")
+    submit = cluster.submit
+
+    def lost_answer(launch):
+        submit(launch)
+        raise EngineUnreachable("slurm", "timed out")
+
+    cluster.submit = lost_answer
+    dispatching.look()
+    desk.jobs.cancel(job.id)
+    clock[0] += FIRST_WAIT_SECONDS
+    dispatching.look()
+    assert cluster.withdrawn == [cluster.launches[0].name]
+
+
+def test_a_launch_that_its_engine_has_after_all_is_withdrawn_before_the_next(
+    desk, cluster, dispatching, clock, tmp_path
+):
+    """A service submitted it and died with the answer"""
+    job = desk.submit(engine="slurm")
+    desk.queue.hand_over(job.id)
+    orphan = f"tightfit-{job.id}-1"
+    cluster.states[orphan] = EngineStatus("waiting")
+    for _ in range(3):
+        dispatching.look()
+        clock[0] += GRACE_SECONDS
+    assert cluster.withdrawn == [orphan]
+    assert [launch.number for launch in cluster.launches] == [2]
+
+
+def test_a_restarted_service_tells_the_engine_of_what_was_cancelled_before(
+    desk, cluster, dispatching, clock, tmp_path
+):
+    job = desk.submit(engine="slurm")
+    dispatching.look()
+    desk.jobs.cancel(job.id)
+    restarted = dispatcher(desk, cluster, clock, tmp_path)
+    cluster.fault = EngineUnreachable("slurm", "restarting too")
+    restarted.look()
+    cluster.fault = None
+    for _ in range(3):
+        clock[0] += FIRST_WAIT_SECONDS
+        restarted.look()
+    assert cluster.cancelled == [cluster.launches[0].name]
+
+
+def test_a_limit_of_the_engine_keeps_that_job_waiting_and_nothing_else(desk, cluster, dispatching, clock):
+    running, limited = desk.submit(engine="slurm"), desk.submit(engine="slurm")
+    submit = cluster.submit
+
+    def one_at_a_time(launch):
+        if launch.job_id == limited.id and cluster.launches[-1].job_id != limited.id and len(tries) < 2:
+            tries.append(clock[0])
+            raise EngineBusy("slurm", "QOSMaxSubmitJobPerUserLimit")
+        return submit(launch)
+
+    tries = []
+    cluster.submit = one_at_a_time
+    dispatching.look()
+    kept = desk.jobs.get(limited.id)
+    assert (kept.state, "QOSMaxSubmitJobPerUserLimit" in kept.detail) == ("queued", True)
+    desk.jobs.cancel(running.id)
+    dispatching.look()
+    assert len(cluster.cancelled) == 1, "the engine itself is not paused"
+    for _ in range(4 * int(FIRST_WAIT_SECONDS)):
+        clock[0] += 1
+        dispatching.look()
+    assert desk.jobs.get(limited.id).state == "assigned"
+    assert tries[1] - tries[0] >= FIRST_WAIT_SECONDS
+
+
+@pytest.mark.parametrize("fault", [json.JSONDecodeError("Expecting value", "<html>", 0), KeyError("status")])
+def test_one_unexpected_answer_pauses_its_engine_and_ends_nothing(desk, clock, tmp_path, fault, caplog):
+    """Jobs of other engines go on, and the engine itself when it has come to its senses"""
+    broken, sound = Cluster(), Cluster()
+    broken.name = "ray"
+    dispatching = Dispatcher(
+        [broken, sound],
+        queue=desk.queue,
+        jobs=desk.jobs,
+        planner_url="http://planner:8080",
+        work_dir=tmp_path / "jobs",
+        resources_of=lambda job, engine: Resources(),
+        clock=lambda: clock[0],
+    )
+    jobs = [desk.submit(engine="ray"), desk.submit(engine="slurm")]
+    broken.fault = fault
+    dispatching.look()
+    assert (len(broken.launches), len(sound.launches)) == (0, 1)
+    assert "engine ray: nothing dispatched" in caplog.text
+    broken.fault = None
+    clock[0] += FIRST_WAIT_SECONDS
+    dispatching.look()
+    assert [desk.jobs.get(job.id).state for job in jobs] == ["assigned"] * 2
+    assert len(broken.launches) == 1
 
 
 def test_a_service_that_died_between_handing_over_and_noting_it_hands_over_anew(

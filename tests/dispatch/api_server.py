@@ -19,6 +19,8 @@ class ApiServer:
         self.token = "secret"
         self.objects: dict[str, dict] = {}
         self.fault: httpx.Response | Exception | None = None
+        self.unknown: str | Exception | None = None
+        """A collection that this cluster does not have; or the fault of whatever is no Job."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if isinstance(self.fault, Exception):
@@ -30,6 +32,10 @@ class ApiServer:
         return getattr(self, f"_{request.method.lower()}")(request)
 
     def _post(self, request: httpx.Request) -> httpx.Response:
+        if isinstance(self.unknown, Exception) and not request.url.path.endswith("/jobs"):
+            raise self.unknown
+        if request.url.path == self.unknown:
+            return httpx.Response(404, text="404 page not found")
         made = json.loads(request.content)
         name = made["metadata"]["name"]
         path = f"{request.url.path}/{name}"

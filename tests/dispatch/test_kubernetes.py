@@ -6,7 +6,14 @@ import httpx
 import kubernetes_validate
 import pytest
 
-from planner_service.dispatch import EngineRefused, EngineUnreachable, Launch, Resources, engine_of
+from planner_service.dispatch import (
+    EngineBusy,
+    EngineRefused,
+    EngineUnreachable,
+    Launch,
+    Resources,
+    engine_of,
+)
 from planner_service.dispatch.kubernetes import KubernetesEngine, Server, Site, job_status
 from planner_service.settings import Settings
 from tests.dispatch.api_server import ApiServer, status_body
@@ -98,6 +105,8 @@ def test_a_claim_asks_for_the_memory_of_each_device_and_goes_with_its_job(server
         ({"device": "cpu", "request_bytes": 5 * 2**20 + 1}, {"memory": "6Mi"}),
         ({"device": "cpu", "request_bytes": None}, None),
         ({"device_types": ("1g.10gb",)}, {"nvidia.com/mig-1g.10gb": "1"}),
+        ({"device_types": ("1g.10gb+me", "2g.20gb")}, {"nvidia.com/mig-1g.10gb.me": "1"}),
+        ({"device_types": ("3g.40gb", "NVIDIA-A100")}, {"nvidia.com/gpu": "1"}),
         ({"processes": 4}, {"nvidia.com/gpu": "4"}),
     ],
 )
@@ -148,6 +157,9 @@ def test_states_by_the_jobs_conditions(status, state):
         (status_body(503, "ServiceUnavailable", "etcd"), EngineUnreachable),
         (status_body(403, "Forbidden", "no rights"), EngineUnreachable),
         (status_body(422, "Invalid", "spec.template: no"), EngineRefused),
+        (status_body(403, "Forbidden", "exceeded quota: gpus, requested: 1, used: 8"), EngineBusy),
+        (status_body(409, "Conflict", "object is being deleted"), EngineBusy),
+        (httpx.Response(200, text="<html>"), EngineUnreachable),
         (httpx.Response(400, text="<html>"), EngineRefused),
     ],
 )
@@ -155,6 +167,41 @@ def test_what_may_pass_is_unreachable_and_what_will_not_is_refused(server, engin
     server.fault = fault
     with pytest.raises(error):
         engine_for().submit(launch())
+
+
+def test_a_job_whose_claim_cannot_be_made_does_not_stay(server, engine_for):
+    """A cluster without resource.k8s.io: its pod would wait for the claim for ever"""
+    server.unknown = CLAIMS
+    with pytest.raises(EngineRefused, match="404"):
+        engine_for(claim="dra").submit(launch())
+    assert server.objects == {}
+
+
+def test_a_claim_whose_answer_was_lost_is_made_when_the_launch_is_submitted_again(server, engine_for):
+    engine = engine_for(claim="dra")
+    server.unknown = httpx.ReadTimeout("slow")
+    with pytest.raises(EngineUnreachable):
+        engine.submit(launch())
+    server.unknown = None
+    engine.submit(launch())
+    assert len(server.objects) == 2
+
+
+def test_types_without_a_name_are_not_any_gpu_unless_they_are_claimed_by_memory(server, engine_for):
+    unnamed = launch(any_type=False)
+    with pytest.raises(EngineRefused, match="no name"):
+        engine_for().submit(unnamed)
+    assert engine_for(claim="dra").submit(unnamed)
+
+
+def test_what_is_withdrawn_is_deleted_unless_it_is_over(server, engine_for):
+    engine = engine_for()
+    first, second = (engine.submit(launch(number=number)) for number in (1, 2))
+    failed = {"conditions": [{"type": "Failed", "status": "True"}]}
+    server.objects[f"{JOBS}/{first}"]["status"] = failed
+    for name in (first, second, "tightfit-abc-3"):
+        engine.withdraw(name)
+    assert list(server.objects) == [f"{JOBS}/{first}"]
 
 
 def test_a_wrong_token_and_a_missing_one_are_told(server, engine_for, tmp_path):

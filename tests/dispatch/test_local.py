@@ -123,3 +123,21 @@ def test_the_command_is_that_of_every_engine_and_hides_the_token(tmp_path):
         == "tightfit-worker attempt --planner http://h:1 --job j --work-dir w --save-seconds 60"
     )
     assert "secret" not in repr(launch(tmp_path, ""))
+
+
+def test_an_ended_worker_that_nobody_asks_about_leaves_no_zombie(tmp_path):
+    engine = LocalEngine()
+    reference = engine.submit(launch(tmp_path, ""))
+    process_id = int(reference.partition(":")[0])
+    assert eventually(lambda: not Path(f"/proc/{process_id}").exists(), WAIT_SECONDS)
+    assert engine.status(reference).state == "succeeded"
+
+
+def test_a_worker_is_withdrawn_by_the_name_of_its_launch(tmp_path):
+    engine = LocalEngine()
+    running = launch(tmp_path, "import time; time.sleep(60)")
+    reference = engine.submit(running)
+    engine.withdraw("tightfit-j1-9")
+    assert engine.status(reference).state == "running"
+    engine.withdraw(running.name)
+    assert ended(engine, reference)

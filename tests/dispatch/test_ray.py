@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import httpx
 import pytest
 
-from planner_service.dispatch import EngineRefused, EngineUnreachable, Launch, Resources
+from planner_service.dispatch import EngineBusy, EngineRefused, EngineUnreachable, Launch, Resources
 from planner_service.dispatch.ray import RayEngine, place
 
 GIB = 2**30
@@ -121,10 +122,71 @@ def test_ranks_of_one_job_share_a_node():
 
 
 def test_a_memory_resource_is_used_only_where_it_is_that_of_one_device():
-    fits = Resources(request_bytes=20 * GIB)
-    assert place(fits, [ONE_DEVICE, CPU_NODE]).custom == {"gpu_mem_mib": 20_480}
+    fits = Resources(request_bytes=19 * GIB, limit_bytes=20 * GIB)
+    assert place(fits, [ONE_DEVICE, CPU_NODE]).custom == {"gpu_mem_mib": 20_480}, (
+        "nominal memory, as nodes tell"
+    )
     with pytest.raises(EngineRefused):
-        place(Resources(request_bytes=140 * GIB), [TWO_DEVICES])  # a sum of 160, of two devices of 80
+        place(Resources(limit_bytes=140 * GIB), [TWO_DEVICES])  # a sum of 160, of two devices of 80
+
+
+def test_a_job_that_shares_a_device_is_shown_it_and_leaves_no_room_for_one_that_wants_it_whole():
+    """To a job of no GPUs at all Ray sets CUDA_VISIBLE_DEVICES to nothing"""
+    asked = place(Resources(limit_bytes=GIB), [ONE_DEVICE])
+    assert 0 < asked.gpus < 0.01
+    with pytest.raises(EngineRefused):
+        place(Resources(limit_bytes=GIB), [CPU_NODE | {"gpu_mem_mib": 24_576.0}])
+
+
+def test_types_without_a_name_are_not_any_gpu():
+    with pytest.raises(EngineRefused, match="no name"):
+        place(Resources(any_type=False), [ONE_DEVICE])
+
+
+def test_a_job_that_never_ran_does_not_wait_for_nodes_however_often_it_was_handed_over():
+    """A head that did not answer raises the number too"""
+    large = Resources(device="cpu", request_bytes=9 * GIB)
+    again = dataclasses.replace(LAUNCH, number=3, resources=large)
+    with pytest.raises(EngineRefused):
+        engine(Head()).submit(again)
+    ran = dataclasses.replace(again, ran_before=True)
+    assert engine(Head()).submit(ran) == "tightfit-j1-3"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(500, EngineBusy), (503, EngineBusy), (429, EngineBusy), (400, EngineRefused), (422, EngineRefused)],
+)
+def test_only_what_will_stay_ends_a_job(status, error):
+    head = Head()
+
+    def answering(request):
+        if request.method == "POST":
+            return httpx.Response(status, text="No available agent to submit job, please try again later.")
+        return head(request)
+
+    with pytest.raises(error):
+        engine(answering).submit(LAUNCH)
+
+
+def test_a_cluster_without_a_node_is_waited_for():
+    with pytest.raises(EngineBusy):
+        place(Resources(device="cpu"), [])
+
+
+def test_a_page_of_a_proxy_is_no_answer():
+    def proxy(_request):
+        return httpx.Response(200, text="<html>Please sign in</html>")
+
+    with pytest.raises(EngineUnreachable, match="none of its own"):
+        engine(proxy).statuses(["tightfit-j1-1"])
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_a_stop_that_was_not_taken_is_asked_for_again(status):
+    with pytest.raises(EngineUnreachable, match=f"stop: status {status}"):
+        engine(lambda _request: httpx.Response(status)).cancel("tightfit-j1-1")
+    engine(lambda _request: httpx.Response(404)).withdraw("tightfit-j1-1")
 
 
 @pytest.mark.parametrize(

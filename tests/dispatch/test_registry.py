@@ -27,4 +27,4 @@ def test_agents_are_given_nothing():
     launch = Launch(job_id="j", number=1, command=("true",), launch_token="t", work_dir=".")
     with pytest.raises(EngineRefused, match="agents claim job j themselves"):
         agents.submit(launch)
-    assert agents.status("j").state == "missing"
+    assert agents.statuses(["j"])["j"].state == "missing"

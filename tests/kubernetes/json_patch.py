@@ -1,4 +1,4 @@
-"""JSONPatch (RFC 6902), the operations `add` and `replace`, applied by code that shares nothing with the service."""
+"""JSONPatch (RFC 6902), `add` and `replace`, applied by code that shares nothing with the service."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """AdmissionReviews on file, with the annotations that a test wants.
 
-`plain-job.json` was recorded on Kubernetes 1.20; `defaulted-job.json` is the same Job with every field that the API
-server fills in since 1.29, among them podReplacementPolicy, by its SetDefaults_Job.
+`plain-job.json` was recorded on Kubernetes 1.20; `defaulted-job.json` is the same Job with every field that
+the API server fills in since 1.29 (SetDefaults_Job), podReplacementPolicy too: written, not recorded.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_a_claim_is_added_once_and_beside_others():
 
 @pytest.mark.parametrize("recorded", [RECORDED, DEFAULTED])
 def test_disruptions_are_ignored_where_pods_do_not_restart_in_place(recorded):
-    """With a failure policy the API server takes no replacement policy but Failed, and its default is another"""
+    """With a failure policy the API server takes Failed for replacements alone, and its default is another"""
     given = job(of=recorded)
     spec = valid(applied(given, retry_patch(given)))["spec"]
     assert spec["podFailurePolicy"]["rules"][0]["action"] == "Ignore"

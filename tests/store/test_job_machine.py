@@ -266,7 +266,10 @@ class JobMachine(RuleBasedStateMachine):
 
     def give_up(self, pick):
         job_id, job = self.job(pick)
-        self.desk.queue.give_up(job_id, "gone")
+        numbers = [held.number for held in self.desk.queue.live([job.engine]) if held.job.id == job_id]
+        assert bool(numbers) == (job.state in LIVE)
+        for number in numbers:
+            self.desk.queue.give_up(job_id, "gone", number=number)
         if job.state in LIVE:
             if job.is_cancelling:
                 job.end("cancelled", "cancelled")

@@ -105,14 +105,40 @@ def test_an_unknown_node_is_given_nothing(desk):
 def test_an_engine_is_handed_a_job_and_gives_it_up(desk):
     job = desk.submit(engine="slurm")
     first = desk.queue.hand_over(job.id)
-    desk.queue.note_engine(job.id, "4711")
-    assert [(job.id, job.engine_reference) for job in desk.queue.live(["slurm"])] == [(job.id, "4711")]
-    assert desk.queue.give_up(job.id, "the node is down").reason == "node_lost"
+    assert desk.queue.note_engine(job.id, "4711", number=1)
+    (held,) = desk.queue.live(["slurm"])
+    assert (held.job.id, held.job.engine_reference, held.number) == (job.id, "4711", 1)
+    assert desk.queue.give_up(job.id, "the node is down", number=1).reason == "node_lost"
     second = desk.queue.hand_over(job.id)
     assert (first.number, second.number) == (1, 2)
     with pytest.raises(InvalidToken):
         desk.open(first)
     assert desk.open(second).number == 1
+
+
+def test_what_an_engine_says_of_a_former_launch_changes_nothing(desk):
+    """Its name came late, or it was given up late: the job is in other hands"""
+    job = desk.submit(engine="slurm")
+    desk.queue.hand_over(job.id)
+    desk.queue.give_up(job.id, "gone", number=1)
+    second = desk.queue.hand_over(job.id)
+    assert not desk.queue.note_engine(job.id, "4711", number=1)
+    assert desk.queue.give_up(job.id, "gone again", number=1).state == "assigned"
+    assert desk.queue.note_engine(job.id, "4712", number=2)
+    assert desk.open(second).job.engine_reference == "4712"
+    desk.jobs.cancel(job.id)
+    assert desk.queue.note_engine(job.id, "4712", number=2), "its worker has not heard of it yet"
+
+
+def test_cancelled_jobs_that_an_engine_was_given_are_found_again(desk):
+    waiting, given = desk.submit(engine="slurm"), desk.submit(engine="slurm")
+    desk.queue.hand_over(given.id)
+    for job in (waiting, given):
+        desk.jobs.cancel(job.id)
+    assert not desk.queue.note_engine(given.id, "4711", number=1)
+    assert [(each.job.id, each.number) for each in desk.queue.cancelled(["slurm"], limit=9)] == [
+        (given.id, 1)
+    ]
 
 
 def test_the_same_key_makes_the_same_job_and_another_request_is_refused(desk):
