@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ import json, torch
 device = torch.cuda.get_device_properties(0)
 free, total = torch.cuda.mem_get_info(0)
 name, _, part = device.name.partition(" MIG ")
-told = {"device": name, "mig_slice": "MIG " + part, "memory_total_bytes": total, "memory_free_bytes": free}
-print(json.dumps(told))
+told = {"device": name, "memory_total_bytes": total, "memory_free_bytes": free}
+print(json.dumps({**told, "mig_slice": "MIG " + part if part else None}))
 """
+LOOK_AGAIN_SECONDS = 300.0
+"""A look takes seconds, and half a gigabyte of the slice for as long."""
+PCI_ORDER = "PCI_BUS_ID"
+"""How nvidia-smi counts GPUs. CUDA counts the fastest first unless CUDA_DEVICE_ORDER says so."""
+_NO_GPU = ("", "-1")
 _SLICE = re.compile(r"MIG \d+g\.\d+gb\S*", re.IGNORECASE)
 _MIB = 2**20
 
@@ -68,21 +74,61 @@ def node_facts() -> NodeFacts:
 
 
 def _gpu() -> NodeFacts | None:
-    """What CUDA_VISIBLE_DEVICES names first; None where there is no GPU."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-    if visible.startswith("MIG"):
-        return _slice_facts()
+    """What CUDA_VISIBLE_DEVICES names first; None where there is no GPU, or where it hides them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = "" if given is None else given.split(",")[0].strip()
+    if given is not None and visible in _NO_GPU:
+        return None
+    if visible.startswith("MIG") or _has_slice(_nvidia_smi("-L"), visible):
+        return _last_look()
     chosen = [f"--id={visible}"] if visible else []
     lines = _nvidia_smi(*chosen, "--query-gpu=" + _QUERY, "--format=csv,noheader,nounits")
-    return gpu_facts(lines[0], _nvidia_smi("-L")) if lines else None
+    try:
+        return gpu_facts(lines[0]) if lines else None
+    except ValueError:  # "[N/A]", in containers that see a slice only
+        return _last_look()
 
 
-@cache
-def _slice_facts() -> NodeFacts | None:
-    """A MIG slice, which nvidia-smi does not query: torch looks once, in a process of its own that ends."""
-    done = subprocess.run(  # noqa: S603 - a fixed command
-        [sys.executable, "-c", _LOOK], capture_output=True, text=True, timeout=_LOOK_SECONDS, check=False
-    )
+def _has_slice(listed: list[str], visible: str) -> bool:
+    """Whether CUDA sees a slice of the GPU `visible` (its index, its UUID or the beginning of it; empty: the
+    first one), by the lines of `nvidia-smi -L`: each GPU is followed by its slices.
+    """
+    is_chosen = False
+    for line in listed:
+        if line.startswith("GPU "):
+            is_chosen = line.startswith(f"GPU {visible or 0}:") or f"UUID: {visible or '-'}" in line
+        elif is_chosen and _SLICE.search(line):
+            return True
+    return os.environ.get("NVIDIA_VISIBLE_DEVICES", "").startswith("MIG")
+
+
+_looks: list[tuple[float, NodeFacts | None]] = []
+"""The last look at a device: when, and what was seen."""
+
+
+def _last_look() -> NodeFacts | None:
+    """What torch saw, at most `LOOK_AGAIN_SECONDS` ago. A slice that is too full for a look is as it was."""
+    now = time.monotonic()
+    at, known = _looks[-1] if _looks else (-math.inf, None)
+    if now - at >= LOOK_AGAIN_SECONDS:
+        known = _looked_at() or known
+        _looks[:] = [(now, known)]
+    return known
+
+
+def _looked_at() -> NodeFacts | None:
+    """A slice, which nvidia-smi does not query: torch looks, in a process of its own that ends."""
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command
+            [sys.executable, "-c", _LOOK],
+            capture_output=True,
+            text=True,
+            timeout=_LOOK_SECONDS,
+            check=False,
+            env={"CUDA_DEVICE_ORDER": PCI_ORDER, **os.environ},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     return NodeFacts(**json.loads(done.stdout), device_kind="cuda") if done.returncode == 0 else None
 
 
@@ -95,16 +141,14 @@ def _host() -> NodeFacts:
     )
 
 
-def gpu_facts(line: str, listed: list[str]) -> NodeFacts:
-    """From a line of `nvidia-smi --query-gpu` and the lines of `nvidia-smi -L`."""
+def gpu_facts(line: str) -> NodeFacts:
+    """From a line of `nvidia-smi --query-gpu`. Raises ValueError where it does not tell the memory."""
     name, total, free, driver = (part.strip() for part in line.split(","))
-    found = next((match[0] for text in listed if (match := _SLICE.search(text))), None)
     return NodeFacts(
         device=name,
         device_kind="cuda",
         memory_total_bytes=int(total) * _MIB,
         memory_free_bytes=int(free) * _MIB,
-        mig_slice=found,
         driver=driver,
     )
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from executor.agent.running import without_key
+from executor.agent.running import environment_of_children
 from executor.attempt.child import die_with_parent
 from executor.attempt.data_roots import within_roots
 from executor.attempt.memory_cap import OutOfMemory, memory_cap
@@ -86,7 +86,7 @@ def start_probe(
     with log.open("wb") as writing:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "executor.agent.probing", *arguments],
-            env=without_key(os.environ),
+            env=environment_of_children(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=writing,
             stderr=subprocess.STDOUT,

@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from executor.agent.node import PCI_ORDER
 from executor.attempt.command import LAUNCH_TOKEN
+from executor.cuda_memory import expandable_segments
 
 API_KEY = "TIGHTFIT_API_KEY"
 """The node's: a job gets its launch token instead, which is good for that job alone."""
@@ -69,7 +71,7 @@ def start_attempt(
     with (work_dir / "attempts.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-c", WORKER, *arguments],
-            env={**without_key(os.environ), LAUNCH_TOKEN: launch_token},
+            env={**environment_of_children(os.environ), LAUNCH_TOKEN: launch_token},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -78,6 +80,9 @@ def start_attempt(
     return RunningAttempt(job_id, memory_bytes, process)
 
 
-def without_key(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of what the agent starts: the node's key stays with the agent."""
-    return {name: text for name, text in environ.items() if name != API_KEY}
+def environment_of_children(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of what the agent starts. The node's key stays with the agent; GPUs are counted as the
+    agent counts them; CUDA's allocator cuts every block to size, unless it is set up otherwise.
+    """
+    without_key = {name: text for name, text in environ.items() if name != API_KEY}
+    return {"CUDA_DEVICE_ORDER": PCI_ORDER, **without_key, **expandable_segments(environ)}

@@ -81,6 +81,15 @@ def missing_bytes(added_bytes: int, got_bytes: int, kind: str) -> int:
     return added_bytes - (got_bytes - room_bytes)
 
 
+def missing_after(error: BaseException, added_bytes: int, before_bytes: int) -> int:
+    """The same after a fault outside the cap: by what CUDA's allocator got where it refused, else by what the
+    process's private memory grew from `before_bytes`.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return missing_bytes(added_bytes, torch.cuda.memory_reserved(), "cuda")
+    return missing_bytes(added_bytes, (data_bytes() or 0) - before_bytes, "cpu")
+
+
 def data_bytes() -> int | None:
     """The process's private writable memory in bytes, as RLIMIT_DATA counts it; None off Linux."""
     if not _STATUS.exists():

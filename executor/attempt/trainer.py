@@ -22,7 +22,7 @@ from executor.attempt.memory_cap import (
     OutOfMemory,
     data_bytes,
     memory_cap,
-    missing_bytes,
+    missing_after,
     refused_bytes,
     used_bytes,
 )
@@ -41,6 +41,8 @@ from executor.worker import check_gradients, describe_plan
 
 PROGRESS_SECONDS = 0.2
 """Progress is sent this often at most: a slow reader must not slow training down."""
+MOST_LOSSES = 10_000
+"""In a measurement: a million would be more than the service takes."""
 FREE_RATIO = 0.9
 """The share of free memory that the budget "free" takes: the rest is for what is no tensor."""
 
@@ -100,7 +102,7 @@ class Training:
         if asked_bytes is None:
             return self.result("error", f"{type(error).__name__}: {error}")
         promised_bytes = self._budget_bytes or self._task.job.budget.given_bytes or 0
-        missing = missing_bytes(promised_bytes, (data_bytes() or 0) - before_bytes, "cpu")
+        missing = missing_after(error, promised_bytes, before_bytes)
         excess_bytes = max(1, asked_bytes, missing)
         return replace(self.result("oom", str(error)), excess_bytes=excess_bytes)
 
@@ -180,8 +182,6 @@ class Training:
         begin = time.perf_counter()
         self._losses.append(iterate(lambda: prepared.loss.forward(window, plan), optimizer, prepared.audit))
         self._seconds.append(time.perf_counter() - begin)
-        if self._measurement is not None:
-            self._measurement.update(_timings(self._losses, self._seconds))
         self._tell_progress(prepared)
 
     def _tell_progress(self, prepared: PreparedJob) -> None:
@@ -205,10 +205,12 @@ class Training:
 
     @contextmanager
     def _booking(self, prepared: PreparedJob) -> Iterator[None]:
-        """What was dropped of sparsified gradients goes into the measurement, however training ends."""
+        """Losses, seconds, what was dropped of gradients: the measurement has it, however training ends."""
         try:
             yield
         finally:
+            if self._measurement is not None and self._seconds:
+                self._measurement.update(_timings(self._losses, self._seconds))
             if prepared.audit is not None and self._measurement is not None:
                 found = prepared.audit.measurement()
                 self._measurement.update(exact_gradient=False, gradient_sparsity=found)
@@ -277,11 +279,16 @@ def _state(
 
 
 def _timings(losses: list[float], seconds: list[float]) -> dict[str, object]:
-    """What a measurement says of the iterations; those of earlier attempts have losses, but no seconds."""
+    """What a measurement says of the iterations; those of earlier attempts have losses, but no seconds.
+
+    Of many losses every n-th is told, such that MOST_LOSSES are.
+    """
+    every = -(-len(losses) // MOST_LOSSES)
     return {
         "seconds_per_iteration": statistics.median(seconds),
         "iterations": len(seconds),
-        "losses": [loss if math.isfinite(loss) else None for loss in losses],
+        "losses": [loss if math.isfinite(loss) else None for loss in losses[every - 1 :: every]],
+        **({} if every == 1 else {"losses_every": every}),
     }
 
 

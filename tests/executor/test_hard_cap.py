@@ -6,9 +6,16 @@ import pytest
 import torch
 
 from executor import hard_cap as caps
-from executor.attempt.memory_cap import OutOfMemory, memory_cap, slack_bytes
+from executor.attempt.memory_cap import (
+    OutOfMemory,
+    data_bytes,
+    memory_cap,
+    missing_after,
+    missing_bytes,
+    slack_bytes,
+)
 from executor.cuda_memory import indexed
-from executor.hard_cap import SEGMENTS_BYTES, cap_bytes_for, hard_cap, plannable_bytes
+from executor.hard_cap import SEGMENTS_BYTES, cap_bytes_for, hard_cap, plannable_bytes, reserved_at_most
 from tests.executor.cuda_allocator import MIB, Allocator, in_the_place_of_cuda
 
 WORKSPACES_BYTES = 64 * MIB
@@ -71,3 +78,12 @@ def test_an_attempts_cap_is_the_same_one(cuda):
 def test_other_devices_are_as_they_were_given(cuda):
     assert indexed("cpu") == torch.device("cpu")
     assert indexed(torch.device("cuda", 0)) == torch.device("cuda", 0)
+
+
+def test_a_device_that_refused_outside_a_cap_is_judged_by_its_own_bytes(cuda):
+    """Not by the process's private memory, which a CUDA context alone makes large"""
+    with reserved_at_most(100 * MIB, torch.device("cuda", 3)):
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+    assert missing_after(error, 2**30, 0) == missing_bytes(2**30, WORKSPACES_BYTES, "cuda")
+    grown = missing_after(MemoryError(), 2**30, data_bytes())
+    assert grown == pytest.approx(missing_bytes(2**30, 0, "cpu"), abs=64 * MIB)
