@@ -105,6 +105,8 @@ def batch_script(job: str, *, budget_bytes: int, setup: str = "") -> str:
 
 
 def _placed(arguments: argparse.Namespace) -> JobPlacement:
+    if arguments.job == "-":
+        raise UnreadableRequest("-", "the nodes read the job file too: name one that they see")
     document = read_document(arguments.job)
     if not isinstance(document, dict) or "budget" not in document:
         raise UnreadableRequest(arguments.job, "a job file has a model, a sequence, a training and a budget")

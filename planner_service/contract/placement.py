@@ -22,6 +22,8 @@ MOST_PLANNED_OFFERS = 20
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Ratio = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
+Speed = Annotated[float, Field(strict=True, ge=1e-6, le=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=1e-6, le=1)]
 Money = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
 
 
@@ -52,9 +54,9 @@ class HoleRecord(Message):
     """What the driver says is free on it now; null: all that the driver leaves."""
     mig_slice: Annotated[str, Field(pattern=r"^[1-7]g\.[0-9]+gb(\+[a-z.0-9]+)?$")] | None = None
     """`1g.10gb` and the like."""
-    fraction: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None
+    fraction: Share | None = None
     """Share of the device, of its memory and of its time."""
-    relative_speed: Ratio | None = None
+    relative_speed: Speed | None = None
     """Against the device that `forward_seconds` or the profile is of. Null: 1; compute slices in sevenths
     for a MIG slice; its share for a fraction."""
     hourly_cost: Money | None = None
@@ -92,7 +94,8 @@ class PlacementJob(Message):
     device: Literal["cpu", "cuda"] = "cuda"
     """On which kind of device it is to run."""
     devices: Count = 1
-    """Processes of a data-parallel job, each with a device of its own in one node."""
+    """Processes of a data-parallel job, each with a device of its own in one node and its share of the batch,
+    which must be a multiple of them. A chain is what one of them runs."""
     iterations: Count | None = None
     """For seconds and cost. Null: those of `job`, or 1."""
     forward_seconds: Annotated[float, Field(strict=True, gt=0, le=1e9, allow_inf_nan=False)] | None = None
@@ -113,7 +116,17 @@ class PlacementJob(Message):
                     raise invalid(name, f"a job brings its own: leave {name} out")
         else:
             self.question()
+        self._check_ranks()
         return self
+
+    def _check_ranks(self) -> None:
+        """Every rank gets as much of the batch, and none drops gradients: workers refuse the rest."""
+        given = self.job or self
+        batch_size = self.devices if given.sequence is None else given.sequence.batch_size
+        if batch_size % self.devices:
+            raise invalid("devices", f"{batch_size} sequences cannot be shared equally by {self.devices}")
+        if self.devices > 1 and given.training is not None and given.training.gradient_sparsity is not None:
+            raise invalid("devices", "gradients are sparsified in one process only: leave devices out")
 
     def question(self) -> Question:
         """The model and what it is trained on, where it was given as such."""

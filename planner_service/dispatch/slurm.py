@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shlex
 import subprocess
 import threading
@@ -25,6 +24,8 @@ from planner_service.dispatch.engine import (
     Resources,
     understanding,
 )
+from planner_service.placement.slurm import UNTYPED, gres_of
+from planner_service.placement.slurm_nodes import gpus_in
 
 COMMAND_SECONDS = 30.0
 """Longest wait for one Slurm command; a controller that restarts answers within it."""
@@ -72,7 +73,6 @@ FOR_GOOD = (
 )
 """In sbatch's complaints: the job as it stands will never be taken. Everything else may pass: limits of what
 is queued or in use, partitions that are closed, resources of the controller."""
-_WORD_OF_GRES = re.compile(r"gpu:([^:(,|]+)")
 
 _STATES: dict[str, EngineState] = {
     "PENDING": "waiting",
@@ -157,7 +157,7 @@ class SlurmEngine:
             raise EngineUnreachable(self.name, _reason(known))
         nodes = [line.partition("|")[::2] for line in known.stdout.splitlines()]
         features = {feature for told, _ in nodes for feature in told.split(",")}
-        devices = {word for _, told in nodes for word in _WORD_OF_GRES.findall(told)}
+        devices = {kind for _, told in nodes for kind, _ in gpus_in(told)}
         here = [kind for kind in types if kind in features] or [kind for kind in types if kind in devices][:1]
         if not here:
             raise EngineRefused(
@@ -205,9 +205,9 @@ def resource_arguments(resources: Resources) -> list[str]:
         return ["--nodes=1", f"--mem={math.ceil(resources.request_bytes * resources.processes / MIB)}M"]
     count = resources.processes
     if len(resources.device_types) == 1:
-        return ["--nodes=1", f"--gres=gpu:{resources.device_types[0]}:{count}"]
+        return ["--nodes=1", f"--gres={gres_of(resources.device_types[0], count)}"]
     constraint = [f"--constraint={'|'.join(resources.device_types)}"] if resources.device_types else []
-    return ["--nodes=1", f"--gres=gpu:{count}", *constraint]
+    return ["--nodes=1", f"--gres={gres_of(UNTYPED, count)}", *constraint]
 
 
 def batch_script(launch: Launch, *, setup: str = "") -> str:

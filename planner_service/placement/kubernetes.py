@@ -46,7 +46,7 @@ class KubernetesWords:
 def kubernetes_words(wanted: Wanted) -> KubernetesWords:
     """The alternatives for Kubernetes."""
     if wanted.on_cpu:
-        memory = {"memory": f"{mebibytes(wanted.request_bytes)}Mi"}
+        memory = {"memory": f"{mebibytes(wanted.devices * wanted.request_bytes)}Mi"}  # all ranks in one pod
         return KubernetesWords(
             alternatives=(PodNeeds(limits=memory, node_affinity=None),),
             device_class=None,

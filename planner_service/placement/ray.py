@@ -31,7 +31,7 @@ class RayWords:
 def ray_words(wanted: Wanted) -> RayWords:
     """The alternatives for Ray."""
     if wanted.on_cpu:
-        memory = {"num_cpus": float(wanted.devices), "memory": float(wanted.request_bytes)}
+        memory = {"num_cpus": float(wanted.devices), "memory": float(wanted.devices * wanted.request_bytes)}
         return RayWords(alternatives=(memory,), memory_mib=None)
     packed = wanted.one_device_nodes and wanted.devices == 1
     notes = []

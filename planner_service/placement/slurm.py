@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from planner_service.placement.holes import Hole
 from planner_service.placement.wanted import Wanted, mebibytes
 
+UNTYPED = "gpu"
+"""Stands for the type of GPUs that have none in GRES."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmWords:
@@ -25,15 +28,18 @@ class SlurmWords:
 def slurm_words(wanted: Wanted) -> SlurmWords:
     """The alternatives for Slurm."""
     if wanted.on_cpu:
-        memory = f"--mem={mebibytes(wanted.request_bytes)}M"
-        return SlurmWords(alternatives=((f"--ntasks={wanted.devices}", memory),))
+        memory = f"--mem={mebibytes(wanted.devices * wanted.request_bytes)}M"  # of a node, for all its ranks
+        one_node = ("--nodes=1",) if wanted.devices > 1 else ()
+        return SlurmWords(alternatives=((*one_node, f"--ntasks={wanted.devices}", memory),))
     holes = [each.smallest for each in wanted.types]
     named = [hole for hole in holes if hole.fraction is None and gres_type(hole)]
     alternatives: list[tuple[str, ...]] = [
-        (f"--gres=gpu:{gres_type(hole)}:{wanted.devices}",) for hole in named
+        (f"--gres={gres_of(gres_type(hole), wanted.devices)}",) for hole in named
     ]
-    features = [gres_type(hole) for hole in named if hole.mig_slice is None]
+    features = [kind for hole in named if hole.mig_slice is None and (kind := gres_type(hole)) != UNTYPED]
     notes = []
+    if any(gres_type(hole) == UNTYPED for hole in named):
+        notes.append("GPUs without a type are any GPU of the cluster: give them types in gres.conf")
     if len(features) > 1:
         alternatives.append((f"--gres=gpu:{wanted.devices}", f"--constraint={'|'.join(features)}"))
         notes.append("--constraint needs node features that are called like the GRES types")
@@ -43,6 +49,11 @@ def slurm_words(wanted: Wanted) -> SlurmWords:
     if len(named) < len(whole):
         notes.append("types without a name for Slurm are left out")
     return SlurmWords(alternatives=tuple(alternatives), notes=tuple(notes))
+
+
+def gres_of(kind: str, count: int) -> str:
+    """So many GPUs of a type, in GRES' words."""
+    return f"gpu:{count}" if kind == UNTYPED else f"gpu:{kind}:{count}"
 
 
 def gres_type(hole: Hole) -> str:

@@ -10,11 +10,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from planner_service.chain import PlanningError
+from planner_service.placement.holes import is_mig_slice
+from planner_service.placement.slurm import UNTYPED
 
 MIB = 2**20
 _FIELD = re.compile(r"(\w+)=(\S*)")
-_GPU = re.compile(r"(?:^|,)gpu:(?:([A-Za-z][\w.-]*):)?(\d+)")
-_OUT_OF_SERVICE = ("DOWN", "FAIL", "NOT_RESPONDING", "FUTURE", "UNKNOWN")
+_GPU = re.compile(r"(?:^|,)gpu(?::([\w.+-]+))?:(\d+)(?=[,(]|$)")
+_FLAG = re.compile(r"[A-Z_]+")
+_OUT_OF_SERVICE = {"DOWN", "FAIL", "FAILING", "NOT_RESPONDING", "FUTURE", "UNKNOWN"}
+"""Flags of a node's state. POWERED_DOWN is none of them: a cloud's node is started when a job wants it."""
 
 
 class UnknownGpuMemory(PlanningError):
@@ -34,20 +38,22 @@ def slurm_holes(listing: str, gpu_memory: Mapping[str, str]) -> list[dict[str, A
     """
     nodes = [dict(_FIELD.findall(line)) for line in listing.splitlines() if "NodeName=" in line]
     serving = [node for node in nodes if not _is_out_of_service(node)]
-    unknown = {kind for node in serving for kind, _ in _gpus(node) if kind not in gpu_memory}
+    unknown = {
+        kind for node in serving for kind, _ in gpus_in(node.get("Gres", "")) if kind not in gpu_memory
+    }
     if unknown:
         raise UnknownGpuMemory(tuple(sorted(unknown)))
     return [hole for node in serving for hole in _holes(node, gpu_memory)]
 
 
 def _is_out_of_service(node: Mapping[str, str]) -> bool:
-    return any(word in node.get("State", "") for word in _OUT_OF_SERVICE)
+    return not _OUT_OF_SERVICE.isdisjoint(_FLAG.findall(node.get("State", "")))
 
 
-def _gpus(node: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    """Types and counts; an unnamed type is called `gpu`, as the GRES is."""
-    for kind, count in _GPU.findall(node.get("Gres", "")):
-        yield kind or "gpu", int(count)
+def gpus_in(gres: str) -> Iterator[tuple[str, int]]:
+    """Types and counts of the GPUs in a list of generic resources."""
+    for kind, count in _GPU.findall(gres):
+        yield kind or UNTYPED, int(count)
 
 
 def _holes(node: Mapping[str, str], gpu_memory: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -59,7 +65,7 @@ def _holes(node: Mapping[str, str], gpu_memory: Mapping[str, str]) -> Iterator[d
         "device": "cpu",
         "memory_total_bytes": int(node["RealMemory"]) * MIB,
     }
-    for kind, count in _gpus(node):
+    for kind, count in gpus_in(node.get("Gres", "")):
         yield {
             "name": f"{name}/{kind}",
             "node": name,
@@ -67,4 +73,5 @@ def _holes(node: Mapping[str, str], gpu_memory: Mapping[str, str]) -> Iterator[d
             "names": {"slurm": kind},
             "memory_total_bytes": gpu_memory[kind],
             "count": count,
+            **({"mig_slice": kind} if is_mig_slice(kind) else {}),
         }

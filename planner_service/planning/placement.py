@@ -27,6 +27,7 @@ from planner_service.placement import (
 )
 from planner_service.planning.candidates import candidates_of, workload_of
 from planner_service.planning.curve import JobCurve, curve_of_candidates
+from planner_service.planning.data_parallel import bucket_bytes, share_of_rank
 from planner_service.planning.job_needs import question_of_job
 from planner_service.planning.placement_records import (
     KnownQuestion,
@@ -78,20 +79,22 @@ class _Curves:
         self._cancellation = cancellation
         self._known: dict[str, KnownQuestion] = {}
 
-    def of(self, question: Question) -> KnownQuestion:
-        """The question's curve, made once."""
-        key = content_id(question, PLANNER_VERSION)
+    def of(self, question: Question, devices: int) -> KnownQuestion:
+        """The curve of one of so many ranks of the question, made once."""
+        share = share_of_rank(question, devices)
+        key = content_id(share, f"{PLANNER_VERSION} {devices > 1}")
         if key not in self._known:
-            self._known[key] = KnownQuestion(question, self._curve(question))
+            reserved_bytes = bucket_bytes(share) if devices > 1 else 0
+            self._known[key] = KnownQuestion(share, self._curve(share, reserved_bytes), reserved_bytes)
         return self._known[key]
 
-    def _curve(self, question: Question) -> JobCurve:
+    def _curve(self, question: Question, reserved_bytes: int) -> JobCurve:
         if question.profile is None and not isinstance(question.model, ChainModel):
-            workload = workload_of(question)
+            workload = workload_of(question, reserved_bytes=reserved_bytes)
             counted = is_counted(workload, self._known_profiles)
             if counted and (curve := curve_of_steps(workload)) is not None:
                 return curve
-        candidates = candidates_of(question, self._known_profiles)
+        candidates = candidates_of(question, self._known_profiles, reserved_bytes=reserved_bytes)
         return curve_of_candidates(candidates, self._cancellation)
 
 
@@ -109,7 +112,7 @@ class _Asked:
             self.name = job.name or job.job.name or self.name
             self.iterations = job.iterations or job.job.training.iterations
             self.maximum_slowdown_ratio = job.maximum_slowdown_ratio or job.job.maximum_slowdown_ratio
-        self.known = curves.of(question)
+        self.known = curves.of(question, job.devices)
         self.unit = self.known.job_curve.unit
         self.demand = Demand(
             device_kind=job.device,

@@ -26,6 +26,8 @@ class KnownQuestion:
 
     question: Question
     job_curve: JobCurve
+    reserved_bytes: int = 0
+    """What the process holds besides, such as the buckets of a data-parallel job."""
     _known_ids: dict[int, str] = field(default_factory=dict)
 
     def plan_request(self, point: int) -> PlanRequest:
@@ -38,7 +40,7 @@ class KnownQuestion:
             training=asked.training,
             device=asked.device,
             profile=asked.profile,
-            memory=Memory(device_budget_bytes=budget_bytes),
+            memory=Memory(device_budget_bytes=budget_bytes, reserved_bytes=self.reserved_bytes),
         )
 
     @cached_property

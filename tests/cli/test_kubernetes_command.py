@@ -78,6 +78,22 @@ def test_a_claim_is_made_where_devices_are_claimed(paths, capsys):
     assert "affinity" not in pod
 
 
+def test_a_claim_counts_the_devices_of_the_request(request_path, paths, capsys):
+    two = {**SMALL, "devices": 2}
+    Path(paths[2]).write_text('[{"name": "a", "device": "A100", "memory_total_bytes": "80GiB", "count": 2}]')
+    command = ["--command", "torchrun train.py"]
+    found = objects(capsys, request_path(two), *paths[1:], "--claim", "dra", *command)
+    (request,) = found["ResourceClaimTemplate"]["spec"]["spec"]["devices"]["requests"]
+    assert request["exactly"]["count"] == 2
+
+
+def test_only_fractions_are_a_refusal_that_says_so(paths, capsys):
+    Path(paths[2]).write_text(
+        '[{"name": "a", "device": "A100", "memory_total_bytes": "80GiB", "fraction": 0.5}]'
+    )
+    assert "only fractions" in refusal(capsys, "kubernetes", "job", *paths)["detail"]
+
+
 def test_a_request_with_a_command_of_its_own(request_path, paths, capsys):
     found = objects(
         capsys, request_path(SMALL), *paths[1:], "--image", "me/model", "--command", "python train.py"

@@ -5,6 +5,7 @@ The cluster suite runs them against the real ones.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 
@@ -89,6 +90,17 @@ def test_a_job_that_no_node_holds_is_not_submitted(folder, capsys):
     assert not (folder / "told").exists()
 
 
+@pytest.mark.parametrize(
+    ("hole", "note"),
+    [({"device": "a100", "fraction": 0.5}, "fractions are left out"), ({}, "types without a name for Slurm")],
+)
+def test_what_slurm_cannot_be_asked_for_is_a_refusal_that_says_why(folder, capsys, hole, note):
+    (folder / "holes.json").write_text(json.dumps([{"name": "h", "memory_total_bytes": "80GiB", **hole}]))
+    assert main(["sbatch", "job.yaml", "--holes", "holes.json"]) == 2
+    assert note in json.loads(capsys.readouterr().err)["detail"]
+    assert not (folder / "told").exists()
+
+
 def test_a_planner_that_is_down_is_done_without(folder, capsys):
     arguments = ["sbatch", "job.yaml", "--gpu-memory", "a100=80GiB", "--gpu-memory", "tiny=1GiB", "--print"]
     assert main(arguments) == 0
@@ -97,6 +109,12 @@ def test_a_planner_that_is_down_is_done_without(folder, capsys):
     captured = capsys.readouterr()
     assert captured.out == alone
     assert "planning here" in captured.err
+
+
+def test_a_job_file_that_the_nodes_cannot_read_is_refused(folder, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(JOB))
+    assert main(["sbatch", "-", "--gpu-memory", "a100=80GiB", "--gpu-memory", "tiny=1GiB"]) == 2
+    assert "the nodes read the job file too" in json.loads(capsys.readouterr().err)["detail"]
 
 
 def test_a_gpu_type_without_its_memory_is_a_refusal_that_says_what_to_add(folder, capsys):

@@ -48,6 +48,9 @@ def test_devices_are_asked_for_whole_never_by_a_count_of_memory():
     one = resource_arguments(Resources(request_bytes=140 * GIB, device_types=("h200",), processes=2))
     many = resource_arguments(Resources(request_bytes=20 * GIB, device_types=("h200", "a100")))
     unknown = resource_arguments(Resources())
+    assert resource_arguments(Resources(device_types=("gpu",))) == ["--nodes=1", "--gres=gpu:1"], (
+        "no type in GRES"
+    )
     assert one == ["--nodes=1", "--gres=gpu:h200:2"]
     assert many == ["--nodes=1", "--gres=gpu:1", "--constraint=h200|a100"]
     assert unknown == ["--nodes=1", "--gres=gpu:1"]

@@ -44,6 +44,13 @@ def test_slurm_is_asked_for_main_memory_on_cpus():
     assert found.alternatives == (("--ntasks=1", f"--mem={30 * 1024}M"),)
 
 
+def test_main_memory_of_a_node_is_that_of_all_its_ranks():
+    found = words([hole("c", 80, device_kind="cpu", count=4)], device_kind="cpu", devices=2)
+    assert found.slurm.alternatives == (("--nodes=1", "--ntasks=2", f"--mem={2 * 30 * 1024}M"),)
+    assert found.kubernetes.alternatives[0].limits == {"memory": f"{2 * 30 * 1024}Mi"}
+    assert found.ray.alternatives == ({"num_cpus": 2.0, "memory": 2.0 * 30 * GIB},)
+
+
 def test_kubernetes_has_one_alternative_per_resource_with_the_products_that_will_do():
     holes = [
         hole("a", 80, names=A100),
@@ -103,6 +110,13 @@ def test_ray_is_told_types_and_fractions():
         {"num_gpus": 1.0, "accelerator_type:A100": 0.001},
         {"num_gpus": 0.5, "accelerator_type:T4": 0.001},
     )
+
+
+def test_ray_is_not_told_any_gpu_for_slices_and_types_without_a_name():
+    holes = [hole("m", 40, device="A100", mig_slice="3g.40gb"), hole("u", 80), hole("a", 80, names=A100)]
+    found = words(holes).ray
+    assert found.alternatives == ({"num_gpus": 1.0, "accelerator_type:A100": 0.001},)
+    assert any("without an accelerator_type are left out" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(("count", "given"), [(1, True), (2, False)])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from planner_service.chain import BudgetTooSmall
 from planner_service.contract import PlacementRequest, PlanRequest
@@ -195,6 +196,65 @@ def test_several_devices_are_counted_and_paid_for():
     assert job.offers[0].cost == pytest.approx(job.offers[0].seconds / 3600 * 4)
     assert job.words.slurm.alternatives == [["--gres=gpu:a100:4"]]
     assert job.offers[1].reason == "count"
+
+
+def test_each_of_several_devices_holds_its_share_of_the_batch_and_the_buckets():
+    """A rank of four plans for a quarter of the batch; DDP's buckets are a copy of the parameters"""
+    (alone,) = place([{**LSTM, "sequence": {"length": 300, "batch_size": 4}}], [GPU]).jobs
+    (rank,) = place([{**LSTM, "devices": 4}], [{**GPU, "count": 4}]).jobs
+    parameters = 4 * 256 * (64 + 256 + 2) + 1000 * 257
+    for name in ("minimum_budget_bytes", "held_bytes", "store_all_peak_bytes"):
+        assert getattr(rank, name) == getattr(alone, name) + 4 * parameters
+    assert rank.store_all_makespan == alone.store_all_makespan
+    offer = rank.offers[0]
+    share = {**LSTM, "device": "cuda", "sequence": {"length": 300, "batch_size": 4}}
+    memory = {"device_budget_bytes": offer.budget_bytes, "reserved_bytes": 4 * parameters}
+    assert PLANNER.plan(PlanRequest.model_validate({**share, "memory": memory})).id == offer.plan_id
+
+
+def test_a_job_file_on_several_devices_is_shared_too():
+    record = {
+        "model": {"kind": "gru", "hidden_size": 64},
+        "sequence": {"length": 200, "batch_size": 8},
+        "training": {"iterations": 5},
+        "budget": "5%",
+    }
+    holes = [{**GPU, "count": 8}]
+    least = [
+        place([{"job": record, "devices": devices}], holes).jobs[0].store_all_peak_bytes for devices in (2, 8)
+    ]
+    assert least[1] < least[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"devices": 3}, "16 sequences cannot be shared equally by 3"),
+        ({"devices": 2, "training": {"gradient_sparsity": {"rule": "rms"}}}, "in one process only"),
+    ],
+)
+def test_what_ranks_refuse_is_not_placed(changes, words):
+    with pytest.raises(ValidationError, match=words):
+        place([{**LSTM, **changes}], [GPU])
+
+
+@pytest.mark.parametrize("extreme", [{"relative_speed": 1e-300}, {"fraction": 1e-300}])
+def test_a_speed_that_no_number_of_seconds_would_be_of_is_refused(extreme):
+    with pytest.raises(ValidationError, match="greater than or equal to"):
+        place([{**LSTM, "forward_seconds": 1e9}], [{**GPU, **extreme}])
+    slow = dict.fromkeys(extreme, 1e-06)
+    assert place([{**LSTM, "forward_seconds": 1e9}], [{**GPU, **slow}]).model_dump_json()
+
+
+def test_a_chain_is_what_one_rank_runs():
+    costs = {"forward_cost": 1, "taped_forward_cost": 1, "backward_cost": 2}
+    stages = [{"count": 9, "state_bytes": 5, "tape_bytes": 20, **costs}]
+    chain = {"model": {"kind": "chain", "stages": stages}}
+    one, four = (
+        place([{**chain, "devices": devices}], [{**GPU, "count": 4}]).jobs[0].minimum_budget_bytes
+        for devices in (1, 4)
+    )
+    assert one == four
 
 
 def test_fewer_offers_are_the_first_ones():
