@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import httpx
@@ -57,8 +57,6 @@ class Site:
     claim: str = ""
     """`dra` for a claim by memory, else extended resources."""
     volume_claim: str = ""
-    work_dir: str = "/work"
-    """Where the volume is mounted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +194,6 @@ def kubernetes_engine(settings: Settings) -> KubernetesEngine:
         queue=settings.kubernetes_queue,
         claim=settings.kubernetes_claim,
         volume_claim=settings.kubernetes_volume_claim,
-        work_dir=settings.work_dir or "/work",
     )
     return KubernetesEngine(server, site)
 
@@ -246,7 +243,7 @@ def _job_spec(launch: Launch, resources: PodResources, site: Site) -> JobSpec:
         resources=resources,
         queue=site.queue,
         volume_claim=site.volume_claim,
-        work_dir=site.work_dir,
+        work_dir=str(PurePosixPath(launch.work_dir).parent),  # jobs' folders are side by side in it
         labels={JOB_LABEL: launch.job_id},
     )
 

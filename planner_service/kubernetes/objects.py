@@ -18,6 +18,8 @@ CONTAINER = "worker"
 CLAIM = "gpu"
 WORK_VOLUME = "work"
 JOB_VOLUME = "job"
+WORKER_GROUP = 10001
+"""Of the user in deploy/Dockerfile.worker: volumes are made writable for it."""
 BACKOFF_LIMIT = 0
 """The service repeats a job that fails, with a tighter budget after an OOM; Kubernetes repeats what its
 nodes lose, which does not count."""
@@ -52,8 +54,9 @@ class JobSpec:
     queue: str = ""
     """Kueue's local queue; the Job is then made suspended, and Kueue starts it."""
     volume_claim: str = ""
-    """PersistentVolumeClaim under the work folder."""
-    work_dir: str = "/work"
+    """PersistentVolumeClaim under the work folder; without one the folder goes with the pod."""
+    work_dir: str = ""
+    """Where the work folder is mounted; empty: the container has one of its own, or needs none."""
     config_map: str = ""
     """ConfigMap that is mounted at `config_folder`."""
     config_folder: str = "/job"
@@ -113,14 +116,16 @@ def _pod(spec: JobSpec) -> Manifest:
     volumes = [volume for _, volume in _volumes(spec)]
     if volumes:
         pod["volumes"] = volumes
+        pod["securityContext"] = {"fsGroup": WORKER_GROUP}
     return pod
 
 
 def _volumes(spec: JobSpec) -> list[tuple[str, Manifest]]:
     """Where each volume is mounted, and what it is."""
     found: list[tuple[str, Manifest]] = []
-    if spec.volume_claim:
-        source = {"persistentVolumeClaim": {"claimName": spec.volume_claim}}
+    if spec.work_dir:
+        claim = {"persistentVolumeClaim": {"claimName": spec.volume_claim}}
+        source: Manifest = claim if spec.volume_claim else {"emptyDir": {}}
         found.append((spec.work_dir, {"name": WORK_VOLUME, **source}))
     if spec.config_map:
         found.append((spec.config_folder, {"name": JOB_VOLUME, "configMap": {"name": spec.config_map}}))

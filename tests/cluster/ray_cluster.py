@@ -59,6 +59,7 @@ class RayNode:
         told = [f"--num-cpus={self.cpus}", f"--memory={self.memory_bytes}"]
         if self.device_memory_mib is not None:
             told.append(f"--resources={json.dumps({DEVICE_MEMORY: self.device_memory_mib})}")
+            told.append("--num-gpus=1")
         return told
 
 

@@ -50,6 +50,11 @@ def request(*, iterations: int = 3, hidden_size: int = 32, budget: str = "8MiB")
     }
 
 
+def endless(**fields: Any) -> dict[str, Any]:
+    """A request for a job that no machine ends before a test has cut, looked at and cancelled it."""
+    return request(iterations=10_000_000, **fields)
+
+
 def until(client: PlannerClient, job_id: str, condition: Callable[[Job], bool], seconds: float) -> Job:
     """The job once `condition` is true of it; fails with what the job says after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -64,6 +69,11 @@ def until(client: PlannerClient, job_id: str, condition: Callable[[Job], bool], 
 def ended(job: Job) -> bool:
     """Whether nothing will happen to the job any more."""
     return job.state in FINAL
+
+
+def goes_on(attempt: int, iterations: int) -> Callable[[Job], bool]:
+    """Whether that attempt at a job, or a later one, trains and is beyond so many iterations."""
+    return lambda job: job.attempt >= attempt and has_trained(iterations + 1)(job)
 
 
 def has_trained(iterations: int) -> Callable[[Job], bool]:

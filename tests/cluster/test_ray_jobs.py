@@ -11,6 +11,8 @@ from tests.cluster.ray_cluster import TOKEN, RayCluster, RayNode, ray_command
 from tests.cluster.service_jobs import (
     MIB,
     ended,
+    endless,
+    goes_on,
     has_trained,
     kept_its_promise,
     request,
@@ -59,15 +61,20 @@ def client(cluster, tmp_path_factory):
 
 
 def test_three_jobs_end_although_a_node_is_cut_off(cluster, client):
-    """The job on the lost node is handed over again and resumes; each job has one result"""
-    long = client.submit_job(request(iterations=800, budget="1GiB"))  # only the large node holds it
+    """The job on the lost node is handed over again and resumes until it is cancelled; each has one result"""
+    long = client.submit_job(endless(budget="1GiB"))  # only the large node holds it
     short = [client.submit_job(request(iterations=2)) for _ in range(2)]
     until(client, long.id, has_trained(20), JOB_SECONDS)
     cluster.cut("large")
     cluster.start_node(RayNode("spare", LARGE_BYTES))
+    saved = until(client, long.id, goes_on(2, 0), JOB_SECONDS).iteration
+    assert any("resuming after iteration" in line.text for line in client.job_logs(long.id, attempt=2).lines)
+    until(client, long.id, goes_on(2, saved), JOB_SECONDS)
+    client.cancel_job(long.id)
     done = [until(client, job.id, ended, JOB_SECONDS) for job in (long, *short)]
-    assert [job.state for job in done] == ["succeeded"] * 3, [job.detail for job in done]
-    assert done[0].attempt >= 2
+    assert [job.state for job in done] == ["cancelled", "succeeded", "succeeded"], [
+        job.detail for job in done
+    ]
     assert done[0].failures == 0
     assert all(kept_its_promise(client, job) for job in done)
 
@@ -89,26 +96,31 @@ def engine(cluster):
     ray._http.close()  # the service keeps its own for as long as it lives
 
 
-def sleeping(name, *, device_mib):
-    """A launch that asks for so much memory of a device, and sleeps."""
-    resources = Resources(device="cuda", request_bytes=device_mib * MIB)
+def sleeping(name, *, device_mib, told="/dev/null"):
+    """A launch that asks for so much memory of a device, writes which one it was shown, and sleeps."""
+    resources = Resources(device="cuda", limit_bytes=device_mib * MIB)
     return Launch(
         job_id=name,
         number=1,
-        command=("sleep", "600"),
+        command=("sh", "-c", f"printenv CUDA_VISIBLE_DEVICES > {told}; exec sleep 600"),
         launch_token="unused",
         work_dir="/unused",
         resources=resources,
     )
 
 
-def test_ray_sets_the_memory_of_a_device_aside(engine):
+def test_ray_sets_the_memory_of_a_device_aside_and_shows_the_device(engine, tmp_path):
     """What the device does not hold besides the first job waits, and what it does hold overtakes"""
     sizes_mib = {"first": 600, "second": 600, "third": 300}
-    first, second, third = (engine.submit(sleeping(name, device_mib=mib)) for name, mib in sizes_mib.items())
+    first, second, third = (
+        engine.submit(sleeping(name, device_mib=mib, told=tmp_path / name)) for name, mib in sizes_mib.items()
+    )
     for runs in (first, third):
         assert eventually(lambda runs=runs: engine.status(runs).state == "running", 60, every_seconds=0.2)
     assert engine.status(second).state == "waiting"
+    for name in ("first", "third"):
+        assert eventually(lambda name=name: (tmp_path / name).exists(), 30)
+        assert eventually(lambda name=name: (tmp_path / name).read_text() == "0\n", 30)
     for reference in (second, third, first):
         engine.cancel(reference)
 

@@ -8,24 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.service_jobs import MIB, ended, has_trained, kept_its_promise, request, until
+from tests.cluster.service_jobs import (
+    MIB,
+    ended,
+    endless,
+    goes_on,
+    has_trained,
+    kept_its_promise,
+    request,
+    until,
+)
 from tests.cluster.slurm_cluster import Node, missing_parts
 from tests.serving import eventually
 
 # One processor each: this host has few, and a job that waits its turn is a case of its own.
 NODES = (Node("small", 800, cpus=1), Node("middle", 1_600, cpus=1), Node("large", 3_200, cpus=1))
 JOB_SECONDS = 240.0
-LONG_ITERATIONS = 2_000
-"""Some ten seconds of training where nothing else runs: such a job is seen to run, and goes on when cut."""
-FROZEN_ITERATIONS = 1_000
-"""Enough for a job that is stopped as soon as it is seen to run."""
 
 pytestmark = pytest.mark.skipif(bool(missing_parts()), reason=f"this machine lacks {missing_parts()}")
 
 
 def test_ten_jobs_are_planned_placed_by_fit_trained_measured_and_reported(cluster, client):
     """Jobs that only the large node holds run there, whatever else is free"""
-    budgets = ["2GiB", "2GiB", "1GiB"] + ["8MiB"] * 7
+    budgets = ["2GiB", "2GiB", "1GiB", "free"] + ["8MiB"] * 6
     submitted = [client.submit_job(request(budget=budget)) for budget in budgets]
     done = [until(client, job.id, ended, JOB_SECONDS) for job in submitted]
     assert [job.state for job in done] == ["succeeded"] * 10, [job.detail for job in done]
@@ -41,11 +46,11 @@ def test_ten_jobs_are_planned_placed_by_fit_trained_measured_and_reported(cluste
 
 def test_a_job_of_a_lost_node_resumes_elsewhere_and_its_zombie_is_refused(cluster, client):
     """The successor goes on from the weights file; the old worker is fenced when it wakes, says so, and the
-    result stays the successor's
+    result stays the successor's, which trains until it is cancelled
     """
-    job = client.submit_job(request(iterations=FROZEN_ITERATIONS, budget="1GiB"))
+    job = client.submit_job(endless(budget="1GiB"))
     job = until(client, job.id, has_trained(20), JOB_SECONDS)
-    first_node = job.node
+    first_node, reached = job.node, job.iteration
     zombies = cluster.job_processes(first_node)
     assert zombies
     for process_id in zombies:
@@ -62,12 +67,12 @@ def test_a_job_of_a_lost_node_resumes_elsewhere_and_its_zombie_is_refused(cluste
     log = Path(cluster.job(job.engine_reference)["StdOut"]).read_text()
     assert "fenced, the trainer's process group is stopped" in log
     assert "attempt 1 was replaced by attempt 2" in log
+    job = until(client, job.id, goes_on(2, reached), JOB_SECONDS)
+    client.cancel_job(job.id)
     job = until(client, job.id, ended, JOB_SECONDS)
-    assert job.state == "succeeded"
-    assert job.attempt == 2
-    assert job.failures == 0
+    assert (job.state, job.attempt, job.failures) == ("cancelled", 2, 0)
     first, second = client.attempts(job.id)
-    assert second.outcome == "succeeded"
+    assert second.outcome == "cancelled"
     assert first.outcome is None
     assert _resumed_iteration(client, job) >= 1
     assert kept_its_promise(client, job)
@@ -75,17 +80,30 @@ def test_a_job_of_a_lost_node_resumes_elsewhere_and_its_zombie_is_refused(cluste
 
 
 def test_a_controller_that_is_killed_and_restarted_loses_no_job(cluster, client):
-    """Running, pending and just accepted jobs all end, each with one result"""
-    jobs = [client.submit_job(request(iterations=LONG_ITERATIONS, budget="1GiB")) for _ in range(2)]
-    until(client, jobs[0].id, has_trained(1), JOB_SECONDS)
-    jobs.append(client.submit_job(request(iterations=2)))
-    until(client, jobs[2].id, lambda now: now.engine_reference is not None, JOB_SECONDS)
+    """One that trains, one that waits for a node and one that is submitted while nobody listens"""
+    training, waiting = (client.submit_job(endless(budget="2GiB")) for _ in range(2))  # for the large node
+    until(client, training.id, has_trained(1), JOB_SECONDS)
+    waiting = until(client, waiting.id, lambda now: now.engine_reference is not None, JOB_SECONDS)
+    states = {job.id: cluster.job(_reference(client, job))["JobState"] for job in (training, waiting)}
+    assert states == {training.id: "RUNNING", waiting.id: "PENDING"}
     cluster.kill("slurmctld")
-    jobs.append(client.submit_job(request(iterations=2)))
+    assert cluster.job_processes("large"), "its worker trains on"
+    reached = client.job(training.id).iteration
+    late = client.submit_job(request(iterations=2))
     cluster.start_controller()
-    done = [until(client, job.id, ended, JOB_SECONDS) for job in jobs]
-    assert [job.state for job in done] == ["succeeded"] * 4, [job.detail for job in done]
+    until(client, training.id, goes_on(1, reached), JOB_SECONDS)
+    client.cancel_job(training.id)
+    until(client, waiting.id, has_trained(1), JOB_SECONDS)
+    client.cancel_job(waiting.id)
+    done = [until(client, job.id, ended, JOB_SECONDS) for job in (training, waiting, late)]
+    assert [job.state for job in done] == ["cancelled", "cancelled", "succeeded"], [
+        job.detail for job in done
+    ]
     assert all(kept_its_promise(client, job) for job in done)
+
+
+def _reference(client, job):
+    return client.job(job.id).engine_reference
 
 
 def _is_alive(process_id):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from pathlib import Path
+
 import httpx
 import kubernetes_validate
 import pytest
@@ -18,6 +22,7 @@ from planner_service.dispatch.kubernetes import KubernetesEngine, Server, Site, 
 from planner_service.settings import Settings
 from tests.dispatch.api_server import ApiServer, status_body
 
+ROOT = Path(__file__).parent.parent.parent
 VERSION = "1.37"
 JOBS = "/apis/batch/v1/namespaces/research/jobs"
 CLAIMS = "/apis/resource.k8s.io/v1/namespaces/research/resourceclaimtemplates"
@@ -78,6 +83,27 @@ def test_a_launch_becomes_a_valid_job_that_replaces_only_what_nodes_lose(server,
     affinity = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (expression,) = affinity["nodeSelectorTerms"][0]["matchExpressions"]
     assert expression["values"] == ["NVIDIA-A100", "NVIDIA-H100"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "source"),
+    [("jobs", {"persistentVolumeClaim": {"claimName": "jobs"}}), ("", {"emptyDir": {}})],
+)
+def test_the_work_folder_is_mounted_where_the_command_looks_for_it_and_may_be_written(
+    server, engine_for, claim, source
+):
+    moved = dataclasses.replace(launch(), work_dir="/var/lib/tightfit/abc")
+    reference = engine_for(volume_claim=claim).submit(moved)
+    pod = valid(server.objects[f"{JOBS}/{reference}"])["spec"]["template"]["spec"]
+    assert pod["volumes"] == [{"name": "work", **source}]
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    assert mount == {"name": "work", "mountPath": "/var/lib/tightfit"}
+    assert pod["securityContext"] == {"fsGroup": worker_user()}
+
+
+def worker_user():
+    (user,) = re.findall(r"^USER (\d+)$", (ROOT / "deploy" / "Dockerfile.worker").read_text(), re.MULTILINE)
+    return int(user)
 
 
 def test_without_a_queue_the_job_starts_at_once(server, engine_for):

@@ -65,6 +65,21 @@ def test_the_holes_in_the_service_are_holes():
     assert records
 
 
+def test_the_pages_commands_name_files_and_images_that_are_there():
+    """What `sed` replaces on the page is every image, so that none is looked for as `latest`"""
+    root = FOLDER.parents[1]
+    page = (root / "docs" / "kubernetes.md").read_text()
+    manifest = (FOLDER / "service.yaml").read_text()
+    replaced = re.findall(r"s#(tightfit[a-z-]*:latest)#", page)
+    assert len(replaced) == 2
+    for image in replaced:
+        assert image in manifest
+        manifest = manifest.replace(image, "x:1")
+    assert ":latest" not in manifest
+    for path in re.findall(r"(?:deploy/(?!tightfit)|examples/)[\w./-]+", page):
+        assert (root / path.rstrip("./")).exists(), path
+
+
 def test_the_settings_in_the_service_are_settings():
     from planner_service.settings import Settings, variable
 
