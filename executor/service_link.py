@@ -106,7 +106,10 @@ class AttemptLink:
 
     def report(self, fields: Mapping[str, Any]) -> Job:
         """How the attempt ended: fields of `AttemptReport`."""
-        report = AttemptReport.model_validate(dict(fields))
+        try:
+            report = AttemptReport.model_validate(dict(fields))
+        except ValueError as error:  # what the service would say
+            raise Refused(422, "invalid-request", str(error)) from error
         return answered(lambda: self._client.report(self._job_id, self._number, report))
 
     def close(self) -> None:

@@ -27,6 +27,8 @@ POLL_SECONDS = 2.0
 """Between two questions for a job while a slot is free."""
 REGISTER_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 30.0
+UNKNOWN_NODE = "unknown-node"
+"""The service's word for a node that it has never heard of."""
 REPORT_SECONDS = 30.0
 """For the attempts to report, after the grace in which they finish their step."""
 
@@ -106,6 +108,11 @@ class Agent:
         except Unanswered as error:
             self._pause = min(max(1.0, 2 * self._pause), LONGEST_PAUSE_SECONDS)
             _say(f"asking again in {self._pause:g} s: {error}")
+        except Refused as refusal:
+            if refusal.slug != UNKNOWN_NODE:
+                raise
+            self._registered_at = float("-inf")  # its database is another one: the next round registers
+            _say(f"registering again: {refusal}")
         else:
             self._pause = 0.0
 

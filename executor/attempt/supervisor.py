@@ -21,6 +21,7 @@ from typing import Any
 from executor.attempt.child import Trainer
 from executor.attempt.log_tail import LogTail
 from executor.attempt.oom_killer import oom_kills
+from executor.attempt.refusals import require_no_fence, without_what_may_be_refused
 from executor.attempt.stopping import STOP_SIGNALS
 from executor.attempt.task import Task
 from executor.attempt.trainer import run_task
@@ -91,9 +92,9 @@ class Supervisor:
             self._accompany(trainer, logs)
             trainer.close()
             return self._report(trainer.exit_status or 0, logs, was_oom=oom_kills() > kills)
-        except Refused as refusal:
+        except Refused as fence:
             trainer.kill_group()
-            _say(f"fenced, the trainer's process group is stopped: {refusal}")
+            _say(f"fenced, the trainer's process group is stopped: {fence}")
             return Ending.FENCED
         finally:
             trainer.close()
@@ -139,6 +140,9 @@ class Supervisor:
                 self.stop_asked = "cancel"
         except Unanswered as error:
             _say(f"no answer to the heartbeat, training goes on: {error}")
+        except Refused as refusal:
+            require_no_fence(refusal)
+            _say(f"the heartbeat is not taken, training goes on: {refusal}")
 
     def _stream(self, logs: LogTail) -> None:
         if self.clock() < self._logs_at:
@@ -155,6 +159,9 @@ class Supervisor:
             self.link.send_logs(first_line=lines.first_line, lines=lines.lines)
         except Unanswered:
             return False
+        except Refused as refusal:
+            require_no_fence(refusal)
+            _say(f"lines of the log are not taken: {refusal}")
         logs.taken(lines)
         return len(lines.lines) == MAXIMUM_LINES
 
@@ -167,6 +174,13 @@ class Supervisor:
                 while self._send_lines(logs):
                     pass
                 self.link.report(fields)
+            except Refused as refusal:
+                require_no_fence(refusal)
+                _say(f"the report is not taken: {refusal}")
+                shorter = without_what_may_be_refused(fields, str(refusal))
+                if shorter is None:
+                    return Ending.UNREPORTED
+                fields = shorter
             except Unanswered as error:
                 if self.clock() + pause > deadline:
                     _say(f"the report was not taken: {error}")

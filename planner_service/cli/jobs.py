@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from planner_service.chain.quantities import format_bytes
+from planner_service.cli.job_watch import events_until_over
 from planner_service.cli.remote import DEFAULT_URL, asking
 from planner_service.cli.request_file import UnreadableRequest, read_document
 from planner_service.cli.tables import table
@@ -156,7 +157,7 @@ def _watch(client: PlannerClient, args: argparse.Namespace) -> int:
 
 def _follow(client: PlannerClient, job_id: str) -> int:
     """Print the job's events until it is over; whether it succeeded, as an exit status."""
-    for event in client.job_events(job_id):
+    for event in events_until_over(client, job_id):
         print(_told(event), flush=True)
     return 0 if client.job(job_id).state == "succeeded" else NOT_SUCCEEDED
 

@@ -57,8 +57,15 @@ class MeasurementReport(BaseModel):
     iterations: Annotated[int, Field(strict=True, ge=1)]
     losses: Annotated[
         list[Annotated[float, Field(strict=True, allow_inf_nan=False)] | None],
-        Field(max_length=1_000_000, description="Loss of every iteration; null where it was not finite."),
+        Field(
+            max_length=1_000_000,
+            description="Loss of every iteration, or of every `losses_every`-th; null where not finite.",
+        ),
     ] = []
+    losses_every: Annotated[
+        Annotated[int, Field(strict=True, ge=1)] | None,
+        Field(description="Of how many iterations `losses` has one; not told: of each.", **_UNSAID),
+    ] = None
     gradient_check: GradientCheck | None = None
     cell: Annotated[Kind | None, Field(description="The model's cell: lstm, gru, rnn.", **_UNSAID)] = None
     implementation: Annotated[Kind | None, Field(description="steps or fused.", **_UNSAID)] = None

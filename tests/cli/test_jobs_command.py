@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
+import sys
+import time
 
 import pytest
 
 from planner_service.cli.main import main
 from tests.api.workers import Life
+from tests.serving import START, start_service
 
 JOB_FILE = """
 model: {kind: lstm, hidden_size: 8}
@@ -43,7 +47,7 @@ def jobs(service, capsys):
 def test_a_workers_job_file_is_submitted_listed_shown_and_cancelled(jobs, job_file):
     name = secrets.token_hex(4)
     status, job_id = jobs("submit", job_file, "--name", name, "--engine", "agents", "--priority", "-9")
-    job_id = job_id.strip()
+    job_id = job_id.splitlines()[0]  # why nobody takes it comes after
     assert status == 0
     assert name in jobs("list", "--state", "queued", "--limit", "1000")[1]
     shown = json.loads(jobs("show", job_id, "--json")[1])
@@ -94,3 +98,39 @@ def test_measurements_are_exported_beside_a_running_service(service, tmp_path, c
     assert life.read()["measurement_id"] in output.read_text()
     assert main(["export", "measurements", "--format", "parquet", "--data-dir", str(tmp_path)]) == 2
     assert "needs --output" in capsys.readouterr().err
+
+
+def test_a_job_is_watched_past_a_restart_of_the_service_each_event_once(tmp_path):
+    """SIGTERM ends the stream in good order, SIGKILL breaks it: the watcher goes on where it was"""
+    service = start_service(tmp_path)
+    port = service.url.rpartition(":")[2]
+    life = Life("watched", service)
+    for step in life.steps[:4]:
+        assert step().is_success
+    watching = subprocess.Popen(
+        [sys.executable, "-c", START, "jobs", "watch", life.job_id, "--planner", service.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert watching.stdout is not None
+        assert [watching.stdout.readline().split()[-1] for _ in range(3)] == ["queued", "assigned", "running"]
+        for is_gentle in (True, False):
+            service.terminate() if is_gentle else service.kill()
+            time.sleep(1)
+            life.service = service = start_service(tmp_path, "--port", port)
+            assert life.beat().is_success
+        assert life.report().is_success
+        told, said = watching.communicate(timeout=30)
+    finally:
+        watching.kill()
+        service.kill()
+    assert watching.returncode == 0
+    assert [line.split("  ")[2] for line in told.splitlines()] == ["iteration 2, loss 1.5", "succeeded"]
+    assert "asking again" in said
+
+
+def test_a_service_that_is_not_there_is_not_waited_for(capsys):
+    assert main(["jobs", "watch", "any", "--planner", "http://127.0.0.1:9"]) == 2
+    assert "planner-unreachable" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import signal
 
+import httpx
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -118,3 +119,26 @@ def test_a_job_that_names_no_engine_says_that_nobody_is_there_until_an_agent_com
         assert came.ended() == 0
     finally:
         service.kill()
+
+
+def test_an_agent_registers_again_at_a_service_that_has_never_heard_of_it(tmp_path):
+    """The service comes back with an empty database: the agent stays and takes its jobs"""
+    first = start_service(tmp_path / "first")
+    one = agent(first.url, tmp_path, "one", "--jobs", "1")
+    try:
+        assert eventually(lambda: knows(first.url, "one"), 60)
+        first.kill()
+        second = start_service(tmp_path / "second", "--port", first.url.rpartition(":")[2])
+        try:
+            job_id = submit(second.url, {**JOB, "training": {"iterations": 2}})
+            assert reaches(second.url, job_id, state="succeeded", node="one")
+            assert one.ended() == 0
+        finally:
+            second.kill()
+    finally:
+        one.close()
+
+
+def knows(url, node):
+    """Whether the service has heard of a node."""
+    return httpx.get(f"{url}/v1/nodes/{node}", timeout=30).is_success

@@ -1,0 +1,48 @@
+"""A job's events over as many connections as it takes: services restart while jobs go on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from planner_service.contract.job_events import JobEvent
+from planner_service.jobs import FINAL
+
+if TYPE_CHECKING:
+    from planner_service.client import PlannerClient
+
+AWAY_SECONDS = 600.0
+"""How long a service that does not answer is waited for: as long as a worker keeps its report."""
+RETRY_SECONDS = 1.0
+LATER = frozenset({429, 503})
+"""Statuses after which the same question may be answered."""
+
+
+def events_until_over(client: PlannerClient, job_id: str) -> Iterator[JobEvent]:
+    """What happens to the job, each event once, until it is over, also past restarts of the service.
+
+    Raises PlannerRefused, and PlannerUnreachable when nobody has answered for AWAY_SECONDS, or not even once.
+    """
+    from planner_service.client import PlannerRefused, PlannerUnreachable
+
+    client.job(job_id)  # a wrong address or id is not waited for
+    seen, answered_at = 0, time.monotonic()
+    while True:
+        before = seen
+        try:
+            for event in client.job_events(job_id, after=seen):
+                seen, answered_at = event.number, time.monotonic()
+                yield event
+            if client.job(job_id).state in FINAL and seen == before:
+                return
+            answered_at = time.monotonic()
+        except (PlannerUnreachable, PlannerRefused) as error:
+            if isinstance(error, PlannerRefused) and error.status not in LATER:
+                raise
+            if time.monotonic() - answered_at > AWAY_SECONDS:
+                raise
+            print(f"asking again in {RETRY_SECONDS:g} s: {error}", file=sys.stderr, flush=True)
+        if seen == before:
+            time.sleep(RETRY_SECONDS)
