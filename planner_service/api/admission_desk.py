@@ -20,7 +20,7 @@ from planner_service.kubernetes.admission import Asked, Found, asked_of, filled,
 from planner_service.kubernetes.objects import MEMORY, PodResources
 from planner_service.placement.holding import is_whole, types_that_hold
 from planner_service.placement.holes import DEFAULT_CONTEXT_BYTES, nominal_bytes
-from planner_service.placement.kubernetes import GPU, PodNeeds, pod_alternatives
+from planner_service.placement.kubernetes import GPU, PodNeeds, pod_alternatives, product_of
 from planner_service.placement.wanted import mebibytes
 from planner_service.planning import Planner
 from planner_service.planning.placement import hole_of
@@ -109,7 +109,10 @@ class AdmissionDesk:
         if not types:
             missing_bytes = budget_bytes - max((hole.empty_bytes for hole in holes), default=0)
             raise NothingHoldsIt(f"no GPU of this cluster holds the plan: {missing_bytes} bytes are missing")
-        return _counted(pod_alternatives(types, 1)[0])
+        named = [hole for hole in types if hole.mig_slice or product_of(hole)]
+        if not named and any(hole.empty_bytes < budget_bytes for hole in holes):
+            raise ValueError("the types of GPUs that hold the plan have no product name in the holes")
+        return _counted(pod_alternatives(named or types, 1)[0])
 
     def _of_request(self, text: str, claim_template: str | None, cancellation: Cancellation) -> Found:
         """By placing the request on the cluster's holes."""
