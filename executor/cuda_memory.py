@@ -25,6 +25,7 @@ LARGEST_SMALL_BYTES = 2**20
 """Blocks up to this come from segments of 2 MiB and are cut to size."""
 UNCUT_BYTES = 2**20
 """A larger block is not cut where no more than this would be left of it."""
+_LARGE_ROUNDING_BYTES = BLOCK_BYTES - 1 + UNCUT_BYTES
 
 
 class Reading(NamedTuple):
@@ -39,6 +40,7 @@ def cuts_every_block() -> bool:
     """Whether expandable segments are on, by which every block is cut to size. Asked once in a process."""
     if not torch.cuda.is_available():
         return False
+    torch.cuda.init()
     settings: Mapping[str, Any] = torch.cuda.memory._snapshot().get("allocator_settings", {})  # noqa: SLF001
     return bool(settings.get("expandable_segments", False))
 
@@ -49,9 +51,6 @@ def most_block_bytes(size_bytes: int) -> int:
     if size_bytes <= LARGEST_SMALL_BYTES or cuts_every_block():
         return whole
     return size_bytes + _LARGE_ROUNDING_BYTES
-
-
-_LARGE_ROUNDING_BYTES = BLOCK_BYTES - 1 + UNCUT_BYTES
 
 
 def most_held(device: torch.device) -> Reading:

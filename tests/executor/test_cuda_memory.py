@@ -157,6 +157,7 @@ def test_expandable_segments_are_asked_for_by_the_name_that_torch_reads(monkeypa
 def test_the_allocator_is_asked_how_it_cuts(monkeypatch, snapshot, answer):
     """What it does not tell is taken for no; without a device nothing is asked"""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: snapshot)
     assert cuda_memory.cuts_every_block.__wrapped__() is answer
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
