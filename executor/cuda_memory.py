@@ -40,7 +40,7 @@ def cuts_every_block() -> bool:
     """Whether expandable segments are on, by which every block is cut to size. Asked once in a process."""
     if not torch.cuda.is_available():
         return False
-    torch.cuda.init()
+    torch.cuda.init()  # type: ignore[no-untyped-call]
     settings: Mapping[str, Any] = torch.cuda.memory._snapshot().get("allocator_settings", {})  # noqa: SLF001
     return bool(settings.get("expandable_segments", False))
 

@@ -38,7 +38,7 @@ CAPPED_TESTS = "tests/executor/test_gpu_caps.py"
 FIRST_TESTS = "tests/executor/test_gpu.py"
 PAGE = ROOT / "docs/gpu.md"
 _MARKS = ("pytest.mark." + "gpu", "triton_devices")
-_SHOWN_CHARACTERS = 12_000
+_SHOWN_CHARACTERS = 30_000
 _IN_PASSING = re.compile(r"(?P<name>\S+::.+) (?P<outcome>FAILED|ERROR) +\[ *\d+%\]$")
 _IN_SUMMARY = re.compile(r"(?:FAILED|ERROR) (?P<name>.+?)(?: - .*)?$")
 
@@ -94,7 +94,7 @@ def _run(command: list[str], seconds: float, environment: Mapping[str, str]) -> 
     """Asked to stop when its time is over, so that what failed is told; ended soon after."""
     # Plugins that happen to be installed there are none of ours, and their warnings would be errors.
     # A summary of 80 columns leaves the reasons out.
-    alone = {**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "240"}
+    alone = {**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "160"}
     process = subprocess.Popen(
         command, cwd=ROOT, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -120,13 +120,14 @@ def expandable_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, **expandable_segments(environment)}
 
 
-def run_section(name: str, seconds: float) -> None:
-    """Measure a section's rows; nothing is raised, whatever becomes of its process."""
-    command = [sys.executable, "-m", "benchmarks.gpu.section", name, "--seconds", f"{seconds:.0f}"]
+def run_section(name: str, until: float) -> None:
+    """Measure a section's rows until then; nothing is raised, whatever becomes of its process."""
+    seconds = max(0.0, until - time.monotonic())
+    command = [sys.executable, "-m", "benchmarks.gpu.section", name, "--until", f"{until:.3f}"]
     environment = expandable_environment(os.environ)
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, timeout=max(seconds, 0.0) + GRACE_SECONDS, check=False
+            command, cwd=ROOT, env=environment, timeout=seconds + GRACE_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         results.add(name, {"name": name, "stopped": f"the section's process was ended after {seconds:.0f} s"})
@@ -171,7 +172,7 @@ def main() -> int:
     tests = all_tests(begin)
     results.start({**results.load(), "tests": tests})
     for name, end in SECTIONS:
-        run_section(name, begin + end - time.monotonic())
+        run_section(name, begin + end)
         _write_page()
     found = results.load()
     print(page(found))

@@ -1,9 +1,8 @@
-"""One section of `make gpu` in a process of its own: `python -m benchmarks.gpu.section NAME --seconds N`."""
+"""One section of `make gpu` in a process of its own: `python -m benchmarks.gpu.section NAME --until T`."""
 
 from __future__ import annotations
 
 import argparse
-import time
 from functools import partial
 
 import torch
@@ -17,11 +16,10 @@ def main() -> int:
     """Measure the rows of a section, each kept in the result file at once."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.section", description=__doc__)
     parser.add_argument("section", choices=SECTIONS)
-    parser.add_argument("--seconds", type=float, required=True, help="no row goes on for longer than that")
+    parser.add_argument("--until", type=float, required=True, help="of the monotonic clock: no row goes on")
     given = parser.parse_args()
     torch.manual_seed(0)
-    until = time.monotonic() + given.seconds
-    rows.run(SECTIONS[given.section](), until=until, keep=partial(results.add, given.section))
+    rows.run(SECTIONS[given.section](), until=given.until, keep=partial(results.add, given.section))
     return 0
 
 

@@ -173,3 +173,30 @@ def test_capped_tests_and_rows_have_expandable_segments() -> None:
     assert plain["CUBLAS_WORKSPACE_CONFIG"] == ":4096:2"
     assert "expandable_segments:True" in gpu.expandable_environment(plain).values()
     assert "expandable_segments:True" not in plain.values()
+
+
+@pytest.mark.parametrize(
+    ("done", "left"),
+    [
+        (subprocess.CompletedProcess([], 0), []),
+        (subprocess.CompletedProcess([], -11), [{"failed": "the section's process ended with -11"}]),
+        (subprocess.TimeoutExpired([], 9.0), [{"stopped": "the section's process was ended after 9 s"}]),
+    ],
+)
+def test_whatever_becomes_of_a_section_is_recorded(monkeypatch, done, left) -> None:
+    """Its process is told when to end by the clock that it shares: what it takes to start is its own"""
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        if isinstance(done, Exception):
+            raise done
+        return done
+
+    added: list[dict[str, object]] = []
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(gpu.results, "add", lambda _section, row: added.append(row))
+    gpu.run_section("sparse", 1009.0)
+    assert asked[0][-3:] == ["sparse", "--until", "1009.000"]
+    assert added == [{"name": "sparse", **each} for each in left]
