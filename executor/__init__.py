@@ -3,6 +3,7 @@
 from executor.errors import (
     BudgetTooSmall,
     CaptureError,
+    DependentCaptures,
     DoubleBackward,
     ExecutorError,
     ModifiedBetweenPasses,
@@ -26,6 +27,7 @@ __all__ = [
     "RNN",
     "BudgetTooSmall",
     "CaptureError",
+    "DependentCaptures",
     "DoubleBackward",
     "ExecutionPlan",
     "ExecutorError",

@@ -14,7 +14,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from executor.errors import CaptureError
+from executor.errors import CaptureError, DependentCaptures
+
+
+def independent(captured: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The captured tensors that need a gradient, each once.
+
+    Raises DependentCaptures when one was computed from another: the loop's own backward pass goes through
+    the one to the other, and the caller's would go there again.
+    """
+    chosen = tuple({id(tensor): tensor for tensor in captured if tensor.requires_grad}.values())
+    if len(chosen) > 1:
+        _require_independent(chosen)
+    return chosen
+
+
+def _require_independent(captured: Sequence[Tensor]) -> None:
+    leaves = {id(tensor): index for index, tensor in enumerate(captured) if tensor.grad_fn is None}
+    nodes = {tensor.grad_fn: index for index, tensor in enumerate(captured) if tensor.grad_fn is not None}
+    seen: set[Any] = set()
+    for index, tensor in enumerate(captured):
+        todo = [tensor.grad_fn] if tensor.grad_fn is not None else []
+        while todo:
+            for above, _ in todo.pop().next_functions:
+                if above is None:
+                    continue
+                other = nodes.get(above, leaves.get(id(getattr(above, "variable", None))))
+                if other is not None:
+                    raise DependentCaptures(index, other, tuple(tensor.shape))
+                if above not in seen:
+                    seen.add(above)
+                    todo.append(above)
 
 
 def sequence_number() -> int:

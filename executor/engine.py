@@ -331,8 +331,7 @@ class Run:
 
     def _leaves(self, tape: LiveTape) -> list[Tensor]:
         leaves = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
-        leaves += [tape.slices[position] for position in self.program.inputs.differentiable]
-        return leaves + self.parameters.shadows
+        return leaves + [tape.slices[position] for position in self.program.inputs.differentiable]
 
     def _roots(self, tape: LiveTape) -> tuple[list[Tensor], list[Tensor]]:
         roots: list[Tensor] = []
@@ -353,17 +352,18 @@ class Run:
 
     def _accumulate(self, roots: list[Tensor], gradients: list[Tensor], leaves: list[Tensor]) -> None:
         """With captured tensors: gradients stop at them, whatever graph they come from, and their own
-        hooks and `.grad` stay untouched.
+        hooks and `.grad` stay untouched. A total is memory of its own: autograd gives the same tensor to all
+        that were added up, or the one that it was called with.
         """
-        wanted = [*leaves, *self.captured]
-        found = torch.autograd.grad(roots, wanted, gradients, allow_unused=True)
-        for leaf, gradient in zip(leaves, found, strict=False):
-            if gradient is not None:
-                leaf.grad = gradient if leaf.grad is None else leaf.grad.add_(gradient)
-        for index, gradient in enumerate(found[len(leaves) :]):
-            if gradient is not None:
-                total = self._captured_gradients[index]
-                self._captured_gradients[index] = gradient if total is None else total + gradient
+        shadows = self.parameters.shadows
+        found = iter(
+            torch.autograd.grad(roots, [*leaves, *shadows, *self.captured], gradients, allow_unused=True)
+        )
+        for leaf in leaves:
+            leaf.grad = next(found)
+        for shadow in shadows:
+            shadow.grad = _added(shadow.grad, next(found))
+        self._captured_gradients = [_added(total, next(found)) for total in self._captured_gradients]
 
     def _keep_input_gradients(self, tape: LiveTape) -> None:
         for position in self.program.inputs.differentiable:
@@ -372,3 +372,10 @@ class Run:
                 continue
             total = self._input_gradients[position]
             total.narrow(0, *self.program.steps_of(tape.stage)).copy_(gradient)
+
+
+def _added(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    """The total with `gradient` added in place; a copy where there was none."""
+    if gradient is None:
+        return total
+    return gradient.clone() if total is None else total.add_(gradient)

@@ -52,6 +52,24 @@ class CaptureError(ExecutorError, RuntimeError):
         return (CaptureError, (self.names,))
 
 
+class DependentCaptures(ExecutorError, ValueError):
+    """A captured tensor was computed from another one: its gradient would reach the other twice.
+
+    `index` and `other` are their places among the captured tensors that need a gradient.
+    """
+
+    def __init__(self, index: int, other: int, shape: tuple[int, ...]) -> None:
+        self.index, self.other, self.shape = index, other, shape
+        super().__init__(
+            f"captured[{index}] (shape {list(shape)}) was computed from captured[{other}], whose gradient would "
+            f"come twice: let the step use captured[{other}].clone(), made beside captured[{index}], and pass "
+            "that"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (DependentCaptures, (self.index, self.other, self.shape))
+
+
 class UnsupportedOutput(ExecutorError, TypeError):
     """The step's output cannot be stacked or summed, or it changed its shape between steps."""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from executor.captures import independent
 from executor.dry_run import Needs, ambient_generators, dry_run
 from executor.inputs import Inputs
 from executor.outputs import Outputs, Reduce
@@ -63,7 +64,7 @@ class Loop:
             initial=leaves,
             inputs=Inputs(inputs, length),
             modules=_modules(function, module),
-            captured=tuple(captured),
+            captured=independent(captured),
             reduce=reduce,
             final_state=final_state,
         )

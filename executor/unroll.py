@@ -46,7 +46,7 @@ def unroll(
         plan: run this plan instead of asking the planner.
         planner: URL of a planning service; by default planning is done in this process.
         module: the module, or modules, whose parameters the step uses.
-        captured: other tensors that the step uses and that need a gradient.
+        captured: other tensors that the step uses and that need a gradient; none computed from another.
         reduce: outputs are stacked on dimension 0 ("stack"), added ("sum"), or only the last is kept.
         segment: a function of k steps, (state, x[k, …]) -> (state, outputs), in place of `step`: a fused
             kernel, say. Its outputs are [k, …] for "stack", and already added for "sum".
@@ -56,6 +56,7 @@ def unroll(
     Raises:
         BudgetTooSmall: with the least budget that would fit.
         StateChanged, StateMutated, CaptureError, UnsupportedOutput: the step breaks a rule.
+        DependentCaptures: a captured tensor was computed from another one.
 
     """
     loop = Loop.of(

@@ -1,0 +1,134 @@
+"""Captured tensors: each gets its own gradient, whatever else gets the same one."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from executor import DependentCaptures, unroll  # noqa: E402
+from executor.plan import tape_everything  # noqa: E402
+
+STEPS = 40
+
+
+class Sums(nn.Module):
+    """Two parameters of the state's shape: autograd gives one and the same tensor to both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.randn(3, 8, dtype=torch.float64) * 0.3)
+        self.q = nn.Parameter(torch.randn(3, 8, dtype=torch.float64) * 0.3)
+
+
+def in_a_loop(step, state, inputs):
+    outputs = []
+    for x in inputs:
+        state, y = step(state, x)
+        outputs.append(y)
+    return torch.stack(outputs), state
+
+
+def gradients(run, leaves):
+    for leaf in leaves:
+        leaf.grad = None
+    outputs, state = run()
+    (outputs.square().sum() + state.sum()).backward()
+    return [leaf.grad.clone() for leaf in leaves]
+
+
+@pytest.mark.parametrize("budget", ["1MiB", "24KiB"])
+@pytest.mark.parametrize("output", ["state", "sum of parameters", "number"])
+def test_tensors_that_are_added_up_get_gradients_of_their_own(output, budget):
+    """Where autograd hands one tensor to several, totals that share memory would be added to several times"""
+    torch.manual_seed(0)
+    module = Sums()
+    captured = (torch.randn(8, dtype=torch.float64) * 0.3).requires_grad_()
+    start = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
+    inputs = torch.randn(STEPS, 3, 8, dtype=torch.float64)
+
+    def step(h, x):
+        h = (h * 0.5 + module.p + module.q + captured + x).tanh()
+        return h, {"state": h, "sum of parameters": h + module.p, "number": module.p.sum() + h.sum()}[output]
+
+    leaves = [module.p, module.q, captured, start]
+    expected = gradients(lambda: in_a_loop(step, start, inputs), leaves)
+    for how in ({"budget": budget}, {"plan": tape_everything(STEPS, 1)}):
+        found = gradients(
+            lambda how=how: unroll(step, start, inputs, module=module, captured=[captured], **how), leaves
+        )
+        for mine, true in zip(found, expected, strict=True):
+            torch.testing.assert_close(mine, true, rtol=1e-12, atol=1e-14)
+
+
+def attending(keys):
+    """A step that reads a memory and what `keys` makes of it."""
+    memory = torch.randn(6, 8, dtype=torch.float64, requires_grad=True)
+    start = torch.zeros(8, dtype=torch.float64)
+    inputs = torch.randn(STEPS, 8, dtype=torch.float64)
+
+    def run(how):
+        seen, made = how(memory)
+
+        def step(h, x):
+            h = (h + x + (made @ h).softmax(0) @ seen).tanh()
+            return h, h
+
+        return step, (seen, made)
+
+    def budgeted(how):
+        step, captured = run(how)
+        return unroll(step, start, inputs, captured=captured, budget="1MiB")
+
+    def plain(how):
+        return in_a_loop(run(how)[0], start, inputs)
+
+    return memory, budgeted, plain, keys
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [lambda m: m + 1, lambda m: m.flip(0), lambda m: m.view(6, 8), lambda m: m * m],
+    ids=["sum", "flip", "view", "product"],
+)
+def test_a_captured_tensor_made_of_another_is_refused_and_the_advice_works(keys):
+    """Its gradient would reach the other twice; a copy beside it gets the right one"""
+    torch.manual_seed(0)
+    memory, budgeted, plain, _ = attending(keys)
+    with pytest.raises(DependentCaptures, match=r"captured\[1\] .* computed from captured\[0\]"):
+        budgeted(lambda m: (m, keys(m)))
+    expected = gradients(lambda: plain(lambda m: (m, keys(m))), [memory])
+    found = gradients(lambda: budgeted(lambda m: (m.clone(), keys(m))), [memory])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_two_made_of_one_are_independent_of_each_other():
+    """Siblings may be captured: their parent gets both gradients from the caller's graph"""
+    torch.manual_seed(0)
+    memory, budgeted, plain, _ = attending(None)
+    how = lambda m: tuple(part.contiguous() for part in torch.cat([m, m * 2], 1).chunk(2, 1))  # noqa: E731
+    expected = gradients(lambda: plain(how), [memory])
+    found = gradients(lambda: budgeted(how), [memory])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_tensor_given_twice_or_without_need_of_a_gradient_counts_as_it_should():
+    """Twice is once; a frozen tensor among the captured ones is nobody's business"""
+    torch.manual_seed(0)
+    weight = torch.rand(8, dtype=torch.float64, requires_grad=True)
+    frozen = torch.rand(8, dtype=torch.float64)
+    inputs = torch.randn(STEPS, 8, dtype=torch.float64)
+    start = torch.zeros(8, dtype=torch.float64)
+
+    def step(h, x):
+        h = (h * weight + x * frozen).tanh()
+        return h, h
+
+    expected = gradients(lambda: in_a_loop(step, start, inputs), [weight])
+    for captured in ([weight, weight], [weight, frozen], [frozen, weight]):
+        found = gradients(
+            lambda captured=captured: unroll(step, start, inputs, captured=captured, budget="1MiB"), [weight]
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
