@@ -60,6 +60,11 @@ def client(cluster, tmp_path_factory):
     serving.terminate()
 
 
+def log_of(client, job_id):
+    """What the second attempt has logged so far."""
+    return "\n".join(line.text for line in client.job_logs(job_id, attempt=2).lines)
+
+
 def test_three_jobs_end_although_a_node_is_cut_off(cluster, client):
     """The job on the lost node is handed over again and resumes until it is cancelled; each has one result"""
     long = client.submit_job(endless(budget="1GiB"))  # only the large node holds it
@@ -68,8 +73,8 @@ def test_three_jobs_end_although_a_node_is_cut_off(cluster, client):
     cluster.cut("large")
     cluster.start_node(RayNode("spare", LARGE_BYTES))
     saved = until(client, long.id, goes_on(2, 0), JOB_SECONDS).iteration
-    assert any("resuming after iteration" in line.text for line in client.job_logs(long.id, attempt=2).lines)
     until(client, long.id, goes_on(2, saved), JOB_SECONDS)
+    assert eventually(lambda: "resuming after iteration" in log_of(client, long.id), 30, every_seconds=0.2)
     client.cancel_job(long.id)
     done = [until(client, job.id, ended, JOB_SECONDS) for job in (long, *short)]
     assert [job.state for job in done] == ["cancelled", "succeeded", "succeeded"], [
