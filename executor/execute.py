@@ -11,6 +11,7 @@ from torch import Tensor
 from executor.dry_run import Needs
 from executor.engine import Observer, Run
 from executor.errors import DoubleBackward, PlanMismatch
+from executor.first_order import first_order
 from executor.loop import FinalState, Loop
 from executor.offload.run import TieredRun
 from executor.parameters import Parameters
@@ -113,12 +114,8 @@ class _Unrolled(torch.autograd.Function):
         return tuple(results)
 
     @staticmethod
+    @first_order("an unrolled loop")
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        if torch.is_grad_enabled():
-            raise DoubleBackward(
-                "the gradient of an unrolled loop cannot be differentiated again: call backward without "
-                "create_graph=True, or run this loop with an ordinary Python loop"
-            )
         run: Run | None = ctx.run
         if run is None:
             raise DoubleBackward("backward ran already: the tapes of an unrolled loop are used up by it")

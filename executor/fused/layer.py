@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from executor.errors import DoubleBackward
+from executor.first_order import first_order
 from executor.fused.kernels import Backward, Forward, Kernels
 from executor.parameters import accumulator
 
@@ -135,7 +135,7 @@ class _Layer(torch.autograd.Function):
         return y, *after
 
     @staticmethod
-    @once_differentiable
+    @first_order("a fused layer")
     def backward(ctx: Any, dy: Tensor | None, *dafter: Tensor | None) -> Any:
         tape, ctx.tape = ctx.tape, None
         if tape is None:

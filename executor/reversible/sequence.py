@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from executor.errors import DoubleBackward
+from executor.first_order import first_order
 from executor.reversal import note_archived
 from executor.reversible.cell import Parts
 from executor.reversible.errors import InvalidReversible
@@ -74,7 +74,7 @@ class ReversibleSequence(torch.autograd.Function):
         return outputs, *join_state([layer.values() for layer in trajectory.layers])
 
     @staticmethod
-    @once_differentiable
+    @first_order("reversible layers")
     def backward(ctx: Any, grad_outputs: Tensor | None, *grad_state: Tensor | None) -> tuple[Any, ...]:
         """Reverse the segments from the last to the first."""
         trajectory, ctx.trajectory = ctx.trajectory, None

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from executor.errors import ReversalMismatch, StateChanged
+from executor.first_order import first_order
 from executor.parameters import accumulator
 from executor.reversal import Archiving, LostBits, Undoing, Watching, passage
 from executor.reversible.archive import BLOCK_WORDS, WORD_BYTES, Archive
@@ -155,7 +155,7 @@ class _TapedSegment(torch.autograd.Function):
         return tape.y.detach(), *after
 
     @staticmethod
-    @once_differentiable
+    @first_order("reversible layers")
     def backward(ctx: Any, grad_y: Tensor | None, *grad_state: Tensor | None) -> tuple[Tensor | None, ...]:
         taped, tape, stack = ctx.taped, ctx.tape, Stack.of(ctx.taped.recipe.cell, ctx.saved_tensors)
         grads = _layer_grads(taped, grad_state[: taped.register_count], like=tape.y)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from executor.first_order import first_order
 from executor.sparse.backward_pass import Gradients
 from executor.sparse.cell import Cell, Reversal, State, Tape, Weights
 from executor.sparse.sparsifier import Sparsifier, dense_gradients
@@ -51,7 +51,7 @@ class _Segment(torch.autograd.Function):
         return tape.hidden[1:], *(part.clone() for part in after)
 
     @staticmethod
-    @once_differentiable
+    @first_order("a sparse layer")
     def backward(ctx: Any, grad_y: Tensor | None, *grad_after: Tensor | None) -> tuple[Tensor | None, ...]:
         x, hidden, *rest = ctx.saved_tensors
         parts, weights = tuple(rest[: ctx.part_count]), Weights(*rest[ctx.part_count :])

@@ -1,0 +1,45 @@
+"""Layers that cannot be differentiated twice refuse to be, whatever gradient comes in."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from executor.errors import DoubleBackward  # noqa: E402
+from executor.fused.cells import LSTMCell  # noqa: E402
+from executor.fused.kernels import kernels_for  # noqa: E402
+from executor.reversible import RevGRU  # noqa: E402
+from executor.sparse import SparseLSTM, SparseLSTMCell  # noqa: E402
+
+torch.set_num_threads(1)
+
+STEPS, BATCH, INPUT, HIDDEN = 3, 16, 5, 8
+ZEROS = (torch.zeros(BATCH, HIDDEN),) * 2
+
+
+def segment_of_reversible(x):
+    layers = RevGRU(INPUT, HIDDEN)
+    return layers.segment(layers.initial_state(BATCH), x)[1]
+
+
+WAYS = {
+    "reversible": lambda x: RevGRU(INPUT, HIDDEN)(x)[0],
+    "reversible segment": segment_of_reversible,
+    "sparse": lambda x: SparseLSTM(INPUT, HIDDEN)(x)[0],
+    "sparse, evaluated": lambda x: SparseLSTM(INPUT, HIDDEN).eval()(x)[0],
+    "sparse cell": lambda x: SparseLSTMCell(INPUT, HIDDEN)(x[0])[0],
+}
+if kernels_for(torch.float32) is not None:
+    WAYS["fused cell"] = lambda x: LSTMCell.from_torch(nn.LSTMCell(INPUT, HIDDEN))(x[0], ZEROS)[0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_gradient_with_a_graph_is_refused(way):
+    """With a constant gradient coming in, too: a penalty on the gradient would be ignored without a word."""
+    x = torch.randn(STEPS, BATCH, INPUT, requires_grad=True)
+    with pytest.raises(DoubleBackward, match="create_graph=True"):
+        torch.autograd.grad(WAYS[way](x).sum(), x, create_graph=True)
+    torch.autograd.grad(WAYS[way](x).sum(), x)
