@@ -20,7 +20,8 @@ def limit_body(scope: Scope, most_bytes: int | None) -> None:
 
 def most_body_bytes(scope: Scope, maximum_bytes: int) -> int:
     """The limit of this request, where that of the service is `maximum_bytes`."""
-    return min(maximum_bytes, scope.get(_KEY, maximum_bytes))
+    own: int = scope.get(_KEY, maximum_bytes)
+    return min(maximum_bytes, own)
 
 
 class BodyLimit:

@@ -96,7 +96,8 @@ class AttemptReport(Message):
     excess_bytes: SizeBytes | None = None
     """After `oom`: by how much the attempt went over its budget; the next budget is tighter by it."""
     minimum_budget_bytes: BudgetBytes | None = None
-    """After `error`, when the budget was refused: the least that would do. The job fails without a retry."""
+    """After `error`, when the budget was refused: the least that would do. The job fails without a retry,
+    unless a larger budget had run out before and was tightened below this."""
 
 
 class AttemptRecord(Answer):

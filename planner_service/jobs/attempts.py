@@ -133,6 +133,9 @@ def _failed(standing: Standing, result: AttemptResult) -> Change:
     """After an error: again, unless that is pointless or has been tried often enough."""
     failed = replace(standing, failures=standing.failures + 1)
     if result.minimum_budget_bytes is not None:
+        if result.minimum_budget_bytes < (standing.exhausted_bytes or 0):
+            # Tightened further than any plan goes, and some go below what ran out: no failure of the job's.
+            return _queued_tighter(standing, result.minimum_budget_bytes, result.detail)
         reason = Reason.OOM if standing.is_tightened else Reason.ERROR
         return Change(failed.ended(State.FAILED, reason, result.detail), ("state",))
     if failed.failures > standing.maximum_failures:
@@ -141,14 +144,22 @@ def _failed(standing: Standing, result: AttemptResult) -> Change:
 
 
 def _out_of_memory(standing: Standing, result: AttemptResult) -> Change:
-    """Again under a tighter budget; failed when none is left or it happened too often."""
+    """Again under a tighter budget; failed when it is not known, or it happened too often.
+
+    Where nothing would be left, a byte is: the worker's planner says what is the least.
+    """
     failed = replace(standing, failures=standing.failures + 1)
     ran_under = result.budget_bytes or standing.granted_bytes
     if ran_under is None and isinstance(standing.budget, int):
         ran_under = standing.budget
-    budget_bytes = 0 if ran_under is None else tightened_bytes(ran_under, result.excess_bytes)
-    if failed.failures > standing.maximum_failures or budget_bytes <= 0:
+    if failed.failures > standing.maximum_failures or ran_under is None or ran_under <= 1:
         return Change(failed.ended(State.FAILED, Reason.OOM, result.detail), ("state",))
+    budget_bytes = max(1, tightened_bytes(ran_under, result.excess_bytes))
+    return _queued_tighter(replace(failed, exhausted_bytes=ran_under), budget_bytes, result.detail)
+
+
+def _queued_tighter(standing: Standing, budget_bytes: int, detail: str | None) -> Change:
+    """Back in the queue for want of memory, under this budget."""
     needs = standing.needs.with_budget(budget_bytes)
-    tighter = replace(failed, budget=budget_bytes, needs=needs, is_tightened=True)
-    return Change(tighter.queued_again(Reason.OOM, result.detail), ("budget", "state"))
+    tighter = replace(standing, budget=budget_bytes, needs=needs, is_tightened=True)
+    return Change(tighter.queued_again(Reason.OOM, detail), ("budget", "state"))

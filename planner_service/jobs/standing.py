@@ -66,6 +66,8 @@ class Standing:
     """SHA-256 of the token that may open attempts; None when nobody may."""
     granted_bytes: int | None = None
     """What the budget comes to on the assigned node, as far as the service can tell."""
+    exhausted_bytes: int | None = None
+    """The budget that ran out of memory last; None before any did."""
     renewals: int = 0
     """Grows whenever somebody shows that the job is looked after; see `leases`."""
     iteration: int = 0

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-NEWEST_REVISION = "0005"
+NEWEST_REVISION = "0006"
 """The last of the migrations; named here, so that a database that is there already needs no Alembic."""
 BUSY_SECONDS = 30
 MIGRATION_LOCK = 0x7469676874666974

@@ -29,11 +29,8 @@ from planner_service.jobs import (
 from planner_service.jobs.needs import FREE
 from planner_service.store.database import writing
 from planner_service.store.job_records import change_job, job_of, lock_first, lock_job
-from planner_service.store.job_tables import jobs, nodes
+from planner_service.store.job_tables import IS_LIVE, jobs, nodes
 from planner_service.store.jobs import Clock
-
-_QUEUED = jobs.c.state == str(State.QUEUED)
-_LIVE = jobs.c.state.in_([str(state) for state in sorted(LIVE)])
 
 
 class HandedOver(NamedTuple):
@@ -144,7 +141,7 @@ class JobQueue:
 
     def live(self, engines: Sequence[str]) -> list[HandedOver]:
         """Assigned and running jobs of these engines."""
-        return self._handed_over(_of(engines).where(_LIVE).order_by(jobs.c.number))
+        return self._handed_over(_of(engines).where(IS_LIVE).order_by(jobs.c.number))
 
     def cancelled(self, engines: Sequence[str], *, limit: int) -> list[HandedOver]:
         """The latest jobs that were cancelled when one of these engines had been given them."""
@@ -157,7 +154,7 @@ class JobQueue:
 
     def leases(self) -> list[Lease]:
         """Every job that somebody is to look after now."""
-        query = select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.renewals).where(_LIVE)
+        query = select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.renewals).where(IS_LIVE)
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
         return [Lease(row.id, State(row.state), row.attempt, row.renewals) for row in rows]
@@ -184,4 +181,4 @@ def _of(engines: Sequence[str]) -> Select[tuple[object, ...]]:
 
 def _most_urgent(engines: Sequence[str]) -> Select[tuple[object, ...]]:
     """Queued jobs: higher priority first, then the older one."""
-    return _of(engines).where(_QUEUED).order_by(jobs.c.queue_rank, jobs.c.number)
+    return _of(engines).where(jobs.c.state == str(State.QUEUED)).order_by(jobs.c.queue_rank, jobs.c.number)

@@ -30,6 +30,7 @@ _PLAIN = (
     "engine_reference",
     "launch_hash",
     "granted_bytes",
+    "exhausted_bytes",
     "renewals",
     "iteration",
     "loss",

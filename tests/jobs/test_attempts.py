@@ -162,15 +162,45 @@ def test_a_budget_that_was_no_number_becomes_the_one_that_the_attempt_ran_under(
     assert untold.budget == 900  # granted: 1000
 
 
-@pytest.mark.parametrize(
-    "result",
-    [
-        {"budget_bytes": 1000, "excess_bytes": 1000},  # nothing would be left
-        {"budget_bytes": 1},
-    ],
-)
-def test_a_budget_that_cannot_be_tightened_fails_the_job(result):
-    failed = end(running(), Outcome.OOM, **result).standing
+def test_a_budget_that_cannot_be_tightened_fails_the_job():
+    failed = end(running(), Outcome.OOM, budget_bytes=1).standing
+    assert (failed.state, failed.reason) == (State.FAILED, Reason.OOM)
+
+
+def test_where_the_excess_leaves_nothing_the_next_worker_is_asked_for_the_least():
+    asked = end(running(), Outcome.OOM, budget_bytes=1000, excess_bytes=5000).standing
+    assert (asked.state, asked.budget, asked.failures) == (State.QUEUED, 1, 1)
+
+
+def tightened_until_refused(minimum_bytes):
+    """A budget of 1000 that ran out, and the refusal of what it was tightened to."""
+    tighter = end(running(), Outcome.OOM, budget_bytes=1000, excess_bytes=600).standing
+    begun = open_attempt(assign(tighter, launch_hash="h").standing).standing
+    return end(begun, Outcome.ERROR, begun.attempt, minimum_budget_bytes=minimum_bytes)
+
+
+def test_a_budget_tightened_below_the_least_is_followed_by_the_least_where_that_is_below_what_ran_out():
+    change = tightened_until_refused(minimum_bytes=700)
+    again = change.standing
+    assert (again.state, again.reason, again.budget) == (State.QUEUED, Reason.OOM, 700)
+    assert again.failures == 1  # the one that ran out: a refusal of our own guess is none of the job's
+    assert again.needs.cpu.needed_bytes == 100 + 700
+    assert change.events == ("budget", "state")
+
+
+@pytest.mark.parametrize("minimum_bytes", [1000, 1001])
+def test_there_is_no_further_attempt_where_the_least_is_no_less_than_what_ran_out(minimum_bytes):
+    failed = tightened_until_refused(minimum_bytes).standing
+    assert (failed.state, failed.reason, failed.failures) == (State.FAILED, Reason.OOM, 2)
+
+
+def test_the_least_that_runs_out_too_is_the_end():
+    """Whatever workers say, attempts come to an end: every refusal is below what ran out before it"""
+    standing = tightened_until_refused(minimum_bytes=700).standing
+    begun = open_attempt(assign(standing, launch_hash="h").standing).standing
+    standing = end(begun, Outcome.OOM, begun.attempt, budget_bytes=700).standing
+    begun = open_attempt(assign(standing, launch_hash="h").standing).standing
+    failed = end(begun, Outcome.ERROR, begun.attempt, minimum_budget_bytes=700).standing
     assert (failed.state, failed.reason) == (State.FAILED, Reason.OOM)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import inspect, text
 from planner_service.store import DatabaseUnavailable, open_database
 from planner_service.store.database import MIGRATIONS, NEWEST_REVISION, connect, migrate
 from planner_service.store.tables import metadata
+from tests.store.desk import Desk
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_queries_use(engine):
@@ -37,6 +38,20 @@ def test_the_schema_goes_back_one_step_and_keeps_what_was_there_before(engine):
     with engine.connect() as connection:
         assert connection.execute(text("SELECT id FROM plans")).scalars().all() == ["a"]
         assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
+
+
+def test_jobs_survive_the_step_to_and_from_exhausted_budgets(engine):
+    """A column that is added and dropped in place, beside jobs that are there already"""
+    desk = Desk(engine)
+    desk.node()
+    job = desk.submit()
+    desk.report(desk.take(), "oom", budget_bytes=1000)
+    migrate(engine, "0005")
+    assert "exhausted_bytes" not in {column["name"] for column in inspect(engine).get_columns("jobs")}
+    migrate(engine)
+    kept = desk.jobs.get(job.id)
+    assert (kept.state, kept.reason, kept.failures) == ("queued", "oom", 1)
+    assert desk.take().job.id == job.id
 
 
 def test_opening_twice_keeps_what_is_there(engine, url):
