@@ -162,6 +162,10 @@ class PlannerClient:
         query = _given(limit=limit, cursor=cursor, job=job, plan_id=plan_id)
         return self._get("/v1/measurements", MeasurementPage, query)
 
+    def forget_measurement(self, measurement_id: str) -> None:
+        """Delete a measurement that is wrong, and what it taught; needs a key with the scope `admin`."""
+        self._send(self._request("DELETE", f"/v1/measurements/{quote(measurement_id, safe='')}"))
+
     def add_profile(self, profile: ProfileRecord | Mapping[str, Any]) -> StoredProfile:
         """Keep what a probe measured; sending the same profile again changes nothing."""
         return self._post("/v1/profiles", profile, StoredProfile)

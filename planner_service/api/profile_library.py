@@ -112,6 +112,7 @@ def _margin(margin: Margin) -> MarginRecord:
     return MarginRecord(
         segment_steps=margin.segment_steps,
         runs=margin.coverage.measurements,
+        set_aside_runs=margin.set_aside,
         largest_ratio=float(margin.largest_ratio),
         factor=float(margin.factor),
         coverage_ratio=margin.coverage.ratio,

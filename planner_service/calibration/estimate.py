@@ -14,7 +14,7 @@ from planner_service.calibration.stage_ratios import (
     computed_call_bytes,
     computed_stage,
 )
-from planner_service.chain import Stage, segment_sizes
+from planner_service.chain import MAXIMUM_BYTES, Stage, segment_sizes
 from planner_service.memory import LedgerLine, Profile, Workload, total_bytes
 from planner_service.memory.profile import ProfiledSegments
 from planner_service.memory.steps import StepBytes
@@ -91,5 +91,8 @@ def scaled_stage(stage: Stage, ratios: StageRatios) -> Stage:
 
 
 def scaled(size_bytes: int, ratio: Fraction) -> int:
-    """`size_bytes` x `ratio`, rounded up: exact, for a ratio of whole numbers."""
-    return math.ceil(size_bytes * ratio)
+    """`size_bytes` x `ratio`, rounded up: exact, for a ratio of whole numbers; no more than a chain can hold.
+
+    What is cut off is beyond any device: its plans are refused as too large, and not as no chain at all.
+    """
+    return min(math.ceil(size_bytes * ratio), MAXIMUM_BYTES)

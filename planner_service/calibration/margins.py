@@ -8,7 +8,7 @@ of r, whatever its schedule was.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -18,6 +18,10 @@ from planner_service.calibration.estimate import scaled
 from planner_service.chain import Stage
 from planner_service.memory import LedgerLine, Profile
 from planner_service.memory.profile import ProfiledSegments
+
+MOST_RATIO = Fraction(2)
+"""A run that measured more than twice its projection is no run of the plan that it names, or was measured
+wrongly: stages that do not quite add up come to a few per cent. One such report must not spoil all plans."""
 
 _SIZES = tuple(field.name for field in fields(Stage) if field.name.endswith("_bytes"))
 
@@ -43,6 +47,8 @@ class Margin:
     largest_ratio: Fraction
     """Of measured to projected."""
     coverage: Coverage
+    set_aside: int = 0
+    """Runs beyond MOST_RATIO, which count for nothing else here."""
 
     @property
     def factor(self) -> Fraction:
@@ -56,7 +62,13 @@ def margins_of(residuals: Iterable[PeakResidual]) -> dict[int, Margin]:
     for residual in residuals:
         if residual.projected_bytes > 0:
             ratios[residual.segment_steps].append(residual.ratio)
-    return {steps: Margin(steps, max(seen), Coverage(len(seen))) for steps, seen in ratios.items()}
+    return {steps: _margin(steps, seen) for steps, seen in ratios.items()}
+
+
+def _margin(segment_steps: int, ratios: Sequence[Fraction]) -> Margin:
+    seen = [ratio for ratio in ratios if ratio <= MOST_RATIO]
+    largest = max(seen, default=Fraction(0))
+    return Margin(segment_steps, largest, Coverage(len(seen)), set_aside=len(ratios) - len(seen))
 
 
 def with_margins(profile: Profile, margins: Mapping[int, Margin]) -> Profile:

@@ -19,6 +19,9 @@ class MarginRecord(Answer):
     """Of measured to projected peak; 1 or less: no run went beyond."""
     factor: float
     """What projections are multiplied by: the largest ratio, and never less than 1."""
+    set_aside_runs: int = 0
+    """Further runs, which measured more than twice what was projected: something else is wrong with them, so
+    they change no plan. DELETE /v1/measurements/{id} forgets one."""
     coverage_ratio: float
     """At least this share of further runs stays within, if they are like those seen: n / (n + 1)."""
 

@@ -14,7 +14,7 @@ from planner_service.contract import canonical_json
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
 from planner_service.store.database import writing
 from planner_service.store.pages import latest_rows
-from planner_service.store.residuals import keep_residual
+from planner_service.store.residuals import forget_residual, keep_residual
 from planner_service.store.tables import measurements
 from planner_service.store.upsert import insert_into
 
@@ -52,6 +52,16 @@ class MeasurementStore:
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _measurement(row)
+
+    def forget(self, measurement_id: str) -> bool:
+        """Delete the measurement, and what it calibrates; whether there was one.
+
+        Retention deletes measurements only: what they taught stays.
+        """
+        is_it = measurements.c.id == measurement_id
+        with writing(self._engine) as connection:
+            forget_residual(connection, measurement_id)
+            return bool(connection.execute(delete(measurements).where(is_it)).rowcount)
 
     def delete_older_than(self, age_seconds: float) -> int:
         """Forget measurements received more than `age_seconds` ago; return how many they were."""

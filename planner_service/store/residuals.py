@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from planner_service.contract.measurements import MeasurementReport
@@ -44,6 +44,11 @@ def keep_residual(connection: Connection, measurement_id: str, report: Measureme
         "measured_bytes": report.measured_peak_bytes,
     }
     connection.execute(insert(residuals).values(row))
+
+
+def forget_residual(connection: Connection, measurement_id: str) -> None:
+    """Calibrate no longer with that measurement."""
+    connection.execute(delete(residuals).where(residuals.c.measurement_id == measurement_id))
 
 
 def residuals_of(connection: Connection, family: Family) -> list[Residual]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+
+PROFILE = Path(__file__).parents[2] / "openapi" / "examples" / "profiles" / "character-gru.json"
 
 REPORT = {
     "job": "char-lstm",
@@ -74,3 +77,30 @@ def test_a_read_that_changes_nothing_is_304(http, path):
     tag = http.get(url, params={"job": "tagged"}).headers["etag"]
     again = http.get(url, params={"job": "tagged"}, headers={"if-none-match": tag})
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_measurement_that_cannot_be_spoils_no_plan_and_can_be_forgotten(http):
+    """A profile's plans are the same after a report of 2**62 bytes; one that is in reason widens them until
+    an admin has it deleted
+    """
+    profile = json.loads(PROFILE.read_text()) | {"device_name": "a device of this test"}
+    kept = http.post("/v1/profiles", json=profile).json()
+    steps = kept["profile"]["segments"][0]["segment_steps"]
+    names = ("cell", "implementation", "dtype")
+    told = {name: profile[name] for name in names} | {"segment_steps": steps, "device": kept["device_name"]}
+
+    def factor() -> tuple[float, int]:
+        (margin,) = http.get(f"/v1/profiles/{kept['id']}").json()["margins"]
+        return margin["factor"], margin["set_aside_runs"]
+
+    absurd = {"projected_peak_bytes": 1, "measured_peak_bytes": 2**62}
+    assert http.post("/v1/measurements", json=REPORT | told | absurd).status_code == 201
+    assert factor() == (1.0, 1)
+    wide = {"projected_peak_bytes": 1000, "measured_peak_bytes": 1500}
+    wrong = http.post("/v1/measurements", json=REPORT | told | wide)
+    assert factor() == (1.5, 1)
+    assert http.delete(wrong.headers["location"]).status_code == 204
+    assert factor() == (1.0, 1)
+    again = http.delete(wrong.headers["location"])
+    assert (again.status_code, again.json()["type"]) == (404, "/problems/unknown-measurement")
+    assert http.get(wrong.headers["location"]).status_code == 404

@@ -49,6 +49,7 @@ REQUESTS = {
     "worker": ("PUT", "/v1/nodes/n1", NODE),
     "admin": ("GET", "/v1/audit", None),
 }
+DELETION = "/v1/measurements/none"
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -61,6 +62,12 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(guarded, keys, scope):
             else:
                 assert (answer.status_code, answer.json()["type"]) == (403, "/problems/wrong-scope")
                 assert answer.json()["needed_scope"] == needed
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_measurements_are_forgotten_by_admins_only(guarded, keys, scope):
+    with client_with(guarded, keys[scope]) as client:
+        assert client.delete(DELETION).status_code == (404 if scope == "admin" else 403)
 
 
 @pytest.mark.parametrize("key", [None, "tfk_000000000000_wrong", "wrong", "a.b.c", "tfk__", "ü"])

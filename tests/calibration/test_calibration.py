@@ -18,6 +18,7 @@ from planner_service.calibration import (
     with_margins,
     workload_of,
 )
+from planner_service.calibration.margins import MOST_RATIO
 from planner_service.chain import BudgetTooSmall, expand, segmented_chain, simulate
 from planner_service.memory import candidates_for, profile_from_record, profile_record, total_bytes
 from planner_service.solvers import solve
@@ -92,7 +93,7 @@ def test_a_margin_covers_every_run_that_it_was_made_of_whatever_its_plan_was(pro
         solution = solve(chain, least + int(share * least))
         projected = simulate(chain_of(widened, wide), expand(solution.policy)).peak_bytes
         for run in runs:
-            if run.segment_steps == seen.segment_steps:
+            if run.segment_steps == seen.segment_steps and run.ratio <= MOST_RATIO:
                 assert projected >= run.ratio * solution.verdict.peak_bytes
         assert projected >= solution.verdict.peak_bytes
 
@@ -108,13 +109,31 @@ def test_a_margin_is_the_largest_ratio_and_never_below_one():
     assert margins[5].coverage.ratio == pytest.approx(2 / 3)
 
 
+def test_a_run_far_beyond_its_projection_is_set_aside_and_changes_no_plan():
+    """Twice the projection still counts; what is absurd is counted, and that is all"""
+    profile = profile_of(workload(16, 2, 40), dict.fromkeys(SIZES, 1.0), static_bytes=10**4)
+    absurd = [PeakResidual(5, 1, 2**62), PeakResidual(5, 1000, 2001)]
+    (margin,) = margins_of(absurd).values()
+    assert (margin.factor, margin.set_aside, margin.coverage.ratio) == (1, 2, 0)
+    assert with_margins(profile, {5: margin}) is profile
+    (margin,) = margins_of([*absurd, PeakResidual(5, 1000, 2000)]).values()
+    assert (margin.factor, margin.set_aside, margin.coverage) == (2, 2, Coverage(1))
+
+
+def test_no_margin_makes_a_profile_that_is_no_chain():
+    """Bytes at the end of what a chain can hold stay there"""
+    vast = profile_of(workload(16, 2, 40), dict.fromkeys(SIZES, 1.0), static_bytes=2**62)
+    (margin,) = margins_of([PeakResidual(5, 1000, 2000)]).values()
+    assert total_bytes(with_margins(vast, {5: margin}).static) == 2**62
+
+
 def test_the_coverage_that_is_stated_is_what_exchangeable_measurements_have():
     """The next of n + 1 draws exceeds the largest of n in 1 / (n + 1) of the cases, whatever they are"""
     draw = random.Random(0)
     rounds, count = 4000, 7
     covered = 0
     for _ in range(rounds):
-        runs = [PeakResidual(1, 10**6, int(10**6 * draw.lognormvariate(0, 1))) for _ in range(count + 1)]
+        runs = [PeakResidual(1, 10**6, int(10**6 * draw.lognormvariate(0, 0.1))) for _ in range(count + 1)]
         margin = margins_of(runs[:count])[1]
         covered += runs[count].ratio <= margin.largest_ratio
     assert covered / rounds == pytest.approx(Coverage(count).ratio, abs=0.02)

@@ -15,6 +15,7 @@ from planner_service.api.openapi import CONDITIONAL, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
+from planner_service.contract.texts import StorableText
 
 router = APIRouter(tags=["measurements"], route_class=LargeBodyRoute)
 
@@ -72,3 +73,11 @@ async def read_measurement(measurement_id: str, request: Request, service: Servi
     if found is None:
         raise UnknownMeasurement(measurement_id)
     return answer_if_changed(request, found)
+
+
+@router.delete("/v1/measurements/{measurement_id}", status_code=204, responses=problems(404, 503))
+async def forget_measurement(measurement_id: StorableText, service: ServiceDependency) -> Response:
+    """Forget a measurement that is wrong, and what plans have learnt from it."""
+    if not await stored(service.measurements.forget, measurement_id):
+        raise UnknownMeasurement(measurement_id)
+    return Response(status_code=204)
