@@ -61,11 +61,7 @@ def dry_run(
             not torch.equal(state, generator.get_state())
             for state, generator in zip(streams, generators, strict=True)
         )
-        mutated = frozenset(
-            name
-            for name, before, after in zip(buffers.names, originals, buffers.current(), strict=True)
-            if before.shape != after.shape or not torch.equal(before, after)
-        )
+        mutated = buffers.changed_since(originals)
     finally:
         buffers.put(originals)
         for generator, state in zip(generators, streams, strict=True):

@@ -38,18 +38,22 @@ class StateMutated(ExecutorError, RuntimeError):
 class CaptureError(ExecutorError, RuntimeError):
     """The step uses tensors that need a gradient and were not declared; their gradient would be lost.
 
-    `names` says which ones, as far as they can be named.
+    `names` says which ones, as far as they can be named; `remedy` what to do.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        remedy: str = "pass their module as module=… or the tensors as captured=[…] (or detach them)",
+    ) -> None:
+        self.names, self.remedy = names, remedy
         super().__init__(
             f"the step uses {', '.join(names)}, which need a gradient but are not among its state, inputs "
-            "or parameters: pass their module as module=… or the tensors as captured=[…] (or detach them)"
+            f"or parameters: {remedy}"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (CaptureError, (self.names,))
+        return (CaptureError, (self.names, self.remedy))
 
 
 class DependentCaptures(ExecutorError, ValueError):

@@ -88,6 +88,14 @@ class Buffers:
         for (slots, name), tensor in zip(self.slots, tensors, strict=True):
             slots[name] = tensor
 
+    def changed_since(self, copies: Iterable[Tensor]) -> frozenset[str]:
+        """Names of those that differ from `copies`, which are in the order of `current`."""
+        return frozenset(
+            name
+            for name, before, after in zip(self.names, copies, self.current(), strict=True)
+            if before.shape != after.shape or not torch.equal(before, after)
+        )
+
     def subset(self, names: frozenset[str]) -> Buffers:
         """Only the buffers of these names."""
         chosen = Buffers(())

@@ -14,17 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from executor.errors import StateChanged
+from executor.given_state import parts_of_state
 from executor.replay import is_recomputing
 from executor.reversal import Archiving, passage
 from executor.reversible.cell import Cell
 from executor.reversible.coders import entropy_bound_bytes, scheduled_bytes
-from executor.reversible.errors import InvalidReversible
 from executor.reversible.forgetting import Forgetting
 from executor.reversible.gru import GruCell
 from executor.reversible.lstm import LstmCell
 from executor.reversible.outer import Outer
 from executor.reversible.planned import run_in_budget
 from executor.reversible.recipe import Recipe
+from executor.reversible.refusals import (
+    require_choices,
+    require_input,
+    require_sizes,
+    require_targets,
+    require_type,
+)
+from executor.reversible.rewinding import Rewinding
 from executor.reversible.sequence import Pass, ReversibleSequence, State
 from executor.reversible.taped import PlainState, plain_start, run_taped
 from executor.reversible.trajectory import Coding
@@ -56,6 +64,7 @@ class Reversible(nn.Module):
 
     Raises:
         InvalidReversible: sizes, forget bits, dtype or dropout out of range.
+        InvalidBudget: a budget that is none.
 
     """
 
@@ -76,8 +85,10 @@ class Reversible(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(input_size, hidden_size, num_layers, segment_steps)
-        _check_choices(dropout, coding, dtype or torch.get_default_dtype())
+        require_sizes(
+            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, segment_steps=segment_steps
+        )
+        require_choices(dropout=dropout, coding=coding, dtype=dtype, budget=budget)
         self.cell = self._cell(forget_bits)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.coding, self.segment_steps = dropout, coding, segment_steps
@@ -154,8 +165,7 @@ class Reversible(nn.Module):
         only `inputs` and `targets` grow with T. `shared` tensors go to every segment whole; gradients flow
         to those that need them.
         """
-        if len(targets) != len(inputs):
-            raise InvalidReversible(f"{len(inputs)} steps of inputs meet {len(targets)} steps of targets")
+        require_targets(inputs, targets, has_budget=self.budget is not None)
         if before is None:
             self._check_input(inputs)
         return self._run(inputs, state, before=before, after=Outer(after, shared), targets=targets)
@@ -204,22 +214,33 @@ class Reversible(nn.Module):
             )
             return outputs, (final if len(final) > 1 else final[0])
         archived: list[int] = []
-        recipe = self._recipe(replays=before is not None or after.draws or self.dropout > 0)
-        work = Pass(recipe, Outer(before), after, targets, targets is None, torch.is_grad_enabled(), archived)
+        outer = [module for module in (before, after.module) if module is not None]
+        recipe, reversible = self._recipe(replays=bool(outer) or self._drops), torch.is_grad_enabled()
+        rewinding = Rewinding(outer if reversible else ())
+        work = Pass(recipe, Outer(before), after, targets, targets is None, reversible, archived, rewinding)
         tensors = (inputs, *start, *self._weights(), *work.before.parameters, *work.after.parameters)
         outputs, *last = ReversibleSequence.apply(work, *tensors)  # type: ignore[no-untyped-call]
         (self.archived_bytes,) = archived
         return outputs, (tuple(last) if len(last) > 1 else last[0])
 
+    @property
+    def _drops(self) -> bool:
+        return self.training and self.dropout > 0
+
     def _recipe(self, *, replays: bool = False) -> Recipe:
-        """`replays`: random numbers may be drawn on the way forward and again on the way back."""
-        dropout = self.dropout if self.training else 0.0
-        seed = int(torch.randint(2**62, ())) if replays and self.training else None
+        """`replays`: random numbers may be drawn on the way forward and again on the way back. Other modules
+        may draw where these layers do not train.
+        """
+        dropout = self.dropout if self._drops else 0.0
+        draws = replays and (self.training or torch.is_grad_enabled())
+        seed = int(torch.randint(2**62, ())) if draws else None
         return Recipe(self.cell, self.num_layers, self.coding, self.segment_steps, dropout, seed)
 
     def _weights(self) -> tuple[Tensor, ...]:
         names = [f"{name}_l{layer}" for layer in range(self.num_layers) for name in _NAMES]
-        return tuple(getattr(self, name) for name in names)
+        weights = tuple(getattr(self, name) for name in names)
+        require_type(weights[0])
+        return weights
 
     def _zeros(self, batch_size: int) -> State:
         shape = (self.num_layers, batch_size, self.hidden_size)
@@ -229,10 +250,8 @@ class Reversible(nn.Module):
         zeros = self._zeros(batch_size)
         if given is None:
             return zeros
-        state = given if isinstance(given, tuple) else (given,)
+        state = parts_of_state(given, self.state_names)
         names = ", ".join(self.state_names)
-        if len(state) != len(zeros):
-            raise StateChanged(f"the state has {len(state)} parts; it is ({names})")
         for part, expected in zip(state, zeros, strict=True):
             if part.shape != expected.shape or part.dtype != expected.dtype:
                 raise StateChanged(
@@ -242,40 +261,10 @@ class Reversible(nn.Module):
         return state
 
     def _check_input(self, x: Tensor) -> None:
-        dtype = self._weights()[0].dtype
-        if x.dim() != 3 or x.shape[2] != self.input_size or x.dtype != dtype or not x.numel():
-            raise InvalidReversible(
-                f"inputs are {x.dtype} {list(x.shape)}; these layers need {dtype} "
-                f"[steps, batch, {self.input_size}], at least one step and one row"
-            )
+        require_input(x, dtype=self._weights()[0].dtype, input_size=self.input_size)
 
 
 _NAMES = ("weight_ih", "weight_hh", "bias")
-
-
-def _check_sizes(input_size: int, hidden_size: int, num_layers: int, segment_steps: int) -> None:
-    sizes = {
-        "input_size": input_size,
-        "hidden_size": hidden_size,
-        "num_layers": num_layers,
-        "segment_steps": segment_steps,
-    }
-    for name, size in sizes.items():
-        if size < 1:
-            raise InvalidReversible(f"{name}={size} must be at least 1")
-    if hidden_size % 2:
-        raise InvalidReversible(
-            f"hidden_size={hidden_size} must be even: a reversible state is split in two halves"
-        )
-
-
-def _check_choices(dropout: float, coding: Coding, dtype: torch.dtype) -> None:
-    if not 0 <= dropout < 1:
-        raise InvalidReversible(f"dropout={dropout} must be in [0, 1)")
-    if coding not in ("entropy", "scheduled"):
-        raise InvalidReversible(f'coding={coding!r} must be "entropy" or "scheduled"')
-    if dtype not in (torch.float32, torch.float64):
-        raise InvalidReversible(f"dtype={dtype} must be float32 or float64")
 
 
 class RevGRU(Reversible):

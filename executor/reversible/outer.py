@@ -12,6 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from executor.captures import require_no_captures, sequence_number
+from executor.errors import CaptureError
+
+_REMEDY = (
+    "make them parameters of the module that runs inside the segments, hand tensors to `reduce` as "
+    "shared=[…], or detach them"
+)
+
 
 class Outer:
     """A module with its parameters as explicit tensors: run it now, or again for its gradient.
@@ -27,11 +35,6 @@ class Outer:
         self._names = list(named)
         self.parameters: tuple[Tensor, ...] = (*named.values(), *shared)
 
-    @property
-    def draws(self) -> bool:
-        """Whether running it may draw random numbers."""
-        return self.module is not None
-
     def run(self, parameters: Sequence[Tensor], *arguments: Any) -> Tensor:
         """What the module returns with `parameters` in place of its own; the first argument without one."""
         if self.module is None:
@@ -42,17 +45,35 @@ class Outer:
         result: Tensor = functional_call(self.module, chosen, (*arguments, *parameters[own:]))
         return result
 
+    def run_declared(self, parameters: Sequence[Tensor], *arguments: Any) -> Tensor:
+        """Like `run`. Raises CaptureError when the module uses a tensor whose gradient would be lost."""
+        if self.module is None:
+            return self.run(parameters, *arguments)
+        tape = OuterTape(self, parameters, *arguments)
+        tape.require_no_captures()
+        return tape.result.detach()
+
 
 class OuterTape:
     """One run of an Outer, taped on leaves of its own, so that hooks of the real tensors fire once."""
 
     def __init__(self, outer: Outer, parameters: Sequence[Tensor], *arguments: Any) -> None:
+        self._outer, self._since = outer, sequence_number()
         self._parameters = [part.detach().requires_grad_(part.requires_grad) for part in parameters]
         self.first: Any = arguments[0]
         if isinstance(self.first, Tensor) and self.first.is_floating_point():
             self.first = self.first.detach().requires_grad_()
         with torch.enable_grad():
             self.result = outer.run(self._parameters, self.first, *arguments[1:])
+
+    def require_no_captures(self) -> None:
+        """Raise CaptureError when the run used a tensor that needs a gradient and is not among its leaves."""
+        leaves = [leaf for leaf in (self.first, *self._parameters) if isinstance(leaf, Tensor)]
+        function = getattr(self._outer.module, "forward", self._outer.run)
+        try:
+            require_no_captures([self.result], leaves, self._since, function)
+        except CaptureError as error:
+            raise CaptureError(error.names, _REMEDY) from None
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, list[Tensor | None]]:
         """Gradients of the first argument and of the parameters; None for what needs none."""

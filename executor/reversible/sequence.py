@@ -21,6 +21,7 @@ from executor.reversible.errors import InvalidReversible
 from executor.reversible.fixed_point import FRACTION_BITS, to_fixed
 from executor.reversible.outer import Outer, OuterTape
 from executor.reversible.recipe import Recipe
+from executor.reversible.rewinding import Rewinding
 from executor.reversible.stack import LayerGrads, Stack
 from executor.reversible.trajectory import Moment, Trajectory, archives_for, start_moment
 
@@ -45,6 +46,8 @@ class Pass:
     """False where no gradient will be asked for: nothing is archived."""
     archived: list[int]
     """Receives the archived bytes."""
+    rewinding: Rewinding
+    """Of the buffers of `before` and `after`."""
 
     def split(self, tensors: Sequence[Tensor]) -> tuple[State, list[Tensor], list[Tensor], list[Tensor]]:
         """The state, the layers' parameters, and those of `before` and `after`, from one flat list."""
@@ -81,29 +84,39 @@ class ReversibleSequence(torch.autograd.Function):
         if trajectory is None:
             raise DoubleBackward("the sequence was reversed by the first backward: run it forward again")
         inputs, *tensors = ctx.saved_tensors
-        with torch.autocast(inputs.device.type, enabled=False):
-            way_back = _WayBack(ctx.work, inputs, tensors, trajectory, needs=ctx.needs_input_grad)
+        way_back = _WayBack(ctx.work, inputs, tensors, trajectory, needs=ctx.needs_input_grad)
+        with ctx.work.rewinding.recomputing(), torch.autocast(inputs.device.type, enabled=False):
             return None, *way_back.run(grad_outputs, grad_state)
 
 
 def _advance(work: Pass, inputs: Tensor, tensors: Sequence[Tensor], trajectory: Trajectory) -> Tensor:
-    _, weights, before, after = work.split(tensors)
-    recipe, stack = work.recipe, Stack.of(work.recipe.cell, weights)
     outputs: Tensor | None = None
-    for segment in recipe.segments(len(inputs)):
-        with recipe.replayed(segment, inputs.device), torch.autocast(inputs.device.type, enabled=False):
-            masks = recipe.masks(weights[1], steps=segment.stop - segment.start, batch_size=inputs.shape[1])
-            x = work.before.run(before, inputs[segment])
-            y = stack.advance(x, trajectory, masks).y
-            if work.stacked:
-                y = work.after.run(after, y)
-                outputs = y.new_empty(len(inputs), *y.shape[1:]) if outputs is None else outputs
-                outputs[segment] = y
-            else:
-                loss = work.after.run(after, y, work.targets[segment])
-                outputs = loss if outputs is None else outputs + loss
+    for segment in work.recipe.segments(len(inputs)):
+        with (
+            work.rewinding.advancing(),
+            work.recipe.replayed(segment, inputs.device),
+            torch.autocast(inputs.device.type, enabled=False),
+        ):
+            result = _advance_segment(work, segment, inputs, tensors, trajectory)
+        if work.stacked:
+            outputs = result.new_empty(len(inputs), *result.shape[1:]) if outputs is None else outputs
+            outputs[segment] = result
+        else:
+            outputs = result if outputs is None else outputs + result
     assert outputs is not None  # noqa: S101 - a sequence has at least one step
     return outputs
+
+
+def _advance_segment(
+    work: Pass, segment: slice, inputs: Tensor, tensors: Sequence[Tensor], trajectory: Trajectory
+) -> Tensor:
+    """What `after` makes of the segment. In the first one both modules are held to what they declare."""
+    _, weights, before, after = work.split(tensors)
+    run = Outer.run_declared if work.reversible and not segment.start else Outer.run
+    masks = work.recipe.masks(weights[1], steps=segment.stop - segment.start, batch_size=inputs.shape[1])
+    x = run(work.before, before, inputs[segment])
+    y = Stack.of(work.recipe.cell, weights).advance(x, trajectory, masks).y
+    return run(work.after, after, *((y,) if work.stacked else (y, work.targets[segment])))
 
 
 class _WayBack:
@@ -135,6 +148,7 @@ class _WayBack:
         grads = split_gradients(grad_state, self._state, layers=self._work.recipe.num_layers)
         for segment in reversed(self._work.recipe.segments(len(self._inputs))):
             with self._work.recipe.replayed(segment, self._inputs.device):
+                self._work.rewinding.rewind()
                 grads = self._segment(segment, grad_outputs, grads)
         self._trajectory.check_at_start(start_moments(self._work.recipe, self._state))
         joined = join_state(grads)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from executor.reversible.cell import Cell, Parts
+from executor.reversible.errors import ReversalMismatch
 from executor.reversible.layer import Halves, Layer, StepTape, Weights
 from executor.reversible.trajectory import Trajectory
 
@@ -56,8 +57,18 @@ class Stack:
         return self._run(Layer.advance, x, trajectory, masks)
 
     def reverse(self, x: Tensor, trajectory: Trajectory, masks: Sequence[Tensor]) -> SegmentTape:
-        """Undo `advance` on the same x; the same tape, the trajectory back before the segment."""
-        return self._run(Layer.reverse, x, trajectory, masks)
+        """Undo `advance` on the same x; the same tape, the trajectory back before the segment.
+
+        Raises ReversalMismatch when it asks for more bits than were archived.
+        """
+        try:
+            return self._run(Layer.reverse, x, trajectory, masks)
+        except IndexError as error:
+            raise ReversalMismatch(
+                f"undoing asked for bits that were never archived ({error}): the way back computed other "
+                "gates, for a weight or input changed in place, or another number of threads; no gradient is "
+                "given"
+            ) from error
 
     def _run(
         self,

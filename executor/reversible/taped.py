@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.errors import ReversalMismatch, StateChanged
+from executor.errors import StateChanged
 from executor.first_order import first_order
 from executor.parameters import accumulator
 from executor.reversal import Archiving, LostBits, Undoing, Watching, passage
@@ -89,23 +89,13 @@ def _undone(
     tensors = state[: count + taped.buffer_count]
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         trajectory = _trajectory(replace(taped, step=taped.step + x.shape[0]), tensors, weights, how.archives)
-        tape = _reversed(Stack.of(recipe.cell, weights), x.detach(), trajectory, taped.masks)
+        tape = Stack.of(recipe.cell, weights).reverse(x.detach(), trajectory, taped.masks)
         before = _plain(recipe, [layer.moment(steps=-x.shape[0]) for layer in trajectory.layers])
     leaves = [part.requires_grad_() for part in before[:count]] + list(before[count : len(tensors)])
     how.before = (*leaves, *before[len(tensors) :])
     result = _Known(tape, [part.detach() for part in tensors])
     y, *after = _TapedSegment.apply(taped, result, x, *leaves, *weights)  # type: ignore[no-untyped-call]
     return (*after, *state[len(tensors) :]), y
-
-
-def _reversed(stack: Stack, x: Tensor, trajectory: Trajectory, masks: Sequence[Tensor]) -> SegmentTape:
-    try:
-        return stack.reverse(x, trajectory, masks)
-    except IndexError as error:
-        raise ReversalMismatch(
-            f"undoing asked for bits that were never archived ({error}): the way back computed other gates, "
-            "for a weight or input changed in place, or another number of threads; no gradient is given"
-        ) from error
 
 
 @dataclass(frozen=True)

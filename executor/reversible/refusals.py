@@ -1,0 +1,72 @@
+"""What reversible modules refuse before they begin: arguments, types, inputs and targets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from executor.budget import parse_budget
+from executor.reversible.errors import InvalidReversible
+from executor.reversible.trajectory import Coding
+
+TYPES = (torch.float32, torch.float64)
+
+
+def require_sizes(*, input_size: int, hidden_size: int, num_layers: int, segment_steps: int) -> None:
+    """Raises InvalidReversible for a size below 1 and an odd hidden size."""
+    sizes = {
+        "input_size": input_size,
+        "hidden_size": hidden_size,
+        "num_layers": num_layers,
+        "segment_steps": segment_steps,
+    }
+    for name, size in sizes.items():
+        if size < 1:
+            raise InvalidReversible(f"{name}={size} must be at least 1")
+    if hidden_size % 2:
+        raise InvalidReversible(
+            f"hidden_size={hidden_size} must be even: a reversible state is split in two halves"
+        )
+
+
+def require_choices(
+    *, dropout: float, coding: Coding, dtype: torch.dtype | None, budget: int | str | None
+) -> None:
+    """Raises InvalidReversible, or InvalidBudget for a budget that is none."""
+    if not 0 <= dropout < 1:
+        raise InvalidReversible(f"dropout={dropout} must be in [0, 1)")
+    if coding not in ("entropy", "scheduled"):
+        raise InvalidReversible(f'coding={coding!r} must be "entropy" or "scheduled"')
+    dtype = dtype or torch.get_default_dtype()
+    if dtype not in TYPES:
+        raise InvalidReversible(f"dtype={dtype} must be float32 or float64")
+    if budget is not None:
+        parse_budget(budget)
+
+
+def require_type(weight: Tensor) -> None:
+    """Raises InvalidReversible for a module that was converted to a type of less than 32 bits."""
+    if weight.dtype not in TYPES:
+        raise InvalidReversible(
+            f"the parameters are {weight.dtype}, and must be float32 or float64: gates of fewer bits are not "
+            "computed; convert these layers back with .float(), they keep their type under autocast"
+        )
+
+
+def require_input(x: Tensor, *, dtype: torch.dtype, input_size: int) -> None:
+    """Raises InvalidReversible for inputs that are not [steps, batch, input_size] of that type."""
+    if x.dim() != 3 or x.shape[2] != input_size or x.dtype != dtype or not x.numel():
+        raise InvalidReversible(
+            f"inputs are {x.dtype} {list(x.shape)}; these layers need {dtype} "
+            f"[steps, batch, {input_size}], at least one step and one row"
+        )
+
+
+def require_targets(inputs: Tensor, targets: Tensor, *, has_budget: bool) -> None:
+    """Raises InvalidReversible for another number of steps, and for targets whose gradient would be lost."""
+    if len(targets) != len(inputs):
+        raise InvalidReversible(f"{len(inputs)} steps of inputs meet {len(targets)} steps of targets")
+    if targets.requires_grad and torch.is_grad_enabled() and not has_budget:
+        raise InvalidReversible(
+            "the targets need a gradient, which only layers with a budget compute: detach them or set one"
+        )

@@ -1,0 +1,231 @@
+"""Modules that run inside the segments, without a budget: buffers, random numbers, side effects, captures.
+
+The reference runs the same segments with all tapes kept, in a loop of the test's own.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn.utils.parametrizations import spectral_norm  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+from executor import is_recomputing  # noqa: E402
+from executor.errors import CaptureError, ReplayError  # noqa: E402
+from executor.reversible import InvalidReversible, RevGRU, RevLSTM  # noqa: E402
+
+from .built import BATCH, HIDDEN, INPUT, Head, build, sequence  # noqa: E402
+
+torch.set_num_threads(1)
+
+STEPS, SEGMENT = 30, 4
+
+
+class Normalized(nn.Module):
+    """Changes buffers with every call, and one more that it never changes."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width, dtype=torch.float64)
+        self.spectral = spectral_norm(nn.Linear(width, width, dtype=torch.float64))
+        self.register_buffer("constant", torch.ones(1000, dtype=torch.float64))
+
+    def forward(self, y):
+        return self.spectral(self.norm(y.flatten(0, 1)).view_as(y)) * self.constant[0]
+
+
+class Loss(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, y, targets):
+        return (self.inner(y).sum(-1) - targets).square().sum()
+
+
+def taped(layers, x, targets, after, before):
+    """What `reduce` returns, from tapes."""
+    state, total = layers.initial_state(x.shape[1]), 0
+    for start in range(0, len(x), SEGMENT):
+        steps = slice(start, start + SEGMENT)
+        state, y = layers.segment(state, before(x[steps]))
+        total = total + after(y, targets[steps])
+    return total
+
+
+def gradients_and_buffers(modules, loss):
+    gradients = torch.autograd.grad(loss, [p for module in modules for p in module.parameters()])
+    return gradients, [dict(module.named_buffers()) for module in modules]
+
+
+@pytest.mark.parametrize("kind", [RevGRU, RevLSTM])
+def test_buffers_are_updated_once_and_gradients_are_those_of_the_tape(kind):
+    layers, x, targets = build(kind, 3), sequence(), torch.zeros(STEPS, BATCH, dtype=torch.float64)
+    before, after = Normalized(INPUT), Loss(Normalized(HIDDEN))
+    twins = copy.deepcopy((layers, before, after))
+    loss, _ = layers.reduce(x, targets, after, before=before)
+    found, buffers = gradients_and_buffers((layers, before, after), loss)
+    expected_loss = taped(twins[0], x, targets, twins[2], twins[1])
+    expected, expected_buffers = gradients_and_buffers(twins, expected_loss)
+    assert torch.equal(loss, expected_loss)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    for one, other in zip(buffers, expected_buffers, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert after.inner.norm.num_batches_tracked == -(-STEPS // SEGMENT)
+
+
+def test_only_buffers_that_change_are_kept():
+    """And the tensors that were in the modules are in them afterwards: nobody else's view of them is lost."""
+    layers, x, after = build(RevGRU, 3), sequence(), Normalized(HIDDEN)
+    owned = dict(after.named_buffers())
+    outputs, _ = layers.collect(x, after)
+    taken = outputs.grad_fn.work.rewinding._taken
+    changing = sum(buffer.nbytes for name, buffer in owned.items() if name != "constant")
+    assert [sum(b.nbytes for b in each.buffers) for each in taken] == [changing] * len(taken)
+    outputs.sum().backward()
+    assert not taken
+    assert all(buffer is owned[name] for name, buffer in after.named_buffers())
+
+
+def test_nothing_is_kept_where_no_buffer_is():
+    outputs, _ = build(RevGRU, 3).collect(sequence(), nn.Linear(HIDDEN, 3, dtype=torch.float64))
+    assert not any(each.buffers or each.streams for each in outputs.grad_fn.work.rewinding._taken)
+
+
+class Failing(nn.Module):
+    """Counts its calls in a buffer, and fails at one of them."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, y):
+        self.calls += 1
+        if self.calls == self.at:
+            raise ValueError("no more")
+        return y
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_forward_pass_that_fails_leaves_buffers_as_they_were(at):
+    after = Failing(at)
+    with pytest.raises(ValueError, match="no more"):
+        build(RevGRU, 3).collect(sequence(), after)
+    assert after.calls == 0
+
+
+class Late(nn.Module):
+    """Changes a buffer from its second call on."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = False
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+
+    def forward(self, y):
+        if self.called:
+            self.scale += 1
+        self.called = True
+        return y * self.scale
+
+
+def test_a_buffer_that_begins_to_change_is_refused():
+    with pytest.raises(ReplayError, match="changed a buffer"):
+        build(RevGRU, 3).collect(sequence(), Late())
+
+
+class Noting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.notes = []
+        self.linear = nn.Linear(INPUT, INPUT, dtype=torch.float64)
+
+    def forward(self, y, *_targets):
+        self.notes.append(is_recomputing())
+        return self.linear(y) if y.shape[-1] == INPUT else y.square().sum()
+
+
+def test_modules_can_tell_that_they_run_again():
+    before, after = Noting(), Noting()
+    loss, _ = build(RevGRU, 3).reduce(sequence(), torch.zeros(STEPS), after, before=before)
+    loss.backward()
+    segments = -(-STEPS // SEGMENT)
+    assert before.notes == after.notes == [False] * segments + [True] * segments
+    assert not is_recomputing()
+
+
+def test_random_numbers_return_where_only_the_head_trains():
+    """Layers in evaluation mode, a head with dropout."""
+    layers, x, head = build(RevGRU, 3).eval(), sequence(), Head()
+    targets = torch.randint(11, (STEPS, BATCH))
+
+    def loss():
+        torch.manual_seed(7)
+        return layers.reduce(x, targets, head)[0]
+
+    (found,) = torch.autograd.grad(loss(), head.linear.bias)
+    direction, step = torch.randn(11, dtype=torch.float64), 1e-6
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            head.linear.bias.add_(direction, alpha=sign * step)
+        ends.append(loss().item())
+        with torch.no_grad():
+            head.linear.bias.sub_(direction, alpha=sign * step)
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(found @ direction), rel=1e-6)
+
+
+class Using(nn.Module):
+    """Uses what it does not declare."""
+
+    def __init__(self, used):
+        super().__init__()
+        self.used = [used]
+
+    def forward(self, y, *_targets):
+        (used,) = self.used
+        return used(y) if isinstance(used, nn.Module) else y * used
+
+
+class Summed(nn.Module):
+    def forward(self, y, targets):
+        return (y - targets[..., None]).square().sum()
+
+
+@pytest.mark.parametrize(
+    "used", [torch.ones((), dtype=torch.float64, requires_grad=True), nn.Linear(8, 8, dtype=torch.float64)]
+)
+def test_tensors_that_would_lose_their_gradient_are_refused(used):
+    layers, x = build(RevGRU, 3), sequence()
+    with pytest.raises(CaptureError, match=r"captured tensor of shape .*shared="):
+        layers.collect(x, Using(used))
+    with torch.no_grad():
+        layers.collect(x, Using(used))
+    scale = x.detach().new_ones((), requires_grad=True)
+    with pytest.raises(CaptureError, match="a captured tensor"):
+        layers.reduce(x, torch.zeros(STEPS, BATCH), Summed(), before=Using(scale.exp()))
+
+
+def test_targets_that_need_a_gradient_are_refused_where_they_get_none():
+    layers, x = build(RevGRU, 3), sequence()
+    targets = torch.zeros(STEPS, BATCH, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(InvalidReversible, match="the targets need a gradient"):
+        layers.reduce(x, targets, Summed())
+
+
+def test_a_pass_inside_a_checkpoint_of_torchs_own_is_the_same():
+    layers, x, after = build(RevGRU, 3), sequence(), Loss(Normalized(HIDDEN)).eval()
+    targets = torch.zeros(STEPS, BATCH, dtype=torch.float64)
+    parameters = [*layers.parameters(), *after.parameters()]
+    plain = torch.autograd.grad(layers.reduce(x, targets, after)[0], parameters)
+    loss, _ = checkpoint(layers.reduce, x, targets, after, use_reentrant=False)
+    inside = torch.autograd.grad(loss, parameters)
+    assert all(torch.equal(one, other) for one, other in zip(inside, plain, strict=True))
