@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from planner_service.chain import PlanningError
 from planner_service.contract import PlacementRequest, PlanReply, PlanRequest
 from planner_service.contract.admission import AdmissionResponse, AdmissionReview, AdmissionReviewReply
-from planner_service.contract.placement import HoleRecord, JobPlacement, PlacementJob, PodNeedsRecord
+from planner_service.contract.holes import HoleRecord
+from planner_service.contract.placement import JobPlacement, PlacementJob, PodNeedsRecord
 from planner_service.kubernetes.admission import Asked, Found, asked_of, filled, refused, unchanged
 from planner_service.kubernetes.objects import MEMORY, PodResources
 from planner_service.placement.holding import is_whole, types_that_hold

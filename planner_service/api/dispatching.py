@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from planner_service.api.dispatcher import Dispatcher
 from planner_service.api.job_desk import JobDesk
+from planner_service.contract.holes import HoleRecord
 from planner_service.contract.jobs import Job
-from planner_service.contract.placement import HoleRecord
 from planner_service.dispatch import Resources, dispatched_engines, resources_for
 from planner_service.dispatch.fitting import DeviceKind
 from planner_service.placement import Hole

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from planner_service.contract.base import Answer, Message, invalid
+from planner_service.contract.holes import HoleRecord, Name
 from planner_service.contract.jobs import JobRequest
 from planner_service.contract.models import Model, Sequence, Training
 from planner_service.contract.profile import ProfileRecord
-from planner_service.contract.quantities import BudgetBytes, Count, SizeBytes
+from planner_service.contract.quantities import Count, SizeBytes
 from planner_service.contract.question import Question
 
 MOST_JOBS, MOST_HOLES = 10_000, 100_000
@@ -19,58 +20,6 @@ MOST_OFFERS = 100_000
 OFFERS_BY_DEFAULT = 10_000
 """In one answer, shared among the jobs."""
 MOST_PLANNED_OFFERS = 20
-
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Ratio = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
-Speed = Annotated[float, Field(strict=True, ge=1e-6, le=1e6, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=True, ge=1e-6, le=1)]
-Money = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
-
-
-class TypeNamesRecord(Message):
-    """What each scheduler calls a type of device, where it differs from `device`."""
-
-    slurm: Name | None = None
-    """GRES type and node feature: `a100`."""
-    kubernetes: Name | None = None
-    """The node label nvidia.com/gpu.product: `NVIDIA-A100-SXM4-80GB`."""
-    ray: Name | None = None
-    """accelerator_type: `A100`."""
-
-
-class HoleRecord(Message):
-    """Equal devices of one node, or MIG slices or fractions of them, each free for one process."""
-
-    name: Name
-    node: Name | None = None
-    """Null: a node of its own."""
-    device_kind: Literal["cpu", "cuda"] = "cuda"
-    device: Annotated[str, Field(max_length=200)] = ""
-    """The type of device, as the cluster calls it."""
-    names: TypeNamesRecord = TypeNamesRecord()
-    memory_total_bytes: BudgetBytes
-    """Nominal memory of one device, or of the MIG slice; of a fraction: of the whole device."""
-    memory_free_bytes: SizeBytes | None = None
-    """What the driver says is free on it now; null: all that the driver leaves."""
-    mig_slice: Annotated[str, Field(pattern=r"^[1-7]g\.[0-9]+gb(\+[a-z.0-9]+)?$")] | None = None
-    """`1g.10gb` and the like."""
-    fraction: Share | None = None
-    """Share of the device, of its memory and of its time."""
-    relative_speed: Speed | None = None
-    """Against the device that `forward_seconds` or the profile is of. Null: 1; compute slices in sevenths
-    for a MIG slice; its share for a fraction."""
-    hourly_cost: Money | None = None
-    """Of one device, in any currency."""
-    count: Count = 1
-    """So many equal ones in this node."""
-    context_bytes: SizeBytes | None = None
-    """Null: the request's."""
-
-    @model_validator(mode="after")
-    def _is_a_slice_or_a_fraction(self) -> Self:
-        if self.mig_slice is not None and self.fraction is not None:
-            raise invalid("fraction", "a hole is a MIG slice or a fraction, not both")
-        return self
 
 
 class JobFile(JobRequest):

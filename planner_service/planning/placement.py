@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from planner_service.contract import ChainModel, PlanReply, PlanRequest, Question, content_id
+from planner_service.contract.holes import HoleRecord
 from planner_service.contract.placement import (
-    HoleRecord,
     JobPlacement,
     PlacementJob,
     PlacementReply,

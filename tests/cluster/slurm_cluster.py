@@ -139,6 +139,14 @@ class SlurmCluster:
         lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %t").stdout.splitlines()
         return {name for name, is_now in (line.split() for line in lines) if is_now == state}
 
+    def put_back(self) -> None:
+        """Take drained nodes into service again, as an operator does: a controller that knows less than its
+        nodes finds jobs on them that it thinks it has to start, and drains them.
+        """
+        for state in ("drain", "drng"):
+            for name in self.nodes_that_are(state):
+                self.run("scontrol", "update", f"NodeName={name}", "State=RESUME")
+
     def logs(self) -> str:
         """The ends of the daemons' logs, for a failure's message."""
         return "\n".join(

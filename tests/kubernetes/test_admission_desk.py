@@ -10,7 +10,7 @@ import pytest
 from planner_service.api.admission_desk import AdmissionDesk
 from planner_service.contract import PlanRequest, canonical_json
 from planner_service.contract.admission import AdmissionReview
-from planner_service.contract.placement import HoleRecord
+from planner_service.contract.holes import HoleRecord
 from planner_service.planning import Planner
 from planner_service.store import PlanStore, open_database
 from planner_service.store.plans import StoredPlan

@@ -54,7 +54,7 @@ def test_the_webhook_is_in_nobodys_way():
 
 
 def test_the_holes_in_the_service_are_holes():
-    from planner_service.contract.placement import HoleRecord
+    from planner_service.contract.holes import HoleRecord
 
     (holes,) = [
         document

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from planner_service.contract.placement import HoleRecord
+from planner_service.contract.holes import HoleRecord
 from planner_service.placement import Demand, Site, acceptable_types, words_of
 from planner_service.placement.slurm_nodes import UnknownGpuMemory, slurm_holes
 from planner_service.planning.placement import hole_of
