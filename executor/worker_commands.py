@@ -10,6 +10,7 @@ from pathlib import Path
 from executor.sizes import parse_budget_bytes
 
 API_KEY = "TIGHTFIT_API_KEY"
+PLANNER_URL = "TIGHTFIT_PLANNER_URL"
 SLURM_NODE = "SLURMD_NODENAME"
 """Slurm's name of the node, which need not be the host's."""
 
@@ -64,7 +65,10 @@ def _add_agent(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--planner", required=True, metavar="URL", help="the service")
+    url = os.environ.get(PLANNER_URL)
+    command.add_argument(
+        "--planner", required=url is None, default=url, metavar="URL", help=f"the service ({PLANNER_URL})"
+    )
     command.add_argument(
         "--work-dir", type=Path, default=Path("tightfit-work"), help="weights files and logs (tightfit-work)"
     )

@@ -13,6 +13,8 @@ PREFIX = "TIGHTFIT_"
 SECONDS_PER_DAY = 86_400
 CLIENT_VARIABLES = frozenset({"TIGHTFIT_API_KEY"})
 """Read by commands that ask a service, and none of its settings."""
+DATABASE_FILE = "tightfit.sqlite3"
+"""In the data folder, unless a URL is given."""
 ENGINE_NAMES = ("local", "agents", "slurm", "ray", "kubernetes")
 
 
@@ -205,7 +207,7 @@ class Settings:
     @property
     def store_url(self) -> str:
         """The database's SQLAlchemy URL, the default resolved."""
-        return self.database_url or f"sqlite:///{self.data_dir / 'tightfit.sqlite3'}"
+        return self.database_url or f"sqlite:///{self.data_dir / DATABASE_FILE}"
 
     @property
     def default_engine(self) -> str:

@@ -92,9 +92,10 @@ def _task(options: AttemptOptions, attempt: Attempt) -> Task:
 
 
 def _report_unfit(link: AttemptLink, error: Exception) -> Ending:
-    """The worker cannot even try: say so, once."""
+    """The worker cannot even try: say so, once. A job that is invalid here is not tried again elsewhere."""
     try:
-        link.report({"outcome": "error", "detail": str(error)[:4000]})
+        is_permanent = isinstance(error, InvalidJob)
+        link.report({"outcome": "error", "detail": str(error)[:4000], "is_permanent": is_permanent})
     except (Refused, Unanswered) as unsaid:
         _refuse(str(unsaid))
         return Ending.UNREPORTED

@@ -13,7 +13,7 @@ from planner_service.api.storage import stored
 from planner_service.contract.jobs import Engine as JobEngine
 from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
 from planner_service.contract.probes import Probe, ProbeRequest
-from planner_service.dispatch import claimed_engines
+from planner_service.dispatch import claimed_engines, require_engine
 from planner_service.jobs import DeviceKind, Offer, why_it_waits
 from planner_service.planning import Planner
 from planner_service.security import require_text_within
@@ -58,15 +58,17 @@ class JobDesk:
     ) -> tuple[Job, bool]:
         """Estimate what the job needs, and queue it; the job, and whether it is new.
 
-        Raises TextOutsideRoots, what `Planner.job_needs` refuses, and IdempotencyKeyReused.
+        Raises TextOutsideRoots, EngineNotConfigured, what `Planner.job_needs` refuses, IdempotencyKeyReused.
         """
+        engine = self._engine_of(request)
+        require_engine(engine, self._settings)
         await self._require_text(request.data.text)
         needs = await asyncio.to_thread(self._planner.job_needs, request)
         queue = partial(
             self.jobs.submit,
             request,
             needs,
-            engine=self._engine_of(request),
+            engine=engine,
             caller=caller,
             idempotency_key=idempotency_key,
         )

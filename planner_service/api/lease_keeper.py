@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from planner_service.jobs import LeaseWatch
+from planner_service.jobs import LeaseWatch, State
 from planner_service.store import JobQueue
 
 log = logging.getLogger(__name__)
@@ -19,8 +20,17 @@ LONGEST_LOOK_SECONDS = 5.0
 class LeaseKeeper:
     """Ends leases by the count of this process (see `planner_service.jobs.leases`)."""
 
-    def __init__(self, queue: JobQueue, *, lease_seconds: float, lost_after_seconds: float) -> None:
+    def __init__(
+        self,
+        queue: JobQueue,
+        *,
+        lease_seconds: float,
+        lost_after_seconds: float,
+        on_lost_attempt: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_lost_attempt` is called for every attempt whose lease ends, in whatever thread looks."""
         self._queue = queue
+        self._on_lost_attempt = on_lost_attempt
         self.look_seconds = min(LONGEST_LOOK_SECONDS, lease_seconds / 4, lost_after_seconds / 4)
         """Seconds between two looks."""
         self._watch = LeaseWatch(
@@ -44,6 +54,8 @@ class LeaseKeeper:
         for lease in self._watch.observe(self._queue.leases(), now_seconds):
             if self._queue.expire(lease):
                 ended += 1
+                if lease.state is State.RUNNING:
+                    self._on_lost_attempt()
                 details = {"action": "lease_ended", "job": lease.job_id, "attempt": lease.attempt}
                 log.warning("job %s was silent", lease.job_id, extra=details)
         return ended

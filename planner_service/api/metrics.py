@@ -63,6 +63,7 @@ class Metrics(Collector):
         self._planning: dict[tuple[str, ...], _Histogram] = {}
         self._ratios = _Histogram(BUCKET_RATIOS)
         self._reports: Counter[str] = Counter()
+        self._lost_attempts = 0
         self._jobs: Mapping[str, int] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._registry = CollectorRegistry()
@@ -79,6 +80,10 @@ class Metrics(Collector):
     def count_report(self, outcome: str) -> None:
         """An attempt reported how it ended."""
         self._reports[outcome] += 1
+
+    def count_lost_attempt(self) -> None:
+        """An attempt was silent past its lease; it may come back all the same."""
+        self._lost_attempts += 1
 
     def count_measurement(self, report: MeasurementReport) -> None:
         """A run said what it measured."""
@@ -115,9 +120,11 @@ class Metrics(Collector):
         for outcome, count in self._reports.items():
             reports.add_metric([outcome], count)
         yield reports
+        lost = "Attempts that were silent past their leases"
+        yield CounterMetricFamily("tightfit_attempts_lost", lost, self._lost_attempts)
         jobs = GaugeMetricFamily("tightfit_jobs", "Jobs in the database", labels=["state"])
-        for state, count in self._jobs.items():
-            jobs.add_metric([state], count)
+        for name, count in self._jobs.items():
+            jobs.add_metric([name], count)
         yield jobs
         for name, meaning, read in self._gauges:
             yield GaugeMetricFamily(name, meaning, read())

@@ -88,6 +88,7 @@ class Service:
             self.jobs.queue,
             lease_seconds=settings.lease_seconds,
             lost_after_seconds=settings.lost_after_seconds,
+            on_lost_attempt=metrics.count_lost_attempt,
         )
         self.metrics = metrics
         metrics.watch(

@@ -7,7 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from planner_service.settings import InvalidSetting, Settings
+from planner_service.settings import DATABASE_FILE, InvalidSetting, Settings
+
+STANDARD_OUTPUT = Path("-")
 
 _DESCRIPTION = (
     "Write every measurement of the service's database, the oldest first. The database is found as "
@@ -20,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("export", help="write measurements to a file", description=_DESCRIPTION)
     parser.add_argument("what", choices=("measurements",))
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="csv, or parquet (csv)")
-    parser.add_argument("--output", type=Path, help="the file to write; standard output without it (csv)")
+    parser.add_argument("--output", type=Path, help="the file to write; - or nothing: standard output (csv)")
     parser.add_argument("--data-dir", type=Path, help="folder of the service's files (tightfit-data)")
     parser.set_defaults(run=run)
 
@@ -33,18 +35,20 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         settings = Settings.from_environ(os.environ, data_dir=args.data_dir)
+        _require_file(settings)
         engine = open_database(settings.store_url)
-    except (InvalidSetting, DatabaseUnavailable) as error:
+    except (InvalidSetting, DatabaseUnavailable, FileNotFoundError) as error:
         return _refuse(error)
+    output = None if args.output == STANDARD_OUTPUT else args.output
     try:
         if args.format == "parquet":
-            if args.output is None:
+            if output is None:
                 return _refuse(ValueError("--format parquet needs --output FILE"))
-            count = write_parquet(engine, args.output)
-        elif args.output is None:
+            count = write_parquet(engine, output)
+        elif output is None:
             count = write_csv(engine, sys.stdout)
         else:
-            with args.output.open("w", encoding="utf-8", newline="") as file:
+            with output.open("w", encoding="utf-8", newline="") as file:
                 count = write_csv(engine, file)
     except (ParquetNeeded, OSError) as error:
         return _refuse(error)
@@ -52,6 +56,13 @@ def run(args: argparse.Namespace) -> int:
         engine.dispose()
     print(f"{count} measurements", file=sys.stderr)
     return 0
+
+
+def _require_file(settings: Settings) -> None:
+    """Raises FileNotFoundError where the data folder has no database: a misspelt one must not be made."""
+    kept = settings.data_dir / DATABASE_FILE
+    if not settings.database_url and not kept.exists():
+        raise FileNotFoundError(f"there is no {kept}: name the service's folder with --data-dir")
 
 
 def _refuse(error: Exception) -> int:

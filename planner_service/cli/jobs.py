@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from planner_service.chain.quantities import format_bytes
 from planner_service.cli.job_watch import events_until_over
-from planner_service.cli.remote import DEFAULT_URL, asking
+from planner_service.cli.remote import add_planner_option, asking
 from planner_service.cli.request_file import UnreadableRequest, read_document
 from planner_service.cli.tables import table
 from planner_service.contract.job_events import JobEvent
@@ -53,7 +53,7 @@ def _action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Command, meaning: str
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=meaning)
-    parser.add_argument("--planner", metavar="URL", default=DEFAULT_URL, help=f"the service ({DEFAULT_URL})")
+    add_planner_option(parser)
     if name not in {"watch", "logs"}:
         parser.add_argument("--json", action="store_true", help="print the service's answer as it is")
     parser.set_defaults(run=partial(_run, command))

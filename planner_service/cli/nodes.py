@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from planner_service.chain.quantities import format_bytes
-from planner_service.cli.remote import DEFAULT_URL, asking
+from planner_service.cli.remote import add_planner_option, asking
 from planner_service.cli.tables import table
 from planner_service.contract.nodes import Node
 
@@ -13,7 +13,7 @@ from planner_service.contract.nodes import Node
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
     parser = subparsers.add_parser("nodes", help="list the nodes that offer memory for jobs")
-    parser.add_argument("--planner", metavar="URL", default=DEFAULT_URL, help=f"the service ({DEFAULT_URL})")
+    add_planner_option(parser)
     parser.add_argument("--json", action="store_true", help="print the service's answer as it is")
     parser.set_defaults(run=run)
 

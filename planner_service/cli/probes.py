@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from planner_service.cli.remote import DEFAULT_URL, asking
+from planner_service.cli.remote import add_planner_option, asking
 from planner_service.cli.request_file import UnreadableRequest, read_document
 from planner_service.contract.probes import Probe
 
@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("node", help="the node's name, as `tightfit nodes` shows it")
     parser.add_argument("file", help="a worker's job file (YAML or JSON), or - for JSON on standard input")
     parser.add_argument("--wait", action="store_true", help="until the node has measured it")
-    parser.add_argument("--planner", metavar="URL", default=DEFAULT_URL, help=f"the service ({DEFAULT_URL})")
+    add_planner_option(parser)
     parser.add_argument("--json", action="store_true", help="print the service's answer as it is")
     parser.set_defaults(run=run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,19 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 """Where `tightfit serve` listens unless it is told otherwise."""
 
 
+PLANNER_URL = "TIGHTFIT_PLANNER_URL"
+"""The variable with the service's address for commands that are not told another one."""
+
 API_KEY = "TIGHTFIT_API_KEY"
 """The variable with the key for services that ask for one; on a command line others would see it."""
+
+
+def add_planner_option(parser: argparse.ArgumentParser) -> None:
+    """`--planner URL`, which every command that asks a service takes."""
+    url = os.environ.get(PLANNER_URL) or DEFAULT_URL
+    parser.add_argument(
+        "--planner", metavar="URL", default=url, help=f"the service ({PLANNER_URL}, or {DEFAULT_URL})"
+    )
 
 
 class RemoteRefusal(Exception):

@@ -91,6 +91,8 @@ class AttemptReport(Message):
     loss: Loss | None = None
     measurement: MeasurementReport | None = None
     """What was measured, whatever the outcome."""
+    is_permanent: bool = Field(default=False, exclude_if=lambda permanent: not permanent)
+    """Of an `error`: every other attempt would end the same. The job fails without a retry."""
     budget_bytes: BudgetBytes | None = None
     """The budget in bytes that the attempt ran under: what "free" or "5%" came to."""
     excess_bytes: SizeBytes | None = None

@@ -16,10 +16,12 @@ from planner_service.dispatch.engine import (
 from planner_service.dispatch.fitting import resources_for
 from planner_service.dispatch.registry import (
     ENGINES,
+    EngineNotConfigured,
     UnknownEngine,
     claimed_engines,
     dispatched_engines,
     engine_of,
+    require_engine,
 )
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "LAUNCH_TOKEN",
     "Engine",
     "EngineBusy",
+    "EngineNotConfigured",
     "EngineRefused",
     "EngineState",
     "EngineStatus",
@@ -39,5 +42,6 @@ __all__ = [
     "dispatched_engines",
     "engine_of",
     "launch_name",
+    "require_engine",
     "resources_for",
 ]

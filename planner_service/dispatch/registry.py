@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 from planner_service.chain import PlanningError
 from planner_service.dispatch.engine import Engine
-from planner_service.settings import Settings
+from planner_service.settings import Settings, variable
 
 
 class UnknownEngine(PlanningError, ValueError):
@@ -19,6 +21,17 @@ class UnknownEngine(PlanningError, ValueError):
         self.engine = engine
         self.known = tuple(ENGINES)
         super().__init__(f"engine={engine!r} is unknown: choose one of {', '.join(ENGINES)}")
+
+
+class EngineNotConfigured(PlanningError, ValueError):
+    """The service knows the engine and has none of it to hand jobs to."""
+
+    field = "engine"
+
+    def __init__(self, engine: str, reason: str) -> None:
+        self.engine = engine
+        self.reason = reason
+        super().__init__(f"engine={engine!r} is not here: {reason}")
 
 
 def _local(settings: Settings) -> Engine:
@@ -71,6 +84,23 @@ def engine_of(name: str, settings: Settings) -> Engine:
 def claimed_engines(settings: Settings) -> frozenset[str]:
     """The engines whose jobs wait to be claimed, by agents or the local worker."""
     return frozenset({"agents", "local"} if settings.local_start == "agent" else {"agents"})
+
+
+def require_engine(name: str, settings: Settings) -> None:
+    """Raises EngineNotConfigured where jobs of the engine could only come back.
+
+    The operator's default engine is taken at its word: it may be away for a while.
+    """
+    if name == settings.engine:
+        return
+    if name == "slurm" and shutil.which("sbatch") is None:
+        raise EngineNotConfigured(name, "the service's machine has no sbatch")
+    if name == "kubernetes" and not (
+        settings.kubernetes_url or Path(settings.kubernetes_token_file).exists()
+    ):
+        raise EngineNotConfigured(name, f"{variable('kubernetes_url')} is not set, and this is no pod")
+    if name == "ray" and settings.ray_url == Settings.ray_url:
+        raise EngineNotConfigured(name, f"{variable('ray_url')} is not set")
 
 
 def dispatched_engines(settings: Settings) -> list[Engine]:

@@ -29,6 +29,8 @@ class AttemptResult:
     iteration: int | None = None
     loss: float | None = None
     measurement_id: str | None = None
+    is_permanent: bool = False
+    """An error that every other attempt would end in, too."""
     budget_bytes: int | None = None
     """What the attempt ran under."""
     excess_bytes: int | None = None
@@ -138,7 +140,7 @@ def _failed(standing: Standing, result: AttemptResult) -> Change:
             return _queued_tighter(standing, result.minimum_budget_bytes, result.detail)
         reason = Reason.OOM if standing.is_tightened else Reason.ERROR
         return Change(failed.ended(State.FAILED, reason, result.detail), ("state",))
-    if failed.failures > standing.maximum_failures:
+    if result.is_permanent or failed.failures > standing.maximum_failures:
         return Change(failed.ended(State.FAILED, Reason.ERROR, result.detail), ("state",))
     return Change(failed.queued_again(Reason.ERROR, result.detail), ("state",))
 

@@ -210,6 +210,7 @@ def _result(report: AttemptReport, measurement_id: str | None) -> AttemptResult:
         iteration=report.iteration,
         loss=report.loss,
         measurement_id=measurement_id,
+        is_permanent=report.is_permanent,
         budget_bytes=report.budget_bytes,
         excess_bytes=report.excess_bytes,
         minimum_budget_bytes=report.minimum_budget_bytes,

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from planner_service.contract import canonical_json
 from planner_service.contract.jobs import Engine as JobEngine
 from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
-from planner_service.jobs import IdempotencyKeyReused, JobNeeds, Standing, UnknownJob, cancel
+from planner_service.jobs import IdempotencyKeyReused, JobNeeds, Standing, State, UnknownJob, cancel
 from planner_service.store.database import writing
 from planner_service.store.job_records import (
     add_event,
@@ -97,10 +97,11 @@ class JobStore:
         return job_of(row)
 
     def counts(self) -> dict[str, int]:
-        """How many jobs there are in each state that any is in."""
+        """How many jobs there are in each state, those that none is in included."""
         query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
         with self._engine.connect() as connection:
-            return {str(state): int(count) for state, count in connection.execute(query)}
+            found = {str(state): int(count) for state, count in connection.execute(query)}
+        return {str(state): found.get(str(state), 0) for state in State}
 
     def page(self, *, limit: int, before: int | None = None, state: JobState | None = None) -> JobPage:
         """The latest `limit` jobs, or those before the row numbered `before`."""

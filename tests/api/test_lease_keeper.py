@@ -28,6 +28,19 @@ def watch(keeping: LeaseKeeper, *, start: float, seconds: float) -> int:
     return sum(keeping.look(start + 5 * look) for look in range(int(seconds // 5) + 1))
 
 
+def test_attempts_that_were_lost_are_counted_and_jobs_that_nobody_began_are_not(engine):
+    desk, lost = Desk(engine), []
+    desk.node()
+    desk.submit(), desk.submit()
+    desk.take()
+    desk.claim()
+    keeping = LeaseKeeper(
+        desk.queue, lease_seconds=60, lost_after_seconds=180, on_lost_attempt=lambda: lost.append(1)
+    )
+    assert watch(keeping, start=0, seconds=200) == 2
+    assert len(lost) == 1
+
+
 def test_assigned_jobs_go_back_after_a_minute_running_ones_after_three(engine):
     desk = Desk(engine)
     desk.node()

@@ -131,6 +131,9 @@ def test_attempts_jobs_and_measured_peaks_are_in_the_figures(service, http):
     text = http.get("/metrics").text
     assert samples(text, "tightfit_attempt_reports_total")["succeeded",] >= 1
     assert samples(text, "tightfit_jobs")["succeeded",] >= 1
+    states = {state for (state,) in samples(text, "tightfit_jobs")}
+    assert states == {"queued", "assigned", "running", "succeeded", "failed", "cancelled"}  # empty ones too
+    assert samples(text, "tightfit_attempts_lost_total") == {(): 0.0}
     assert samples(text, ratios)[()] == before + 1
     hits, misses = (samples(text, f"tightfit_reply_cache_{kind}")[()] for kind in ("hits", "misses"))
     assert hits + misses > 0

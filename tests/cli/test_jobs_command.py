@@ -96,7 +96,7 @@ def test_measurements_are_exported_beside_a_running_service(service, tmp_path, c
     arguments = ["export", "measurements", "--data-dir", str(service.data_dir), "--output", str(output)]
     assert main(arguments) == 0
     assert life.read()["measurement_id"] in output.read_text()
-    assert main(["export", "measurements", "--format", "parquet", "--data-dir", str(tmp_path)]) == 2
+    assert main([*arguments[:4], "--format", "parquet"]) == 2
     assert "needs --output" in capsys.readouterr().err
 
 
@@ -134,3 +134,22 @@ def test_a_job_is_watched_past_a_restart_of_the_service_each_event_once(tmp_path
 def test_a_service_that_is_not_there_is_not_waited_for(capsys):
     assert main(["jobs", "watch", "any", "--planner", "http://127.0.0.1:9"]) == 2
     assert "planner-unreachable" in capsys.readouterr().err
+
+
+def test_measurements_go_to_standard_output_and_a_misspelt_folder_is_not_made(
+    service, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    export = ["export", "measurements", "--data-dir"]
+    assert main([*export, str(service.data_dir), "--output", "-"]) == 0
+    assert capsys.readouterr().out.startswith("id,received_at,job")
+    assert main([*export, "misspelt"]) == 2
+    assert "there is no misspelt/tightfit.sqlite3" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_services_address_comes_from_the_environment(service, capsys, monkeypatch):
+    monkeypatch.setenv("TIGHTFIT_PLANNER_URL", service.url)
+    for command in (["jobs", "list"], ["nodes"]):
+        assert main(command) == 0
+    assert "attempt" in capsys.readouterr().out

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from planner_service.dispatch import ENGINES, EngineRefused, Launch, UnknownEngine, engine_of
+from planner_service.dispatch import (
+    ENGINES,
+    EngineNotConfigured,
+    EngineRefused,
+    Launch,
+    UnknownEngine,
+    engine_of,
+    require_engine,
+)
 from planner_service.settings import ENGINE_NAMES, InvalidSetting, Settings
 
 
@@ -28,3 +36,29 @@ def test_agents_are_given_nothing():
     with pytest.raises(EngineRefused, match="agents claim job j themselves"):
         agents.submit(launch)
     assert agents.statuses(["j"])["j"].state == "missing"
+
+
+@pytest.mark.parametrize(
+    ("engine", "configured"),
+    [
+        ("kubernetes", {"kubernetes_url": "https://cluster.example"}),
+        ("ray", {"ray_url": "http://head.example:8265"}),
+    ],
+)
+def test_an_engine_that_is_not_configured_takes_no_jobs(engine, configured, tmp_path):
+    """Its jobs could only come back; the operator's default is taken at its word"""
+    nowhere = {"kubernetes_token_file": str(tmp_path / "none")}
+    with pytest.raises(EngineNotConfigured, match=engine):
+        require_engine(engine, Settings(**nowhere))
+    require_engine(engine, Settings(**nowhere, **configured))
+    require_engine(engine, Settings(**nowhere, engine=engine))
+    require_engine("agents", Settings(**nowhere))
+
+
+def test_slurm_is_there_where_its_command_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineNotConfigured, match="sbatch"):
+        require_engine("slurm", Settings())
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    require_engine("slurm", Settings())

@@ -116,6 +116,11 @@ def test_errors_are_retried_as_often_as_allowed():
         assert standing.state is (State.QUEUED if failures <= 2 else State.FAILED)
 
 
+def test_an_error_that_every_attempt_would_end_in_is_not_tried_again():
+    failed = end(running(), Outcome.ERROR, is_permanent=True, detail="no such text").standing
+    assert (failed.state, failed.reason, failed.failures) == (State.FAILED, Reason.ERROR, 1)
+
+
 def test_lost_nodes_and_preemptions_are_free():
     standing = queued(maximum_failures=0)
     for _ in range(5):

@@ -45,7 +45,7 @@ def worker(url, tmp_path):
 
 
 def job(text):
-    return {**JOB, "data": {"text": text}, "training": {"iterations": 2}, "maximum_failures": 0}
+    return {**JOB, "data": {"text": text}, "training": {"iterations": 2}}
 
 
 def test_a_worker_reads_texts_of_its_own_folders_and_no_others(url, worker):
@@ -53,7 +53,9 @@ def test_a_worker_reads_texts_of_its_own_folders_and_no_others(url, worker):
     allowed, linked = submit(url, job("text.txt")), submit(url, job("link.txt"))
     assert reaches(url, allowed, state="succeeded")
     assert reaches(url, linked, state="failed", reason="error")
-    assert REFUSAL in job_of(url, linked)["detail"]
+    refused = job_of(url, linked)
+    assert REFUSAL in refused["detail"]
+    assert (refused["attempt"], refused["failures"]) == (1, 1)  # again would be the same again
 
     asked = {name: JOB[name] for name in ("model", "sequence")} | {"node": "reader"}
     with PlannerClient(url) as client:
