@@ -1,29 +1,29 @@
 """A job's events as they happen, as server-sent events.
 
-Events are read from the store again and again, so it does not matter which process of the service
+Events are read from the store as they come, so it does not matter which process of the service
 wrote them; a client that comes back sends the last id that it has seen, and misses nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from planner_service.api.storage import stored
 from planner_service.store import EventsAfter
 
-POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15.0
 RETRY_MILLISECONDS = 2000
 BATCH_EVENTS = 200
 
 ReadAfter = Callable[[int], EventsAfter]
 """Events after a number; blocks."""
+HasMore = Callable[[int], Awaitable[bool]]
+"""Waits for the next look; whether there are events after a number (see `EventWatch`)."""
 
 
 async def event_stream(
-    read_after: ReadAfter, last_number: int, is_stopping: Callable[[], bool]
+    read_after: ReadAfter, last_number: int, is_stopping: Callable[[], bool], has_more: HasMore
 ) -> AsyncIterator[bytes]:
     """The events after `last_number` in the form of the stream, until the job is over.
 
@@ -38,9 +38,7 @@ async def event_stream(
             last_number, spoke_at = number, time.monotonic()
         if found.is_over:
             return
-        if found.events:
-            continue
-        if time.monotonic() - spoke_at >= KEEP_ALIVE_SECONDS:
-            yield b": still here\n\n"
-            spoke_at = time.monotonic()
-        await asyncio.sleep(POLL_SECONDS)
+        while not found.events and not is_stopping() and not await has_more(last_number):
+            if time.monotonic() - spoke_at >= KEEP_ALIVE_SECONDS:
+                yield b": still here\n\n"
+                spoke_at = time.monotonic()

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from planner_service.api.admission_desk import AdmissionDesk
 from planner_service.api.credentials import Credentials, require_keys
 from planner_service.api.dispatching import cluster_holes, dispatcher_of
+from planner_service.api.event_watch import EventWatch
 from planner_service.api.job_desk import JobDesk
 from planner_service.api.lease_keeper import LeaseKeeper
 from planner_service.api.metrics import Metrics
@@ -83,6 +84,7 @@ class Service:
         self.measurements = MeasurementStore(engine)
         self.profiles = ProfileLibrary(ProfileStore(engine))
         self.jobs = JobDesk(engine, planner, settings)
+        self.event_watch = EventWatch(self.jobs.history.event_counts)
         self.admission = AdmissionDesk(planner, PlanStore(engine), cluster_holes(settings))
         self.leases = LeaseKeeper(
             self.jobs.queue,

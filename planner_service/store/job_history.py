@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, select, tuple_
@@ -41,6 +41,12 @@ class JobHistory:
             rows = connection.execute(query.order_by(job_events.c.number).limit(limit)).all()
         is_over = State(job.state) in FINAL and len(rows) < limit
         return EventsAfter([(row.number, row.kind, bytes(row.event)) for row in rows], is_over)
+
+    def event_counts(self, job_ids: Collection[str]) -> dict[str, int]:
+        """How many events each of these jobs has; nothing of those that there are not."""
+        query = select(jobs.c.id, jobs.c.event_count).where(jobs.c.id.in_(job_ids))
+        with self._engine.connect() as connection:
+            return {row.id: row.event_count for row in connection.execute(query)}
 
     def logs(
         self, job_id: str, *, limit: int, after: tuple[int, int] = (0, 0), attempt: int | None = None

@@ -212,11 +212,15 @@ def test_events_stream_until_the_job_is_over_and_resume_where_the_reader_was(htt
 def test_a_silent_stream_sends_comments(monkeypatch):
     import asyncio
 
-    monkeypatch.setattr(stream_module, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(stream_module, "KEEP_ALIVE_SECONDS", 0.05)
 
+    async def nothing_new(_number: int) -> bool:
+        await asyncio.sleep(0.01)
+        return False
+
     async def first_comment() -> bytes:
-        async for chunk in event_stream(lambda _number: EventsAfter([], is_over=False), 0, lambda: False):
+        silent = EventsAfter([], is_over=False)
+        async for chunk in event_stream(lambda _number: silent, 0, lambda: False, nothing_new):
             if chunk.startswith(b":"):
                 return chunk
         raise AssertionError("the stream ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated
 
@@ -10,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from planner_service.api.caching import answer_if_changed
-from planner_service.api.event_stream import BATCH_EVENTS, event_stream
+from planner_service.api.event_stream import BATCH_EVENTS, ReadAfter, event_stream
 from planner_service.api.openapi import CONDITIONAL, problems
-from planner_service.api.service import ServiceDependency
+from planner_service.api.service import Service, ServiceDependency
 from planner_service.api.storage import stored
 from planner_service.contract.attempts import AttemptList
 from planner_service.contract.job_events import JobEvent, JobLogPage
@@ -51,8 +52,18 @@ async def watch_job(job_id: str, service: ServiceDependency, last_event_id: Last
     found = await stored(read_after, seen)
     if found.is_over and not found.events:
         return Response(status_code=204)
-    stream = event_stream(read_after, seen, lambda: service.is_stopping)
-    return EventStream(stream, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+    return EventStream(
+        _stream(service, job_id, read_after, seen),
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+async def _stream(service: Service, job_id: str, read_after: ReadAfter, seen: int) -> AsyncIterator[bytes]:
+    """The events, and one look at the database for all such streams."""
+    has_more = partial(service.event_watch.has_more, job_id)
+    with service.event_watch.watching(job_id):
+        async for part in event_stream(read_after, seen, lambda: service.is_stopping, has_more):
+            yield part
 
 
 @router.get(

@@ -1,0 +1,75 @@
+"""Many watchers, one look at the database."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy.exc import OperationalError
+
+from planner_service.api import event_watch as module
+from planner_service.api.event_watch import EventWatch
+from tests.store.desk import Desk
+
+
+def test_six_hundred_watchers_ask_the_database_once_a_look(monkeypatch):
+    """Each hears of its own job alone, and nobody is asked for once all have gone"""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    looks = []
+
+    def count_events(job_ids):
+        looks.append(sorted(job_ids))
+        return {job_id: 5 if job_id == "busy" and len(looks) > 2 else 1 for job_id in job_ids}
+
+    async def watch_until_more(watch: EventWatch, job_id: str) -> int:
+        with watch.watching(job_id):
+            while not await watch.has_more(job_id, 1):
+                pass
+        return len(looks)
+
+    async def scenario() -> None:
+        watch = EventWatch(count_events)
+        silent = [asyncio.create_task(watch_until_more(watch, f"job-{number}")) for number in range(600)]
+        assert await asyncio.wait_for(watch_until_more(watch, "busy"), 10) == 3
+        assert not any(task.done() for task in silent)
+        for task in silent:
+            task.cancel()
+        await asyncio.gather(*silent, return_exceptions=True)
+        await asyncio.sleep(0.1)
+        before = len(looks)
+        await asyncio.sleep(0.1)
+        assert len(looks) == before <= 5
+
+    asyncio.run(scenario())
+    assert len(looks[0]) == 601
+
+
+def test_watchers_stay_while_the_database_is_away(monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    answers = iter([OperationalError("", {}, Exception()), OperationalError("", {}, Exception()), {"job": 2}])
+
+    def count_events(_job_ids):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def scenario() -> bool:
+        watch = EventWatch(count_events)
+        watch._counts = {"job": 1}
+        with watch.watching("job"):
+            assert [await watch.has_more("job", 1) for _ in range(2)] == [False, False]
+            return await watch.has_more("job", 1)
+
+    assert asyncio.run(scenario())
+
+
+def test_counts_are_those_of_the_events_that_are_read(tmp_path):
+    from planner_service.store import open_database
+
+    engine = open_database(f"sqlite:///{tmp_path / 'd.sqlite3'}")
+    desk = Desk(engine)
+    desk.node()
+    first, second = desk.submit().id, desk.submit().id
+    desk.take()
+    assert desk.history.event_counts([first, second, "none"]) == {first: 3, second: 1}
+    engine.dispose()
