@@ -30,6 +30,8 @@ class IterationRecord:
     iteration: int
     gate_sparsity: Mapping[str, float]
     """Share of each gate's gradient that was dropped (or zero by itself), weighted by what it costs."""
+    layer_sparsity: Mapping[str, float]
+    """The same share of each layer and direction, all its gates together."""
     dense_backward_macs: int
     """MACs of the backward products of a dense iteration."""
     executed_backward_macs: int
@@ -62,6 +64,7 @@ class IterationRecord:
         return {
             "iteration": self.iteration,
             "gate_sparsity": dict(self.gate_sparsity),
+            "layer_sparsity": dict(self.layer_sparsity),
             "sparsity": self.sparsity,
             "redundant_ratio_by_formula": self.redundant_ratio_by_formula,
             "redundant_ratio": self.redundant_ratio,
@@ -70,45 +73,85 @@ class IterationRecord:
 
 
 class Tally:
-    """Counts of the iteration that is running. Stays on the device: reading waits for it, adding does not."""
+    """Counts of one layer in the iteration that is running. Stays on the device: reading waits for it, adding
+    does not.
+    """
+
+    def __init__(self, gate_count: int) -> None:
+        self._gate_count = gate_count
+        self.dense_macs = 0
+        self.executed_macs = 0
+        self.forward_macs = 0
+        self._useful_macs: Tensor | None = None
+        self._had_entries: Tensor | None = None
+
+    def add_forward(self, macs: int) -> None:
+        """Count the forward products of a segment."""
+        self.forward_macs += macs
+
+    def add_executed(self, macs: int) -> None:
+        """Count MACs that a dense iteration would not run, such as those of error feedback."""
+        self.executed_macs += macs
+
+    def add_product(self, *, dense_macs: int, executed_macs: int, kept_ratios: Tensor) -> None:
+        """Count a backward product; `kept_ratios` [G] is the share of each gate's operand that is left."""
+        self.dense_macs += dense_macs
+        self.executed_macs += executed_macs
+        useful = kept_ratios.to(torch.float64) * (dense_macs / self._gate_count)
+        self._useful_macs = useful if self._useful_macs is None else self._useful_macs + useful
+
+    def note_entries(self, gradient: Tensor) -> None:
+        """Note whether any entry of a gate gradient is not zero, before a rule drops from it."""
+        found = gradient.any()
+        self._had_entries = found if self._had_entries is None else self._had_entries | found
+
+    def counts(self) -> Tensor:
+        """MACs of backward products with what is left, per gate; and whether there was anything: [G + 1]."""
+        useful = torch.zeros(self._gate_count) if self._useful_macs is None else self._useful_macs
+        had_entries = useful.new_zeros(()) if self._had_entries is None else self._had_entries.to(useful)
+        return torch.cat([useful, had_entries[None]])
+
+
+class Books:
+    """The tallies of all layers of one module in the iteration that is running."""
 
     def __init__(self, gate_names: Sequence[str]) -> None:
         self._gate_names = tuple(gate_names)
-        self._dense_macs = 0
-        self._executed_macs = 0
-        self._forward_macs = 0
-        self._useful_macs: Tensor | None = None
+        self._tallies: dict[str, Tally] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether no backward pass was counted."""
-        return self._dense_macs == 0
+        return not any(tally.dense_macs for tally in self._tallies.values())
 
-    def add_forward(self, macs: int) -> None:
-        """Count the forward products of a segment."""
-        self._forward_macs += macs
+    def tally(self, layer: str) -> Tally:
+        """That of `layer`."""
+        return self._tallies.setdefault(layer, Tally(len(self._gate_names)))
 
-    def add_executed(self, macs: int) -> None:
-        """Count MACs that a dense iteration would not run, such as those of error feedback."""
-        self._executed_macs += macs
-
-    def add_product(self, *, dense_macs: int, executed_macs: int, kept_ratios: Tensor) -> None:
-        """Count a backward product; `kept_ratios` [G] is the share of each gate's operand that is left."""
-        self._dense_macs += dense_macs
-        self._executed_macs += executed_macs
-        useful = kept_ratios.to(torch.float64) * (dense_macs / len(self._gate_names))
-        self._useful_macs = useful if self._useful_macs is None else self._useful_macs + useful
-
-    def record(self, iteration: int) -> IterationRecord:
-        """What was counted. Raises ValueError when nothing was."""
-        if self._useful_macs is None:
+    def close(self, iteration: int) -> tuple[IterationRecord, tuple[str, ...]]:
+        """What was counted, and the layers of whose gate gradients a rule left nothing, though they were not
+        zero by themselves. Raises ValueError when there was no backward pass.
+        """
+        if self.is_empty:
             raise ValueError(f"iteration {iteration} had no backward pass: there is nothing to report")
-        per_gate = self._dense_macs / len(self._gate_names)
-        kept = (self._useful_macs / per_gate).tolist()
+        counts = torch.stack([tally.counts() for tally in self._tallies.values()]).tolist()
+        useful = {name: found[:-1] for name, found in zip(self._tallies, counts, strict=True)}
+        record = self._record(iteration, useful)
+        silenced = [name for name, found in zip(self._tallies, counts, strict=True) if found[-1]]
+        return record, tuple(name for name in silenced if not any(useful[name]))
+
+    def _record(self, iteration: int, useful: Mapping[str, Sequence[float]]) -> IterationRecord:
+        tallies = self._tallies.values()
+        dense_macs = sum(tally.dense_macs for tally in tallies)
+        of_gates = map(sum, zip(*useful.values(), strict=True))
+        gates = zip(self._gate_names, of_gates, strict=True)
         return IterationRecord(
             iteration=iteration,
-            gate_sparsity={name: 1 - ratio for name, ratio in zip(self._gate_names, kept, strict=True)},
-            dense_backward_macs=self._dense_macs,
-            executed_backward_macs=self._executed_macs,
-            forward_macs=self._forward_macs,
+            gate_sparsity={gate: 1 - macs / (dense_macs / len(self._gate_names)) for gate, macs in gates},
+            layer_sparsity={
+                name: 1 - sum(useful[name]) / tally.dense_macs for name, tally in self._tallies.items()
+            },
+            dense_backward_macs=dense_macs,
+            executed_backward_macs=sum(tally.executed_macs for tally in tallies),
+            forward_macs=sum(tally.forward_macs for tally in tallies),
         )

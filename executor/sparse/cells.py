@@ -12,18 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from executor.errors import StateChanged
+from executor.given_state import parts_of_state
 from executor.sparse.accounting import IterationRecord
 from executor.sparse.cell import Cell, Weights
+from executor.sparse.chosen import chosen_sparsifier
 from executor.sparse.gru import GruCell
 from executor.sparse.lstm import LstmCell
-from executor.sparse.modules import chosen_rule
+from executor.sparse.position import KeepsPosition
 from executor.sparse.rule import Rule
 from executor.sparse.schedule import Schedule
 from executor.sparse.segment import run_layer
-from executor.sparse.sparsifier import Sparsifier
 
 
-class SparseCell(nn.RNNCellBase):
+class SparseCell(KeepsPosition, nn.RNNCellBase):
     """What SparseLSTMCell and SparseGRUCell have in common; arguments as those of SparseRecurrence.
 
     Raises:
@@ -42,17 +43,30 @@ class SparseCell(nn.RNNCellBase):
         threshold: float | None = None,
         *,
         keep_ratio: float | None = None,
+        row_ratio: float | None = None,
+        share_steps: int | None = None,
+        block_size: int | None = None,
         schedule: Schedule | None = None,
         error_feedback: bool = False,
         seed: int = 0,
         **options: Any,
     ) -> None:
-        chosen = chosen_rule(rule, threshold=threshold, keep_ratio=keep_ratio)
+        sparsifier = chosen_sparsifier(
+            self.cell,
+            hidden_size,
+            rule,
+            threshold=threshold,
+            keep_ratio=keep_ratio,
+            row_ratio=row_ratio,
+            share_steps=share_steps,
+            block_size=block_size,
+            schedule=schedule,
+            error_feedback=error_feedback,
+            seed=seed,
+        )
         sizes: tuple[Any, ...] = (input_size, hidden_size)
         super().__init__(*sizes, **options)
-        self.sparsifier = Sparsifier(
-            chosen, self.cell.gate_names, schedule=schedule, error_feedback=error_feedback, seed=seed
-        )
+        self.sparsifier = sparsifier
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
         """Like the torch cell's, for x [B, input]: (h, c) of an LSTM, h of a GRU, each [B, H]."""
@@ -60,7 +74,7 @@ class SparseCell(nn.RNNCellBase):
             raise StateChanged(f"input of shape {list(input.shape)} must be [batch, {self.input_size}]")
         count = len(self.cell.state_names)
         zeros = torch.zeros(len(input), self.hidden_size, dtype=self.weight_hh.dtype, device=input.device)
-        given = (zeros,) * count if hx is None else tuple(hx) if count > 1 else (hx,)
+        given = (zeros,) * count if hx is None else parts_of_state(hx, self.cell.state_names)
         weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         sparsifier = self.sparsifier if self.training else None
         y, after = run_layer(self.cell, sparsifier, input.unsqueeze(0), given, weights, layer="cell")

@@ -36,8 +36,13 @@ class Columns(Rule):
         require_count("share_steps", self.share_steps)
         require_count("block_size", self.block_size)
 
+    def require_columns(self, columns: int) -> None:
+        """Raise InvalidSparsity when the blocks do not divide that many columns."""
+        if columns % self.block_size:
+            raise InvalidSparsity("block_size", f"{self.block_size} does not divide the {columns} columns")
+
     def backward_pass(self, layer: Layer, random: Random) -> BackwardPass:
-        """See Rule. Raises InvalidSparsity when the blocks do not divide the columns."""
+        """See Rule."""
         return _ColumnPass(layer, self)
 
     def kept_columns(self, gradient: Tensor) -> Tensor:
@@ -47,8 +52,6 @@ class Columns(Rule):
 
 def largest_blocks(scores: Tensor, keep_ratio: float, block_size: int) -> Tensor:
     """Indices, ascending, of the blocks of neighbours with the largest sums of `scores`: at least one."""
-    if len(scores) % block_size:
-        raise InvalidSparsity("block_size", f"{block_size} does not divide the {len(scores)} columns")
     blocks = scores.view(-1, block_size).sum(1)
     kept = blocks.topk(max(1, round(len(blocks) * keep_ratio)), sorted=False).indices.sort().values
     return (kept[:, None] * block_size + torch.arange(block_size, device=scores.device)).flatten()

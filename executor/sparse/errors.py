@@ -18,22 +18,26 @@ class InvalidSparsity(ExecutorError, ValueError):
 
 
 class EverythingDropped(ExecutorError, RuntimeError):
-    """No gate gradient of an iteration was left: the weights would not learn anything from it."""
+    """No gate gradient of a layer was left in an iteration: neither its weights nor the layers below it would
+    learn anything from it. `layers` are named as torch names their weights: l0, l1_reverse, …
+    """
 
-    def __init__(self, *, rule: str, iteration: int) -> None:
+    def __init__(self, *, rule: str, iteration: int, layers: tuple[str, ...]) -> None:
         self.rule = rule
         self.iteration = iteration
+        self.layers = layers
         super().__init__(
-            f"{rule} dropped every gate gradient of iteration {iteration}: lower the threshold. An absolute "
-            "threshold depends on the scale of the loss (a mean or a sum); a relative one does not"
+            f"{rule} dropped every gate gradient of {', '.join(layers)} in iteration {iteration}: lower the "
+            "threshold. An absolute threshold depends on the scale of the loss (a mean or a sum) and on the "
+            "depth of the layer; a relative one does not"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_everything_dropped, (self.rule, self.iteration))
+        return (_everything_dropped, (self.rule, self.iteration, self.layers))
 
 
-def _everything_dropped(rule: str, iteration: int) -> EverythingDropped:
-    return EverythingDropped(rule=rule, iteration=iteration)
+def _everything_dropped(rule: str, iteration: int, layers: tuple[str, ...]) -> EverythingDropped:
+    return EverythingDropped(rule=rule, iteration=iteration, layers=layers)
 
 
 def require_threshold(field: str, value: object) -> None:

@@ -8,25 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from executor.errors import StateChanged
+from executor.given_state import parts_of_state
 from executor.sparse.accounting import IterationRecord
 from executor.sparse.cell import Cell
+from executor.sparse.chosen import chosen_sparsifier
 from executor.sparse.errors import InvalidSparsity
 from executor.sparse.gru import GruCell
+from executor.sparse.input_types import in_type_of
 from executor.sparse.lstm import LstmCell
+from executor.sparse.position import KeepsPosition
 from executor.sparse.rule import Rule
-from executor.sparse.rules import rule_named
 from executor.sparse.schedule import Schedule
-from executor.sparse.sparsifier import Sparsifier
-from executor.sparse.stack import StackedState, run_stack
+from executor.sparse.stack import StackedState, run_stack, weights_named
 
 
-class SparseRecurrence(nn.RNNBase):
+class SparseRecurrence(KeepsPosition, nn.RNNBase):
     """What SparseLSTM and SparseGRU have in common.
 
     Args:
         input_size, hidden_size, num_layers: as torch's.
         rule: the name of a rule (see `rule_named`) or a rule.
-        threshold, keep_ratio: settings of a rule given by name.
+        threshold, keep_ratio, row_ratio, share_steps, block_size: settings of a rule given by name.
         schedule: dense and sparse iterations; by default all are sparse.
         error_feedback: carry what is dropped from the weight gradients over to the next iteration.
         seed: of what a rule draws.
@@ -52,6 +54,9 @@ class SparseRecurrence(nn.RNNBase):
         threshold: float | None = None,
         *,
         keep_ratio: float | None = None,
+        row_ratio: float | None = None,
+        share_steps: int | None = None,
+        block_size: int | None = None,
         schedule: Schedule | None = None,
         error_feedback: bool = False,
         seed: int = 0,
@@ -59,12 +64,22 @@ class SparseRecurrence(nn.RNNBase):
     ) -> None:
         if options.get("proj_size"):
             raise InvalidSparsity("proj_size", "projections are not supported")
-        chosen = chosen_rule(rule, threshold=threshold, keep_ratio=keep_ratio)
+        sparsifier = chosen_sparsifier(
+            self.cell,
+            hidden_size,
+            rule,
+            threshold=threshold,
+            keep_ratio=keep_ratio,
+            row_ratio=row_ratio,
+            share_steps=share_steps,
+            block_size=block_size,
+            schedule=schedule,
+            error_feedback=error_feedback,
+            seed=seed,
+        )
         sizes: tuple[Any, ...] = (input_size, hidden_size, num_layers)
         super().__init__(*sizes, **options)
-        self.sparsifier = Sparsifier(
-            chosen, self.cell.gate_names, schedule=schedule, error_feedback=error_feedback, seed=seed
-        )
+        self.sparsifier = sparsifier
 
     @classmethod
     def from_torch(cls, module: nn.RNNBase, **sparsity: Any) -> Self:
@@ -95,19 +110,24 @@ class SparseRecurrence(nn.RNNBase):
     def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:  # noqa: A002
         """Like the torch module's. In training each call begins an iteration of the schedule.
 
-        Raises EverythingDropped when the iteration before had dropped everything.
+        Raises EverythingDropped when the iteration before had dropped everything of a layer, and StateChanged
+        for inputs and states of another shape or type, as torch's modules refuse them.
         """
         if type(input) is not Tensor or input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
             raise StateChanged(
                 f"inputs must be a tensor [T, batch, {self.input_size}] ([batch, T, …] with batch_first) or "
                 f"[T, {self.input_size}]; packed sequences are not supported"
             )
-        if self.training and torch.is_grad_enabled():
-            self.sparsifier.end_iteration()
+        if not input.numel():
+            raise StateChanged(
+                f"inputs of shape {list(input.shape)} are empty: give at least one step and row"
+            )
         is_batched = input.dim() == 3
-        x = input if is_batched else input.unsqueeze(1)
+        x = in_type_of(self._weight, input if is_batched else input.unsqueeze(1), "the input")
         time_first = x.transpose(0, 1) if self.batch_first and is_batched else x
         state = self._state(hx, time_first, is_batched=is_batched)
+        if self.training and torch.is_grad_enabled():
+            self.sparsifier.end_iteration()
         y, after = self._run(time_first, state)
         if not is_batched:
             return y.squeeze(1), self._as_torch(tuple(part.squeeze(1) for part in after))
@@ -125,9 +145,13 @@ class SparseRecurrence(nn.RNNBase):
 
     def initial_state(self, batch_size: int) -> StackedState:
         """Zeros, [layers * directions, B, H] each."""
-        weight: Tensor = self.get_parameter("weight_hh_l0")
         shape = (self.num_layers * (2 if self.bidirectional else 1), batch_size, self.hidden_size)
-        return tuple(weight.new_zeros(shape) for _ in self.cell.state_names)
+        return tuple(self._weight.new_zeros(shape) for _ in self.cell.state_names)
+
+    @property
+    def _weight(self) -> Tensor:
+        """One of them; no Parameter where they are swapped (functional_call, parametrizations)."""
+        return weights_named(self, "l0").weight_hh
 
     def end_iteration(self) -> IterationRecord | None:
         """Close the iteration and get its counts; see `Sparsifier.end_iteration`."""
@@ -140,24 +164,15 @@ class SparseRecurrence(nn.RNNBase):
         zeros = self.initial_state(x.shape[1])
         if hx is None:
             return zeros
-        given = tuple(hx) if len(zeros) > 1 else (hx,)
+        given = parts_of_state(hx, self.cell.state_names)
         given = given if is_batched else tuple(part.unsqueeze(1) for part in given)
         found, expected = [list(part.shape) for part in given], [list(part.shape) for part in zeros]
         if found != expected:
             raise StateChanged(f"the initial state has the shapes {found}, expected {expected}")
-        return given
+        return tuple(in_type_of(self._weight, part, "a part of the state") for part in given)
 
     def _as_torch(self, state: StackedState) -> Any:
         return state if len(state) > 1 else state[0]
-
-
-def chosen_rule(rule: str | Rule, *, threshold: float | None, keep_ratio: float | None) -> Rule:
-    """The rule, or the one called so with these settings. Raises InvalidSparsity."""
-    if isinstance(rule, str):
-        return rule_named(rule, threshold=threshold, keep_ratio=keep_ratio)
-    if threshold is not None or keep_ratio is not None:
-        raise InvalidSparsity("rule", f"{rule} has its own settings: leave threshold and keep_ratio out")
-    return rule
 
 
 class SparseLSTM(SparseRecurrence, nn.LSTM):  # type: ignore[misc]

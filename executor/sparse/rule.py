@@ -39,4 +39,6 @@ class _EntryPass(BackwardPass):
         self._rule = rule
 
     def drop(self, step: int) -> None:
-        self._rule.drop(self.reversal.gate_gradient[step])
+        gradient = self.reversal.gate_gradient[step]
+        self.layer.tally.note_entries(gradient)
+        self._rule.drop(gradient)

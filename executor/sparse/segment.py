@@ -11,6 +11,7 @@ from torch import Tensor
 from executor.first_order import first_order
 from executor.sparse.backward_pass import Gradients
 from executor.sparse.cell import Cell, Reversal, State, Tape, Weights
+from executor.sparse.input_types import in_type_of
 from executor.sparse.sparsifier import Sparsifier, dense_gradients
 
 
@@ -29,10 +30,11 @@ def run_layer(
     """The h after each of the k steps of x [k, B, input], [k, B, H], and the state after the last.
 
     Without a sparsifier the way back is dense. `layer` names the layer among those that share one. A cell's
-    step is k = 1. The type is that of the weights, under autocast too.
+    step is k = 1. The type is that of the weights, under autocast too. Raises StateChanged for another one.
     """
-    work = _Work(cell, sparsifier, layer)
-    y, *after = _Segment.apply(work, x.to(weights.weight_ih.dtype), *weights, *state)  # type: ignore[no-untyped-call]
+    x = in_type_of(weights.weight_ih, x, "the input")
+    given = [in_type_of(weights.weight_ih, part, "a part of the state") for part in state]
+    y, *after = _Segment.apply(_Work(cell, sparsifier, layer), x, *weights, *given)  # type: ignore[no-untyped-call]
     return y, tuple(after)
 
 

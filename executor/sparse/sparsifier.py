@@ -9,7 +9,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from executor.sparse.accounting import IterationRecord, Tally
+from executor.sparse.accounting import Books, IterationRecord, Tally
 from executor.sparse.backward_pass import BackwardPass, Gradients, Layer, Macs
 from executor.sparse.cell import Reversal, Weights
 from executor.sparse.errors import EverythingDropped, InvalidSparsity
@@ -58,13 +58,18 @@ class Sparsifier:
         self._feedback = ErrorFeedback() if error_feedback else None
         self._seed = seed
         self._random = self._fresh_random()
-        self._tally = Tally(self.gate_names)
+        self._books = Books(self.gate_names)
         self._is_paused = False
 
     @property
     def is_dense_now(self) -> bool:
         """Whether the schedule lets the rule rest in this iteration."""
         return self.schedule.is_dense(self.iteration)
+
+    @property
+    def next_iteration(self) -> int:
+        """The iteration with which a run that is resumed from here begins."""
+        return self.iteration + (not self._books.is_empty)
 
     @property
     def has_feedback(self) -> bool:
@@ -75,7 +80,7 @@ class Sparsifier:
         """Go on at `iteration` with nothing counted or carried over: after a probe, or in a resumed run."""
         self.iteration = iteration
         self.last_record = None
-        self._tally = Tally(self.gate_names)
+        self._books = Books(self.gate_names)
         self._feedback = None if self._feedback is None else ErrorFeedback()
         self._random = self._fresh_random()
 
@@ -87,14 +92,14 @@ class Sparsifier:
         """Close the iteration: call it after its last backward pass, before the optimizer's step.
 
         Returns its counts; None, and nothing changes, when there was no backward pass since the last call.
-        Raises EverythingDropped when the rule left nothing: such a step must not be taken.
+        Raises EverythingDropped when the rule left nothing of a layer: such a step must not be taken.
         """
-        if self._tally.is_empty:
+        if self._books.is_empty:
             return None
-        record = self._tally.record(self.iteration)
-        self._tally = Tally(self.gate_names)
-        if record.sparsity >= 1 and not self.is_dense_now:
-            raise EverythingDropped(rule=str(self.rule), iteration=self.iteration)
+        record, silenced = self._books.close(self.iteration)
+        self._books = Books(self.gate_names)
+        if silenced:
+            raise EverythingDropped(rule=str(self.rule), iteration=self.iteration, layers=silenced)
         if self._feedback is not None:
             self._feedback.next_iteration()
         self.iteration += 1
@@ -117,7 +122,7 @@ class Sparsifier:
         """The gradients of one layer's segment; `layer` names it among those of the module."""
         if self._is_paused:
             return dense_gradients(reversal, weights, grad_y, wants_x=wants_x)
-        counted = Layer(reversal, weights, self._tally, len(self.gate_names))
+        counted = Layer(reversal, weights, self._books.tally(layer), len(self.gate_names))
         dense = self.is_dense_now
         way_back = BackwardPass(counted) if dense else self.rule.backward_pass(counted, self._random)
         if self._feedback is None:
@@ -132,12 +137,12 @@ class Sparsifier:
         gradients = way_back.run(grad_y, wants_x=wants_x)
         dropped = way_back.undropped.sub_(reversal.gate_gradient)
         feedback.collect(layer, dropped_weights(reversal, dropped, weights))
-        self._tally.add_executed(Macs.of(way_back.layer, wants_x=wants_x).weights)
+        way_back.layer.tally.add_executed(Macs.of(way_back.layer, wants_x=wants_x).weights)
         return gradients._replace(weights=add_late(gradients.weights, feedback.take(layer)))
 
 
 def dense_gradients(reversal: Reversal, weights: Weights, grad_y: Tensor, *, wants_x: bool) -> Gradients:
     """The gradients of one layer's segment with nothing dropped and nothing counted."""
-    units = weights.weight_hh.shape[1]
-    gates = [str(gate) for gate in range(len(weights.weight_hh) // units)]
-    return BackwardPass(Layer(reversal, weights, Tally(gates), len(gates))).run(grad_y, wants_x=wants_x)
+    gate_count = weights.weight_hh.shape[0] // weights.weight_hh.shape[1]
+    layer = Layer(reversal, weights, Tally(gate_count), gate_count)
+    return BackwardPass(layer).run(grad_y, wants_x=wants_x)

@@ -52,7 +52,7 @@ def test_gradients_are_those_of_the_cpu(
 
 def counts(record: IterationRecord) -> dict[str, Any]:
     """What is counted in whole numbers: ratios are divided in another order on a GPU."""
-    return {name: value for name, value in vars(record).items() if name != "gate_sparsity"}
+    return {name: value for name, value in vars(record).items() if not name.endswith("_sparsity")}
 
 
 def test_books_are_kept_on_the_device() -> None:
