@@ -16,7 +16,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from executor.sparse import InvalidSparsity, SparsitySpec
 
 REVERSIBLE_CELLS = ("rev_gru", "rev_lstm", "nf_rev_gru", "nf_rev_lstm")
 CELLS = ("lstm", "gru", "rnn", *REVERSIBLE_CELLS)
-SPARSE_CELLS = ("lstm", "gru")
-"""Those whose gate gradients can be sparsified."""
+SPARSE_CELLS = {"lstm": 4, "gru": 3}
+"""Those whose gate gradients can be sparsified, with the number of their gates."""
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 OPTIMIZERS = ("sgd", "momentum", "adam")
 PYTHON_TEXT = "python"
@@ -165,11 +166,16 @@ class Job:
     report: ReportSpec = field(default_factory=ReportSpec)
 
     def __post_init__(self) -> None:
-        if self.training.gradient_sparsity is not None and self.model.kind not in SPARSE_CELLS:
+        sparsity, kind = self.training.gradient_sparsity, self.model.kind
+        if sparsity is None:
+            return
+        if kind not in SPARSE_CELLS:
             raise InvalidJob(
                 "training.gradient_sparsity",
-                f"model.kind={self.model.kind!r} has no sparse cell: choose {' or '.join(SPARSE_CELLS)}",
+                f"model.kind={kind!r} has no sparse cell: choose {' or '.join(SPARSE_CELLS)}",
             )
+        with _refusing_sparsity():
+            sparsity.require_columns(SPARSE_CELLS[kind] * self.model.hidden_size)
 
     def record(self) -> dict[str, object]:
         """The job as it stands in the report: sections of plain values."""
@@ -245,10 +251,17 @@ def _sparsity(record: object) -> SparsitySpec:
     _refuse_unknown(f"{path}.", fields, {field.name for field in dataclasses.fields(SparsitySpec)})
     if "rule" not in fields:
         raise InvalidJob(f"{path}.rule", "is missing")
-    try:
+    with _refusing_sparsity():
         return SparsitySpec(**fields)
+
+
+@contextmanager
+def _refusing_sparsity() -> Iterator[None]:
+    """InvalidSparsity inside is raised as InvalidJob, with the field's path in the job."""
+    try:
+        yield
     except InvalidSparsity as error:
-        raise InvalidJob(f"{path}.{error.field}", error.reason) from error
+        raise InvalidJob(f"training.gradient_sparsity.{error.field}", error.reason) from error
 
 
 def _parsed(path: Path) -> object:

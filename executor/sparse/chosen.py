@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from executor.sparse.cell import Cell
-from executor.sparse.columns import Columns
 from executor.sparse.errors import InvalidSparsity
 from executor.sparse.rule import Rule
-from executor.sparse.rules import rule_named
+from executor.sparse.rules import require_columns, rule_named
 from executor.sparse.schedule import Schedule
 from executor.sparse.sparsifier import Sparsifier
 
@@ -26,8 +25,7 @@ def chosen_sparsifier(
     Raises InvalidSparsity.
     """
     chosen = _chosen_rule(rule, settings)
-    if isinstance(chosen, Columns):
-        chosen.require_columns(len(cell.gate_names) * hidden_size)
+    require_columns(chosen, len(cell.gate_names) * hidden_size)
     return Sparsifier(chosen, cell.gate_names, schedule=schedule, error_feedback=error_feedback, seed=seed)
 
 

@@ -48,3 +48,9 @@ def rule_named(name: str, **settings: float | int | None) -> Rule:
     if name == "absolute" and "threshold" not in given:
         raise InvalidSparsity("threshold", "the rule 'absolute' needs one: it depends on the loss's scale")
     return kind(**given)
+
+
+def require_columns(rule: Rule, columns: int) -> None:
+    """Raise InvalidSparsity when `rule` cannot work on gate gradients [B, columns]."""
+    if isinstance(rule, Columns):
+        rule.require_columns(columns)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from executor.sparse.errors import InvalidSparsity, require_count
 from executor.sparse.rule import Rule
-from executor.sparse.rules import rule_named
+from executor.sparse.rules import require_columns, rule_named
 from executor.sparse.schedule import Schedule
 
 
@@ -48,6 +48,10 @@ class SparsitySpec:
             share_steps=self.share_steps,
             block_size=self.block_size,
         )
+
+    def require_columns(self, columns: int) -> None:
+        """Raise InvalidSparsity when the rule cannot work on gate gradients [B, columns]."""
+        require_columns(self.made_rule(), columns)
 
     def schedule(self) -> Schedule:
         """When it applies."""

@@ -287,6 +287,7 @@ def test_the_books_are_part_of_the_budget():
         (changed(rule="rms", threshold=-1), "training.gradient_sparsity.threshold"),
         (changed(rule="rms", threshold=math.nan), "training.gradient_sparsity.threshold"),
         (changed(rule="none"), "training.gradient_sparsity.rule"),
+        (changed(rule="blocks", block_size=24), "training.gradient_sparsity.block_size"),
         (changed(threshold=0.3), "training.gradient_sparsity.rule"),
         (changed(rule="rms", sharpness=1), "training.gradient_sparsity.sharpness"),
         (changed(rule="mixed", error_feedback=True), "training.gradient_sparsity.error_feedback"),
