@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from executor.sparse.errors import require_threshold
@@ -25,5 +27,6 @@ class Relative(EntryRule):
 
     def drop(self, gradient: Tensor) -> None:
         """See EntryRule."""
-        rms = gradient.square().mean().sqrt()
-        gradient.masked_fill_(gradient.abs() <= rms * self.threshold, 0)
+        # In float64: squares of float32 overflow above 1e19 and vanish below 1e-22, scaled losses or not.
+        norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+        gradient.masked_fill_(gradient.abs() <= norm * (self.threshold / math.sqrt(gradient.numel())), 0)

@@ -63,6 +63,14 @@ def test_relative_does_not_care_about_the_losss_scale(scale, seed):
     assert torch.equal(kept, gradient.abs() > 0.8 * gradient.square().mean().sqrt())
 
 
+@pytest.mark.parametrize("scale", [2.0**-90, 2.0**90])
+def test_relative_bears_scales_whose_squares_float32_does_not_hold(scale):
+    gradient = torch.randn(4, 20)
+    kept = dropped_by(Relative(0.8), gradient) != 0
+    assert 0 < int(kept.sum()) < kept.numel()
+    assert torch.equal(dropped_by(Relative(0.8), gradient * scale) != 0, kept)
+
+
 @given(ratio=st.floats(0.01, 1), seed=st.integers(0, 99))
 def test_top_keeps_the_largest_entries(ratio, seed):
     gradient = torch.randn(5, 12, generator=torch.Generator().manual_seed(seed))
