@@ -22,7 +22,7 @@ niceness that it had to give way.
 def page() -> str:
     """The whole page; parts that were not measured are left out."""
     parts = [HEAD]
-    for name, part in (("load", _load), ("restart", _restart), ("claims", _claims)):
+    for name, part in (("load", _load), ("memory", _memory), ("restart", _restart), ("claims", _claims)):
         path = RESULTS / f"service-{name}.json"
         if path.exists():
             found = json.loads(path.read_text())
@@ -58,6 +58,18 @@ while a plan of 4,000 stages is read and computed.
 new ones and for what cannot be: {statuses}. Answers that are not documented: {mix["undocumented"]}.
 Cached reads: median {mix["read_p50_ms"]} ms, p99 {mix["read_p99_ms"]} ms, longest {mix["read_max_ms"]} ms.
 Memory of the server over the run, MiB: {", ".join(map(str, mix["resident_mib"]))}.
+"""
+
+
+def _memory(found: dict[str, Any]) -> str:
+    full = found["full_cache"]
+    cached = ", ".join(f"{amount / 1024:.0f}" for amount in full["cached_bytes"])
+    return f"""\
+## When the cache of answers is full
+
+{full["plans"]:,} new plans, one after the other, at a service whose cache may hold
+{full["capacity_bytes"] // 1024} KiB. The cache over the run, KiB: {cached}.
+Memory of the server, MiB: {", ".join(map(str, full["resident_mib"]))}.
 """
 
 

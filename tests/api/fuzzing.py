@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--max-examples", default="50")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        phases = "examples,coverage,fuzzing"
+        phases = "examples,coverage,fuzzing,stateful"
         done = fuzz(Path(folder), "--phases", phases, "--max-examples", given.max_examples)
     sys.stdout.write(done.stdout + done.stderr)
     return done.returncode
