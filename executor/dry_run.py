@@ -7,12 +7,16 @@ is refused, before the caller's data was touched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._autograd import _pop_saved_tensors_default_hooks as _pop_hooks
+from torch._C._autograd import _push_saved_tensors_default_hooks as _push_hooks
+from torch._C._autograd import _top_saved_tensors_default_hooks as _top_hooks
 
 from executor.captures import require_no_captures, sequence_number
 from executor.parameters import Parameters
@@ -39,6 +43,23 @@ def ambient_generators(tensors: Sequence[Any]) -> list[torch.Generator]:
     return [torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)]
 
 
+@contextmanager
+def without_saved_tensor_hooks() -> Iterator[None]:
+    """Within the context tapes keep what they keep: torch.utils.checkpoint's hooks would keep nothing of
+    them, and end a rehearsal where the checkpointed function's own graph is complete.
+    """
+    top: Any = _top_hooks
+    taken = []
+    while (pair := top(True)) is not None:
+        taken.append(pair)
+        _pop_hooks()
+    try:
+        yield
+    finally:
+        for pair in reversed(taken):
+            _push_hooks(*pair)
+
+
 def dry_run(
     program: Program,
     initial: Leaves,
@@ -55,7 +76,7 @@ def dry_run(
     streams = [generator.get_state() for generator in generators]
     buffers.put(tensor.detach().clone() for tensor in originals)
     try:
-        with recomputing():
+        with recomputing(), without_saved_tensor_hooks():
             lost = _two_stages(program, initial, Parameters(modules), captured)
         moved = any(
             not torch.equal(state, generator.get_state())

@@ -65,9 +65,9 @@ class DependentCaptures(ExecutorError, ValueError):
     def __init__(self, index: int, other: int, shape: tuple[int, ...]) -> None:
         self.index, self.other, self.shape = index, other, shape
         super().__init__(
-            f"captured[{index}] (shape {list(shape)}) was computed from captured[{other}], whose gradient would "
-            f"come twice: let the step use captured[{other}].clone(), made beside captured[{index}], and pass "
-            "that"
+            f"captured[{index}] (shape {list(shape)}) was computed from captured[{other}], whose gradient "
+            f"would come twice: let the step use captured[{other}].clone(), made beside captured[{index}], "
+            "and pass that"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -76,6 +76,10 @@ class DependentCaptures(ExecutorError, ValueError):
 
 class UnsupportedOutput(ExecutorError, TypeError):
     """The step's output cannot be stacked or summed, or it changed its shape between steps."""
+
+
+class SparseGradients(ExecutorError, TypeError):
+    """A parameter wants a sparse gradient, whose bytes depend on the data: no plan can count them."""
 
 
 class PlanMismatch(ExecutorError, ValueError):

@@ -35,6 +35,8 @@ class Loop:
     captured: tuple[Tensor, ...]
     reduce: Reduce
     final_state: FinalState
+    outputs_transposed: bool = False
+    """The caller turns stacked outputs to [batch, T, …], so that their gradients lie like that."""
 
     @classmethod
     def of(
@@ -49,6 +51,7 @@ class Loop:
         segment: StepFunction | None = None,
         length: int | None = None,
         final_state: FinalState = "differentiable",
+        outputs_transposed: bool = False,
     ) -> Loop:
         """See `unroll` for the arguments."""
         function = segment if segment is not None else step
@@ -67,6 +70,7 @@ class Loop:
             captured=independent(captured),
             reduce=reduce,
             final_state=final_state,
+            outputs_transposed=outputs_transposed,
         )
 
     def program(self, segment_steps: int) -> Program:

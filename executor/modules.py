@@ -13,6 +13,7 @@ share the budget.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -22,15 +23,21 @@ from torch.nn.utils.rnn import PackedSequence
 
 from executor.activations import activation_bytes
 from executor.budget import parse_budget
+from executor.compiled import outside_compiled_graphs
 from executor.device import free_bytes
 from executor.errors import BudgetTooSmall
+from executor.loop import Loop
 from executor.packing import pack, reverse_each, unpack
 from executor.recurrence import Recurrence, State, run_fused, segment_of
 from executor.sizes import parse_budget_bytes
-from executor.unroll import unroll
+from executor.unroll import run_within
 
 Run = Callable[[Recurrence, State, Tensor, Tensor | None], tuple[Tensor, State]]
 """Runs one chain: (recurrence, initial state, x [T, batch, input], batch sizes of the steps or None)."""
+
+
+_INDEX_BYTES = 8
+"""Of a place in a padded batch."""
 
 
 class ChainWeights(nn.Module):
@@ -41,11 +48,21 @@ class ChainWeights(nn.Module):
     def __init__(self, chain: Recurrence) -> None:
         super().__init__()
         self._names = [name for layer in range(chain.num_layers) for name in chain.weight_names(layer)]
+        self.computed: list[Tensor] = []
+        """Weights that are no parameters: pruned, parametrized, or put in place by functional_call."""
 
     def of(self, owner: nn.Module) -> ChainWeights:
-        """Itself, with the parameters that `owner` has now, and in its mode."""
+        """Itself, with the weights that `owner` has now, and in its mode."""
+        self._parameters.clear()
+        self.computed = []
         for name in self._names:
-            self.register_parameter(name, getattr(owner, name))
+            self.__dict__.pop(name, None)
+            weight = getattr(owner, name)
+            if isinstance(weight, nn.Parameter):
+                self.register_parameter(name, weight)
+            else:
+                self.__dict__[name] = weight
+                self.computed.append(weight)
         self.training = owner.training
         return self
 
@@ -106,6 +123,7 @@ class BudgetedRecurrence(nn.Module):
     def flatten_parameters(self) -> None:
         """Nothing to do: weights are used as they lie. Here because torch's modules have it."""
 
+    @outside_compiled_graphs
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:  # noqa: A002
         """Like the torch module's: (output, final state), gradients for everything that needs one.
 
@@ -132,7 +150,7 @@ class BudgetedRecurrence(nn.Module):
         state = self._initial_state(x, hx, is_batched=True)
         if packed.sorted_indices is not None and hx is not None:
             state = tuple(part.index_select(1, packed.sorted_indices) for part in state)
-        y, state = self._run(x, state, packed.batch_sizes)
+        y, state = self._run(x, state, packed.batch_sizes, beside_bytes=self._unpacked_bytes(packed, x))
         if packed.unsorted_indices is not None:
             state = tuple(part.index_select(1, packed.unsorted_indices) for part in state)
         return pack(y, packed), self._as_torch(state)
@@ -142,21 +160,54 @@ class BudgetedRecurrence(nn.Module):
         count = len(self._chains) * self._chains[0].num_layers
         expected = tuple([count, x.shape[1], part.shape[-1]] for part in zeros)
         if hx is None:
-            return tuple(x.new_zeros(shape) for shape in expected)
+            return self._in_types_of_kernels(x, tuple(x.new_zeros(shape) for shape in expected))
+        if isinstance(hx, Tensor) is (self._whole.mode == "LSTM"):
+            wanted = "a tuple (h, c)" if self._whole.mode == "LSTM" else "a tensor h"
+            raise TypeError(
+                f"the initial state of a {type(self).__name__} is {wanted}, not a {type(hx).__name__}"
+            )
         given = tuple(hx) if self._whole.mode == "LSTM" else (hx,)
         given = given if is_batched else tuple(part.unsqueeze(1) for part in given)
         found = tuple(list(part.shape) for part in given)
         if found != expected:
             raise ValueError(f"the initial state has the shapes {list(found)}, expected {list(expected)}")
-        return given
+        return self._in_types_of_kernels(x, given)
+
+    def _in_types_of_kernels(self, x: Tensor, state: State) -> State:
+        """Under autocast torch's kernels return states of other types than they were given: those types, so
+        that every segment is given what the one before it returned.
+        """
+        if not torch.is_autocast_enabled(x.device.type) or not len(x):
+            return state
+        chain = self._chains[0]
+        first = tuple(part[: chain.num_layers].detach() for part in state)
+        with torch.no_grad():
+            after, _ = run_fused(self, replace(chain, dropout=0.0), first, x[:1].detach())
+        return tuple(part.to(kind.dtype) for part, kind in zip(state, after, strict=True))
 
     def _as_torch(self, state: State) -> Any:
         return state if self._whole.mode == "LSTM" else state[0]
 
-    def _run(self, x: Tensor, state: State, batch_sizes: Tensor | None) -> tuple[Tensor, State]:
+    def _run(
+        self, x: Tensor, state: State, batch_sizes: Tensor | None, *, beside_bytes: int = 0
+    ) -> tuple[Tensor, State]:
+        """The module on x [T, batch, input]; `beside_bytes` are held throughout beside it."""
         budget_bytes = self._budget_bytes(x, state)
-        if not self.bidirectional:
-            return self._unroll(budget_bytes, self._chains[0], state, x, batch_sizes)
+        run = self._run_both if self.bidirectional else self._run_one
+        try:
+            return run(max(1, budget_bytes - beside_bytes), x, state, batch_sizes)
+        except BudgetTooSmall as error:
+            needed = error.minimum_budget_bytes + beside_bytes
+            raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
+
+    def _run_one(
+        self, budget_bytes: int, x: Tensor, state: State, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, State]:
+        return self._unroll(budget_bytes, self._chains[0], state, x, batch_sizes)
+
+    def _run_both(
+        self, budget_bytes: int, x: Tensor, state: State, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, State]:
         between_bytes = self._between_bytes(x)
         share = max(1, (budget_bytes - between_bytes) // len(self._chains))
         try:
@@ -165,6 +216,18 @@ class BudgetedRecurrence(nn.Module):
             least = max(self._least_bytes(layer, x, state, batch_sizes) for layer in range(self.num_layers))
             needed = between_bytes + least * len(self._chains)
             raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
+
+    def _unpacked_bytes(self, packed: PackedSequence, x: Tensor) -> int:
+        """What a packed call holds beside its chains: padded inputs and where they came from, packed outputs
+        and where they go, and the gradients of both.
+        """
+        rows, places = packed.data.shape[0], x.shape[0] * x.shape[1]
+        width = self._whole.output_size * (2 if self.bidirectional else 1)
+        outputs = 2 * rows * (width * x.element_size() + _INDEX_BYTES)
+        inputs = 2 * rows * _INDEX_BYTES + places * (1 + x.shape[-1] * x.element_size())
+        if packed.data.requires_grad:
+            inputs += rows * x.shape[-1] * x.element_size()
+        return outputs + inputs
 
     def _least_bytes(self, layer: int, x: Tensor, state: State, batch_sizes: Tensor | None) -> int:
         """The least budget of one direction of a layer of a bidirectional module."""
@@ -181,16 +244,16 @@ class BudgetedRecurrence(nn.Module):
     ) -> tuple[Tensor, State]:
         inputs = x if batch_sizes is None else (x, batch_sizes)
         weights = self._weights[self._chains.index(chain)].of(self)
-        y, after = unroll(
+        loop = Loop.of(
             None,
             state,
             inputs,
             segment=segment_of(weights, chain),
             module=weights,
-            budget=budget_bytes,
-            host_budget=self._host_share_bytes,
+            captured=weights.computed,
+            outputs_transposed=self.batch_first,
         )
-        return y, after
+        return run_within(loop, budget_bytes, host_budget=self._host_share_bytes)
 
     def _both_directions(
         self, x: Tensor, state: State, batch_sizes: Tensor | None, run: Run

@@ -56,8 +56,10 @@ def _kept(source: Path, compiler: str, folder: Path) -> Path:
 
 
 def _name(source: Path, compiler: str) -> str:
-    """What the library depends on, in one word."""
-    digest = hashlib.sha256(source.read_bytes())
+    """What the library depends on, in one word: the headers beside the source count too."""
+    digest = hashlib.sha256()
+    for file in (source, *sorted(source.parent.glob("*.h"))):
+        digest.update(file.read_bytes())
     for part in (*_FLAGS, compiler, str(Path(compiler).stat().st_mtime_ns), platform.machine(), _processor()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]

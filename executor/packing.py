@@ -14,7 +14,8 @@ def unpack(packed: PackedSequence) -> Tensor:
     """The data as [T, batch, …] in sorted order, zeros after the end of each sequence."""
     mask = _is_inside(packed.batch_sizes).to(packed.data.device)
     padded = packed.data.new_zeros(*mask.shape, *packed.data.shape[1:])
-    return padded.masked_scatter(mask.unsqueeze(-1), packed.data)
+    padded[mask] = packed.data  # in place: no second batch of that size
+    return padded
 
 
 def pack(padded: Tensor, like: PackedSequence) -> PackedSequence:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from executor.action_costs import bytes_of_actions, seconds_of_actions
-from executor.dry_run import Needs
+from executor.dry_run import Needs, without_saved_tensor_hooks
+from executor.errors import SparseGradients
 from executor.loop import Loop
 from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
@@ -159,9 +160,15 @@ def probe_loop(
     Candidates are tried in rising order as long as their rehearsal, by the two before it, will not
     exceed `budget_bytes`; the first is always tried. What `already` has is not measured again.
 
-    Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput for a step that breaks a rule.
+    Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput for a step that breaks a rule, and
+    SparseGradients for a module whose gradients have no size of their own.
     """
-    with paused(), without_traces(loop):
+    if Parameters(loop.modules).has_sparse_gradients:
+        raise SparseGradients(
+            "a module of the step has sparse=True: the bytes of its gradient depend on the data, so no "
+            "budget can be kept; make it with sparse=False, look the rows up before the loop, or give a plan"
+        )
+    with paused(), without_saved_tensor_hooks(), without_traces(loop):
         needs = loop.needs() if already is None else already.needs
         static = None if already is None else already.static
         measured = {} if already is None else {s.segment_steps: s for s in already.segments}

@@ -134,7 +134,9 @@ class Rehearsal:
 
     def _learn(self, outputs: list[Tensor], final: Leaves) -> None:
         self.output_leaves = outputs
-        self._output_gradients = [_gradient_like(leaf) for leaf in outputs]
+        self._output_gradients = [
+            _gradient_like(leaf, transposed=self._loop.outputs_transposed) for leaf in outputs
+        ]
         is_detached = self._loop.final_state == "detached"
         self._state_gradients = [None if is_detached else _gradient_like(leaf) for leaf in final]
         self.final_state_bytes = storage_bytes(final, besides=self._loop.initial)
@@ -157,7 +159,10 @@ def without_traces(loop: Loop) -> Iterator[None]:
             generator.set_state(state)
 
 
-def _gradient_like(leaf: Any) -> Tensor | None:
+def _gradient_like(leaf: Any, *, transposed: bool = False) -> Tensor | None:
+    """What a caller hands in; `transposed`: laid out with the first two dimensions in the other order."""
     if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
         return None
-    return torch.ones_like(leaf)
+    if not transposed:
+        return torch.ones_like(leaf)
+    return leaf.new_ones(leaf.transpose(0, 1).shape).transpose(0, 1)

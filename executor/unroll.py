@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from executor.compiled import outside_compiled_graphs
+from executor.errors import ReplayError
 from executor.execute import execute, run_without_gradients
-from executor.known import known
+from executor.known import forget, known
 from executor.loop import FinalState, Loop, StepFunction
 from executor.outputs import Reduce
 from executor.plan import ExecutionPlan
 from executor.predict import plan_for
 
 
+@outside_compiled_graphs
 def unroll(
     step: StepFunction | None,
     state: Any,
@@ -70,10 +73,25 @@ def unroll(
         length=length,
         final_state=final_state,
     )
-    if plan is None:
-        if budget is None:
-            raise TypeError("give a budget in bytes, or a plan")
-        if not torch.is_grad_enabled():
-            return run_without_gradients(loop)
-        plan = plan_for(loop, budget, planner, host_budget)
-    return execute(loop, plan, known(loop).needs(loop))
+    if plan is not None:
+        return _run(loop, plan)
+    if budget is None:
+        raise TypeError("give a budget in bytes, or a plan")
+    return run_within(loop, budget, planner, host_budget)
+
+
+def run_within(
+    loop: Loop, budget: int | str, planner: str | None = None, host_budget: int | str | None = None
+) -> tuple[Any, Any]:
+    """The outputs and the last state of `loop`, run inside `budget`; see `unroll`."""
+    if not torch.is_grad_enabled():
+        return run_without_gradients(loop)
+    return _run(loop, plan_for(loop, budget, planner, host_budget))
+
+
+def _run(loop: Loop, plan: ExecutionPlan) -> tuple[Any, Any]:
+    try:
+        return execute(loop, plan, known(loop).needs(loop))
+    except ReplayError:
+        forget(loop)
+        raise

@@ -3,6 +3,8 @@
 
 typedef struct {
     int64_t steps, batch, columns, inputs, hidden;
+    int64_t x_step, x_sequence;      /* from one step, and one sequence, of x to the next */
+    int64_t dy_step, dy_sequence, dy_unit; /* the same of dy, and from one unit to the next */
     const REAL *w_ih, *w_hh;
     const REAL *x;                   /* [steps][batch][inputs] */
     const REAL *y, *dy;              /* [steps][batch][hidden]; dy may be null */
@@ -21,7 +23,7 @@ INLINE void NAME(lstm_reverse)(const NAME(Backward) *b, int64_t step) {
     const int64_t size = b->hidden * b->columns;
     REAL *gates = b->gates + step * 4 * size;
     const REAL *after = b->cells + step * size, *before = step ? after - size : b->scratch;
-    if (step == 0) NAME(to_columns)(b->batch, b->hidden, b->columns, b->c, b->scratch);
+    if (step == 0) NAME(to_columns)(b->batch, b->hidden, b->columns, b->c, b->hidden, b->scratch);
     for (int64_t at = 0; at < size; at += LANES) {
         const VEC input = LOAD(gates + at), forget = LOAD(gates + size + at);
         const VEC cell = LOAD(gates + 2 * size + at), output = LOAD(gates + 3 * size + at);
@@ -42,7 +44,7 @@ INLINE void NAME(gru_reverse)(const NAME(Backward) *b, int64_t step) {
     const int64_t size = b->hidden * b->columns;
     REAL *gates = b->gates + step * 4 * size;
     const REAL *natural = step ? b->y + (step - 1) * b->batch * b->hidden : b->h, *before = b->scratch;
-    NAME(to_columns)(b->batch, b->hidden, b->columns, natural, b->scratch);
+    NAME(to_columns)(b->batch, b->hidden, b->columns, natural, b->hidden, b->scratch);
     for (int64_t at = 0; at < size; at += LANES) {
         const VEC reset = LOAD(gates + at), update = LOAD(gates + size + at);
         const VEC new = LOAD(gates + 2 * size + at), of_hidden = LOAD(gates + 3 * size + at);
@@ -81,17 +83,17 @@ INLINE void NAME(add_hidden_gradient)(REAL *dh, const REAL *w, int64_t H, int64_
 
 INLINE void NAME(add_output_gradient)(const NAME(Backward) *b, int64_t step) {
     if (!b->dy) return;
-    const REAL *dy = b->dy + step * b->batch * b->hidden;
+    const REAL *dy = b->dy + step * b->dy_step;
     for (int64_t from = 0; from < b->batch; from += LANES)
         for (int64_t unit = 0; unit < b->hidden; unit += LANES)
             for (int64_t u = unit; u < NAME(least)(unit + LANES, b->hidden); u++)
                 for (int64_t i = from; i < NAME(least)(from + LANES, b->batch); i++)
-                    b->dh[u * b->columns + i] += dy[i * b->hidden + u];
+                    b->dh[u * b->columns + i] += dy[i * b->dy_sequence + u * b->dy_unit];
 }
 
 /* The gradient of a state comes in as [batch][hidden], or not at all, and is worked on in columns. */
 INLINE void NAME(gradient_in)(const NAME(Backward) *b, const REAL *natural, REAL *gradient) {
-    if (natural) NAME(to_columns)(b->batch, b->hidden, b->columns, natural, gradient);
+    if (natural) NAME(to_columns)(b->batch, b->hidden, b->columns, natural, b->hidden, gradient);
     else memset(gradient, 0, b->hidden * b->columns * sizeof(REAL));
 }
 
@@ -129,12 +131,21 @@ INLINE void NAME(gru_recurrence)(const NAME(Backward) *b) {
 /* Adds to the gradients of the weights that `values` are multiplied with, and of the bias: those of the
  * `rows` gates of the tape from `from` on belong to the rows of the weights from `to` on. */
 INLINE void NAME(add_weight_gradients)(const NAME(Backward) *b, int64_t from, int64_t to, int64_t rows,
-                                       const REAL *first, const REAL *values, int64_t width, REAL *dw, REAL *db) {
+                                       NAME(Values) values, REAL *dw, REAL *db) {
     const int64_t P = b->columns;
-    const NAME(Outer) outer = {b->steps, b->batch, P, rows, width, 4 * b->hidden * P, b->gates + from * P,
-                               first, values, dw ? dw + to * width : 0};
+    const NAME(Outer) outer = {b->steps, b->batch, P, rows, 4 * b->hidden * P, b->gates + from * P, values,
+                               dw ? dw + to * values.width : 0};
     if (dw) NAME(add_outer)(&outer);
     if (db) NAME(add_rows)(&outer, db + to);
+}
+
+/* What the weights of x, and those of h, are multiplied with. */
+INLINE NAME(Values) NAME(inputs_of)(const NAME(Backward) *b) {
+    return (NAME(Values)){b->inputs, b->x_step, b->x_sequence, 0, b->x};
+}
+
+INLINE NAME(Values) NAME(states_of)(const NAME(Backward) *b) {
+    return (NAME(Values)){b->hidden, b->batch * b->hidden, b->hidden, b->h, b->y};
 }
 
 INLINE void NAME(inputs_gradient)(const NAME(Backward) *b, int64_t rows) {
@@ -147,8 +158,8 @@ INLINE void NAME(inputs_gradient)(const NAME(Backward) *b, int64_t rows) {
 void NAME(lstm_backward)(const NAME(Backward) *b) {
     const int64_t H = b->hidden;
     NAME(lstm_recurrence)(b);
-    NAME(add_weight_gradients)(b, 0, 0, 4 * H, 0, b->x, b->inputs, b->dw_ih, b->db_ih);
-    NAME(add_weight_gradients)(b, 0, 0, 4 * H, b->h, b->y, H, b->dw_hh, b->db_hh);
+    NAME(add_weight_gradients)(b, 0, 0, 4 * H, NAME(inputs_of)(b), b->dw_ih, b->db_ih);
+    NAME(add_weight_gradients)(b, 0, 0, 4 * H, NAME(states_of)(b), b->dw_hh, b->db_hh);
     NAME(inputs_gradient)(b, 4 * H);
 }
 
@@ -157,8 +168,8 @@ void NAME(lstm_backward)(const NAME(Backward) *b) {
 void NAME(gru_backward)(const NAME(Backward) *b) {
     const int64_t H = b->hidden;
     NAME(gru_recurrence)(b);
-    NAME(add_weight_gradients)(b, 0, 0, 3 * H, 0, b->x, b->inputs, b->dw_ih, b->db_ih);
-    NAME(add_weight_gradients)(b, 0, 0, 2 * H, b->h, b->y, H, b->dw_hh, b->db_hh);
-    NAME(add_weight_gradients)(b, 3 * H, 2 * H, H, b->h, b->y, H, b->dw_hh, b->db_hh);
+    NAME(add_weight_gradients)(b, 0, 0, 3 * H, NAME(inputs_of)(b), b->dw_ih, b->db_ih);
+    NAME(add_weight_gradients)(b, 0, 0, 2 * H, NAME(states_of)(b), b->dw_hh, b->db_hh);
+    NAME(add_weight_gradients)(b, 3 * H, 2 * H, H, NAME(states_of)(b), b->dw_hh, b->db_hh);
     NAME(inputs_gradient)(b, 3 * H);
 }

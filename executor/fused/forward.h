@@ -2,6 +2,7 @@
 
 typedef struct {
     int64_t steps, batch, columns, inputs, hidden;
+    int64_t x_step, x_sequence;                   /* from one step, and one sequence, of x to the next */
     const REAL *x;                                /* [steps][batch][inputs] */
     const REAL *w_ih, *w_hh, *b_ih, *b_hh;        /* torch's; biases may be null */
     const REAL *h, *c;                            /* [batch][hidden]: the state before (c: LSTM) */
@@ -129,10 +130,10 @@ INLINE void NAME(gru_units)(int units, int vectors, const NAME(Forward) *f, cons
     void NAME(KIND##_forward)(const NAME(Forward) *f) {                                                       \
         const int64_t B = f->batch, H = f->hidden, P = f->columns, size = H * P;                              \
         REAL *h = f->scratch, *next = h + size, *c = next + size, *x = h + PARTS * size;                      \
-        NAME(to_columns)(B, H, P, f->h, h);                                                                   \
-        if (PARTS == 3) NAME(to_columns)(B, H, P, f->c, c);                                                   \
+        NAME(to_columns)(B, H, P, f->h, H, h);                                                                \
+        if (PARTS == 3) NAME(to_columns)(B, H, P, f->c, H, c);                                                \
         for (int64_t step = 0; step < f->steps; step++) {                                                     \
-            NAME(to_columns)(B, f->inputs, P, f->x + step * B * f->inputs, x);                                \
+            NAME(to_columns)(B, f->inputs, P, f->x + step * f->x_step, f->x_sequence, x);                     \
             const NAME(Step) now = {x, h, c, next, f->gates ? f->gates + step * 4 * size : 0,                 \
                                     f->cells ? f->cells + step * size : 0};                                   \
             NAME(KIND##_step)(f, &now);                                                                       \

@@ -14,13 +14,20 @@ INLINE void NAME(store_edge)(REAL *p, VEC v, int64_t width) {
     else for (int64_t lane = 0; lane < width; lane++) p[lane] = v[lane];
 }
 
+/* What a weight matrix is multiplied with. */
+typedef struct {
+    int64_t width;
+    int64_t step, sequence;  /* from one step, and one sequence, of `rest` to the next */
+    const REAL *first;       /* [batch][width], without gaps: step 0, or null when it is in `rest` */
+    const REAL *rest;        /* [steps (less 1 with `first`)][batch][width] */
+} NAME(Values);
+
 /* The gradient of a weight matrix is the sum over all sequences of all steps of d times values. */
 typedef struct {
-    int64_t steps, batch, columns, rows, width;
+    int64_t steps, batch, columns, rows;
     int64_t step_stride;     /* from one step's d to the next */
     const REAL *d;           /* [steps][>= rows][columns] */
-    const REAL *first;       /* [batch][width]: the values of step 0, or null when they are in `values` */
-    const REAL *values;      /* [steps (less 1 with `first`)][batch][width] */
+    NAME(Values) values;
     REAL *sum;               /* [rows][width] */
 } NAME(Outer);
 
@@ -28,10 +35,11 @@ typedef struct {
 
 /* The values of sequences begin..end-1, `width` <= PANEL numbers from j, one sequence after the other. */
 INLINE void NAME(pack_panel)(const NAME(Outer) *o, int64_t begin, int64_t end, int64_t j, int64_t width, REAL *panel) {
-    const int64_t batch = o->batch;
+    const NAME(Values) *from = &o->values;
     for (int64_t s = begin; s < end; s++, panel += PANEL) {
-        const REAL *values = o->values + (o->first ? s - batch : s) * o->width;
-        if (o->first && s < batch) values = o->first + s * o->width;
+        const int64_t step = s / o->batch - (from->first ? 1 : 0), b = s % o->batch;
+        const REAL *values = step < 0 ? from->first + b * from->width
+                                      : from->rest + step * from->step + b * from->sequence;
         for (int v = 0; v < PANEL_VECTORS; v++)
             STORE(panel + v * LANES, NAME(load_edge)(values + j + v * LANES, width - v * LANES));
     }
@@ -41,11 +49,11 @@ INLINE void NAME(pack_panel)(const NAME(Outer) *o, int64_t begin, int64_t end, i
 INLINE void NAME(outer_tile)(int rows, const NAME(Outer) *o, int64_t begin, int64_t end, int64_t row, int64_t j,
                              int64_t width, const REAL *panel) {
     VEC sums[TILE_ROWS][PANEL_VECTORS];
-    REAL *out = o->sum + row * o->width + j;
+    REAL *out = o->sum + row * o->values.width + j;
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < PANEL_VECTORS; v++) {
-            sums[i][v] = NAME(load_edge)(out + i * o->width + v * LANES, width - v * LANES);
-            __builtin_prefetch(out + (rows + i) * o->width + v * LANES, 1); /* what the next tile adds to */
+            sums[i][v] = NAME(load_edge)(out + i * o->values.width + v * LANES, width - v * LANES);
+            __builtin_prefetch(out + (rows + i) * o->values.width + v * LANES, 1); /* what the next tile adds to */
         }
     for (int64_t s = begin; s < end;) {
         const int64_t step = s / o->batch, b = s % o->batch, run = NAME(least)(o->batch - b, end - s);
@@ -64,7 +72,7 @@ INLINE void NAME(outer_tile)(int rows, const NAME(Outer) *o, int64_t begin, int6
     }
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < PANEL_VECTORS; v++)
-            NAME(store_edge)(out + i * o->width + v * LANES, sums[i][v], width - v * LANES);
+            NAME(store_edge)(out + i * o->values.width + v * LANES, sums[i][v], width - v * LANES);
 }
 
 /* The gradient of a weight matrix, added to `sum`: a panel of the values of as many sequences as stay in
@@ -74,8 +82,8 @@ static void NAME(add_outer)(const NAME(Outer) *o) {
     const int64_t sequences = o->steps * o->batch;
     for (int64_t begin = 0; begin < sequences; begin += BLOCK_SEQUENCES) {
         const int64_t end = NAME(least)(begin + BLOCK_SEQUENCES, sequences);
-        for (int64_t j = 0; j < o->width; j += PANEL) {
-            const int64_t width = NAME(least)(PANEL, o->width - j);
+        for (int64_t j = 0; j < o->values.width; j += PANEL) {
+            const int64_t width = NAME(least)(PANEL, o->values.width - j);
             int64_t row = 0;
             NAME(pack_panel)(o, begin, end, j, width, panel);
             for (; row + TILE_ROWS <= o->rows; row += TILE_ROWS)

@@ -83,7 +83,7 @@ def _forward(
     """
     steps, batch, inputs = x.shape
     hidden, columns = state[0].shape[1], kernels.columns(batch)
-    x = x.contiguous()
+    x = _rows(x)
     before = [part.contiguous() for part in state]
     scratch = x.new_empty((len(state) + 1) * hidden + inputs, columns)
     is_last_y = tape is not None and y is not None
@@ -95,6 +95,7 @@ def _forward(
         columns,
         inputs,
         hidden,
+        *x.stride()[:2],
         x.data_ptr(),
         *(_pointer(weight) for weight in weights.all),
         before[0].data_ptr(),
@@ -115,6 +116,13 @@ def _empty_tape(kernels: Kernels, mode: str, x: Tensor, *, hidden: int) -> tuple
     columns = kernels.columns(batch)
     cells = x.new_empty(steps, hidden, columns) if mode == "LSTM" else None
     return x.new_empty(steps, batch, hidden), Tape(x.new_empty(steps, GATES, hidden, columns), cells)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """`x` [k, batch, input] with the numbers of one step and sequence side by side. What is a view of
+    [batch, k, input] needs no copy.
+    """
+    return x if x.stride(2) == 1 else x.contiguous()
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
@@ -179,7 +187,7 @@ def _reverse(
     x, y, dy, dx = sequence
     steps, _, hidden, columns = tape.gates.shape
     batch, size = y.shape[1], y[0].numel()
-    x, dy = x.contiguous(), None if dy is None else dy.contiguous()
+    x = _rows(x)
     before = [part.contiguous() for part in state]
     after = [None if part is None else part.contiguous() for part in dafter]
     # Worked on in columns, so with room for those; given out as [batch, hidden].
@@ -191,6 +199,8 @@ def _reverse(
         columns,
         x.shape[2],
         hidden,
+        *x.stride()[:2],
+        *(y if dy is None else dy).stride(),
         weights.w_ih.data_ptr(),
         weights.w_hh.data_ptr(),
         x.data_ptr(),

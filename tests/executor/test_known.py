@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from executor.known import known
+from executor import ReplayError, unroll
+from executor.known import MOST_LOOPS, known
 from executor.loop import Loop
 
 STEPS, BATCH, SIZE = 5, 2, 4
@@ -32,10 +34,33 @@ def cell() -> nn.GRUCell:
     return nn.GRUCell(SIZE, SIZE)
 
 
-@pytest.mark.parametrize("extra", [None, 3, "text", torch.ones(2)], ids=str)
-def test_the_same_lines_with_equal_values_are_known(cell: nn.GRUCell, extra: Any) -> None:
-    """A step defined anew in every iteration, over new tensors of the same shape."""
-    again = extra.clone() if isinstance(extra, Tensor) else extra
+class Scaled:
+    """A callable that is made anew for every batch."""
+
+    def __init__(self, scale: float, size: int = 1) -> None:
+        self.scale, self.size = scale, size
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+@pytest.mark.parametrize(
+    ("extra", "again"),
+    [
+        (None, None),
+        (3, 3),
+        ("text", "text"),
+        (torch.ones(2), torch.zeros(2)),
+        (0.5, 0.25),
+        ({"mask": torch.ones(2), "rate": 0.5}, {"mask": torch.zeros(2), "rate": 0.4}),
+        ([1, torch.ones(2)], [2, torch.zeros(2), 3]),
+        (partial(torch.add, 0.5), partial(torch.add, 0.4)),
+        (Scaled(0.5), Scaled(0.4)),
+    ],
+    ids=["none", "number", "text", "tensor", "rate", "dict", "list", "partial", "callable"],
+)
+def test_the_same_lines_with_values_alike_are_known(cell: nn.GRUCell, extra: Any, again: Any) -> None:
+    """A step defined anew in every iteration, over new tensors of the same shape, rates, containers."""
     assert known(loop_of(cell, extra)) is known(loop_of(cell, again))
 
 
@@ -46,12 +71,68 @@ def test_the_same_lines_with_equal_values_are_known(cell: nn.GRUCell, extra: Any
         (torch.ones(2), torch.ones(3)),
         (torch.ones(2), torch.ones(2).requires_grad_()),
         (object(), object()),
+        (0.0, 0.5),
+        (0.5, 1.0),
+        ({"inner": 3}, {"inner": 4}),
+        (partial(torch.add, 1), partial(torch.add, 2)),
+        (Scaled(0.5, 1), Scaled(0.5, 2)),
+        (torch.ones(2, 3), torch.ones(3, 2).t()),
     ],
-    ids=["number", "shape", "need of a gradient", "object"],
+    ids=["number", "shape", "gradient", "object", "0", "1", "dict", "partial", "callable", "strides"],
 )
 def test_the_same_lines_over_other_values_are_new(cell: nn.GRUCell, one: Any, other: Any) -> None:
     """A closure over the number of inner iterations, say, changes what the step needs."""
     assert known(loop_of(cell, one)) is not known(loop_of(cell, other))
+
+
+def test_an_attribute_or_global_that_the_step_reads_makes_it_new(
+    cell: nn.GRUCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step needs may depend on both; private attributes are left to the module"""
+    cell.inner, cell._calls = 1, 0
+
+    def loop() -> Loop:
+        return Loop.of(
+            lambda h, x: (cell(x, h), STEPS), torch.zeros(2, SIZE), torch.randn(5, 2, SIZE), module=cell
+        )
+
+    first = known(loop())
+    cell._calls = 1
+    assert known(loop()) is first
+    cell.inner = 60
+    assert known(loop()) is not first
+    cell.inner = 1
+    monkeypatch.setitem(globals(), "STEPS", STEPS + 1)
+    assert known(loop()) is not first
+
+
+def test_the_loop_used_longest_ago_is_forgotten_first(cell: nn.GRUCell) -> None:
+    """Steps that are new at every call do not fill the memory"""
+    first, second = known(loop_of(cell, -1)), known(loop_of(cell, -2))
+    for extra in range(MOST_LOOPS - 1):
+        known(loop_of(cell, -1))
+        known(loop_of(cell, extra))
+    assert known(loop_of(cell, -1)) is first
+    assert known(loop_of(cell, -2)) is not second
+
+
+def test_what_did_not_hold_is_looked_into_again(cell: nn.GRUCell) -> None:
+    """After a ReplayError the next call probes: a dropout, say, that was switched on"""
+    dropout = nn.Dropout(0.0)
+    rates = [0.0]
+
+    def step(h: Tensor, x: Tensor) -> tuple[Tensor, None]:
+        return nn.functional.dropout(cell(x, h), rates[0]), None
+
+    def run() -> None:
+        state = torch.zeros(BATCH, SIZE, requires_grad=True)
+        unroll(step, state, torch.randn(STEPS, BATCH, SIZE), module=[cell, dropout], budget="1MiB")
+
+    run()
+    rates[0] = 0.5
+    with pytest.raises(ReplayError):
+        run()
+    run()
 
 
 def test_another_module_shape_mode_or_frozen_parameter_is_new(cell: nn.GRUCell) -> None:

@@ -33,6 +33,17 @@ def kept(tmp_path: Path) -> list[Path]:
 
 
 @needs_compiler
+def test_a_header_that_changed_is_another_library(source, tmp_path):
+    """A source that only includes its headers stays the same when they do not"""
+    source.write_text('#include "number.h"\nint answer(void) { return NUMBER; }\n')
+    for number in (42, 43):
+        (tmp_path / "number.h").write_text(f"#define NUMBER {number}\n")
+        compiled_library.cache_clear()
+        assert compiled_library(source, switch=SWITCH).answer() == number
+    assert len(kept(tmp_path)) == 2
+
+
+@needs_compiler
 def test_a_second_process_finds_what_the_first_compiled(source, tmp_path, monkeypatch):
     assert compiled_library(source, switch=SWITCH).answer() == 42
     (library,) = kept(tmp_path)
