@@ -12,6 +12,7 @@ PARTS = Parts(
     "sparse",
     {
         "claim": claim.rows,
+        "claim-longer": claim.longer_rows,
         "frontier-time": frontier.time_rows,
         "frontier-loss-1": partial(frontier.loss_rows, 1),
         "frontier-loss-2": partial(frontier.loss_rows, 2),

@@ -46,10 +46,10 @@ def _against(rows: list[Row], dense: list[Row]) -> str:
     return f"{100 * (_nats(rows) / _nats([row for row in dense if row['seed'] in seeds]) - 1):+.2f} %"
 
 
-def claim() -> str:
+def claim(part: str = "claim") -> str:
     """Layers and lengths: dense and sparse loss, sparsity, redundant MACs, cosine."""
     lines = []
-    for (layers, length), rows in _grouped(_rows("claim"), "num_layers", "length").items():
+    for (layers, length), rows in _grouped(_rows(part), "num_layers", "length").items():
         dense = [row for row in rows if row["variant"] == DENSE]
         sparse = [row for row in rows if row["variant"] != DENSE]
         lines.append(
@@ -132,4 +132,4 @@ def times(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    print(*(claim(), sweep(), frontier()), sep="\n")
+    print(*(claim(), claim("claim-longer"), sweep(), frontier()), sep="\n")
