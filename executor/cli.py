@@ -12,6 +12,7 @@ from pathlib import Path
 
 from executor import worker_commands
 from executor.budget import InvalidBudget, parse_budget
+from executor.cuda_memory import expandable_segments
 from executor.errors import BudgetTooSmall, ExecutorError
 from executor.job import InvalidJob, read_job
 
@@ -33,6 +34,7 @@ exit status: 0 all promises kept, 1 a promise broken (the report says which), 2 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parsed = _parser().parse_args(arguments)
+    os.environ.update(expandable_segments(os.environ))  # before CUDA is first used: whoever started us
     try:
         status: int = parsed.run(parsed)
     except KeyboardInterrupt:
