@@ -31,5 +31,7 @@ def test_the_claims_of_the_page_hold_in_the_result_files(part):
     assert min(row["sparsity_first"] for row in sparse) >= 0.8
     assert min(row["sparsity"] for row in sparse) >= 0.8
     assert min(row["redundant_ratio"] for row in sparse) >= 0.5
-    differences = [float(line.split("|")[6].strip().split()[0]) for line in table.claim(part).splitlines()[2:]]
+    differences = [
+        float(line.split("|")[6].strip().split()[0]) for line in table.claim(part).splitlines()[2:]
+    ]
     assert max(differences) <= 1
