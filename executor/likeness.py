@@ -49,7 +49,9 @@ def likeness(value: Any, depth: int = 0) -> Hashable:
 
 def _kind(value: Any, depth: int) -> Hashable:
     """A list's part: steps count and collect in lists, so numbers there count by their type."""
-    return type(value) if isinstance(value, bool | int | float | complex) else likeness(value, depth)
+    if isinstance(value, bool | int | float | complex):
+        return (type(value),)
+    return likeness(value, depth)
 
 
 def tensor_likeness(value: Any) -> Hashable:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from planner_service.chain import PlanningError
 
@@ -21,40 +21,36 @@ EngineState = Literal["waiting", "running", "succeeded", "failed", "cancelled", 
 """waiting: accepted, not started; missing: the engine knows nothing (any more) of the reference."""
 
 
-class EngineRefused(PlanningError):
+class EngineError(PlanningError):
+    """An engine does not do what it was asked for."""
+
+    says: ClassVar[str]
+
+    def __init__(self, engine: str, reason: str) -> None:
+        self.engine = engine
+        self.reason = reason
+        super().__init__(f"engine={engine!r} {self.says}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.engine, self.reason))
+
+
+class EngineRefused(EngineError):
     """The engine will never run this launch as it stands; asking again is of no use."""
 
-    def __init__(self, engine: str, reason: str) -> None:
-        self.engine = engine
-        self.reason = reason
-        super().__init__(f"engine={engine!r} refuses the job: {reason}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (EngineRefused, (self.engine, self.reason))
+    says = "refuses the job"
 
 
-class EngineUnreachable(PlanningError):
+class EngineUnreachable(EngineError):
     """The engine does not answer now; the same call may succeed later."""
 
-    def __init__(self, engine: str, reason: str) -> None:
-        self.engine = engine
-        self.reason = reason
-        super().__init__(f"engine={engine!r} does not answer: {reason}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (EngineUnreachable, (self.engine, self.reason))
+    says = "does not answer"
 
 
-class EngineBusy(PlanningError):
+class EngineBusy(EngineError):
     """The engine answers, and does not take this launch now: a limit, a closed partition, no node yet."""
 
-    def __init__(self, engine: str, reason: str) -> None:
-        self.engine = engine
-        self.reason = reason
-        super().__init__(f"engine={engine!r} does not take the job now: {reason}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (EngineBusy, (self.engine, self.reason))
+    says = "does not take the job now"
 
 
 @contextmanager
