@@ -15,6 +15,7 @@ PARTS = Parts(
         "claim-longer": claim.longer_rows,
         "frontier-time": frontier.time_rows,
         "frontier-loss-1": partial(frontier.loss_rows, 1),
+        "frontier-loss-longer": frontier.longer_loss_rows,
         "frontier-loss-2": partial(frontier.loss_rows, 2),
         "sweep": sweep.rows,
     },

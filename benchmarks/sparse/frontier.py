@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -18,7 +18,7 @@ from executor.recurrence import Recurrence, run_segment
 SEEDS = 3
 ROUNDS = 9
 HIDDEN_SIZE = 512
-ITERATIONS = 150
+ITERATIONS, LONGER_ITERATIONS = 150, 600
 LAYERS = (1, 2)
 OWN_DENSE = Variant("absolute", {"threshold": 0.0})
 """The sparse module with nothing to drop."""
@@ -58,9 +58,18 @@ TRAINED = (
     Variant("mixed", {"keep_ratio": 0.125, "row_ratio": 0.5}),
     Variant("mixed", {"keep_ratio": 0.125, "row_ratio": 0.35}),
 )
-TRAINED_ON_TWO_LAYERS = TRAINED[:2]
+EQUAL_IN_LOSS = TRAINED[:2]
+"""What is trained where all of them would take long: dense, and the rule that keeps its loss."""
+LONGER = (
+    *EQUAL_IN_LOSS,
+    Variant("mixed", {"keep_ratio": 0.25, "row_ratio": 0.5}),
+    Variant("mixed", {"keep_ratio": 0.125, "row_ratio": 0.65}),
+    Variant("mixed", {"keep_ratio": 0.125, "row_ratio": 0.6}),
+)
+"""Trained longer, and timed: what keeps the loss then, and what it costs."""
 TIMED = (
     *TRAINED,
+    *LONGER[2:],
     *DENSE_BASELINES[1:],
     Variant("mixed", {"keep_ratio": 0.0625, "row_ratio": 0.25}),
     Variant("columns", {"keep_ratio": 0.25}),
@@ -71,13 +80,25 @@ TIMED = (
 
 def loss_rows(num_layers: int, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Validation loss after equally many iterations, seeds outermost; less what is `done`."""
+    variants = TRAINED if num_layers == 1 else EQUAL_IN_LOSS
+    return _losses(variants, num_layers, ITERATIONS, done)
+
+
+def longer_loss_rows(done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same for one layer, four times as long: whether equal losses stay equal."""
+    return _losses(LONGER, 1, LONGER_ITERATIONS, done)
+
+
+def _losses(
+    variants: Sequence[Variant], num_layers: int, iterations: int, done: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     known = {(row["variant"], row["seed"]) for row in done}
-    training = Training(hidden_size=HIDDEN_SIZE, num_layers=num_layers, iterations=ITERATIONS)
+    training = Training(hidden_size=HIDDEN_SIZE, num_layers=num_layers, iterations=iterations)
     for seed in range(SEEDS):
-        for variant in TRAINED if num_layers == 1 else TRAINED_ON_TWO_LAYERS:
+        for variant in variants:
             if (str(variant), seed) not in known:
-                found = trained(variant, training, seed)
-                yield {"variant": str(variant), "num_layers": num_layers, "seed": seed, **found}
+                name = {"variant": str(variant), "num_layers": num_layers, "seed": seed}
+                yield {**name, "iterations": iterations, **trained(variant, training, seed)}
 
 
 def time_rows(done: list[dict[str, Any]], device: str = "cpu") -> Iterator[dict[str, Any]]:

@@ -109,6 +109,18 @@ def frontier() -> str:
     return _table(header, lines)
 
 
+def longer_losses() -> str:
+    """One layer, trained four times as long: mean loss and every seed's difference."""
+    groups = _grouped(_rows("frontier-loss-longer"), "variant")
+    dense = groups[(DENSE,)]
+    lines = []
+    for (variant,), rows in groups.items():
+        each = ", ".join(_against([row], dense) for row in rows)
+        count = str(rows[0]["iterations"])
+        lines.append([variant, count, str(len(rows)), f"{_nats(rows):.3f}", _against(rows, dense), each])
+    return _table(["variant", "iterations", "seeds", "nats", "difference", "by seed"], lines)
+
+
 def _loss_cells(groups: dict[tuple[Any, ...], list[Row]], variant: str) -> list[str]:
     rows = groups.get((variant,))
     if rows is None:
@@ -132,4 +144,4 @@ def times(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    print(*(claim(), claim("claim-longer"), sweep(), frontier()), sep="\n")
+    print(*(claim(), claim("claim-longer"), sweep(), frontier(), longer_losses()), sep="\n")

@@ -35,3 +35,15 @@ def test_the_claims_of_the_page_hold_in_the_result_files(part):
         float(line.split("|")[6].strip().split()[0]) for line in table.claim(part).splitlines()[2:]
     ]
     assert max(differences) <= 1
+
+
+def test_a_structured_rule_keeps_the_loss_in_three_quarters_of_the_time():
+    """60 % of the rows: within 1 % of dense with three seeds, at most 0.75 of the fastest dense time"""
+    variant = "mixed keep_ratio=0.125 row_ratio=0.6"
+    (line,) = [each for each in table.longer_losses().splitlines() if f"{variant} |" in each]
+    seeds, difference = (line.split("|")[at].strip() for at in (3, 5))
+    assert seeds == "3"
+    assert float(difference.split()[0]) <= 1
+    rows = json.loads((RESULTS / "sparse-frontier-time.json").read_text())["rows"]
+    (ratio,) = [row["time_ratio"] for row in rows if row["variant"] == variant and row["num_layers"] == 1]
+    assert ratio <= 0.75
