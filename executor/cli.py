@@ -7,7 +7,8 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from executor import worker_commands
@@ -34,9 +35,9 @@ exit status: 0 all promises kept, 1 a promise broken (the report says which), 2 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parsed = _parser().parse_args(arguments)
-    os.environ.update(expandable_segments(os.environ))  # before CUDA is first used: whoever started us
     try:
-        status: int = parsed.run(parsed)
+        with _expandable_segments():
+            status: int = parsed.run(parsed)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -49,6 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refused(str(error))
     return status
+
+
+@contextmanager
+def _expandable_segments() -> Iterator[None]:
+    """Before CUDA is first used, and for the processes that a command starts: whoever started this one."""
+    added = expandable_segments(os.environ)
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _refused(reason: str) -> int:

@@ -8,10 +8,11 @@ is about.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from executor.dry_run import Needs
@@ -25,6 +26,8 @@ from executor.trace import paused
 
 MOST_LOOPS = 64
 """Loops of one module, or of one function's lines, that are remembered; those used longest ago go first."""
+MOVES_TOLD = 5
+"""After so many calls that are new for the sake of a module's attributes alone, a warning names them."""
 
 
 class Known:
@@ -63,35 +66,93 @@ class Known:
         return report
 
 
-_known: WeakKeyDictionary[Any, dict[Hashable, Known]] = WeakKeyDictionary()
+class _Signature(NamedTuple):
+    """What calls alike have in common."""
+
+    work: Hashable
+    modes: tuple[Hashable, ...]
+    """Of every module: its attributes, and what its parameters are."""
+
+
+class _Remembered:
+    """What is known about the loops of one module, or of one function's lines; the latest is the last."""
+
+    def __init__(self) -> None:
+        self._loops: dict[_Signature, Known] = {}
+        self._moves = 0
+
+    def at(self, signature: _Signature) -> Known:
+        """What is known about calls with that signature."""
+        found = self._loops.pop(signature, None)
+        if found is None:
+            self._tell_of_moving(signature)
+            found = Known()
+        self._loops[signature] = found
+        while len(self._loops) > MOST_LOOPS:
+            del self._loops[next(iter(self._loops))]
+        return found
+
+    def forget(self, signature: _Signature) -> None:
+        """Nothing is known about such calls any more."""
+        self._loops.pop(signature, None)
+
+    def _tell_of_moving(self, signature: _Signature) -> None:
+        """A number that counts up makes every call a new loop: after some of them, say which."""
+        previous = next(reversed(self._loops), None)
+        names = [] if previous is None else _moved(previous, signature)
+        self._moves = self._moves + 1 if names else 0
+        if self._moves == MOVES_TOLD:
+            warnings.warn(
+                f"this loop was probed anew {MOVES_TOLD} times because {' and '.join(names)} of its modules "
+                "changed: if a step needs the same bytes whatever that is, name it with an underscore, or keep "
+                "it in a buffer",
+                stacklevel=2,
+            )
+
+
+def _moved(previous: _Signature, signature: _Signature) -> list[str]:
+    """The attributes of modules in which alone two signatures differ."""
+    if previous.work != signature.work or len(previous.modes) != len(signature.modes):
+        return []
+    names: set[str] = set()
+    for one, other in zip(previous.modes, signature.modes, strict=True):
+        if one != other:
+            if not (isinstance(one, _Attributes) and isinstance(other, _Attributes)) or one.of != other.of:
+                return []
+            names |= {str(name) for name, _ in set(one.values) ^ set(other.values)}
+    return sorted(names)
+
+
+class _Attributes(NamedTuple):
+    """Plain public attributes of a module."""
+
+    of: int
+    values: tuple[tuple[str, Hashable], ...]
+
+
+_known: WeakKeyDictionary[Any, _Remembered] = WeakKeyDictionary()
 
 
 def known(loop: Loop) -> Known:
     """What is known about loops like this one. A function that cannot be remembered is always new."""
     try:
-        about = _known.setdefault(_anchor(loop), {})
-        signature = _signature(loop)
-        found = about.pop(signature, None) or Known()
+        return _known.setdefault(_anchor(loop), _Remembered()).at(_signature(loop))
     except TypeError:  # neither hashable nor weakly referable
         return Known()
-    about[signature] = found  # the latest is the last
-    while len(about) > MOST_LOOPS:
-        del about[next(iter(about))]
-    return found
 
 
 def forget(loop: Loop) -> None:
     """The next call like this one is looked into anew: what was found out does not hold any more."""
-    with suppress(TypeError):
-        _known.get(_anchor(loop), {}).pop(_signature(loop), None)
+    with suppress(TypeError, KeyError):
+        _known[_anchor(loop)].forget(_signature(loop))
 
 
 def _anchor(loop: Loop) -> Any:
     return loop.modules[0] if loop.modules else code_of(loop.function)
 
 
-def _signature(loop: Loop) -> Hashable:
-    return (
+def _signature(loop: Loop) -> _Signature:
+    work = (
         likeness(loop.function),
         loop.is_segment,
         loop.reduce,
@@ -99,15 +160,15 @@ def _signature(loop: Loop) -> Hashable:
         loop.outputs_transposed,
         tuple(tensor_likeness(leaf) for leaf in (*loop.initial, *loop.inputs.leaves, *loop.captured)),
         loop.inputs.length,
-        tuple(_modes(loop)),
         AutocastState.now(),
     )
+    return _Signature(work, tuple(_modes(loop)))
 
 
 def _modes(loop: Loop) -> Iterator[Hashable]:
     for module in loop.modules:
         for part in module.modules():
-            yield id(part), tuple(attributes_likeness(part))
+            yield _Attributes(id(part), tuple(attributes_likeness(part)))
             for parameter in part._parameters.values():
                 if parameter is not None:
                     yield parameter.requires_grad, parameter.dtype, parameter.device, parameter.shape

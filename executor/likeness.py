@@ -62,7 +62,7 @@ def tensor_likeness(value: Any) -> Hashable:
     return (*leaf_description(value), layout, value.requires_grad)
 
 
-def attributes_likeness(owner: Any) -> Iterator[Hashable]:
+def attributes_likeness(owner: Any) -> Iterator[tuple[str, Hashable]]:
     """The plain values among an object's public attributes: a module's sizes, flags and rates."""
     for name, value in vars(owner).items():
         if isinstance(value, bool | int | float | str | tuple) and not name.startswith("_"):

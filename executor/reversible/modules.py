@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from executor.budget import parse_budget
 from executor.errors import StateChanged
 from executor.given_state import parts_of_state
 from executor.replay import is_recomputing
@@ -88,13 +89,12 @@ class Reversible(nn.Module):
         require_sizes(
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, segment_steps=segment_steps
         )
-        require_choices(dropout=dropout, coding=coding, dtype=dtype, budget=budget)
+        require_choices(dropout=dropout, coding=coding, dtype=dtype)
         self.cell = self._cell(forget_bits)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.coding, self.segment_steps = dropout, coding, segment_steps
         self.budget = budget
-        self.archived_bytes = 0
-        """Bytes of the words that the last forward pass archived, exactly."""
+        self._archived_bytes = 0
         rows, units = self.cell.gate_count * hidden_size, hidden_size // 2
         for layer in range(num_layers):
             width = hidden_size if layer else input_size
@@ -102,6 +102,22 @@ class Reversible(nn.Module):
                 parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
                 self.register_parameter(f"{name}_l{layer}", parameter)
         self.reset_parameters()
+
+    @property
+    def archived_bytes(self) -> int:
+        """Bytes of the words that the last forward pass archived, exactly."""
+        return self._archived_bytes
+
+    @property
+    def budget(self) -> int | str | None:
+        """What one call may add at its peak; see the class. May be set."""
+        return self._budget
+
+    @budget.setter
+    def budget(self, budget: int | str | None) -> None:
+        if budget is not None:
+            parse_budget(budget)
+        self._budget = budget
 
     def _cell(self, forget_bits: int | None) -> Cell:
         raise NotImplementedError
@@ -193,7 +209,7 @@ class Reversible(nn.Module):
         after, y = run_taped(self._recipe(), state, x, self._weights())
         how = passage()
         if isinstance(how, Archiving) and not is_recomputing():
-            self.archived_bytes = sum(archive.stored_bytes for archive in how.archives)
+            self._archived_bytes = sum(archive.stored_bytes for archive in how.archives)
         return after, y
 
     def archive_bound_bytes(self, steps: int, batch_size: int) -> int:
@@ -220,7 +236,7 @@ class Reversible(nn.Module):
         work = Pass(recipe, Outer(before), after, targets, targets is None, reversible, archived, rewinding)
         tensors = (inputs, *start, *self._weights(), *work.before.parameters, *work.after.parameters)
         outputs, *last = ReversibleSequence.apply(work, *tensors)  # type: ignore[no-untyped-call]
-        (self.archived_bytes,) = archived
+        (self._archived_bytes,) = archived
         return outputs, (tuple(last) if len(last) > 1 else last[0])
 
     @property

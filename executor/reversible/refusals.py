@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from executor.budget import parse_budget
 from executor.reversible.errors import InvalidReversible
 from executor.reversible.trajectory import Coding
 
@@ -29,10 +28,8 @@ def require_sizes(*, input_size: int, hidden_size: int, num_layers: int, segment
         )
 
 
-def require_choices(
-    *, dropout: float, coding: Coding, dtype: torch.dtype | None, budget: int | str | None
-) -> None:
-    """Raises InvalidReversible, or InvalidBudget for a budget that is none."""
+def require_choices(*, dropout: float, coding: Coding, dtype: torch.dtype | None) -> None:
+    """Raises InvalidReversible."""
     if not 0 <= dropout < 1:
         raise InvalidReversible(f"dropout={dropout} must be in [0, 1)")
     if coding not in ("entropy", "scheduled"):
@@ -40,8 +37,6 @@ def require_choices(
     dtype = dtype or torch.get_default_dtype()
     if dtype not in TYPES:
         raise InvalidReversible(f"dtype={dtype} must be float32 or float64")
-    if budget is not None:
-        parse_budget(budget)
 
 
 def require_type(weight: Tensor) -> None:

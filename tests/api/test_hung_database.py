@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -16,17 +16,23 @@ from tests.databases import PostgresServer
 from tests.serving import eventually, start_service
 
 
+def _tell(process_id: int, sent: signal.Signals) -> None:
+    """A server's process for one connection may be gone meanwhile."""
+    with suppress(ProcessLookupError):
+        os.kill(process_id, sent)
+
+
 @contextmanager
 def hung(server: PostgresServer) -> Iterator[None]:
     """Every process of the server is stopped, and goes on afterwards."""
     processes = server.process_ids()
     for process_id in processes:
-        os.kill(process_id, signal.SIGSTOP)
+        _tell(process_id, signal.SIGSTOP)
     try:
         yield
     finally:
         for process_id in processes:
-            os.kill(process_id, signal.SIGCONT)
+            _tell(process_id, signal.SIGCONT)
 
 
 def test_a_database_that_hangs_is_503_in_time_and_everything_goes_on_when_it_does(own_postgres, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from executor import ReplayError, unroll
-from executor.known import MOST_LOOPS, known
+from executor.known import MOST_LOOPS, MOVES_TOLD, known
 from executor.loop import Loop
 
 STEPS, BATCH, SIZE = 5, 2, 4
@@ -104,6 +104,19 @@ def test_an_attribute_or_global_that_the_step_reads_makes_it_new(
     cell.inner = 1
     monkeypatch.setitem(globals(), "STEPS", STEPS + 1)
     assert known(loop()) is not first
+
+
+def test_an_attribute_that_counts_up_is_told_of(cell: nn.GRUCell) -> None:
+    """Every call would be probed: the fifth new value is told of by name, one that was seen before is quiet"""
+    for count in range(1, MOVES_TOLD + 1):
+        cell.seen = count
+        known(loop_of(cell))
+    for count in (1, 2):
+        cell.seen = count
+        known(loop_of(cell))
+    cell.seen = MOVES_TOLD + 1
+    with pytest.warns(UserWarning, match="5 times because seen of its modules changed"):
+        known(loop_of(cell))
 
 
 def test_the_loop_used_longest_ago_is_forgotten_first(cell: nn.GRUCell) -> None:
