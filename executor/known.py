@@ -104,8 +104,8 @@ class _Remembered:
         if self._moves == MOVES_TOLD:
             warnings.warn(
                 f"this loop was probed anew {MOVES_TOLD} times because {' and '.join(names)} of its modules "
-                "changed: if a step needs the same bytes whatever that is, name it with an underscore, or keep "
-                "it in a buffer",
+                "changed: if a step needs the same bytes whatever that is, name it with an underscore, or "
+                "keep it in a buffer",
                 stacklevel=2,
             )
 

@@ -107,7 +107,7 @@ def test_an_attribute_or_global_that_the_step_reads_makes_it_new(
 
 
 def test_an_attribute_that_counts_up_is_told_of(cell: nn.GRUCell) -> None:
-    """Every call would be probed: the fifth new value is told of by name, one that was seen before is quiet"""
+    """Every call would be probed: the fifth new value is told of by name, one seen before is quiet"""
     for count in range(1, MOVES_TOLD + 1):
         cell.seen = count
         known(loop_of(cell))
