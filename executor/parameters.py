@@ -33,6 +33,17 @@ def accumulator(parameter: Tensor) -> Tensor | None:
     return parameter.grad
 
 
+def gradient_sum(parameter: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What a backward function adds the gradient of `parameter` to, and what it then returns for it: the same
+    where it was made here, of zeros, and None where it is a total that the caller has already.
+    """
+    total = accumulator(parameter)
+    if total is not None:
+        return total, None
+    made = torch.zeros_like(parameter, requires_grad=False)
+    return made, made
+
+
 def _marked(shadow: Tensor) -> Tensor:
     setattr(shadow, _IS_SHADOW, True)
     return shadow

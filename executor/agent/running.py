@@ -13,7 +13,6 @@ from pathlib import Path
 
 from executor.agent.node import PCI_ORDER
 from executor.attempt.command import LAUNCH_TOKEN
-from executor.cuda_memory import expandable_segments
 
 API_KEY = "TIGHTFIT_API_KEY"
 """The node's: a job gets its launch token instead, which is good for that job alone."""
@@ -82,7 +81,7 @@ def start_attempt(
 
 def environment_of_children(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of what the agent starts. The node's key stays with the agent; GPUs are counted as the
-    agent counts them; CUDA's allocator cuts every block to size, unless it is set up otherwise.
+    agent counts them.
     """
     without_key = {name: text for name, text in environ.items() if name != API_KEY}
-    return {"CUDA_DEVICE_ORDER": PCI_ORDER, **without_key, **expandable_segments(environ)}
+    return {"CUDA_DEVICE_ORDER": PCI_ORDER, **without_key}

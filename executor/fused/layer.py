@@ -18,7 +18,7 @@ from torch import Tensor
 from executor.errors import DoubleBackward
 from executor.first_order import first_order
 from executor.fused.kernels import Backward, Forward, Kernels
-from executor.parameters import accumulator
+from executor.parameters import gradient_sum
 
 GATES = 4
 """Rows per unit of the tape: input, forget, cell, output; or reset, update, new, hidden part of new."""
@@ -161,14 +161,11 @@ def _sums(weights: Weights, wanted: tuple[bool, ...]) -> tuple[list[Tensor | Non
     """Per parameter: what its gradient is added to; and the same where it is not a total that the caller
     has already. None where no gradient is wanted.
     """
-    sums: list[Tensor | None] = []
-    made: list[Tensor | None] = []
-    for weight, is_wanted in zip(weights.all, wanted, strict=True):
-        is_needed = is_wanted and weight is not None
-        total = accumulator(weight) if is_needed else None  # type: ignore[arg-type]
-        made.append(torch.zeros_like(weight) if is_needed and total is None else None)  # type: ignore[arg-type]
-        sums.append(made[-1] if total is None else total)
-    return sums, made
+    pairs: list[tuple[Tensor | None, Tensor | None]] = [
+        gradient_sum(weight) if is_wanted and weight is not None else (None, None)
+        for weight, is_wanted in zip(weights.all, wanted, strict=True)
+    ]
+    return [total for total, _ in pairs], [made for _, made in pairs]
 
 
 def _reverse(

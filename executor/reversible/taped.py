@@ -16,7 +16,7 @@ from torch import Tensor
 
 from executor.errors import StateChanged
 from executor.first_order import first_order
-from executor.parameters import accumulator
+from executor.parameters import gradient_sum
 from executor.reversal import Archiving, LostBits, Undoing, Watching, passage
 from executor.reversible.archive import BLOCK_WORDS, WORD_BYTES, Archive
 from executor.reversible.cell import Parts
@@ -150,21 +150,12 @@ class _TapedSegment(torch.autograd.Function):
         taped, tape, stack = ctx.taped, ctx.tape, Stack.of(ctx.taped.recipe.cell, ctx.saved_tensors)
         grads = _layer_grads(taped, grad_state[: taped.register_count], like=tape.y)
         grad_y = torch.zeros_like(tape.y) if grad_y is None else grad_y
-        sums = [_sum_for(weight) for weight in ctx.saved_tensors]
+        sums = [gradient_sum(weight) for weight in ctx.saved_tensors]
         with torch.autocast(tape.y.device.type, enabled=False):
             gradient = stack.backward(tape, grad_y, grads, [total for total, _ in sums])
             grad_x = stack.input_gradient(gradient, tape) if ctx.needs_input_grad[2] else None
         before = [part.double() / ONE for first, second in gradient.state for part in (*first, *second)]
         return None, None, grad_x, *before, *[None] * taped.buffer_count, *[made for _, made in sums]
-
-
-def _sum_for(weight: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What the gradient of `weight` is added to; and the same where it is not a total that the caller has."""
-    total = accumulator(weight)
-    if total is not None:
-        return total, None
-    made = torch.zeros_like(weight)
-    return made, made
 
 
 def _trajectory(

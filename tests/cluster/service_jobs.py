@@ -51,8 +51,15 @@ def request(*, iterations: int = 3, hidden_size: int = 32, budget: str = "8MiB")
 
 
 def endless(**fields: Any) -> dict[str, Any]:
-    """A request for a job that no machine ends before a test has cut, looked at and cancelled it."""
+    """A request for a job that no machine ends before a test has cancelled it."""
     return request(iterations=10_000_000, **fields)
+
+
+def long(**fields: Any) -> dict[str, Any]:
+    """A request for a job that a test sees run, and cuts, well before it ends: some twenty seconds of work
+    where nothing else runs.
+    """
+    return request(iterations=5_000, **fields)
 
 
 def until(client: PlannerClient, job_id: str, condition: Callable[[Job], bool], seconds: float) -> Job:
@@ -69,11 +76,6 @@ def until(client: PlannerClient, job_id: str, condition: Callable[[Job], bool], 
 def ended(job: Job) -> bool:
     """Whether nothing will happen to the job any more."""
     return job.state in FINAL
-
-
-def goes_on(attempt: int, iterations: int) -> Callable[[Job], bool]:
-    """Whether that attempt at a job, or a later one, trains and is beyond so many iterations."""
-    return lambda job: job.attempt >= attempt and has_trained(iterations + 1)(job)
 
 
 def has_trained(iterations: int) -> Callable[[Job], bool]:

@@ -1,12 +1,14 @@
 """The worker's command line: what it prints, and how it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from executor import cli
 from executor.cli import main
 
 JOB = {
@@ -93,3 +95,15 @@ def test_the_command_is_installed():
     answer = subprocess.run([command, "--help"], capture_output=True, text=True)
     assert answer.returncode == 0
     assert "demo" in answer.stdout
+
+
+def test_commands_have_expandable_segments_and_leave_the_environment_as_it_was(monkeypatch):
+    """CUDA's allocator reads the environment of the command, and that of what it starts"""
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    seen = []
+    monkeypatch.setattr(cli, "_run", lambda _parsed: seen.extend(os.environ.values()) or 0)
+    before = dict(os.environ)
+    assert cli.main(["run", "job.yaml"]) == 0
+    assert "expandable_segments:True" in seen
+    assert dict(os.environ) == before
