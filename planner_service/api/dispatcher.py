@@ -242,9 +242,8 @@ class Dispatcher:
         submitted again: under its name the engine finds it, if it has it.
         """
         job_id = launch.job_id
-        if (
-            launch.number > 1
-        ):  # the one before may be there, if its answer or the service that waited was lost
+        # The one before may be there, if its answer or the service that waited for it was lost.
+        if launch.number > 1:
             engine.withdraw(launch_name(job_id, launch.number - 1))
         try:
             reference = engine.submit(launch)
