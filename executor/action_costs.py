@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import torch
 
-from executor.cuda_memory import hidden, most_held
+from executor.cuda_memory import hidden, most_held, nothing_else_released
 from executor.engine import Observer
 from executor.trace import Recording, mark, record
 from planner_service.chain import TieredAction
@@ -64,8 +64,6 @@ def _cut_at_marks(recording: Recording, actions: list[TieredAction | None]) -> t
 def _on_cuda(run: Callable[[Observer], object], device: torch.device) -> tuple[list[ActionBytes], int]:
     pieces: list[ActionBytes] = []
     started: list[tuple[TieredAction | None, int]] = []
-    torch.cuda.synchronize(device)
-    base = most_held(device).now_bytes
 
     def observe(action: TieredAction | None) -> None:
         held = most_held(device)
@@ -76,7 +74,9 @@ def _on_cuda(run: Callable[[Observer], object], device: torch.device) -> tuple[l
         torch.cuda.reset_peak_memory_stats(device)
         started.append((action, live))
 
-    with hidden():
+    with hidden(), nothing_else_released():
+        torch.cuda.synchronize(device)
+        base = most_held(device).now_bytes
         run(observe)
     return pieces, max(piece.peak_bytes for piece in pieces)
 

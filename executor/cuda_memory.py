@@ -10,6 +10,7 @@ The settings `roundup_power2_divisions` and `max_split_size_mb` round further an
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -113,6 +114,7 @@ _open: list[Counter] = []
 def counted(device: torch.device) -> Iterator[Counter]:
     """Yields a counter, complete after the context. Counters do not nest: an outer one sees nothing."""
     with hidden():
+        gc.collect()  # older tensors in reference cycles, released meanwhile, would hide as many new bytes
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         counter = Counter(device, Peaks.read(device, "current"))
@@ -142,6 +144,21 @@ def hidden() -> Iterator[None]:
             *(base + after - then for base, after, then in zip(outer.before, left, begin, strict=True))
         )
         torch.cuda.reset_peak_memory_stats(outer.device)
+
+
+@contextmanager
+def nothing_else_released() -> Iterator[None]:
+    """Within the context no garbage collection releases older tensors: what an action added is read off
+    counters of the whole process, and would be less by as much.
+    """
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def indexed(device: torch.device | str) -> torch.device:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from executor import cuda_memory, measure
-from executor.action_costs import bytes_of_actions
-from executor.cuda_memory import Reading, expandable_segments, most_block_bytes, most_held
+from executor.action_costs import ActionBytes, bytes_of_actions
+from executor.cuda_memory import (
+    Reading,
+    expandable_segments,
+    most_block_bytes,
+    most_held,
+    nothing_else_released,
+)
 from executor.sizes import rounded_bytes
 from executor.trace import paused
-from planner_service.chain import Advance
+from planner_service.chain import Advance, Tape
 from tests.executor.cuda_allocator import MIB, Allocator, Block, in_the_place_of_cuda
 
 CUDA = torch.device("cuda", 3)
@@ -127,6 +135,61 @@ def test_what_is_probed_within_a_measurement_does_not_count(monkeypatch):
             allocator.reset_peaks()
         assert measure(lambda: allocator.allocate(5000), device="cuda").requested_peak_bytes == 5000
         allocator.allocate(200)
+
+    assert measure(function, device="cuda").requested_peak_bytes == 3000
+
+
+class InACycle:
+    """Memory that only a garbage collection gives back."""
+
+    def __init__(self, allocator: Allocator, size: int) -> None:
+        self._allocator, self._block, self._itself = allocator, allocator.allocate(size), self
+
+    def __del__(self) -> None:
+        self._allocator.free(self._block)
+
+
+def test_older_tensors_in_cycles_are_not_released_while_actions_are_read(monkeypatch):
+    """What went before a probe would hide as many bytes of a tape, which no plan could carry"""
+    allocator = Allocator()
+    in_the_place_of_cuda(monkeypatch, allocator)
+    InACycle(allocator, 40 * MIB)
+
+    def actions(observe):
+        observe(Tape(1, 1))
+        allocator.allocate(3000)
+        assert not gc.isenabled()
+        observe(None)
+
+    (piece,), peak_bytes = bytes_of_actions(actions, CUDA)
+    assert gc.isenabled()
+    assert piece == ActionBytes(Tape(1, 1), 0, 3072, 3072)
+    assert peak_bytes == 3072
+
+
+def test_collections_stay_off_where_they_were_off():
+    """And come back on after an error"""
+    gc.disable()
+    try:
+        with nothing_else_released():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    with pytest.raises(KeyError), nothing_else_released():
+        raise KeyError
+    assert gc.isenabled()
+
+
+def test_older_tensors_in_cycles_are_released_before_a_measurement(monkeypatch):
+    """Rather than in the middle, where they would hide what the function adds"""
+    allocator = Allocator()
+    in_the_place_of_cuda(monkeypatch, allocator)
+    InACycle(allocator, 40 * MIB)
+
+    def function():
+        gc.collect()
+        return allocator.allocate(3000)
 
     assert measure(function, device="cuda").requested_peak_bytes == 3000
 
