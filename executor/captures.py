@@ -50,7 +50,7 @@ def _require_independent(captured: Sequence[Tensor]) -> None:
 def sequence_number() -> int:
     """The number that autograd would give to a node made now; later nodes have larger ones."""
     with torch.enable_grad():
-        node = torch.empty(0, requires_grad=True).view(0).grad_fn
+        node = torch.empty(0, requires_grad=True, device="cpu").view(0).grad_fn
     assert node is not None  # noqa: S101 - for the type checker
     return int(node._sequence_nr())
 

@@ -33,7 +33,7 @@ class Vocabulary:
     def encoded(self, text: str) -> Tensor:
         """The indices of the text's characters, int64 [len(text)]."""
         index = {character: position for position, character in enumerate(self.characters, start=1)}
-        return torch.tensor([index.get(character, 0) for character in text], dtype=torch.int64)
+        return torch.tensor([index.get(character, 0) for character in text], dtype=torch.int64, device="cpu")
 
 
 def vocabulary_of(text: str) -> Vocabulary:

@@ -29,11 +29,13 @@ def reverse_each(padded: Tensor, batch_sizes: Tensor | None) -> Tensor:
     if batch_sizes is None:
         return padded.flip(0)
     lengths = _is_inside(batch_sizes).sum(0)
-    steps = torch.arange(padded.shape[0]).unsqueeze(1)
+    steps = torch.arange(padded.shape[0], device=lengths.device).unsqueeze(1)
     source = torch.where(steps < lengths, lengths - 1 - steps, steps).to(padded.device)
     return padded.gather(0, source.unsqueeze(-1).expand_as(padded))
 
 
 def _is_inside(batch_sizes: Tensor) -> Tensor:
     """Bool [T, batch]: whether a sequence has a step t."""
-    return torch.arange(int(batch_sizes[0])).unsqueeze(0) < batch_sizes.unsqueeze(1)
+    return torch.arange(int(batch_sizes[0]), device=batch_sizes.device).unsqueeze(0) < batch_sizes.unsqueeze(
+        1
+    )

@@ -86,7 +86,7 @@ def _files(folder: Path) -> Iterator[tuple[int, Path]]:
 
 def _record(state: TrainingState) -> dict[str, Any]:
     fields = dict(vars(state))
-    fields["losses"] = torch.tensor(state.losses, dtype=torch.float64)
+    fields["losses"] = torch.tensor(state.losses, dtype=torch.float64, device="cpu")
     return {"format": FORMAT, **fields}
 
 

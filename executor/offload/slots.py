@@ -59,7 +59,7 @@ def _give_back(tier: str, size_bytes: int) -> None:
 
 def _allocated(tier: str, size_bytes: int, *, is_pinned: bool) -> Tensor:
     if tier == HOST and is_pinned:
-        return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
+        return torch.empty(size_bytes, dtype=torch.uint8, device="cpu", pin_memory=True)
     if tier == HOST:
         return torch.frombuffer(mmap.mmap(-1, size_bytes), dtype=torch.uint8)
     if tier == DISK:

@@ -249,7 +249,7 @@ class Reversible(nn.Module):
         """
         dropout = self.dropout if self._drops else 0.0
         draws = replays and (self.training or torch.is_grad_enabled())
-        seed = int(torch.randint(2**62, ())) if draws else None
+        seed = int(torch.randint(2**62, (), device="cpu")) if draws else None
         return Recipe(self.cell, self.num_layers, self.coding, self.segment_steps, dropout, seed)
 
     def _weights(self) -> tuple[Tensor, ...]:

@@ -33,7 +33,7 @@ class NativeKernels:
         self._move_full = _function(library, f"move_full_{suffix}", gate, _COUNT)
         self._count_below = _function(library, "count_below", (_COUNT, _POINTER, ctypes.c_double), _COUNT)
         self._refill = _function(library, "refill", (_COUNT, _POINTER, ctypes.c_double, _POINTER))
-        self._words = torch.empty(0, dtype=torch.int16)
+        self._words = torch.empty(0, dtype=torch.int16, device="cpu")
 
     def advance(self, fixed: Tensor, buffer: Tensor, factor: Tensor, addend: Tensor, value: Tensor) -> None:
         """See Kernels."""
@@ -47,7 +47,7 @@ class NativeKernels:
         """See Kernels."""
         count, factor = buffer.numel(), factor.contiguous()
         if self._words.numel() < count:
-            self._words = torch.empty(count, dtype=torch.int16)
+            self._words = torch.empty(count, dtype=torch.int16, device="cpu")
         moved = self._move_full(count, buffer.data_ptr(), factor.data_ptr(), gate, self._words.data_ptr())
         archive.push(self._words[:moved])
 

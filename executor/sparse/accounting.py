@@ -107,7 +107,9 @@ class Tally:
 
     def counts(self) -> Tensor:
         """MACs of backward products with what is left, per gate; and whether there was anything: [G + 1]."""
-        useful = torch.zeros(self._gate_count) if self._useful_macs is None else self._useful_macs
+        useful = self._useful_macs
+        if useful is None:
+            useful = torch.zeros(self._gate_count, device="cpu")
         had_entries = useful.new_zeros(()) if self._had_entries is None else self._had_entries.to(useful)
         return torch.cat([useful, had_entries[None]])
 

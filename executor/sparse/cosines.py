@@ -28,7 +28,7 @@ def gradient_cosines(
     sparse: Sequence[Tensor], dense: Sequence[Tensor], gate_names: Sequence[str], *, iteration: int
 ) -> GradientCosines:
     """Of gradients laid out as torch's weights [G*H, …] and biases [G*H]; 0 where one of them is zero."""
-    products = torch.zeros(3, len(gate_names), dtype=torch.float64)
+    products = torch.zeros(3, len(gate_names), dtype=torch.float64, device="cpu")
     for one, other in zip(sparse, dense, strict=True):
         rows = (part.reshape(len(gate_names), -1).double().cpu() for part in (one, other))
         first, second = rows

@@ -52,7 +52,7 @@ class _Seconds(NamedTuple):
 @cache
 def _seconds(rows: int, outputs: int, inputs: int) -> _Seconds:
     """Measured once per size and process, on zeros: the time does not depend on the values."""
-    weight, x = torch.zeros(outputs, inputs), torch.zeros(rows, inputs)
+    weight, x = torch.zeros(outputs, inputs, device="cpu"), torch.zeros(rows, inputs, device="cpu")
     product = _packed(weight, None, rows)
     return _Seconds(
         *least_seconds(lambda: _reordered(weight, rows), lambda: product(x), lambda: linear(x, weight, None))

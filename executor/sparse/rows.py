@@ -43,7 +43,7 @@ class _RowPass(BackwardPass):
     def __init__(self, layer: Layer, rule: Rows) -> None:
         super().__init__(layer)
         self._rule = rule
-        self._rows = torch.empty(0, dtype=torch.int64)
+        self._rows = torch.empty(0, dtype=torch.int64, device="cpu")
         self._kept: list[Tensor] = []
         """Indices into the k * B rows, for each step on the way back."""
         self._products, self._pays = self._fastest()

@@ -14,12 +14,14 @@ STEPS, BATCH, SIZE = 400, 32, 256
 
 
 def fused(kind: str) -> dict[str, Any]:
-    """Segments of a module of torch's, with the loss inside: arguments of `unroll`, the budget apart."""
+    """Segments of a module of torch's, with the loss inside, which is the same however long the segments are:
+    arguments of `unroll`, the budget apart.
+    """
     module = getattr(nn, kind)(SIZE, SIZE).cuda()
 
     def segment(state: Any, x: Tensor) -> tuple[Any, Tensor]:
         output, state = module(x, state)
-        return state, output.square().mean()
+        return state, output.square().mean(dim=(1, 2)).sum()
 
     zero = torch.zeros(1, BATCH, SIZE, device="cuda")
     state = (zero, zero.clone()) if kind == "LSTM" else zero
