@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RAY_READY := $(VENV)-ray/.ready
+CUDA_READY := $(VENV)-cuda/.ready
 PORT ?= 8080
 
-.PHONY: help demo test test-cluster check format serve bench gpu openapi clean
+.PHONY: help demo test test-cluster test-cuda check format serve bench gpu openapi clean
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -22,6 +23,12 @@ $(RAY_READY):
 	$(VENV)-ray/bin/python -m pip install --quiet "ray[default]==2.60.0"
 	@touch $@
 
+# torch's CUDA build, of which there is one for Python 3.11 to 3.13: 5.5 GB with what it brings.
+$(CUDA_READY):
+	$(PYTHON) -m venv $(VENV)-cuda
+	$(VENV)-cuda/bin/python -m pip install --quiet "torch==2.14.1" numpy numba pytest hypothesis
+	@touch $@
+
 demo: $(READY)   ## train an LSTM in a twentieth of its activation memory and show the proof
 	$(BIN)/tightfit-worker demo --output-dir demo-output
 
@@ -30,6 +37,9 @@ test: $(READY)   ## the whole test suite
 
 test-cluster: $(READY) $(RAY_READY) ## jobs on a real Slurm and a real Ray, on this host; needs root
 	RAY_COMMAND=$(CURDIR)/$(VENV)-ray/bin/ray tests/cluster/isolated.sh $(BIN)/python -m pytest tests/cluster
+
+test-cuda: $(CUDA_READY) ## CUDA's paths on torch's CUDA build without a device; Linux, gcc, 6 GB
+	$(VENV)-cuda/bin/python -m tests.cuda_stand_in
 
 check: $(READY)  ## linters and the type checker
 	$(BIN)/ruff format --check .
@@ -56,4 +66,4 @@ openapi: $(READY) ## write openapi/openapi.json from the code
 	$(BIN)/tightfit openapi --output openapi/openapi.json
 
 clean:           ## remove the environment and what the demo wrote
-	rm -rf $(VENV) $(VENV)-ray demo-output
+	rm -rf $(VENV) $(VENV)-ray $(VENV)-cuda demo-output
