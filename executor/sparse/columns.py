@@ -7,6 +7,7 @@ of the way back shrinks in proportion.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 import torch
@@ -75,6 +76,11 @@ class Stretch:
         )
         self.products, self.pays = found
         self._through = found.products.through_columns(self._weight, columns) if found.pays else None
+
+    @cached_property
+    def ones_and_zeros(self) -> Tensor:
+        """1 for a column that is kept, else 0, [G*H]: what it leaves of an infinite entry is NaN."""
+        return self._weight.new_zeros(self._weight.shape[0]).index_fill_(0, self.columns, 1)
 
     @property
     def steps(self) -> slice:
@@ -158,8 +164,7 @@ class _ColumnPass(StretchedPass):
 
     def drop(self, step: int) -> None:
         super().drop(step)
-        gradient = self.reversal.gate_gradient[step]
-        gradient.copy_(masked(gradient, self.stretches[-1].columns))
+        self.reversal.gate_gradient[step].mul_(self.stretches[-1].ones_and_zeros)
 
     def weight_gradients(self) -> tuple[Tensor, Tensor]:
         if not self.stretches[-1].pays:

@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from executor.sparse import lstm_on_cuda
 from executor.sparse.cell import Cell, Reversal, State, Tape, Weights, input_side, room_after
 from executor.sparse.native import native_advance, native_fill
 from executor.sparse.repeated import hidden_side
@@ -34,7 +35,11 @@ class LstmCell(Cell):
     state_names: ClassVar[tuple[str, ...]] = ("h", "c")
 
     def advance(self, x: Tensor, state: State, weights: Weights) -> tuple[Tape, State]:
-        """See Cell; the tape keeps the gates [k, B, 4H], c [k + 1, B, H] and tanh(c) [k, B, H]."""
+        """See Cell; the tape keeps the gates [k, B, 4H], c [k + 1, B, H] and tanh(c) [k, B, H]; on CUDA what
+        torch's kernels keep.
+        """
+        if lstm_on_cuda.has_kernels(x):
+            return lstm_on_cuda.advance(x, state, weights)
         gates = input_side(x, weights)
         hidden, cells = room_after(state[0], len(x)), room_after(state[1], len(x))
         squashed = torch.empty_like(cells[1:])
@@ -58,7 +63,8 @@ class LstmCell(Cell):
 
     def reversal(self, tape: Tape, grad_after: State) -> Reversal:
         """See Cell."""
-        return _LstmReversal(tape, grad_after, len(self.gate_names))
+        kind = lstm_on_cuda.CudaReversal if lstm_on_cuda.has_kernels(tape.x) else _LstmReversal
+        return kind(tape, grad_after, len(self.gate_names))
 
 
 class _LstmReversal(Reversal):

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from executor.sparse import SparseAudit, SparseGRU, SparseLSTM
+from executor.sparse import SparseAudit, SparseGRU, SparseLSTM, SparseLSTMCell
 from executor.sparse.accounting import IterationRecord
 from executor.sparse.modules import SparseRecurrence
 from tests.executor.sparse.choices import leave_out_with
@@ -53,6 +54,36 @@ def test_gradients_are_those_of_the_cpu(
 def counts(record: IterationRecord) -> dict[str, Any]:
     """What is counted in whole numbers: ratios are divided in another order on a GPU."""
     return {name: value for name, value in vars(record).items() if not name.endswith("_sparsity")}
+
+
+def test_single_steps_have_the_bits_of_torchs_cell() -> None:
+    """Forward: the same kernels; gradients to rounding."""
+    cell = nn.LSTMCell(SIZE, SIZE).cuda()
+    module = SparseLSTMCell(SIZE, SIZE, rule="absolute", threshold=0.0).cuda()
+    module.load_state_dict(cell.state_dict())
+    x = torch.randn(STEPS, BATCH, SIZE, device="cuda")
+    found, gradients = [], []
+    for each in (cell, module):
+        state = None
+        for x_t in x:
+            state = each(x_t, state)
+        assert state is not None
+        found.append(state)
+        gradients.append(torch.autograd.grad((state[0] + state[1]).square().sum(), list(each.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
+
+
+def test_a_segment_is_reversed_from_what_torchs_kernels_keep() -> None:
+    """Not operation by operation, as where there are no such kernels."""
+    module = SparseLSTM(SIZE, SIZE, rule="columns", dtype=torch.float64).cuda()
+    x = torch.randn(STEPS, BATCH, SIZE, dtype=torch.float64, device="cuda")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        module(x)[0].square().sum().backward()
+    ran = {event.key: event.count for event in profile.key_averages()}
+    assert ran["aten::_thnn_fused_lstm_cell"] == ran["aten::_thnn_fused_lstm_cell_backward_impl"] == STEPS
+    assert "aten::sigmoid_backward" not in ran
 
 
 def test_books_are_kept_on_the_device() -> None:
