@@ -100,10 +100,13 @@ class Rehearsal:
         run.prepare_input_gradients()
         self.accumulated_bytes = []
         run.observer = None if observer is None else self._recording_gradients(run, observer)
-        outputs, final = run.forward()
-        if observer is None:
-            self._learn(outputs, final)
-        run.backward(self._output_gradients, self._state_gradients)
+        try:
+            outputs, final = run.forward()
+            if observer is None:
+                self._learn(outputs, final)
+            run.backward(self._output_gradients, self._state_gradients)
+        finally:
+            run.observer = None  # it knows the run: as a cycle they would keep all gradients
 
     @property
     def lost(self) -> LostBits | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from executor import probe
 from executor.loop import Loop
 from executor.probe import probe_loop
+from executor.rehearsal import Rehearsal
 from executor.stage_costs import EMPTY_STAGE
+from executor.trace import record
 from planner_service.chain import segment_sizes
 
 STEPS, BATCH, SIZE = 23, 4, 16
@@ -139,3 +142,17 @@ def test_seconds_are_positive_and_grow_with_the_segment() -> None:
     for stage in (one.inner, twenty.inner):
         assert min(stage.forward_cost, stage.taped_forward_cost, stage.backward_cost) > 0
     assert twenty.inner.taped_forward_cost > one.inner.taped_forward_cost
+
+
+def test_a_rehearsal_leaves_no_memory_to_the_garbage_collector() -> None:
+    """Or the gradients of one would be there beside those of the next: more than the probe says it takes"""
+    loop = loop_of("LSTM")
+    rehearsal = Rehearsal(loop, loop.needs(), 5)
+    gc.collect()
+    gc.disable()
+    try:
+        recording, _ = record(lambda: rehearsal.run(lambda _action: None))
+    finally:
+        gc.enable()
+    live = [sample.live_bytes for sample in recording.samples()]
+    assert max(live) > 0 == live[-1]
