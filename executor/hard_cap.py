@@ -20,10 +20,14 @@ from executor.sizes import parse_budget_bytes
 
 SEGMENTS_BYTES = 22 * 2**20
 """One begun segment of each of the allocator's two pools of shared segments."""
-HOLES_RATIO = 0.1
-"""Set aside for holes between blocks, with expandable segments: a pool is one stretch of pages."""
-SEPARATE_HOLES_RATIO = 1 / 3
-"""Without: two blocks of 7 MiB leave a third of a segment of 20 MiB, and no larger block can use that."""
+HOLES_RATIO = 0.05
+"""Set aside for holes between blocks, with expandable segments: a pool is one stretch of pages. More than any
+loop of `python -m benchmarks.gpu.holes` needed.
+"""
+SEPARATE_HOLES_RATIO = 0.1
+"""Without: twice what any of them needed. It can be more: two blocks of 7 MiB leave a third of a segment of
+20 MiB, and no larger block can use that.
+"""
 
 
 def holes_ratio() -> float:

@@ -3,6 +3,7 @@
     python -m tests.cuda_stand_in
     python -m tests.cuda_stand_in --values tests/executor/test_gpu.py -k gradients
     python -m tests.cuda_stand_in --values --everything-on-cuda tests/executor/test_unroll.py
+    python -m tests.cuda_stand_in --module benchmarks.gpu.holes --seconds 60
 
 Needs a CUDA build of torch >= 2.9 for CUDA 13 on Linux with gcc and binutils, and no device. Exit status: 0
 when all tests passed, 1 when one failed.
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks.gpu.__main__ import CAPPED_TESTS, FIRST_TESTS, test_files
 from executor.cuda_memory import expandable_segments
 from tests.cuda_stand_in.build import Built, build
 
@@ -29,26 +31,31 @@ GRADIENTS = "gradients"
 """In the names of the tests that compare them."""
 
 
-class Tests(NamedTuple):
-    """Some of pytest's arguments, and how they are run."""
+class Settings(NamedTuple):
+    """How a process runs on the stand-in."""
 
-    arguments: tuple[str, ...]
     has_values: bool = False
     is_expandable: bool = True
     is_all_on_cuda: bool = False
     """Tests that are written for the CPU; otherwise those marked `gpu`."""
 
 
+class Tests(NamedTuple):
+    """Some of pytest's arguments, and how they are run."""
+
+    arguments: tuple[str, ...]
+    settings: Settings
+
+
 USUAL = (
     # What is allocated does not depend on numbers: at full size, with nothing computed.
-    Tests(("tests/executor/test_gpu.py", "-k", f"not {GRADIENTS}"), is_expandable=False),
-    Tests(("tests/executor/test_gpu.py", "tests/executor/test_gpu_caps.py", "-k", f"not {GRADIENTS}")),
-    Tests(("tests/executor/test_gpu.py", "-k", GRADIENTS), has_values=True),
-    Tests(("tests/executor/reversible", "tests/executor/sparse", "-k", "not triton"), has_values=True),
+    Tests((FIRST_TESTS, "-k", f"not {GRADIENTS}"), Settings(is_expandable=False)),
+    Tests((FIRST_TESTS, CAPPED_TESTS, "-k", f"not {GRADIENTS}"), Settings()),
+    Tests((FIRST_TESTS, "-k", GRADIENTS), Settings(has_values=True)),
+    Tests((*test_files(), "-k", "not triton", "--deselect", FIRST_TESTS), Settings(has_values=True)),
     Tests(
         tuple(f"tests/executor/test_{name}.py" for name in ("transparency", "unroll", "faults")),
-        has_values=True,
-        is_all_on_cuda=True,
+        Settings(has_values=True, is_all_on_cuda=True),
     ),
 )
 AT_ONCE = 2
@@ -56,13 +63,14 @@ AT_ONCE = 2
 
 def run(tests: Tests, built: Built) -> bool:
     """Whether all of them passed; what pytest said is written in one piece."""
+    settings = tests.settings
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
-    command += [] if tests.is_all_on_cuda else ["-m", "gpu"]
-    command += ["-p", "tests.cuda_stand_in.values"] if tests.has_values else []
+    command += [] if settings.is_all_on_cuda else ["-m", "gpu"]
+    command += ["-p", "tests.cuda_stand_in.values"] if settings.has_values else []
     done = subprocess.run(
         [*command, *tests.arguments],
         cwd=ROOT,
-        env=environment(tests, built),
+        env=environment(settings, built),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -73,43 +81,48 @@ def run(tests: Tests, built: Built) -> bool:
     return done.returncode == 0
 
 
-def environment(tests: Tests, built: Built) -> Mapping[str, str]:
-    """Of pytest's process."""
+def environment(settings: Settings, built: Built) -> Mapping[str, str]:
+    """Of a process on the stand-in."""
     found = {**os.environ, "LD_PRELOAD": str(built.preloaded), "LD_LIBRARY_PATH": str(built.folder)}
-    if tests.is_expandable:
+    if settings.is_expandable:
         found |= expandable_segments(found)
-    if tests.is_all_on_cuda:
+    if settings.is_all_on_cuda:
         found["STAND_IN_DEFAULT_DEVICE"] = "1"
-    if tests.has_values:
+    if settings.has_values:
         found["TRITON_INTERPRET"] = "1"
     else:
         found["STAND_IN_LAZY"] = "1"
     return found
 
 
-def asked_for() -> tuple[Tests, ...]:
-    """By the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parser() -> argparse.ArgumentParser:
+    """Of the command line; what it does not know goes to pytest, or to the module."""
+    found = argparse.ArgumentParser(
+        prog="python -m tests.cuda_stand_in",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--values", action="store_true", help="let the CPU compute what kernels would")
-    parser.add_argument(
+    found.add_argument("--values", action="store_true", help="let the CPU compute what kernels would")
+    found.add_argument("--plain-segments", action="store_true", help="the allocator as it comes")
+    found.add_argument(
         "--everything-on-cuda", action="store_true", help="tests for the CPU, tensors on CUDA by default"
     )
-    options, arguments = parser.parse_known_args()
-    if not arguments:
-        return USUAL
-    chosen = Tests(tuple(arguments), options.values, is_all_on_cuda=options.everything_on_cuda)
-    return (chosen,)
+    found.add_argument("--module", help="run this module instead of tests, without values")
+    return found
 
 
 def main() -> int:
     """See the module."""
-    chosen = asked_for()
+    options, arguments = parser().parse_known_args()
     if not torch.version.cuda:
         sys.stderr.write("this torch has no CUDA: the stand-in has nothing to stand in for\n")
         return 1
     built = build(Path(torch.__file__).parents[1], Path(sys.prefix) / "cuda-stand-in")
+    settings = Settings(options.values, not options.plain_segments, options.everything_on_cuda)
+    if options.module:
+        command = [sys.executable, "-m", options.module, *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment(settings, built), check=False).returncode
+    chosen = (Tests(tuple(arguments), settings),) if arguments else USUAL
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return 0 if all(list(pool.map(lambda tests: run(tests, built), chosen))) else 1
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 SOURCES = tuple(HERE / name for name in ("memory.c", "device.c", "libraries.c"))
 TORCH_LIBRARIES = ("libtorch_cuda.so", "libc10_cuda.so", "libtorch_python.so", "libtorch_cuda_linalg.so")
+HEADERS = ("nvidia/cu13/include", "triton/backends/nvidia/include", "nvidia/cudnn/include")
+"""Where the wheels have them; Triton's are those of CUDA's runtime where torch brings none."""
 ANSWERED = re.compile(r"(__)?cuda|cublas|cudnnRNN")
 DRIVER_NAME = re.compile(r"CUDAAPI (cu[A-Za-z0-9_]+)")
 MONITORING_NAME = re.compile(rb"\0(nvml[A-Z]\w+)(?=\0)")
@@ -33,6 +35,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
 int cuFuncGetAttribute(int *value, int attribute, void *function) { *value = attribute ? 0 : 1024; return 0; }
 int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *on) { *flags = 0; *on = 1; return 0; }
 """
+MONITORING_ANSWERED = re.compile(r"nvmlInit|nvmlDeviceGetHandle|nvmlDeviceGetComputeRunningProcesses")
+"""What torch takes to succeed; the number of processes that it finds there is 0."""
 MONITORING = "int not_supported(void) { return 3; }\n"
 
 
@@ -59,8 +63,7 @@ def build(packages: Path, folder: Path) -> Built:
 
 def _preloaded(packages: Path, torch_libraries: list[Path], folder: Path) -> None:
     objects = [folder / f"{source.stem}.o" for source in SOURCES]
-    headers = ["triton/backends/nvidia/include", "nvidia/cu13/include", "nvidia/cudnn/include"]
-    include = [f"-I{packages / header}" for header in headers]
+    include = [f"-I{packages / folder}" for folder in HEADERS]
     for source, made in zip(SOURCES, objects, strict=True):
         _compile(*include, "-c", source, "-o", made)
     called = (name for library in torch_libraries for name in _symbols(library, "--undefined-only", "-D"))
@@ -70,8 +73,11 @@ def _preloaded(packages: Path, torch_libraries: list[Path], folder: Path) -> Non
 
 
 def _driver(packages: Path, folder: Path) -> None:
-    header = (packages / "triton/backends/nvidia/include/cuda.h").read_text(encoding="utf-8")
-    names = set(DRIVER_NAME.findall(header)) - set(re.findall(r"^int (\w+)\(", DRIVER, re.MULTILINE))
+    headers = (packages / folder / "cuda.h" for folder in HEADERS)
+    header = next(path for path in headers if path.exists())
+    names = set(DRIVER_NAME.findall(header.read_text(encoding="utf-8"))) - set(
+        re.findall(r"^int (\w+)\(", DRIVER, re.MULTILINE)
+    )
     source = _doing_nothing(folder / "driver.c", names, DRIVER)
     _compile("-shared", source, "-o", folder / "libcuda.so.1")
 
@@ -80,7 +86,7 @@ def _monitoring(torch_libraries: list[Path], folder: Path) -> None:
     names = {
         name.decode() for each in torch_libraries[:2] for name in MONITORING_NAME.findall(each.read_bytes())
     }
-    begins = {name for name in names if name.startswith(("nvmlInit", "nvmlDeviceGetHandle"))}
+    begins = {name for name in names if MONITORING_ANSWERED.match(name)}
     refused = "".join(_alias(name, "not_supported") for name in sorted(names - begins))
     source = _doing_nothing(folder / "monitoring.c", begins, MONITORING + refused)
     _compile("-shared", source, "-o", folder / "libnvidia-ml.so.1")
