@@ -74,26 +74,29 @@ def tight_with_host(loop: dict[str, Any]) -> tuple[int, Any]:
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_states_move_to_pinned_memory_and_both_budgets_are_kept(kind: str) -> None:
-    """Measured on the device and on the host; the loss is the same, bit for bit, in every run."""
+    """Measured on the device and on the host."""
     loop = fused(kind)
     budget, prediction = tight_with_host(loop)
     assert prediction.plan.tiers
-    first = trained(loop, budget, host_budget="256MiB")
+    trained(loop, budget, host_budget="256MiB")
     loop["module"].zero_grad(set_to_none=True)
     measured = measure(lambda: trained(loop, budget, host_budget="256MiB"))
     assert measured.peak_bytes <= prediction.projected_peak_bytes <= budget
     assert 0 < measured.tier_peak_bytes["host"] <= 256 * 2**20
-    assert torch.equal(first, measured.result)
 
 
 def test_gradients_after_a_journey_to_the_host_are_those_without() -> None:
-    """Side streams and all: twenty runs of the tiered plan agree with the plan that tapes everything."""
+    """Side streams and all: twenty runs of the tiered plan agree with the plan that tapes everything, and
+    have the same loss, bit for bit.
+    """
     loop = fused("GRU")
     budget, prediction = tight_with_host(loop)
     parameters = list(loop["module"].parameters())
     everything = tape_everything(STEPS, prediction.plan.segment_steps)
     expected = torch.autograd.grad(unroll(**loop, plan=everything)[0], parameters)
+    first = trained(loop, budget, host_budget="256MiB")
     for _ in range(20):
         loss, _ = unroll(**loop, budget=budget, host_budget="256MiB")
+        assert torch.equal(loss, first)
         for ours, theirs in zip(torch.autograd.grad(loss, parameters), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
