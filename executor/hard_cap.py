@@ -20,19 +20,19 @@ from executor.sizes import parse_budget_bytes
 
 SEGMENTS_BYTES = 22 * 2**20
 """One begun segment of each of the allocator's two pools of shared segments."""
-HOLES_RATIO = 0.05
-"""Set aside for holes between blocks, with expandable segments: a pool is one stretch of pages. More than any
-loop of `python -m benchmarks.gpu.holes` needed.
+GAPS_RATIO = 0.05
+"""Set aside for gaps between blocks, with expandable segments: a pool is one stretch of pages. More than any
+loop of `python -m benchmarks.gpu.gaps` needed.
 """
-SEPARATE_HOLES_RATIO = 0.1
+SEPARATE_GAPS_RATIO = 0.1
 """Without: twice what any of them needed. It can be more: two blocks of 7 MiB leave a third of a segment of
 20 MiB, and no larger block can use that.
 """
 
 
-def holes_ratio() -> float:
+def gaps_ratio() -> float:
     """The share of a cap that is set aside for what lies between blocks."""
-    return HOLES_RATIO if cuts_every_block() else SEPARATE_HOLES_RATIO
+    return GAPS_RATIO if cuts_every_block() else SEPARATE_GAPS_RATIO
 
 
 def plannable_bytes(cap_bytes: int) -> int:
@@ -40,7 +40,7 @@ def plannable_bytes(cap_bytes: int) -> int:
 
     Raises ValueError for a cap that is too small for the allocator's segments.
     """
-    left = int((cap_bytes - SEGMENTS_BYTES) * (1 - holes_ratio()))
+    left = int((cap_bytes - SEGMENTS_BYTES) * (1 - gaps_ratio()))
     if left <= 0:
         raise ValueError(
             f"cap={cap_bytes} bytes is less than the segments of CUDA's allocator take: give more than "
@@ -51,7 +51,7 @@ def plannable_bytes(cap_bytes: int) -> int:
 
 def cap_bytes_for(budget_bytes: int) -> int:
     """A cap under which `budget_bytes` can be planned for."""
-    return SEGMENTS_BYTES + int(budget_bytes / (1 - holes_ratio())) + 2
+    return SEGMENTS_BYTES + int(budget_bytes / (1 - gaps_ratio())) + 2
 
 
 @contextmanager

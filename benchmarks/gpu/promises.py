@@ -1,7 +1,7 @@
 """What must be true of a result file, whatever the times are.
 
 Running out of memory under a hard cap is no broken promise yet: what a cap sets aside for the allocator's
-segments and holes is to be set by these very measurements (docs/decisions/0006).
+segments and gaps was set by the allocator alone (docs/decisions/0006), with other workspaces than a device's.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m tests.cuda_stand_in
     python -m tests.cuda_stand_in --values tests/executor/test_gpu.py -k gradients
     python -m tests.cuda_stand_in --values --everything-on-cuda tests/executor/test_unroll.py
-    python -m tests.cuda_stand_in --module benchmarks.gpu.holes --seconds 60
+    python -m tests.cuda_stand_in --module benchmarks.gpu.gaps --seconds 60
 
 Needs a CUDA build of torch >= 2.9 for CUDA 13 on Linux with gcc and binutils, and no device. Exit status: 0
 when all tests passed, 1 when one failed.

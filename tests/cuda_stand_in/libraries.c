@@ -55,7 +55,7 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, void *product, void *a, void *b
   return 0;
 }
 
-/* cuDNN */
+/* cuDNN; its descriptors of layers and data have room for what is kept of them here */
 
 typedef struct {
   cudnnRNNMode_t mode;
@@ -90,15 +90,10 @@ cudnnStatus_t cudnnRestoreDropoutDescriptor(cudnnDropoutDescriptor_t made, cudnn
   return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnStatus_t cudnnCreateRNNDescriptor(cudnnRNNDescriptor_t *made) {
-  *made = calloc(1, sizeof(Rnn));
-  return CUDNN_STATUS_SUCCESS;
-}
-
-cudnnStatus_t cudnnDestroyRNNDescriptor(cudnnRNNDescriptor_t made) {
-  free(made);
-  return CUDNN_STATUS_SUCCESS;
-}
+cudnnStatus_t cudnnCreateRNNDescriptor(cudnnRNNDescriptor_t *made) { return new_descriptor((void **)made); }
+cudnnStatus_t cudnnDestroyRNNDescriptor(cudnnRNNDescriptor_t made) { return free_descriptor(made); }
+cudnnStatus_t cudnnCreateRNNDataDescriptor(cudnnRNNDataDescriptor_t *made) { return new_descriptor((void **)made); }
+cudnnStatus_t cudnnDestroyRNNDataDescriptor(cudnnRNNDataDescriptor_t made) { return free_descriptor(made); }
 
 cudnnStatus_t cudnnSetRNNDescriptor_v8(cudnnRNNDescriptor_t made, cudnnRNNAlgo_t algorithm, cudnnRNNMode_t mode,
                                        cudnnRNNBiasMode_t bias, cudnnDirectionMode_t direction,
@@ -117,16 +112,6 @@ cudnnStatus_t cudnnSetRNNDescriptor_v8(cudnnRNNDescriptor_t made, cudnnRNNAlgo_t
       .element_bytes = type == CUDNN_DATA_DOUBLE ? 8 : type == CUDNN_DATA_FLOAT ? 4 : 2,
       .has_bias = bias != CUDNN_RNN_NO_BIAS,
   };
-  return CUDNN_STATUS_SUCCESS;
-}
-
-cudnnStatus_t cudnnCreateRNNDataDescriptor(cudnnRNNDataDescriptor_t *made) {
-  *made = calloc(1, sizeof(Data));
-  return CUDNN_STATUS_SUCCESS;
-}
-
-cudnnStatus_t cudnnDestroyRNNDataDescriptor(cudnnRNNDataDescriptor_t made) {
-  free(made);
   return CUDNN_STATUS_SUCCESS;
 }
 

@@ -76,7 +76,7 @@ def test_blocks_are_counted_at_the_most_that_they_can_be(monkeypatch, size, expa
 
 
 def test_the_plan_of_a_used_cache_is_that_of_a_fresh_one(monkeypatch):
-    """A block of 9 MiB leaves a hole in which one of 8.5 MiB is not cut: the probe counts alike"""
+    """A block of 9 MiB leaves a gap in which one of 8.5 MiB is not cut: the probe counts alike"""
     found = []
     for before in ((), (9 * MIB, 10 * MIB)):
         allocator = Allocator()

@@ -40,7 +40,7 @@ def test_every_block_is_cut_to_size() -> None:
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_training_finishes_under_a_hard_cap_of_the_budget(kind: str) -> None:
-    """The allocator is told to refuse more than the budget, its segments and their holes included."""
+    """The allocator is told to refuse more than the budget, its segments and their gaps included."""
     loop = fused(kind)
     cap = cap_bytes_for(between(loop, 0.125))
     with hard_cap(cap) as budget:

@@ -33,7 +33,7 @@ def cuda(monkeypatch):
 
 @pytest.mark.parametrize(("is_expandable", "ratio"), [(True, 0.95), (False, 0.9)])
 @pytest.mark.parametrize("cap_bytes", [SEGMENTS_BYTES + 2, 2**27, 2**33])
-def test_segments_and_a_share_for_holes_are_set_aside(monkeypatch, cap_bytes, is_expandable, ratio):
+def test_segments_and_a_share_for_gaps_are_set_aside(monkeypatch, cap_bytes, is_expandable, ratio):
     """A twentieth where segments can expand, a tenth where they cannot; a cap is found for any budget"""
     monkeypatch.setattr(caps, "cuts_every_block", lambda: is_expandable)
     planned_bytes = plannable_bytes(cap_bytes)

@@ -1,7 +1,7 @@
-"""How much of a hard cap must be set aside for holes between blocks: random loops, trained under caps.
+"""How much of a hard cap must be set aside for gaps between blocks: random loops, trained under caps.
 
-    python -m benchmarks.gpu.holes                                     # on a device
-    .venv-cuda/bin/python -m tests.cuda_stand_in --module benchmarks.gpu.holes   # on the allocator alone
+    python -m benchmarks.gpu.gaps                                     # on a device
+    .venv-cuda/bin/python -m tests.cuda_stand_in --module benchmarks.gpu.gaps   # on the allocator alone
 
 For each loop a budget is drawn between the least one and that of full BPTT, and the cap is raised until three
 iterations finish under it, in a cache that other tensors have been through. Needs no numbers, so that the
@@ -35,10 +35,10 @@ LAYERS = (1, 1, 2)
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.3, 0.6, 1.0)
 """Of the way from the least budget to that of full BPTT."""
 RATIOS = (0.0, 0.02, 0.05, 0.1, 0.2, 1 / 3, 0.5)
-"""Shares of a cap that are set aside for holes, tried in this order."""
+"""Shares of a cap that are set aside for gaps, tried in this order."""
 ITERATIONS = 3
 PATHS = {
-    is_expandable: RESULTS / f"gpu-holes-{name}.json"
+    is_expandable: RESULTS / f"gpu-gaps-{name}.json"
     for is_expandable, name in ((True, "expandable"), (False, "plain"))
 }
 
@@ -49,12 +49,12 @@ def drawn_loop(draw: random.Random) -> tuple[str, dict[str, Any]]:
     steps, layers, is_cell = draw.choice(LENGTHS), draw.choice(LAYERS), draw.random() < 0.25
     steps, shape = (min(steps, 200), (batch, hidden)) if is_cell else (steps, (layers, batch, hidden))
     module = getattr(nn, f"{kind}Cell" if is_cell else kind)(hidden, hidden, *(() if is_cell else (layers,)))
-    function = (cell_step if is_cell else segment)(module.cuda())
+    module.cuda()
     zero = torch.zeros(shape, device="cuda")
     name = f"{module} B{batch} T{steps}"
     return name, {
-        "step" if is_cell else "segment": function,
-        **({} if is_cell else {"step": None}),
+        "step": cell_step(module) if is_cell else None,
+        "segment": None if is_cell else segment(module),
         "state": (zero, zero.clone()) if kind == "LSTM" else zero,
         "inputs": torch.randn(steps, batch, hidden, device="cuda"),
         "module": module,
