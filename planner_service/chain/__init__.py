@@ -15,7 +15,7 @@ from planner_service.chain.actions import (
     action_record,
     describe,
 )
-from planner_service.chain.chain import Chain, RunPart, StageRun, merge_runs
+from planner_service.chain.chain import Chain, RunPart, StageRun, merge_runs, without_reversals
 from planner_service.chain.errors import BudgetTooSmall, InvalidChain, PlanningError
 from planner_service.chain.policy import (
     EMPTY,
@@ -106,4 +106,5 @@ __all__ = [
     "tiered_action_record",
     "tiered_policy_from_record",
     "timed_moments",
+    "without_reversals",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
@@ -147,3 +147,9 @@ def merge_runs(runs: Iterable[StageRun]) -> tuple[StageRun, ...]:
         else:
             merged.append(run)
     return tuple(merged)
+
+
+def without_reversals(chain: Chain) -> Chain:
+    """The same chain, none of whose stages can be undone."""
+    runs = (StageRun(run.count, replace(run.stage, reversal=None)) for run in chain.runs)
+    return replace(chain, runs=merge_runs(runs))

@@ -196,8 +196,8 @@ class Replay:
         for part in self._chain.parts(first, last):
             stage, size = part.stage, part.last - part.first + 1
             bits = _reversal(part.stage, part.first).archive_bytes
-            run_bytes = stage.state_bytes + stage.forward_workspace_bytes
-            cost += size * stage.forward_cost
+            run_bytes = stage.state_bytes + stage.archiving_workspace_bytes
+            cost += size * stage.archiving_cost
             peak = max(peak, archived + bits + cursor_bytes + run_bytes)
             archived += size * bits
             if size > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -29,11 +29,19 @@ class Reversal:
     """v_i: undoing the stage, which makes its tape, and reversing it, in the chain's cost unit."""
     undo_workspace_bytes: int = 0
     """u_i: temporary bytes meanwhile, its tape included, beyond x_{i-1} and the gradients."""
+    archive_cost: float | None = None
+    """k_i: running the stage and keeping what is needed to undo it. None means f_i, as an advance."""
+    archive_workspace_bytes: int | None = None
+    """Temporary bytes meanwhile, beyond both states and what is kept. None means as in an advance."""
 
     def __post_init__(self) -> None:
         check_bytes("archive_bytes", self.archive_bytes)
         check_cost("undo_cost", self.undo_cost)
         check_bytes("undo_workspace_bytes", self.undo_workspace_bytes)
+        if self.archive_cost is not None:
+            check_cost("archive_cost", self.archive_cost)
+        if self.archive_workspace_bytes is not None:
+            check_bytes("archive_workspace_bytes", self.archive_workspace_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,18 @@ class Stage:
         """g_i with its default resolved, in bytes."""
         return self.state_bytes if self.gradient_bytes is None else self.gradient_bytes
 
+    @property
+    def archiving_cost(self) -> float:
+        """k_i with its default resolved, in the chain's cost unit."""
+        given = None if self.reversal is None else self.reversal.archive_cost
+        return self.forward_cost if given is None else given
+
+    @property
+    def archiving_workspace_bytes(self) -> int:
+        """Temporary bytes while the stage is archived, in bytes; the default resolved."""
+        given = None if self.reversal is None else self.reversal.archive_workspace_bytes
+        return self.forward_workspace_bytes if given is None else given
+
 
 # Not looked up for every stage: a chain may have a million different ones.
 _COST_FIELDS = tuple(field.name for field in fields(Stage) if field.name.endswith("_cost"))
@@ -110,4 +130,8 @@ def stage_from_record(record: Mapping[str, Any]) -> Stage:
 
 def stage_record(stage: Stage) -> dict[str, Any]:
     """The stage as it goes over the wire: without what it does not have."""
-    return {name: value for name, value in asdict(stage).items() if value is not None}
+    return asdict(stage, dict_factory=_given)
+
+
+def _given(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in items if value is not None}

@@ -40,6 +40,10 @@ class ReversalRecord:
     """Undoing the stage, which makes its tape, and reversing it."""
     undo_workspace_bytes: SizeBytes = 0
     """Temporary bytes meanwhile, the tape included, beyond both states and gradients."""
+    archive_cost: Cost | None = Field(default=None, exclude_if=lambda given: given is None)
+    """Running the stage and keeping what is needed to undo it; null means as an advance."""
+    archive_workspace_bytes: SizeBytes | None = Field(default=None, exclude_if=lambda given: given is None)
+    """Temporary bytes meanwhile, beyond both states and what is kept; null means as in an advance."""
 
     def reversal(self) -> Reversal:
         """The reversal as the planner's core knows it."""
@@ -47,6 +51,8 @@ class ReversalRecord:
             archive_bytes=self.archive_bytes,
             undo_cost=self.undo_cost,
             undo_workspace_bytes=self.undo_workspace_bytes,
+            archive_cost=self.archive_cost,
+            archive_workspace_bytes=self.archive_workspace_bytes,
         )
 
 

@@ -11,7 +11,7 @@ def knapsack_bound(chain: Chain, budget_bytes: int) -> float:
     """Makespan that no legal schedule of `chain` in `budget_bytes` can beat, in the chain's cost unit.
 
     Every stage is taped or undone, and reversed, exactly once. When stage L is, every earlier stage has
-    run; those that are not taped by then were advanced (or archived, which is an advance) at least once. The
+    run; those that are not taped by then were advanced or archived at least once. The
     live tapes fit the budget, so what they save is at most a fractional knapsack's value. O(runs log runs).
     """
     last = chain.stage(chain.length)
@@ -36,9 +36,8 @@ def _untaped_cost(stage: Stage) -> float:
     """What a stage costs more, at least, when it is not taped the first time it runs."""
     if stage.reversal is None:
         return stage.forward_cost
-    return stage.forward_cost + min(
-        0.0, stage.reversal.undo_cost - stage.taped_forward_cost - stage.backward_cost
-    )
+    undone = stage.archiving_cost + stage.reversal.undo_cost
+    return min(stage.forward_cost, undone - stage.taped_forward_cost - stage.backward_cost)
 
 
 def _last_bytes(chain: Chain, last: Stage) -> int:

@@ -52,11 +52,15 @@ class NotReversible(PlanningError, ValueError):
         return (NotReversible, ())
 
 
-def draft_reversible(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
-    """The cheapest policy of the form above within the budget. Raises NotReversible, BudgetTooSmall."""
+def draft_reversible(
+    chain: Chain, budget_bytes: int, cancellation: Cancellation, *, most_archived: int | None = None
+) -> Draft:
+    """The cheapest policy of the form above within the budget, with no more than `most_archived` stages
+    archived at once. Raises NotReversible, BudgetTooSmall.
+    """
     if not chain.is_reversible:
         raise NotReversible
-    sizes, unit = Sizes.of(chain), -(-chain.length // MOST_UNITS)
+    sizes, unit = Sizes.of(chain, most_archived), -(-chain.length // MOST_UNITS)
     units = -(-chain.length // unit)
     outside_bytes = chain.static_bytes + chain.input_bytes
     free_bytes = budget_bytes - outside_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from planner_service.chain import BudgetTooSmall, Chain, Stage, StageRun, expand, simulate
 from planner_service.solvers.bounds import knapsack_bound
@@ -58,10 +59,16 @@ REVERSIBLE = "reversible"
 
 
 def solve(
-    chain: Chain, budget_bytes: int, strategy: str = "auto", *, cancellation: Cancellation | None = None
+    chain: Chain,
+    budget_bytes: int,
+    strategy: str = "auto",
+    *,
+    cancellation: Cancellation | None = None,
+    most_archived: int | None = None,
 ) -> Solution:
     """A policy of `chain` whose peak stays within `budget_bytes`, the cheapest that `strategy` has.
 
+    most_archived: how many stages may be archived at once; None sets no limit but the bytes.
     Raises BudgetTooSmall (with the least budget of that strategy), UnknownStrategy, NotReversible and,
     when another thread cancels, Cancelled.
     """
@@ -69,19 +76,22 @@ def solve(
     if strategy == "truncated":
         return solve_truncated(chain, budget_bytes, cancellation)
     if strategy == REVERSIBLE:
-        return _judged(chain, budget_bytes, draft_reversible(chain, budget_bytes, cancellation))
+        draft = draft_reversible(chain, budget_bytes, cancellation, most_archived=most_archived)
+        return _judged(chain, budget_bytes, draft)
     if strategy not in DRAFTS:
         raise UnknownStrategy(strategy=strategy, known=(*STRATEGIES, REVERSIBLE))
     if strategy == "auto" and chain.is_reversible:
-        return _cheaper_of_both(chain, budget_bytes, cancellation)
+        return _cheaper_of_both(chain, budget_bytes, cancellation, most_archived)
     return _judged(chain, budget_bytes, DRAFTS[strategy](chain, budget_bytes, cancellation))
 
 
-def _cheaper_of_both(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Solution:
+def _cheaper_of_both(
+    chain: Chain, budget_bytes: int, cancellation: Cancellation, most_archived: int | None
+) -> Solution:
     """The better of checkpointing and reversal on a chain that allows both; ties go to the smaller peak."""
     solutions: list[Solution] = []
     refusals: list[BudgetTooSmall] = []
-    for draft_of in (_draft_auto, draft_reversible):
+    for draft_of in (_draft_auto, partial(draft_reversible, most_archived=most_archived)):
         try:
             draft = draft_of(chain, budget_bytes, cancellation)
         except BudgetTooSmall as refusal:

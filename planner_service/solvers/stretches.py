@@ -35,6 +35,7 @@ class Sizes:
     tape: int
     archive: int
     forward_workspace: int
+    archive_workspace: int
     taped_workspace: int
     backward_workspace: int
     undo_workspace: int
@@ -42,11 +43,13 @@ class Sizes:
     taping_cost: float
     """Taping and reversing."""
     undoing_cost: float
-    """Advancing with an archive, undoing and reversing."""
+    """Archiving, undoing and reversing."""
+    most_archived: int
+    """How many stages may be archived at once."""
 
     @classmethod
-    def of(cls, chain: Chain) -> Sizes:
-        """The sizes of a chain all of whose stages can be undone."""
+    def of(cls, chain: Chain, most_archived: int | None = None) -> Sizes:
+        """The sizes of a chain all of whose stages can be undone, any number or `most_archived` at once."""
         stages = [run.stage for run in chain.runs]
         reversals = [stage.reversal or Reversal(archive_bytes=0, undo_cost=0) for stage in stages]
         ends = [chain.gradient_bytes(0), chain.gradient_bytes(chain.length)]
@@ -58,18 +61,20 @@ class Sizes:
             tape=max(stage.tape_bytes for stage in stages),
             archive=max(reversal.archive_bytes for reversal in reversals),
             forward_workspace=max(stage.forward_workspace_bytes for stage in stages),
+            archive_workspace=max(stage.archiving_workspace_bytes for stage in stages),
             taped_workspace=max(stage.taped_forward_workspace_bytes for stage in stages),
             backward_workspace=max(stage.backward_workspace_bytes for stage in stages),
             undo_workspace=max(reversal.undo_workspace_bytes for reversal in reversals),
             forward_cost=usual.forward_cost,
             taping_cost=usual.taped_forward_cost + usual.backward_cost,
-            undoing_cost=usual.forward_cost + undo_cost,
+            undoing_cost=usual.archiving_cost + undo_cost,
+            most_archived=chain.length if most_archived is None else most_archived,
         )
 
     @property
     def undoing_bytes(self) -> int:
         """What archiving and undoing take at most, besides the archive itself."""
-        archiving = self.gradient + 2 * self.state + self.forward_workspace
+        archiving = self.gradient + 2 * self.state + self.archive_workspace
         return max(archiving, 2 * self.state + 2 * self.gradient + self.undo_workspace)
 
     @property
@@ -93,7 +98,8 @@ class Sizes:
         """The least that `leaf_bytes` of `length` stages can be."""
         spare = self.undoing_bytes - self.state - self.taping_bytes
         turn = length - max(0, spare) // self.tape if self.tape else 1
-        archived = {0, length, *(min(max(y, 1), length) for y in (turn, turn + 1))}
+        most = min(length, self.most_archived)
+        archived = {0, most, *(min(max(y, 1), most) for y in (turn, turn + 1))}
         return min(self.leaf_bytes(y, length - y) for y in archived)
 
     def leaf(self, length: int, room_bytes: int) -> int | None:
@@ -101,9 +107,8 @@ class Sizes:
 
         None where no number fits.
         """
-        fitting = [
-            y for y in (0, *self._mixed(length, room_bytes), length) if self._fits(y, length, room_bytes)
-        ]
+        tried = (0, *self._mixed(length, room_bytes), min(length, self.most_archived))
+        fitting = [y for y in tried if self._fits(y, length, room_bytes)]
         if not fitting:
             return None
         return min(fitting) if self.taping_cost <= self.undoing_cost else max(fitting)
@@ -112,8 +117,8 @@ class Sizes:
         return self.leaf_bytes(archived, length - archived) <= room_bytes
 
     def _mixed(self, length: int, room_bytes: int) -> tuple[int, ...]:
-        """The least and the greatest number in 1..length-1 that fits: both needs are linear in it."""
-        low, high = 1, length - 1
+        """The least and the greatest number below `length` that fits: both needs are linear in it."""
+        low, high = 1, min(length - 1, self.most_archived)
         if self.archive:
             high = min(high, (room_bytes - self.undoing_bytes) // self.archive)
         over = self.state + length * self.tape + self.taping_bytes - room_bytes

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from planner_service.chain import Chain
+from planner_service.chain import Chain, Stage
 
 
 class Held(NamedTuple):
@@ -72,7 +72,11 @@ class Graph:
 
     def _undoing(self, index: int) -> float:
         stage = self.stages[index - 1]
-        return stage.forward_cost + stage.reversal.undo_cost
+        return self._archiving_cost(stage) + stage.reversal.undo_cost
+
+    def _archiving_cost(self, stage: Stage) -> float:
+        given = stage.reversal.archive_cost
+        return stage.forward_cost if given is None else given
 
     def _live(self, held: Held) -> int:
         stored = sum(self.state_bytes[i] for i in range(1, self.length + 1) if held.checkpoints >> i & 1)
@@ -99,9 +103,11 @@ class Graph:
         stage, bit = self.stages[index - 1], 1 << index
         if stage.reversal is None or (held.checkpoints | held.tapes | held.archived) & bit:
             return
-        if stage.state_bytes + stage.reversal.archive_bytes + stage.forward_workspace_bytes <= room:
-            archived = held.archived | bit
-            yield stage.forward_cost, held._replace(checkpoints=held.checkpoints | bit, archived=archived)
+        given = stage.reversal.archive_workspace_bytes
+        workspace = stage.forward_workspace_bytes if given is None else given
+        if stage.state_bytes + stage.reversal.archive_bytes + workspace <= room:
+            archived = held._replace(checkpoints=held.checkpoints | bit, archived=held.archived | bit)
+            yield self._archiving_cost(stage), archived
 
     def _undo(self, held: Held, room: int) -> Iterator[tuple[float, Held]]:
         index, bit = held.gradient, 1 << held.gradient

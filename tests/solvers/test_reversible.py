@@ -48,13 +48,14 @@ def least_bytes(of: Chain, strategy: str = "reversible") -> int:
     return refusal.value.minimum_budget_bytes
 
 
-def cheapest_of_the_class(of: Chain, budget_bytes: int) -> float:
+def cheapest_of_the_class(of: Chain, budget_bytes: int, most_archived: int | None = None) -> float:
     """The recurrence once more, every number of archived stages tried; nothing shared but leaf_bytes."""
     sizes = Sizes.of(of)
+    most = of.length if most_archived is None else most_archived
     room = budget_bytes - of.static_bytes - of.input_bytes
 
     def leaf(length: int, free: int) -> float:
-        fitting = [y for y in range(length + 1) if sizes.leaf_bytes(y, length - y) <= free]
+        fitting = [y for y in range(min(length, most) + 1) if sizes.leaf_bytes(y, length - y) <= free]
         return min((sizes.leaf_cost(y, length - y) for y in fitting), default=inf)
 
     @cache
@@ -74,16 +75,23 @@ def cheapest_of_the_class(of: Chain, budget_bytes: int) -> float:
 
 small = st.integers(1, 9)
 equal_stages = st.builds(
-    lambda f, b, a, e, r, v, u, ws: Stage(
+    lambda f, b, a, e, r, v, u, ws, k, wk: Stage(
         forward_cost=f,
         taped_forward_cost=f,
         backward_cost=b,
         state_bytes=a,
         tape_bytes=a + e,
         backward_workspace_bytes=ws,
-        reversal=Reversal(archive_bytes=r, undo_cost=f + b + v, undo_workspace_bytes=u),
+        reversal=Reversal(
+            archive_bytes=r,
+            undo_cost=f + b + v,
+            undo_workspace_bytes=u,
+            archive_cost=k,
+            archive_workspace_bytes=wk,
+        ),
     ),
-    small, small, small, st.integers(0, 30), st.integers(0, 6), st.integers(0, 2), st.integers(0, 30), small,
+    small, small, small, st.integers(0, 30), st.integers(0, 6), st.integers(-3, 2), st.integers(0, 30), small,
+    st.none() | st.integers(0, 12), st.none() | st.integers(0, 30),
 )  # fmt: skip
 
 
@@ -120,6 +128,20 @@ def test_no_schedule_is_cheaper_than_the_bound_and_auto_is_never_above_the_strat
             continue
         assert auto.verdict.makespan <= other.verdict.makespan
         assert other.lower_bound <= optimum
+
+
+@given(equal_stages, st.integers(1, 12), st.integers(0, 120), st.integers(0, 12))
+@settings(deadline=None, max_examples=60)
+def test_no_more_stages_are_archived_at_once_than_there_is_room_for(stage, length, spare, most):
+    """The cheapest of its class under a limit, from the least budget on that such a policy has"""
+    of = chain(length, stage)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        solve(of, 0, "reversible", most_archived=most)
+    least = refusal.value.minimum_budget_bytes
+    assert cheapest_of_the_class(of, least - 1, most) == inf
+    solution = solve(of, least + spare, "reversible", most_archived=most)
+    assert solution.verdict.makespan == cheapest_of_the_class(of, least + spare, most)
+    assert max((n.span for n in solution.policy.nodes if isinstance(n, ArchiveNode)), default=0) <= most
 
 
 def test_on_chains_like_reversible_cells_auto_is_near_the_optimum_of_all_schedules():
