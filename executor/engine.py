@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Variable
+from torch.autograd.graph import GradientEdge
 
 from executor.captures import require_no_captures, sequence_number
 from executor.errors import ModifiedBetweenPasses, PlanMismatch
@@ -272,14 +273,14 @@ class Run:
             self._reached = last
 
     def _tape_stage(self, stage: int, leaves: Leaves) -> LiveTape:
-        state_leaves = [leaf_of(leaf, stage > 1) for leaf in leaves]
+        state_leaves = self._entering(stage, leaves)
         slices = self._slices(stage)
         for position in self.program.inputs.differentiable:
             slices[position] = slices[position].detach().requires_grad_()
         blocks: list[Leaves] = []
         renewed: list[Tensor] = []
         renew = (lambda: renewed.extend(self.parameters.renewed())) if self._renews_parameters else None
-        since = None if self._recomputing or self._tapes else sequence_number()
+        since = sequence_number() if self._is_first_tape() else None
         versions = versions_of(state_leaves)
         with torch.enable_grad():
             after = self.program.run(
@@ -298,6 +299,13 @@ class Run:
         if since is not None:
             self._require_no_captures(tape, since)
         return tape
+
+    def _is_first_tape(self) -> bool:
+        return not (self._recomputing or self._tapes)
+
+    def _entering(self, stage: int, leaves: Leaves) -> list[Any]:
+        """The input state of a stage that is taped, as its graph takes it: leaves, with their gradients."""
+        return [leaf_of(leaf, stage > 1) for leaf in leaves]
 
     def _require_no_captures(self, tape: LiveTape, since: int) -> None:
         roots = [*tape.after, *(leaf for block in tape.blocks for leaf in block)]
@@ -323,21 +331,18 @@ class Run:
             self._accumulate(roots, gradients, self._leaves(tape))
         elif roots:
             _run_backward(tuple(roots), tuple(gradients), False, False, (), True, True)
-        self._gradient = [
-            leaf.grad if isinstance(leaf, Tensor) and leaf.requires_grad else None
-            for leaf in tape.state_leaves
-        ]
+        self._gradient = [leaf.grad if _wants_gradient(leaf) else None for leaf in tape.state_leaves]
         self._keep_input_gradients(tape)
 
-    def _leaves(self, tape: LiveTape) -> list[Tensor]:
-        leaves = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+    def _leaves(self, tape: LiveTape) -> list[Any]:
+        leaves = [leaf for leaf in tape.state_leaves if _wants_gradient(leaf)]
         return leaves + [tape.slices[position] for position in self.program.inputs.differentiable]
 
-    def _roots(self, tape: LiveTape) -> tuple[list[Tensor], list[Tensor]]:
-        roots: list[Tensor] = []
+    def _roots(self, tape: LiveTape) -> tuple[list[Any], list[Tensor]]:
+        roots: list[Any] = []
         gradients: list[Tensor] = []
         for root, gradient in zip(tape.after, self._gradient, strict=True):
-            if gradient is not None and root.requires_grad:
+            if gradient is not None and _leads_back(root):
                 roots.append(root)
                 gradients.append(gradient)
         if tape.blocks and tape.blocks[0]:
@@ -345,20 +350,19 @@ class Run:
             rows = self.program.outputs.gradients(first, count, self._output_gradients)
             for block, row in zip(tape.blocks, rows, strict=True):
                 for root, gradient in zip(block, row, strict=True):
-                    if gradient is not None and root.requires_grad:
+                    if gradient is not None and _leads_back(root):
                         roots.append(root)
                         gradients.append(gradient)
         return roots, gradients
 
-    def _accumulate(self, roots: list[Tensor], gradients: list[Tensor], leaves: list[Tensor]) -> None:
+    def _accumulate(self, roots: list[Any], gradients: list[Tensor], leaves: list[Any]) -> None:
         """With captured tensors: gradients stop at them, whatever graph they come from, and their own
         hooks and `.grad` stay untouched. A total is memory of its own: autograd gives the same tensor to all
         that were added up, or the one that it was called with.
         """
         shadows = self.parameters.shadows
-        found = iter(
-            torch.autograd.grad(roots, [*leaves, *shadows, *self.captured], gradients, allow_unused=True)
-        )
+        inputs = [*(getattr(leaf, "edge", leaf) for leaf in leaves), *shadows, *self.captured]
+        found = iter(torch.autograd.grad(roots, inputs, gradients, allow_unused=True))
         for leaf in leaves:
             leaf.grad = next(found)
         for shadow in shadows:
@@ -372,6 +376,16 @@ class Run:
                 continue
             total = self._input_gradients[position]
             total.narrow(0, *self.program.steps_of(tape.stage)).copy_(gradient)
+
+
+def _wants_gradient(leaf: Any) -> bool:
+    """Of a leaf of a state: tensors may, numbers never do."""
+    return getattr(leaf, "requires_grad", False)
+
+
+def _leads_back(root: Any) -> bool:
+    """Whether a graph ends in `root`: a tensor, or the place in the graph where its gradient enters."""
+    return isinstance(root, GradientEdge) or (root is not None and root.requires_grad)
 
 
 def _added(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from executor.errors import DoubleBackward, PlanMismatch
 from executor.first_order import first_order
 from executor.loop import FinalState, Loop
 from executor.offload.run import TieredRun
+from executor.offload.tape_run import HostTapesRun
 from executor.parameters import Parameters
 from executor.plan import ExecutionPlan
 from executor.undoing import UndoingRun
@@ -53,11 +56,16 @@ def execute(
 def _run(
     loop: Loop, plan: ExecutionPlan, needs: Needs, parameters: Parameters, observer: Observer | None
 ) -> Run:
-    """The run of `plan`, with tiers beside the device where it has any, undoing stages where it does."""
-    tiers: dict[str, Any] = {}
+    """The run of `plan`: with tiers beside the device where it has any, undoing stages where it does."""
+    make: Callable[..., Run] = Run
     if plan.tiers:
-        tiers = {"tiers": plan.tiers, "most_states": plan.most_states, "device": loop.device}
-    return (TieredRun if tiers else UndoingRun if plan.undoes else Run)(
+        make = partial(TieredRun, tiers=plan.tiers, most_states=plan.most_states, device=loop.device)
+    elif plan.host_tapes is not None:
+        room = replace(plan.host_tapes, most=plan.most_archived)
+        make = partial(HostTapesRun, host_tapes=room, device=loop.device)
+    elif plan.undoes:
+        make = UndoingRun
+    return make(
         loop.program(plan.segment_steps),
         loop.initial,
         plan.schedule(),
@@ -65,7 +73,6 @@ def _run(
         replay=loop.replay(needs),
         captured=loop.captured,
         observer=observer,
-        **tiers,
     )
 
 

@@ -20,7 +20,7 @@ from executor.likeness import attributes_likeness, code_of, likeness, tensor_lik
 from executor.loop import Loop
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
-from executor.probe import ProbeReport, probe_loop
+from executor.probe import ProbeReport, SegmentProbe, beside_host_memory, probe_loop
 from executor.replay import AutocastState
 from executor.trace import paused
 
@@ -39,6 +39,8 @@ class Known:
         self.plans: dict[Hashable, ExecutionPlan] = {}
         """By budget, planner and host budget."""
         self._hosts: dict[int, HostMemory] = {}
+        self._beside: dict[int, dict[int, SegmentProbe]] = {}
+        """By host budget and segment length: segments with what their tapes take in host memory."""
 
     def needs(self, loop: Loop) -> Needs:
         """What must be replayed, looked into once."""
@@ -52,6 +54,24 @@ class Known:
             with paused():
                 self._hosts[budget_bytes] = HostMemory.beside(loop, self.needs(loop), budget_bytes)
         return self._hosts[budget_bytes]
+
+    def report_beside(
+        self,
+        loop: Loop,
+        budget_bytes: int,
+        extra_candidates: Iterable[int] = (),
+        host_budget_bytes: int | None = None,
+    ) -> ProbeReport:
+        """Like `report`, with what tapes take in so much host memory, where there is any."""
+        plain = self.report(loop, budget_bytes, extra_candidates)
+        if host_budget_bytes is None:
+            return plain
+        before = self._beside.setdefault(host_budget_bytes, {})
+        segments = tuple(before.get(segment.segment_steps, segment) for segment in plain.segments)
+        report = replace(plain, segments=segments)
+        report = beside_host_memory(loop, report, budget_bytes, host_budget_bytes)
+        before |= {segment.segment_steps: segment for segment in report.segments if segment.host_tapes}
+        return report
 
     def report(self, loop: Loop, budget_bytes: int, extra_candidates: Iterable[int] = ()) -> ProbeReport:
         """The probe of every usual segment length that can be rehearsed within the budget, and of the

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from executor.errors import PlanMismatch
+from executor.offload.tape_run import HostTapes
 from planner_service.chain import (
     EMPTY,
+    Archive,
     ArchiveNode,
     Chain,
     CheckpointNode,
@@ -21,6 +23,7 @@ from planner_service.chain import (
     Tier,
     TieredAction,
     TieredPolicy,
+    Undo,
     Verdict,
     expand,
     expand_tiers,
@@ -50,6 +53,8 @@ class ExecutionPlan:
     """Bytes of the tensors of one state that it was made for; None where nobody said."""
     tiers: tuple[Tier, ...] = ()
     """Where a tiered policy moves states to, from fast to slow; seconds on the planner's clock."""
+    host_tapes: HostTapes | None = None
+    """Room for the tapes of the stages that the policy archives; None where layers archive what they lose."""
 
     def __post_init__(self) -> None:
         segments, _ = segment_sizes(self.length, self.segment_steps)
@@ -75,6 +80,18 @@ class ExecutionPlan:
     def undoes(self) -> bool:
         """Whether any stage is undone."""
         return any(isinstance(node, ArchiveNode) for node in self.policy.nodes)
+
+    @cached_property
+    def most_archived(self) -> int:
+        """How many stages are archived at once, at most."""
+        held = most = 0
+        for action in self.schedule() if self.undoes else ():
+            if isinstance(action, Archive):
+                held += action.last - action.first + 1
+                most = max(most, held)
+            elif isinstance(action, Undo):
+                held -= action.first - action.last + 1
+        return most
 
     @cached_property
     def most_states(self) -> Mapping[str, int]:

@@ -7,17 +7,18 @@ Whoever made a plan, it is replayed here by the simulator before it is run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain as concatenated
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from executor.errors import BudgetTooSmall, PlanMismatch
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.probe import ProbeReport
 from planner_service.chain import (
+    ArchiveNode,
     Chain,
     PlanningError,
     Policy,
@@ -26,18 +27,32 @@ from planner_service.chain import (
     policy_from_record,
     stage_record,
     tiered_policy_from_record,
+    without_reversals,
 )
 
 AnyPolicy = Policy | TieredPolicy
 Tiers = tuple[Tier, ...]
-AskPlanner = Callable[[Chain, int, Tiers], tuple[str, AnyPolicy]]
-"""Answers a chain, a budget in bytes and the tiers beside the device with a strategy's name and its policy,
-or raises BudgetTooSmall."""
+
+
+class AskPlanner(Protocol):
+    """Answers a chain and a budget in bytes with a strategy's name and its policy."""
+
+    def __call__(
+        self, chain: Chain, budget_bytes: int, tiers: Tiers = (), most_archived: int | None = None
+    ) -> tuple[str, AnyPolicy]:
+        """`tiers` may take states; no more than `most_archived` stages may be archived at once.
+
+        Raises BudgetTooSmall.
+        """
+        ...
+
 
 PLANNING_SECONDS = 120.0
 """How long a service is waited for: longer than its own limit, so that its refusal arrives."""
 MANY_SEGMENTS = 4096
 """Chains longer than this take long to plan; they are asked about only where no shorter one fits."""
+TAPES_ON_HOST = "host_tapes"
+"""The strategy of plans that archive stages by moving their tapes to host memory."""
 MANY_SEGMENTS_WITH_TIERS = 3_000
 """Longer ones are planned for the device alone."""
 
@@ -59,7 +74,8 @@ def best_plan(
             continue
         try:
             tiers = host.tiers(chain) if host is not None else ()
-            answer = ask(chain, budget_bytes, tiers)
+            tapes = report.host_tapes(segment_steps)
+            answer = ask(chain, budget_bytes, tiers, None if tapes is None else tapes.most)
             found = _checked_plan(report, chain, segment_steps, budget_bytes, answer, tiers)
         except BudgetTooSmall as refusal:
             refusals.append(refusal)
@@ -95,12 +111,18 @@ def _checked_plan(
 ) -> ExecutionPlan:
     """The plan that `answer` makes, replayed by the simulator. Raises PlanMismatch if it does not hold."""
     strategy, policy = answer
+    tapes = report.host_tapes(segment_steps)
+    if tapes is not None and any(isinstance(node, ArchiveNode) for node in policy.nodes):
+        strategy = TAPES_ON_HOST
+    else:
+        tapes = None
     plan = ExecutionPlan(
         length=report.length,
         segment_steps=segment_steps,
         policy=policy,
         strategy=strategy,
         tiers=tiers if isinstance(policy, TieredPolicy) else (),
+        host_tapes=tapes,
     )
     verdict = plan.replayed(chain, budget_bytes)
     if not verdict.legal:
@@ -108,15 +130,17 @@ def _checked_plan(
     return replace(plan, projected_peak_bytes=verdict.peak_bytes, makespan_seconds=verdict.makespan)
 
 
-def in_process(chain: Chain, budget_bytes: int, tiers: Tiers = ()) -> tuple[str, AnyPolicy]:
+def in_process(
+    chain: Chain, budget_bytes: int, tiers: Tiers = (), most_archived: int | None = None
+) -> tuple[str, AnyPolicy]:
     """Ask the solvers in this process. States go to tiers where that is faster, and in chains that are
     not too long to find out.
     """
     from planner_service.solvers import solve
 
     if tiers and chain.length <= MANY_SEGMENTS_WITH_TIERS:
-        return _beside_tiers(chain, budget_bytes, tiers)
-    solution = solve(chain, budget_bytes)
+        return _beside_tiers(chain, budget_bytes, tiers, most_archived)
+    solution = solve(chain, budget_bytes, most_archived=most_archived)
     return solution.strategy, solution.policy
 
 
@@ -131,15 +155,22 @@ def simulated_in_process(question: Mapping[str, Any]) -> int | None:
         return None
 
 
-def _beside_tiers(chain: Chain, budget_bytes: int, tiers: Tiers) -> tuple[str, AnyPolicy]:
+def _beside_tiers(
+    chain: Chain, budget_bytes: int, tiers: Tiers, most_archived: int | None
+) -> tuple[str, AnyPolicy]:
     from planner_service.solvers import solve
     from planner_service.solvers.offload import solve_offload
 
     found: list[tuple[float, str, AnyPolicy]] = []
     refusals: list[BudgetTooSmall] = []
-    for ask in (solve, partial(solve_offload, tiers=tiers)):  # the second may need more than the first
+    # What is undone needs no state that has gone; the second may need more than the first.
+    asked = (
+        partial(solve, chain, most_archived=most_archived),
+        partial(solve_offload, without_reversals(chain), tiers=tiers),
+    )
+    for ask in asked:
         try:
-            solution = ask(chain, budget_bytes)
+            solution = ask(budget_bytes=budget_bytes)
         except BudgetTooSmall as refusal:
             refusals.append(refusal)
         else:
@@ -158,7 +189,11 @@ def over_http(url: str) -> AskPlanner:
     """A planner that asks the service at `url`, whose errors are those of `planner_service.client`."""
     from planner_service.client import PlannerClient, PlannerRefused
 
-    def ask(chain: Chain, budget_bytes: int, tiers: Tiers) -> tuple[str, AnyPolicy]:
+    def ask(
+        chain: Chain, budget_bytes: int, tiers: Tiers = (), most_archived: int | None = None
+    ) -> tuple[str, AnyPolicy]:
+        if most_archived is not None and most_archived < chain.length:  # a request cannot say so
+            chain = without_reversals(chain)
         with PlannerClient(url, api_key=os.environ.get(API_KEY)) as client:
             try:
                 reply = client.plan(_request(chain, budget_bytes, tiers))

@@ -58,20 +58,24 @@ def plan_for(
     if plan is None:
         host = None if host_budget_bytes is None else about.host(loop, host_budget_bytes)
         ask = partial(best_plan, budget_bytes=budget_bytes, ask=_planner(planner), host=host)
-        plan = _refined_plan(about, loop, budget_bytes, ask)
-        peak_bytes = projected_peak_bytes(plan, about.report(loop, budget_bytes, [plan.segment_steps]))
+        report = partial(about.report_beside, loop, budget_bytes, host_budget_bytes=host_budget_bytes)
+        plan = _refined_plan(about, loop, report, ask)
+        peak_bytes = projected_peak_bytes(plan, report([plan.segment_steps]))
         plan = replace(plan, state_bytes=loop.state_bytes, projected_peak_bytes=peak_bytes)
         about.plans[key] = plan
     return plan
 
 
 def _refined_plan(
-    about: Known, loop: Loop, budget_bytes: int, ask: Callable[[ProbeReport], ExecutionPlan]
+    about: Known,
+    loop: Loop,
+    report: Callable[[Iterable[int]], ProbeReport],
+    ask: Callable[[ProbeReport], ExecutionPlan],
 ) -> ExecutionPlan:
     """The best plan over the usual segment lengths, then over some between the best and the next: the
     longest segments that fit are the quickest, and the usual lengths are far apart.
     """
-    plan = ask(about.report(loop, budget_bytes))
+    plan = ask(report(()))
     longer = [steps for steps in usual_candidates(loop, about.needs(loop)) if steps > plan.segment_steps]
     extra: list[int] = []
     above = min(longer, default=plan.segment_steps)
@@ -80,7 +84,7 @@ def _refined_plan(
         if above < SMALLEST_GAP * plan.segment_steps or between in (plan.segment_steps, above):
             break
         extra.append(between)
-        finer = ask(about.report(loop, budget_bytes, extra))
+        finer = ask(report(extra))
         if finer.segment_steps != between:
             above = between
         plan = finer
@@ -115,7 +119,8 @@ def predict(
     loop = Loop.of(step, state, inputs, **description)
     budget_bytes = parse_budget_bytes(budget)
     plan = plan_for(loop, budget_bytes, planner, host_budget)
-    report = known(loop).report(loop, budget_bytes, [plan.segment_steps])
+    host_budget_bytes = None if host_budget is None else parse_budget_bytes(host_budget)
+    report = known(loop).report_beside(loop, budget_bytes, [plan.segment_steps], host_budget_bytes)
     chain = report.chain(report.length, plan.segment_steps)
     everything = tape_everything(report.length, plan.segment_steps)
     chosen = plan.replayed(chain)

@@ -17,7 +17,7 @@ from executor.models import CharacterModel, Window
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, best_plan, in_process
-from executor.probe import ProbeReport, StaticLine, probe_loop
+from executor.probe import ProbeReport, StaticLine, beside_host_memory, probe_loop
 from executor.reversible import Reversible
 from executor.sparse import SparseAudit, SparsitySpec
 from executor.sparse.modules import SparseRecurrence
@@ -79,6 +79,8 @@ class PreparedJob:
         progress(f"budget: {job.budget} = {format_bytes(budget_bytes)}")
         progress("measuring segments of several lengths on this machine")
         probe = probe_loop(loss.loop(window), budget_bytes=budget_bytes)
+        if job.host_budget_bytes is not None:
+            probe = beside_host_memory(loss.loop(window), probe, budget_bytes, job.host_budget_bytes)
         audit = _audit_of(model, job.training.gradient_sparsity)
         if audit is not None:
             probe = replace(probe, static=(*probe.static, audit_line(audit)))

@@ -8,6 +8,7 @@ it will measure; the seconds are what the engine took, its own price included.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,8 +16,10 @@ import torch
 
 from executor.action_costs import bytes_of_actions, seconds_of_actions
 from executor.dry_run import Needs, without_saved_tensor_hooks
-from executor.errors import SparseGradients
+from executor.errors import PlanMismatch, SparseGradients
 from executor.loop import Loop
+from executor.offload.tape_costs import with_tapes_on_host
+from executor.offload.tape_run import HostTapes
 from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
 from executor.sizes import held_bytes, rounded_bytes
@@ -76,6 +79,16 @@ class SegmentProbe:
     """The last stage as it is taped, before there is any gradient; its bytes only."""
     late_bytes: int
     """Gradients among the static bytes that live once the backward pass has begun."""
+    host_tapes: HostTapes | None = None
+    """Room in host memory for the tapes of these segments; their stages say then what it takes."""
+
+    def stages(self, length: int) -> tuple[Stage, ...]:
+        """The stages that were rehearsed, of `length` steps: at most three."""
+        first, last = self.first or self.inner, self.last or self.inner
+        segments, _ = segment_sizes(length, self.segment_steps)
+        if segments == 1:
+            return (last,)
+        return (first, last) if segments == 2 else (first, self.inner, last)
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,10 @@ class ProbeReport:
     def static_bytes(self) -> int:
         """Sum of the static lines."""
         return sum(line.bytes for line in self.static)
+
+    def host_tapes(self, segment_steps: int) -> HostTapes | None:
+        """Room for tapes of segments of this length in host memory, if they were probed beside any."""
+        return next((s.host_tapes for s in self.segments if s.segment_steps == segment_steps), None)
 
     def chain(self, length: int, segment_steps: int) -> Chain:
         """The chain of `length` steps in segments of `segment_steps`, costs in seconds.
@@ -182,6 +199,49 @@ def probe_loop(
                 static = static or _static_lines(loop, rehearsal)
             probes.append(measured[segment_steps])
     return ProbeReport(loop.inputs.length, needs, static or (), tuple(probes), str(loop.device))
+
+
+def beside_host_memory(
+    loop: Loop, report: ProbeReport, budget_bytes: int, host_budget_bytes: int
+) -> ProbeReport:
+    """`report`, its stages with what their tapes take in `host_budget_bytes` of host memory.
+
+    Left as they are: segments of which two tapes would exceed `budget_bytes` while this is measured, those of
+    loops that reversible layers undo, and those that host memory has no room for.
+    """
+    if report.needs.lost is not None:
+        return report
+    with paused(), without_saved_tensor_hooks(), without_traces(loop):
+        segments = tuple(
+            _beside_host_memory(loop, report.needs, segment, budget_bytes, host_budget_bytes)
+            for segment in report.segments
+        )
+    return replace(report, segments=segments)
+
+
+def _beside_host_memory(
+    loop: Loop, needs: Needs, segment: SegmentProbe, budget_bytes: int, host_budget_bytes: int
+) -> SegmentProbe:
+    inner = segment.inner
+    expected_bytes = segment.rehearsal_peak_bytes + inner.tape_bytes + inner.state_bytes
+    if segment.host_tapes is not None or expected_bytes > budget_bytes:
+        return segment
+    found = None
+    with suppress(PlanMismatch):  # what a stage keeps changes from one time to the next: no slot fits it
+        found = with_tapes_on_host(
+            segment.stages(loop.inputs.length),
+            loop,
+            needs,
+            segment.segment_steps,
+            input_gradient_bytes=segment.input_gradient_bytes,
+            host_budget_bytes=host_budget_bytes,
+        )
+    if found is None:
+        return segment
+    measured, tapes = found
+    return replace(
+        segment, first=measured[0], inner=measured[len(measured) // 2], last=measured[-1], host_tapes=tapes
+    )
 
 
 def usual_candidates(loop: Loop, needs: Needs) -> list[int]:
@@ -278,10 +338,11 @@ def _backward_only_bytes(loop: Loop, rehearsal: Rehearsal) -> int:
 
 
 def _segment_record(segment: SegmentProbe) -> dict[str, Any]:
+    stages = {"inner": segment.inner, "first": segment.first, "last": segment.last}
+    if segment.host_tapes is not None:  # what tapes take beside one host's memory is no business of others
+        stages = {name: stage and replace(stage, reversal=None) for name, stage in stages.items()}
     return {
         "segment_steps": segment.segment_steps,
         "last_steps": segment.last_steps,
-        "inner": stage_record(segment.inner),
-        "first": None if segment.first is None else stage_record(segment.first),
-        "last": None if segment.last is None else stage_record(segment.last),
+        **{name: stage and stage_record(stage) for name, stage in stages.items()},
     }

@@ -6,7 +6,7 @@ of action on each, holding no more than one tape and two states at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,16 +37,16 @@ from planner_service.chain import (
 
 
 class Rehearsal:
-    """`loop` cut down to at most three segments of `segment_steps`; run it as often as needed.
+    """`loop` cut down to at most `most_stages` segments of `segment_steps`; run it as often as needed.
 
     The first run, unobserved, learns what the outputs look like and warms kernels up. In later ones the
     outputs, their gradients and those of the inputs exist beforehand, so that the observer sees only
     what the actions themselves add.
     """
 
-    def __init__(self, loop: Loop, needs: Needs, segment_steps: int) -> None:
+    def __init__(self, loop: Loop, needs: Needs, segment_steps: int, *, most_stages: int = 3) -> None:
         segments, self.last_steps = segment_sizes(loop.inputs.length, segment_steps)
-        self.stages = min(3, segments)
+        self.stages = min(most_stages, segments)
         self.segment_steps = segment_steps
         self._needs = needs
         self._loop = loop.shortened((self.stages - 1) * segment_steps + self.last_steps)
@@ -84,12 +84,17 @@ class Rehearsal:
         taken = self._loop.replay(self._needs).take()
         return sum(held_bytes(tensor) for part in taken for tensor in part)
 
-    def run(self, observer: Observer | None, schedule: Sequence[Action] | None = None) -> None:
+    def run(
+        self,
+        observer: Observer | None,
+        schedule: Sequence[Action] | None = None,
+        make_run: Callable[..., Run] = UndoingRun,
+    ) -> None:
         """Forward and backward once, by default by `schedule()`; `observer` is called as by the engine."""
         loop = self._loop
         program = loop.program(self.segment_steps)
         program.outputs.leaves = [torch.zeros_like(leaf) for leaf in self.output_leaves]
-        run = UndoingRun(
+        run = make_run(
             program,
             loop.initial,
             self.schedule() if schedule is None else schedule,

@@ -22,16 +22,16 @@ class SegmentCounts(NamedTuple):
     """With a tape."""
 
     @classmethod
-    def of(cls, actions: Iterable[TieredAction]) -> SegmentCounts:
-        """The counts that `actions` amount to."""
+    def of(cls, actions: Iterable[TieredAction], *, archives_tapes: bool = False) -> SegmentCounts:
+        """The counts that `actions` amount to; what they archive are lost bits, or else tapes."""
         advanced = taped = 0
         for each in actions:
-            if isinstance(each, Advance | Move | Archive):
-                advanced += each.last - each.first + 1
-            elif isinstance(each, Undo):  # undoing a segment computes its tape
-                taped += each.first - each.last + 1
-            elif isinstance(each, Tape):
+            if isinstance(each, Tape) or (archives_tapes and isinstance(each, Archive)):
                 taped += each.last - each.first + 1
+            elif isinstance(each, Advance | Move | Archive):
+                advanced += each.last - each.first + 1
+            elif isinstance(each, Undo) and not archives_tapes:  # from its bits, a segment's tape is computed
+                taped += each.first - each.last + 1
         return cls(advanced, taped)
 
 

@@ -123,7 +123,6 @@ def _train(
     loss_before = model.evaluate(evaluation)
     losses, seconds = _iterations(prepared, plan, forward, progress)
     loss_before, loss_after = ranks.mean([loss_before, model.evaluate(evaluation)])
-    actions = list(plan.schedule())
     return RunReport(
         job=name,
         description=job.record(),
@@ -132,7 +131,7 @@ def _train(
         strategy=plan.strategy,
         segment_steps=plan.segment_steps,
         segment_count=plan.policy.length,
-        planned=SegmentCounts.of(actions),
+        planned=planned_counts(plan),
         executed=executed,
         budget_bytes=prepared.budget_bytes,
         projected_peak_bytes=plan.projected_peak_bytes or 0,
@@ -203,13 +202,21 @@ def check_gradients(prepared: PreparedJob, plan: ExecutionPlan) -> GradientCheck
     model.zero_grad(set_to_none=True)
     loss = PlannedLoss(model, length=steps, batch_size=prepared.job.sequence.batch_size)
     every = undo_every if plan.undoes else checkpoint_every
-    backward(loss.forward(window, every(steps, segment_steps, 2)))
+    tapes = plan.host_tapes and dataclasses.replace(
+        plan.host_tapes, slot_bytes=2 * plan.host_tapes.slot_bytes
+    )
+    backward(loss.forward(window, dataclasses.replace(every(steps, segment_steps, 2), host_tapes=tapes)))
     return compare_gradients(expected, gradients_of(model), steps=steps)
+
+
+def planned_counts(plan: ExecutionPlan) -> SegmentCounts:
+    """How often the plan runs segments in one iteration."""
+    return SegmentCounts.of(plan.schedule(), archives_tapes=plan.host_tapes is not None)
 
 
 def describe_plan(plan: ExecutionPlan) -> str:
     """The plan in one line."""
-    counts = SegmentCounts.of(plan.schedule())
+    counts = planned_counts(plan)
     again = sum(counts) - plan.policy.length
     projected = format_bytes(plan.projected_peak_bytes or 0)
     segments = f"{plan.policy.length} segments of {plan.segment_steps} steps, {again} of them run again"

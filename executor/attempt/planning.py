@@ -46,9 +46,9 @@ class StoredPlan:
     plan_id: str | None
 
     def text(self) -> str | None:
-        """As JSON; None for a plan that moves states to tiers, which belong to one machine."""
+        """As JSON; None for a plan that moves states or tapes, which is one machine's."""
         plan = self.plan
-        if not isinstance(plan.policy, Policy):
+        if not isinstance(plan.policy, Policy) or plan.host_tapes is not None:
             return None
         return json.dumps(
             {

@@ -138,17 +138,18 @@ class _Layer(torch.autograd.Function):
         y, tape = _empty_tape(kernels, mode, x, hidden=weights.w_hh.shape[1])
         after = _forward(kernels, mode, x, state, weights, y=y, tape=tape)  # type: ignore[arg-type]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *given, y)
-        ctx.kernels, ctx.mode, ctx.tape = kernels, mode, tape
+        ctx.save_for_backward(x, *given, y, tape.gates, tape.cells)
+        ctx.kernels, ctx.mode, ctx.is_spent = kernels, mode, False
         return y, *after
 
     @staticmethod
     @first_order("a fused layer")
     def backward(ctx: Any, dy: Tensor | None, *dafter: Tensor | None) -> Any:
-        tape, ctx.tape = ctx.tape, None
-        if tape is None:
+        if ctx.is_spent:
             raise DoubleBackward("backward ran already: it turned the tape of this segment into gradients")
-        x, *given, y = ctx.saved_tensors
+        ctx.is_spent = True
+        x, *given, y, gates, cells = ctx.saved_tensors
+        tape = Tape(gates, cells)
         weights, state = Weights(*given[:4]), given[4:]
         wanted = ctx.needs_input_grad[2:]
         sums, made = _sums(weights, wanted[1:5])

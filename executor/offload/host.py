@@ -45,7 +45,7 @@ class HostMemory:
         most_states = most_slots(budget_bytes, slot_bytes, rounded=is_pinned(HOST, device))
         write_seconds = read_seconds = 0.0
         if most_states:
-            write_seconds, read_seconds = _transfer_seconds(slot_bytes, device)
+            write_seconds, read_seconds = transfer_seconds(slot_bytes, device)
         is_overlapped = device.type == "cuda"
         return cls(budget_bytes, slot_bytes, most_states, write_seconds, read_seconds, is_overlapped)
 
@@ -68,7 +68,7 @@ class HostMemory:
         return (host,)
 
 
-def _transfer_seconds(size_bytes: int, device: torch.device) -> tuple[float, float]:
+def transfer_seconds(size_bytes: int, device: torch.device) -> tuple[float, float]:
     """Seconds of one copy to the host and of one back."""
     state = torch.zeros(size_bytes, dtype=torch.uint8, device=device)
     _, slot = Slots(HOST, count=1, slot_bytes=size_bytes, device=device).take(size_bytes)

@@ -85,8 +85,8 @@ class Slots:
             self._grow()
         if not self._free or size_bytes > self._slot_bytes:
             raise PlanMismatch(
-                f"{self._tier} has no room for a state of {size_bytes} bytes: its slots have "
-                f"{self._slot_bytes}, and the plan counts on no more of them"
+                f"{self._tier} has no room for {size_bytes} bytes more: its slots have {self._slot_bytes} "
+                "each, and the plan counts on no more of them"
             )
         piece, slot = self._free.pop()
         return piece, slot

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from executor.offload.tape_run import HostTapes
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
-from planner_service.chain import EMPTY, CheckpointNode, Policy, TapeNode
+from planner_service.chain import EMPTY, ArchiveNode, CheckpointNode, Policy, TapeNode
 
 torch.set_num_threads(1)
 
@@ -141,6 +142,13 @@ def two_levels(steps: int) -> ExecutionPlan:
     return ExecutionPlan(steps, 1, Policy(nodes, 7))
 
 
+def tapes_in_host_memory(steps: int) -> ExecutionPlan:
+    """Every step runs once: a stretch inside another, and the last tape stays."""
+    nodes = (TapeNode(1, EMPTY), ArchiveNode(3, 0), ArchiveNode(steps - 4, 1))
+    room = HostTapes(slot_bytes=2**20, most=steps)
+    return ExecutionPlan(steps, 1, Policy(nodes, 2), host_tapes=room)
+
+
 PLANS: dict[str, Callable[[int], ExecutionPlan]] = {
     "tape everything": lambda steps: tape_everything(steps, 1),
     "checkpoint every state": lambda steps: checkpoint_every(steps, 1, 1),
@@ -148,5 +156,6 @@ PLANS: dict[str, Callable[[int], ExecutionPlan]] = {
     "segments of five": lambda steps: checkpoint_every(steps, 5, 1),
     "segments of four in pairs": lambda steps: checkpoint_every(steps, 4, 2),
     "two levels": two_levels,
+    "tapes in host memory": tapes_in_host_memory,
 }
 """Plans by what they do; those in segments of one step are bitwise equal to full BPTT."""

@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,18 @@ from torch import Tensor, nn
 from executor import PlanMismatch, is_recomputing, measure, outputs_needed, unroll
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
 from executor.trace import mark, record
-from planner_service.chain import Advance, Backward, Chain, Policy, Stage, Tape, TapeNode, simulate
+from planner_service.chain import (
+    Advance,
+    Archive,
+    Backward,
+    Chain,
+    Policy,
+    Reversal,
+    Stage,
+    Tape,
+    TapeNode,
+    simulate,
+)
 from tests.executor.loops import PLANS, STEPS, cell_case, sequence, states
 
 UNIT = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=1, state_bytes=1, tape_bytes=2)
@@ -25,7 +37,7 @@ def planned_executions(plan: ExecutionPlan) -> Counter[int]:
     """How often each step (0-based) runs under the plan, read off its schedule."""
     counts: Counter[int] = Counter()
     for action in plan.schedule():
-        if isinstance(action, Advance | Tape):
+        if isinstance(action, Advance | Tape | Archive):
             first = (action.first - 1) * plan.segment_steps
             counts.update(range(first, min(action.last * plan.segment_steps, plan.length)))
     return counts
@@ -54,7 +66,7 @@ def test_every_step_runs_as_often_as_the_plan_says(name: str) -> None:
     final.sum().backward()
     assert executions == planned_executions(plan)
     assert +recomputed == executions - Counter(range(STEPS))
-    chain = Chain.of([UNIT] * plan.policy.length)
+    chain = Chain.of([replace(UNIT, reversal=Reversal(archive_bytes=0, undo_cost=1))] * plan.policy.length)
     verdict = simulate(chain, plan.schedule())
     if plan.segment_steps == 1:
         assert executions.total() == verdict.advance_count + verdict.tape_count

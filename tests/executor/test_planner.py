@@ -27,7 +27,9 @@ def report() -> ProbeReport:
     return probe_loop(Loop.of(step, torch.zeros(2, 8), torch.randn(STEPS, 2, 8), module=cell))
 
 
-def store_all(chain: Chain, budget_bytes: int, tiers: tuple[Tier, ...]) -> tuple[str, Policy]:
+def store_all(
+    chain: Chain, budget_bytes: int, tiers: tuple[Tier, ...] = (), most_archived: int | None = None
+) -> tuple[str, Policy]:
     return "store_all", Policy((TapeNode(chain.length, EMPTY),), 0)
 
 
