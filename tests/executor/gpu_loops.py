@@ -9,6 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from executor import BudgetTooSmall, predict, unroll
+from executor.loop import Loop
+from executor.offload.host import HostMemory
+from executor.plan import ExecutionPlan
+from executor.planner import best_plan, in_process
+from executor.probe import ProbeReport, beside_host_memory, probe_loop
+from planner_service.chain import EMPTY, MAXIMUM_BYTES, ArchiveNode, Policy
 
 STEPS, BATCH, SIZE = 400, 32, 256
 
@@ -56,3 +62,32 @@ def trained(loop: dict[str, Any], budget: int, **options: Any) -> Tensor:
     loss: Tensor = unroll(**loop, budget=budget, **options)[0]
     torch.autograd.backward(loss)
     return loss.detach()
+
+
+def planned(loop: dict[str, Any], plan: ExecutionPlan) -> Tensor:
+    """The same under `plan`."""
+    loop["module"].zero_grad(set_to_none=True)
+    loss: Tensor = unroll(**loop, plan=plan)[0]
+    torch.autograd.backward(loss)
+    return loss.detach()
+
+
+HOST_BYTES = 256 * 2**20
+
+
+def with_states_on_host(arguments: dict[str, Any], budget: int) -> tuple[ExecutionPlan, ProbeReport]:
+    """The quickest plan that moves states, and the probe that it was made from."""
+    loop = Loop.of(**arguments)
+    report = probe_loop(loop, budget_bytes=budget)
+    host = HostMemory.beside(loop, report.needs, HOST_BYTES)
+    return best_plan(report, budget, in_process, host), report
+
+
+def with_tapes_on_host(arguments: dict[str, Any], segment_steps: int) -> tuple[ExecutionPlan, ProbeReport]:
+    """The plan that moves every tape, whether that is faster than others or not."""
+    loop = Loop.of(**arguments)
+    report = probe_loop(loop, candidates=[segment_steps])
+    report = beside_host_memory(loop, report, MAXIMUM_BYTES, HOST_BYTES)
+    policy = Policy((ArchiveNode(STEPS // segment_steps, EMPTY),), 0)
+    tapes = report.host_tapes(segment_steps)
+    return ExecutionPlan(STEPS, segment_steps, policy, host_tapes=tapes), report

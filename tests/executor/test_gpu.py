@@ -9,7 +9,18 @@ import torch
 
 from executor import measure, predict, unroll
 from executor.plan import tape_everything
-from tests.executor.gpu_loops import STEPS, between, fused, least_budget, trained
+from executor.projection import projected_peak_bytes
+from tests.executor.gpu_loops import (
+    HOST_BYTES,
+    STEPS,
+    between,
+    fused,
+    least_budget,
+    planned,
+    trained,
+    with_states_on_host,
+    with_tapes_on_host,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -66,37 +77,60 @@ def test_gradients_are_those_of_full_bptt(kind: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=1e-3 * float(theirs.abs().max()))
 
 
-def tight_with_host(loop: dict[str, Any]) -> tuple[int, Any]:
-    """A budget at which states go to the host, and what is predicted for it."""
-    budget = int(1.1 * least_budget(loop))
-    return budget, predict(**loop, budget=budget, host_budget="256MiB")
+TO_THE_HOST = {
+    "states": lambda loop: with_states_on_host(loop, int(1.1 * least_budget(loop))),
+    "tapes": lambda loop: with_tapes_on_host(loop, 20),
+}
 
 
+@pytest.mark.parametrize("what", TO_THE_HOST)
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_states_move_to_pinned_memory_and_both_budgets_are_kept(kind: str) -> None:
+def test_what_moves_to_pinned_memory_keeps_both_budgets(kind: str, what: str) -> None:
     """Measured on the device and on the host."""
     loop = fused(kind)
-    budget, prediction = tight_with_host(loop)
-    assert prediction.plan.tiers
-    trained(loop, budget, host_budget="256MiB")
+    plan, report = TO_THE_HOST[what](loop)
+    assert bool(plan.tiers) == (what == "states")
+    assert bool(plan.most_archived) == (what == "tapes")
+    planned(loop, plan)
     loop["module"].zero_grad(set_to_none=True)
-    measured = measure(lambda: trained(loop, budget, host_budget="256MiB"))
-    assert measured.peak_bytes <= prediction.projected_peak_bytes <= budget
-    assert 0 < measured.tier_peak_bytes["host"] <= 256 * 2**20
+    measured = measure(lambda: planned(loop, plan))
+    assert measured.peak_bytes <= projected_peak_bytes(plan, report)
+    assert 0 < measured.tier_peak_bytes["host"] <= HOST_BYTES
 
 
-def test_gradients_after_a_journey_to_the_host_are_those_without() -> None:
-    """Side streams and all: twenty runs of the tiered plan agree with the plan that tapes everything, and
-    have the same loss, bit for bit.
+@pytest.mark.parametrize("what", TO_THE_HOST)
+def test_gradients_after_a_journey_to_the_host_are_those_without(what: str) -> None:
+    """Side streams and all: twenty runs of the plan agree with the plan that tapes everything, and have the
+    same loss, bit for bit.
     """
     loop = fused("GRU")
-    budget, prediction = tight_with_host(loop)
+    plan, _ = TO_THE_HOST[what](loop)
     parameters = list(loop["module"].parameters())
-    everything = tape_everything(STEPS, prediction.plan.segment_steps)
+    everything = tape_everything(STEPS, plan.segment_steps)
     expected = torch.autograd.grad(unroll(**loop, plan=everything)[0], parameters)
-    first = trained(loop, budget, host_budget="256MiB")
+    first = planned(loop, plan)
     for _ in range(20):
-        loss, _ = unroll(**loop, budget=budget, host_budget="256MiB")
+        loss, _ = unroll(**loop, plan=plan)
         assert torch.equal(loss, first)
         for ours, theirs in zip(torch.autograd.grad(loss, parameters), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_a_loop_of_cells_whose_tapes_move_has_the_gradients_of_full_bptt() -> None:
+    """Fifteen saved tensors a step; every step runs once, so that the bits are those of the plain loop."""
+    cell = torch.nn.LSTMCell(64, 64).cuda()
+    inputs = torch.randn(STEPS, 8, 64, device="cuda")
+    zero = torch.zeros(8, 64, device="cuda")
+
+    def step(state: Any, x: torch.Tensor) -> Any:
+        state = cell(x, state)
+        return state, state[0].square().mean()
+
+    loop = {"step": step, "state": (zero, zero.clone()), "inputs": inputs, "module": cell, "reduce": "sum"}
+    plan, _ = with_tapes_on_host(loop, 10)
+    everything = tape_everything(STEPS, 10)
+    parameters = list(cell.parameters())
+    for _ in range(5):
+        found = torch.autograd.grad(unroll(**loop, plan=plan)[0], parameters)
+        expected = torch.autograd.grad(unroll(**loop, plan=everything)[0], parameters)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
