@@ -25,7 +25,7 @@ a job file, YAML or JSON:
   sequence: {length: 1000, batch_size: 32}
   training: {optimizer: adam, learning_rate: 0.005, iterations: 10, seed: 0}
   budget:   5%                      # of full BPTT's activations; or bytes: 64MiB; or free
-  host_budget: 1GiB                 # host memory that stored states may move to; none if left out
+  host_budget: 1GiB                 # host memory that states or tapes may move to; none if left out
   report:   {output: report.json, weights: weights.pt, gradient_check_steps: 60}
 
 exit status: 0 all promises kept, 1 a promise broken (the report says which), 2 refused.

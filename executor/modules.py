@@ -110,7 +110,7 @@ class BudgetedRecurrence(nn.Module):
         outputs and parameter gradients included: bytes (2**29 or "512MiB"), a share of the activations
         of full BPTT (0.1 or "10%"), or "free": what the device has left. The last two are settled by the
         first call with inputs of a new shape. `host_budget` are bytes of host memory, pinned on CUDA, that
-        stored states may move to; the chains of a bidirectional module share them evenly.
+        stored states or tapes may move to; the chains of a bidirectional module share them evenly.
 
         Raises TypeError for another kind of module and InvalidBudget for what is no budget.
         """

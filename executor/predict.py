@@ -46,7 +46,7 @@ def plan_for(
     loop: Loop, budget: int | str, planner: str | None = None, host_budget: int | str | None = None
 ) -> ExecutionPlan:
     """The plan of `loop` for `budget`, remembered for calls alike. `planner` is a service's URL;
-    `host_budget` are the bytes of host memory that states may move to.
+    `host_budget` are the bytes of host memory that states or tapes may move to.
 
     Raises BudgetTooSmall and what `probe_loop` raises.
     """

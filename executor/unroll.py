@@ -44,8 +44,8 @@ def unroll(
         budget: bytes (`2**29` or "512MiB") that this call may add, at its peak, to what was allocated
             when it began: states, tapes, gradients of the parameters, workspace, outputs, gradients of
             the outputs. The first call with new shapes probes the step, inside the same budget.
-        host_budget: bytes of host memory, pinned on CUDA, that stored states may move to where that is
-            faster than running steps again; they do not count against `budget`.
+        host_budget: bytes of host memory, pinned on CUDA, that stored states or tapes may move to where
+            that is faster than running steps again; they do not count against `budget`.
         plan: run this plan instead of asking the planner.
         planner: URL of a planning service; by default planning is done in this process.
         module: the module, or modules, whose parameters the step uses.

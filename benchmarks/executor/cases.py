@@ -45,7 +45,7 @@ class Case:
         self._iterate(self.full)
 
     def budgeted(self, budget_bytes: int, host_bytes: int | None = None) -> Iteration:
-        """Inside a budget; with `host_bytes`, states may move to so much host memory."""
+        """Inside a budget; with `host_bytes`, states or tapes may move to so much host memory."""
         return lambda: self._iterate(lambda: self._unrolled(budget_bytes, host_bytes))
 
     def checkpointed(self, segments: int) -> Iteration:

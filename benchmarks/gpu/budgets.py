@@ -26,8 +26,11 @@ from executor.hard_cap import hard_cap, plannable_bytes
 from executor.predict import plan_for
 
 HOST_BYTES = 4 * 2**30
+HOST_BYTES_OF_LONG_ONES = 24 * 2**30
+"""Room for all tapes of ten thousand steps."""
 ROUNDS = 7
 ROUNDS_OF_LONG_ONES = 3
+LONG_STEPS = 2_000
 SHARE = 0.05
 OTHER_SHARES = (0.02, 0.01)
 KINDS = ("lstm", "gru")
@@ -47,11 +50,11 @@ def rows() -> Iterator[Row]:
     for kind in KINDS:
         measure = partial(budgets, partial(_loop, kind), (SHARE,))
         yield Row(f"{kind.upper()}Cell loop H256 B16 T1000", 30.0, measure)
-    yield _fused("gru", 1_024, 64, 10_000, limit_seconds=40.0, rounds=ROUNDS_OF_LONG_ONES)
+    yield _fused("gru", 1_024, 64, 10_000, limit_seconds=40.0)
     for hidden, batch in SIZES:
         for kind in KINDS:
             yield _fused(kind, hidden, batch, 1_000, limit_seconds=20.0, shares=OTHER_SHARES)
-    yield _fused("lstm", 1_024, 64, 10_000, limit_seconds=40.0, rounds=ROUNDS_OF_LONG_ONES)
+    yield _fused("lstm", 1_024, 64, 10_000, limit_seconds=40.0)
 
 
 def _fused(
@@ -61,13 +64,14 @@ def _fused(
     steps: int,
     *,
     limit_seconds: float,
-    rounds: int = ROUNDS,
     shares: tuple[float, ...] = (SHARE,),
 ) -> Row:
+    is_long = steps > LONG_STEPS
+    how = {"rounds": ROUNDS_OF_LONG_ONES, "host_bytes": HOST_BYTES_OF_LONG_ONES} if is_long else {}
     make = partial(fused, kind, hidden=hidden, batch=batch, steps=steps, device="cuda")
     smaller = ", smaller budgets" if shares == OTHER_SHARES else ""
     name = f"nn.{kind.upper()} H{hidden} B{batch} T{steps}{smaller}"
-    return Row(name, limit_seconds, partial(budgets, make, shares, rounds=rounds))
+    return Row(name, limit_seconds, partial(budgets, make, shares, **how))
 
 
 def _loop(kind: str) -> Case:
@@ -136,6 +140,7 @@ def _add_peak_with_host(case: Case, record: Found, iteration: Iteration, host_by
     iteration()
     found = measured(case.module, iteration)
     record["with_host"] = {
+        "strategy": plan_for(case.loop(), record["budget_bytes"], host_budget=host_bytes).strategy,
         "measured_peak_bytes": found.peak_bytes,
         "host_peak_bytes": found.tier_peak_bytes.get("host", 0),
         "host_budget_bytes": host_bytes,

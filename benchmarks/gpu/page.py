@@ -43,8 +43,9 @@ def _budgets(found: Found) -> str:
     header = ["case", "budget", "peak", "time / full BPTT", "with host memory: peak", "time / full BPTT"]
     text = (
         "## Inside a budget\n\nBudgets are shares of full BPTT's measured peak; peaks are the caching "
-        "allocator's. With host memory, checkpoints move there while the device computes. The hard cap is "
-        "the budget too: the allocator refuses to reserve more. Segments can expand.\n\n"
+        "allocator's. With host memory, checkpoints or whole tapes move there while the device computes, "
+        "whichever the probe found quicker. The hard cap is the budget too: the allocator refuses to reserve "
+        "more. Segments can expand.\n\n"
     )
     return text + _table([*header, "under the hard cap", "time / best checkpoint"], lines)
 
@@ -60,9 +61,9 @@ def _budget_cells(record: Found) -> list[str]:
     elif ratio and predicted is not None:
         ratio += f" ({record['seconds']:.3g} s, predicted {predicted:.3g} s)"
     host = record.get("with_host", {})
-    on_host = (
-        f"{_bytes(host, 'measured_peak_bytes')} ({_bytes(host, 'host_peak_bytes')} there)" if host else ""
-    )
+    on_host = _bytes(host, "measured_peak_bytes")
+    if host:
+        on_host += f" ({host['strategy']}, {_bytes(host, 'host_peak_bytes')} there)"
     return [budget, peak, ratio, on_host, _ratio(host), _cap(record.get("hard_cap", {})), _rival(record)]
 
 

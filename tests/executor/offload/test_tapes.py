@@ -16,16 +16,20 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from executor import BudgetTooSmall, PlanMismatch, measure, predict, unroll
+from executor.attempt.planning import StoredPlan
 from executor.errors import CaptureError
 from executor.execute import execute
+from executor.job import job_from_record
 from executor.loop import Loop
 from executor.offload import slots
 from executor.offload.tape_run import HostTapes, HostTapesRun
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything, undo_every
 from executor.planner import TAPES_ON_HOST
+from executor.prepared import PreparedJob
 from executor.probe import ProbeReport, beside_host_memory, probe_loop
 from executor.projection import projected_peak_bytes
 from executor.reversible import RevGRU
+from executor.worker import check_gradients, measured_iteration, planned_counts
 from planner_service.chain import (
     EMPTY,
     Archive,
@@ -370,6 +374,33 @@ def test_the_probe_stays_within_the_budget() -> None:
     assert [segment.host_tapes is None for segment in beside.segments] == [False, True]
     measured = measure(lambda: beside_host_memory(loop, report, room, 2**24))
     assert measured.peak_bytes <= room
+
+
+def test_a_job_may_move_tapes() -> None:
+    """Segments run once, by count; gradients are compared in float64; its profile says nothing of the host"""
+    job = job_from_record(
+        {
+            "model": {"kind": "gru", "hidden_size": 32, "embedding_size": 8},
+            "data": {"text": "python", "characters": 10_000},
+            "sequence": {"length": 60, "batch_size": 4},
+            "training": {"iterations": 1},
+            "budget": "512KiB",
+            "host_budget": "4MiB",
+        }
+    )
+    prepared = PreparedJob.of(job, lambda _message: None)
+    tapes = prepared.probe.host_tapes(5)
+    assert tapes is not None
+    assert all("reversal" not in segment["inner"] for segment in prepared.profile()["segments"])
+    plan = ExecutionPlan(60, 5, Policy((ArchiveNode(12, EMPTY),), 0), host_tapes=tapes)
+    measured, executed = measured_iteration(prepared, plan)
+    assert executed == planned_counts(plan) == (0, 12)
+    assert measured.peak_bytes <= projected_peak_bytes(plan, prepared.probe)
+    assert 0 < measured.tier_peak_bytes["host"] <= 4 * 2**20
+    check = check_gradients(prepared, plan)
+    assert check is not None
+    assert check.largest_relative_difference <= 1e-12
+    assert StoredPlan(plan, None).text() is None
 
 
 # What goes wrong
