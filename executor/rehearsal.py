@@ -7,8 +7,8 @@ of action on each, holding no more than one tape and two states at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +34,14 @@ from planner_service.chain import (
     Undo,
     segment_sizes,
 )
+
+
+@runtime_checkable
+class LeavesTraces(Protocol):
+    """A module whose passes leave more behind than gradients, buffers and random streams: counts, say."""
+
+    def without_traces(self) -> AbstractContextManager[None]:
+        """A context in which they run as ever, and at whose end all is as it was before."""
 
 
 class Rehearsal:
@@ -152,14 +160,20 @@ class Rehearsal:
 
 @contextmanager
 def without_traces(loop: Loop) -> Iterator[None]:
-    """Within the context runs of `loop` leave nothing behind: buffers are copies, streams come back."""
+    """Within the context runs of `loop` leave nothing behind: buffers are copies, streams come back, and
+    modules that leave other traces see to those.
+    """
     buffers = Buffers(loop.modules)
     originals = buffers.current()
     generators = loop.generators()
     streams = [generator.get_state() for generator in generators]
     buffers.put(tensor.detach().clone() for tensor in originals)
     try:
-        with recomputing():
+        with recomputing(), ExitStack() as stack:
+            for module in loop.modules:
+                for part in module.modules():
+                    if isinstance(part, LeavesTraces):
+                        stack.enter_context(part.without_traces())
             yield
     finally:
         buffers.put(originals)

@@ -1,7 +1,8 @@
-"""Where a module is in its schedule, kept with its state_dict."""
+"""Where a module is in its schedule: kept with its state_dict, and not moved by a probe."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from torch import nn
@@ -19,6 +20,10 @@ class KeepsPosition(nn.Module):
     """
 
     sparsifier: Sparsifier
+
+    def without_traces(self) -> AbstractContextManager[None]:
+        """Inside, nothing that runs is counted, drawn or carried over for good: what a probe enters."""
+        return self.sparsifier.without_traces()
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -116,6 +116,19 @@ class Sparsifier:
         finally:
             self._is_paused = before
 
+    @contextmanager
+    def without_traces(self) -> Iterator[None]:
+        """Inside, the rule works as it will, whatever the schedule says of now, on scratch books that are
+        thrown away: for rehearsals, whose bytes and seconds stand for all iterations.
+        """
+        before = dict(vars(self))
+        self.restart(self.iteration)
+        self.schedule = Schedule()
+        try:
+            yield
+        finally:
+            vars(self).update(before)
+
     def backward(
         self, reversal: Reversal, weights: Weights, grad_y: Tensor, *, layer: str, wants_x: bool
     ) -> Gradients:

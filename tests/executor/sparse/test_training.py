@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 
@@ -10,9 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from executor.job import InvalidJob, job_from_record  # noqa: E402
+from executor.loop import Loop  # noqa: E402
 from executor.measure import measure  # noqa: E402
 from executor.plan import checkpoint_every  # noqa: E402
+from executor.predict import plan_for  # noqa: E402
 from executor.prepared import PreparedJob  # noqa: E402
+from executor.probe import probe_loop  # noqa: E402
 from executor.sparse import (  # noqa: E402
     EverythingDropped,
     InvalidSparsity,
@@ -27,6 +31,7 @@ from executor.sparse.cosines import gradient_cosines  # noqa: E402
 from executor.training import iterate  # noqa: E402
 from executor.unroll import unroll  # noqa: E402
 from executor.worker import run_job  # noqa: E402
+from tests.executor.sparse.choices import leave_out_with  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -236,6 +241,57 @@ def test_unroll_keeps_a_budget_with_sparse_layers():
     run(budget_bytes)
     assert measure(partial(run, budget_bytes)).peak_bytes <= budget_bytes
     assert measure(lambda: module(x)[0].sum().backward()).peak_bytes > 2 * budget_bytes
+
+
+def planned_iterations(module, iterations, **how):
+    """The gradients of each iteration and its counts, of the loop that `unroll` runs."""
+    torch.manual_seed(0)
+    x, found = torch.randn(STEPS, BATCH, INPUT), []
+    for _ in range(iterations):
+        module.zero_grad()
+        how = {"segment": module.segment, "module": module, **how}
+        unroll(None, module.initial_state(BATCH), x, **how)[0].mean().backward()
+        record = module.end_iteration()
+        found.append(([p.grad.clone() for p in module.parameters()], record))
+    return found
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "options", [{"rule": "top", "keep_ratio": 0.2, "error_feedback": True}, {"rule": "mixed"}], ids=str
+)
+def test_a_probe_counts_draws_and_carries_over_nothing(kind, options, monkeypatch):
+    """With the budget's own plan from the start, there is no probe, and every bit and count is the same."""
+    leave_out_with(monkeypatch)
+    torch.manual_seed(0)
+    module = kind(INPUT, HIDDEN, **options, schedule=Schedule(dense_every=3))
+    again = copy.deepcopy(module)
+    probed = planned_iterations(module, 4, budget="10MiB")
+    x = torch.randn(STEPS, BATCH, INPUT)
+    loop = Loop.of(None, module.initial_state(BATCH), x, segment=module.segment)
+    plain = planned_iterations(again, 4, plan=plan_for(loop, "10MiB"))
+    for (found, record), (expected, expected_record) in zip(probed, plain, strict=True):
+        assert all_equal(found, expected)
+        assert record == expected_record
+
+
+def test_a_rule_that_drops_everything_is_refused_under_a_budget_too():
+    """What the probe's own gradients, which are ones, left must not pass for the loss's."""
+    module = SparseLSTM(INPUT, HIDDEN, rule="absolute", threshold=1e-2)
+    with pytest.raises(EverythingDropped):
+        planned_iterations(module, 1, budget="10MiB")
+
+
+def test_a_probe_in_a_dense_iteration_takes_the_bytes_of_sparse_ones():
+    """The plan is made once, and is to hold for all iterations of the schedule."""
+
+    def peak(**options):
+        module = SparseLSTM(INPUT, 64, rule="top", error_feedback=True, **options)
+        x = torch.randn(STEPS, BATCH, INPUT)
+        loop = Loop.of(None, module.initial_state(BATCH), x, segment=module.segment)
+        return probe_loop(loop, candidates=[STEPS]).segments[0].last.backward_workspace_bytes
+
+    assert peak(schedule=Schedule(warm_up_iterations=5)) == peak()
 
 
 JOB = {
