@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.errors import DoubleBackward
+from executor.errors import DoubleBackward, StateChanged
 from executor.first_order import first_order
 from executor.fused.kernels import Backward, Forward, Kernels
 from executor.parameters import gradient_sum
 
+_ROWS, _PARTS = {"LSTM": 4, "GRU": 3}, {"LSTM": 2, "GRU": 1}
+"""Rows of the weights per unit, and tensors of a state."""
 GATES = 4
 """Rows per unit of the tape: input, forget, cell, output; or reset, update, new, hidden part of new."""
 
@@ -52,8 +54,10 @@ def run_layer(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run the steps of `x` [k, batch, input] from `state` (h and, for an LSTM, c; each [batch, hidden]).
 
-    Returns y [k, batch, hidden] and the state after. mode is LSTM or GRU.
+    Returns y [k, batch, hidden] and the state after. mode is LSTM or GRU. Raises StateChanged for a state or
+    weights of other shapes or types than the inputs'.
     """
+    _require_fitting(mode, x, state, weights)
     if not torch.is_grad_enabled():
         y = x.new_empty(*x.shape[:2], state[0].shape[1])
         return y, _forward(kernels, mode, x, state, weights, y=y, tape=None)
@@ -64,8 +68,26 @@ def run_layer(
 def advance_layer(
     kernels: Kernels, mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Weights
 ) -> tuple[Tensor, ...]:
-    """The state after `run_layer`, without outputs and without a graph."""
+    """The state after `run_layer`, without outputs and without a graph. Raises like it."""
+    _require_fitting(mode, x, state, weights)
     return _forward(kernels, mode, x, state, weights, y=None, tape=None)
+
+
+def _require_fitting(mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Weights) -> None:
+    """The kernels are given addresses, and would read and write past what is smaller than they are told."""
+    hidden = weights.w_hh.shape[1]
+    size, kind = (x.shape[1], hidden), x.dtype
+    rows, inputs = weights.w_ih.shape
+    if rows != _ROWS[mode] * hidden or rows != weights.w_hh.shape[0] or inputs != x.shape[2]:
+        shapes = [list(weight.shape) for weight in (weights.w_ih, weights.w_hh)]
+        raise StateChanged(f"weights of shapes {shapes} do not go with inputs of shape {list(x.shape)}")
+    if len(state) != _PARTS[mode] or any(
+        part.shape != size or part.dtype != kind or not part.is_cpu for part in state
+    ):
+        found = [(list(part.shape), part.dtype, str(part.device)) for part in state]
+        raise StateChanged(
+            f"the state is {found}, expected {_PARTS[mode]} of {list(size)} and {kind} on the CPU"
+        )
 
 
 def _forward(

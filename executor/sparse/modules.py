@@ -136,17 +136,22 @@ class SparseRecurrence(KeepsPosition, nn.RNNBase):
     def segment(self, state: StackedState, x: Tensor) -> tuple[StackedState, Tensor]:
         """Run the k steps of x [k, B, input] from `state`: for `unroll`. End iterations yourself.
 
-        Raises InvalidSparsity for a bidirectional module, which has no state to hand on.
+        Raises InvalidSparsity for a bidirectional module, which has no state to hand on, and StateChanged
+        for inputs and states of other shapes or types.
         """
         if self.bidirectional:
             raise InvalidSparsity("bidirectional", "two directions cannot run segment by segment")
-        y, after = self._run(x, state)
+        if x.dim() != 3:
+            raise StateChanged(f"x of shape {list(x.shape)} must be [steps, batch, {self.input_size}]")
+        y, after = self._run(x, self._fitting(state, batch_size=x.shape[1]))
         return after, y
 
     def initial_state(self, batch_size: int) -> StackedState:
         """Zeros, [layers * directions, B, H] each."""
-        shape = (self.num_layers * (2 if self.bidirectional else 1), batch_size, self.hidden_size)
-        return tuple(self._weight.new_zeros(shape) for _ in self.cell.state_names)
+        return tuple(self._weight.new_zeros(self._state_shape(batch_size)) for _ in self.cell.state_names)
+
+    def _state_shape(self, batch_size: int) -> list[int]:
+        return [self.num_layers * (2 if self.bidirectional else 1), batch_size, self.hidden_size]
 
     @property
     def _weight(self) -> Tensor:
@@ -161,12 +166,16 @@ class SparseRecurrence(KeepsPosition, nn.RNNBase):
         return run_stack(self, self.cell, self.sparsifier if self.training else None, x, state)
 
     def _state(self, hx: Any, x: Tensor, *, is_batched: bool) -> StackedState:
-        zeros = self.initial_state(x.shape[1])
         if hx is None:
-            return zeros
+            return self.initial_state(x.shape[1])
         given = parts_of_state(hx, self.cell.state_names)
         given = given if is_batched else tuple(part.unsqueeze(1) for part in given)
-        found, expected = [list(part.shape) for part in given], [list(part.shape) for part in zeros]
+        return self._fitting(given, batch_size=x.shape[1])
+
+    def _fitting(self, given: StackedState, *, batch_size: int) -> StackedState:
+        """The state in the type of the weights, if it has the shape that it must have."""
+        found = [list(part.shape) for part in given]
+        expected = [self._state_shape(batch_size) for _ in self.cell.state_names]
         if found != expected:
             raise StateChanged(f"the initial state has the shapes {found}, expected {expected}")
         return tuple(in_type_of(self._weight, part, "a part of the state") for part in given)

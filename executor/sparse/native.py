@@ -32,7 +32,7 @@ def native_fill(like: Tensor) -> Kernel | None:
     """
     if like.device.type != "cpu" or like.dtype not in _TYPES:
         return None
-    return _kernel(f"lstm_fill_{_TYPES[like.dtype]}", 4)
+    return _kernel(f"lstm_fill_{_TYPES[like.dtype]}", (4, 1, 1, 1, 1, 4), 4)
 
 
 def native_advance(like: Tensor, *, steps: int) -> Kernel | None:
@@ -41,12 +41,14 @@ def native_advance(like: Tensor, *, steps: int) -> Kernel | None:
     """
     if steps < LEAST_STEPS or like.device.type != "cpu" or like.dtype != torch.float32:
         return None
-    return _kernel("lstm_advance_float", 2)
+    return _kernel("lstm_advance_float", (4, 1, 4, 1, 1, 1), 2)
 
 
 @cache
-def _kernel(name: str, read_only: int) -> Kernel | None:
-    """The function of that name; its first `read_only` tensors may be copied to be contiguous."""
+def _kernel(name: str, widths: tuple[int, ...], read_only: int) -> Kernel | None:
+    """The function of that name; its tensors are [B, width * H]. The first `read_only` of them may be copied
+    to be contiguous.
+    """
     library = compiled_library(_SOURCE, switch=SWITCH)
     if library is None:
         return None
@@ -55,6 +57,9 @@ def _kernel(name: str, read_only: int) -> Kernel | None:
 
     def call(*tensors: Tensor) -> None:
         batch, units = tensors[1].shape
+        size = batch * units
+        if [tensor.numel() for tensor in tensors] != [width * size for width in widths]:
+            raise ValueError(f"{name}: tensors of {[list(tensor.shape) for tensor in tensors]} do not fit")
         held = [*(tensor.contiguous() for tensor in tensors[:read_only]), *tensors[read_only:]]
         function(batch, units, *(tensor.data_ptr() for tensor in held))
 

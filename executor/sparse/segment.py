@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from executor.errors import StateChanged
 from executor.first_order import first_order
 from executor.sparse.backward_pass import Gradients
 from executor.sparse.cell import Cell, Reversal, State, Tape, Weights
@@ -30,8 +31,15 @@ def run_layer(
     """The h after each of the k steps of x [k, B, input], [k, B, H], and the state after the last.
 
     Without a sparsifier the way back is dense. `layer` names the layer among those that share one. A cell's
-    step is k = 1. The type is that of the weights, under autocast too. Raises StateChanged for another one.
+    step is k = 1. The type is that of the weights, under autocast too. Raises StateChanged for another one,
+    and for shapes that do not belong together: kernels that are given addresses trust them.
     """
+    sizes = (x.shape[1], weights.weight_hh.shape[1])
+    if len(state) != len(cell.state_names) or any(part.shape != sizes for part in state):
+        raise StateChanged(
+            f"the state has the shapes {[list(part.shape) for part in state]}: "
+            f"({', '.join(cell.state_names)}) must be {list(sizes)} each for inputs of {sizes[0]} sequences"
+        )
     x = in_type_of(weights.weight_ih, x, "the input")
     given = [in_type_of(weights.weight_ih, part, "a part of the state") for part in state]
     y, *after = _Segment.apply(_Work(cell, sparsifier, layer), x, *weights, *given)  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from executor import unroll
+from executor.errors import StateChanged
 from executor.fused.cells import GRUCell, LSTMCell
 from executor.plan import checkpoint_every, tape_everything
 
@@ -66,3 +67,13 @@ def test_another_kind_of_cell_is_refused():
     """A GRU cell is no LSTM cell"""
     with pytest.raises(TypeError, match=r"LSTMCell takes over a torch\.nn\.LSTMCell, not a GRUCell"):
         LSTMCell.from_torch(nn.GRUCell(2, 2))
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("shape", [(BATCH // 2, HIDDEN), (1, HIDDEN), (HIDDEN,), (BATCH, HIDDEN + 1)])
+def test_a_state_of_another_batch_or_size_is_refused(kind, shape):
+    """As torch's cells refuse it; our kernels would write past it"""
+    torch_class, own_class = CELLS[kind]
+    own, wrong = own_class.from_torch(torch_class(INPUT, HIDDEN)), torch.zeros(shape)
+    with pytest.raises((StateChanged, RuntimeError)):  # torch's own where there is no C compiler
+        own(torch.randn(BATCH, INPUT), (torch.zeros(BATCH, HIDDEN), wrong) if kind == "lstm" else wrong)

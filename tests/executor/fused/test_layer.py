@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from executor import DoubleBackward
+from executor.errors import StateChanged
 from executor.fused.kernels import kernels_for
-from executor.fused.layer import Weights, run_layer
+from executor.fused.layer import Weights, advance_layer, run_layer
 from executor.parameters import Parameters
 
 MODULES = {"LSTM": nn.LSTM, "GRU": nn.GRU}
@@ -173,3 +174,24 @@ def test_inputs_need_not_be_contiguous():
     found, _ = run(module, strided, tuple(part.t().contiguous().t() for part in state))
     assert torch.equal(found, expected)
     found.sum().backward()  # the gradient comes as one expanded number
+
+
+@pytest.mark.parametrize("mode", MODULES)
+@pytest.mark.parametrize("advances", [False, True])
+def test_states_and_weights_that_do_not_go_with_the_inputs_are_refused(mode, advances):
+    """Of fewer or more sequences, other widths, types, numbers of parts: nothing is written past"""
+    module, x, state = problem(mode, (3, 16, 5, 8), torch.float32)
+    function = advance_layer if advances else run_layer
+
+    def run_with(x, state):
+        return function(kernels_for(x.dtype), mode, x, state, weights_of(module))
+
+    for wrong in ((8, 8), (32, 8), (16, 4), (16,), (1, 16, 8)):
+        with pytest.raises(StateChanged, match=r"the state is .*expected . of \[16, 8\]"):
+            run_with(x, (*state[1:], torch.zeros(wrong)))
+    with pytest.raises(StateChanged, match=r"torch\.float64"):
+        run_with(x, tuple(part.double() for part in state))
+    with pytest.raises(StateChanged, match="expected"):
+        run_with(x, (*state, state[0]))
+    with pytest.raises(StateChanged, match="weights of shapes"):
+        run_with(x[:, :, :4], state)

@@ -24,6 +24,7 @@ from executor.sparse import (  # noqa: E402
     SparseLSTM,
     SparseLSTMCell,
 )
+from executor.sparse.native import native_fill  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -97,6 +98,44 @@ def test_states_of_another_type_are_refused_before_the_iteration_ends(kind):
     with pytest.raises(StateChanged, match=r"a part of the state is torch\.float64"):
         module.segment(wrong, x)
     assert module.sparsifier.iteration == 0
+
+
+@ALL
+@pytest.mark.parametrize("sizes", [(2 * BATCH, HIDDEN), (1, HIDDEN), (BATCH, HIDDEN // 2)])
+def test_states_of_another_shape_are_refused(kind, sizes):
+    """By calls and by segments; compiled kernels would write past what is smaller than they are told."""
+    module, x = kind(INPUT, HIDDEN), torch.randn(12, BATCH, INPUT)
+    cell = not isinstance(module, nn.RNNBase)
+    parts = [torch.zeros(sizes if cell else (1, *sizes)) for _ in kind.cell.state_names]
+    right = [torch.zeros((BATCH, HIDDEN) if cell else (1, BATCH, HIDDEN)) for _ in parts]
+    for given in (parts, [*right[1:], parts[0]]):
+        with pytest.raises(StateChanged, match="the shapes"):
+            module(x[0] if cell else x, given)
+        if not cell:
+            with pytest.raises(StateChanged, match="the shapes"):
+                module.segment(tuple(given), x)
+
+
+@MODULES
+def test_a_segment_takes_as_many_layers_as_there_are(kind):
+    """A state of two layers for one, of one part too few, or of one dimension too few."""
+    module, x = kind(INPUT, HIDDEN), torch.randn(12, BATCH, INPUT)
+    state = module.initial_state(BATCH)
+    two_layers = kind(INPUT, HIDDEN, 2).initial_state(BATCH)
+    for given in (two_layers, state[1:], tuple(part[0] for part in state)):
+        with pytest.raises(StateChanged, match="the shapes"):
+            module.segment(given, x)
+    with pytest.raises(StateChanged, match="must be"):
+        module.segment(state, x[:, 0])
+
+
+def test_compiled_kernels_refuse_tensors_that_do_not_fit():
+    """Whoever calls them: they are given addresses."""
+    kernel = native_fill(torch.zeros(1))
+    if kernel is None:
+        pytest.skip("there is no C compiler")
+    with pytest.raises(ValueError, match="do not fit"):
+        kernel(*(torch.zeros(BATCH, width) for width in (32, 8, 8, 8, 8, 24)))
 
 
 @ALL
