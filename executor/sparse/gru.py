@@ -39,8 +39,9 @@ class GruCell(Cell):
         for step in range(len(x)):
             from_hidden = product(hidden[step])
             r_and_z, n = gates[step][:, : 2 * units], gates[step][:, 2 * units :]
-            r_and_z.add_(from_hidden[:, : 2 * units]).sigmoid_()
-            r, z = r_and_z.chunk(2, dim=1)
+            r, z = r_and_z.add_(from_hidden[:, : 2 * units]).chunk(2, dim=1)
+            r.sigmoid_()  # one by one, as torch does it: see lstm.py
+            z.sigmoid_()
             recurrent[step].copy_(from_hidden[:, 2 * units :])
             n.add_(recurrent[step] * r).tanh_()
             torch.sub(hidden[step], n, out=hidden[step + 1]).mul_(z).add_(n)

@@ -43,7 +43,6 @@ class LstmCell(Cell):
         gates = input_side(x, weights)
         hidden, cells = room_after(state[0], len(x)), room_after(state[1], len(x))
         squashed = torch.empty_like(cells[1:])
-        units = hidden.shape[2]
         recurrent = hidden_side(weights, rows=x.shape[1], steps=len(x))
         native = native_advance(gates, steps=len(x))
         for step in range(len(x)):
@@ -52,10 +51,12 @@ class LstmCell(Cell):
                 native(from_hidden, cells[step], gates[step], *after)
                 continue
             net = gates[step].add_(from_hidden)
-            net[:, : 2 * units].sigmoid_()
-            net[:, 2 * units : 3 * units].tanh_()
-            net[:, 3 * units :].sigmoid_()
+            # Gate by gate, as torch does it: vectors and what is left over then meet the same elements.
             i, f, g, o = net.chunk(4, dim=1)
+            i.sigmoid_()
+            f.sigmoid_()
+            g.tanh_()
+            o.sigmoid_()
             torch.mul(f, cells[step], out=cells[step + 1]).add_(i * g)
             torch.tanh(cells[step + 1], out=squashed[step])
             torch.mul(o, squashed[step], out=hidden[step + 1])

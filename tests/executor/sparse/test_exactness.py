@@ -32,21 +32,23 @@ def gradients(y, leaves):
 
 
 @kinds
-@pytest.mark.parametrize("hidden", [8, 96])
+@pytest.mark.parametrize("hidden", [8, 16, 17, 20, 33, 96, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rule", NOTHING_DROPPED)
-def test_steps_are_bitwise_those_of_torchs_cell(kind, hidden, rule):
-    """Outputs and all gradients of a loop over single steps, in float32.
+def test_steps_are_bitwise_those_of_torchs_cell(kind, hidden, rule, dtype):
+    """Outputs and all gradients of a loop over single steps, whether or not vectors divide the units.
 
     The loss is added up step by step, as loops do it: autograd then adds what reaches an h in the order in
     which we do. (Of three terms, as a GRU's h gets, the order decides the last bit.)
     """
     _, torch_cell, _, sparse = KINDS[kind]
-    cell = torch_cell(INPUT, hidden)
-    module = sparse(INPUT, hidden, **NOTHING_DROPPED[rule])
+    cell = torch_cell(INPUT, hidden, dtype=dtype)
+    module = sparse(INPUT, hidden, **NOTHING_DROPPED[rule], dtype=dtype)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(getattr(cell, name))
-    x, weights = torch.randn(STEPS, BATCH, INPUT), torch.randn(STEPS, BATCH, hidden)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=dtype)
+    weights = torch.randn(STEPS, BATCH, hidden, dtype=dtype)
     found, expected, total, expected_total = [], [], 0.0, 0.0
     ours, state = x.clone().requires_grad_(), None
     theirs, hx = x.clone().requires_grad_(), None
