@@ -31,10 +31,11 @@ from executor.reversible.refusals import (
     require_input,
     require_sizes,
     require_targets,
+    require_tensor,
     require_type,
 )
 from executor.reversible.rewinding import Rewinding
-from executor.reversible.sequence import Pass, ReversibleSequence, State
+from executor.reversible.sequence import Pass, ReversibleSequence, State, check_range
 from executor.reversible.taped import PlainState, plain_start, run_taped
 from executor.reversible.trajectory import Coding
 
@@ -190,9 +191,16 @@ class Reversible(nn.Module):
         """The state that `step` and `segment` start from: zeros, in fixed point, with empty buffers."""
         return plain_start(self._recipe(), self._zeros(batch_size))
 
-    def plain_state(self, state: State) -> PlainState:
-        """The state that `step` and `segment` continue from: floats in fixed point, with empty buffers."""
-        return plain_start(self._recipe(), state)
+    def plain_state(self, state: Tensor | State) -> PlainState:
+        """The state that `step` and `segment` continue from: floats in fixed point, with empty buffers.
+
+        Raises StateChanged or InvalidReversible for states that `forward` would not take; what is accepted
+        stays exact for 2**27 steps.
+        """
+        parts = parts_of_state(state, self.state_names)
+        start = self._state(parts, parts[0].shape[1] if parts[0].dim() > 1 else 1)
+        check_range(start, 0)
+        return plain_start(self._recipe(), start)
 
     def step(self, state: PlainState, x: Tensor) -> tuple[PlainState, Tensor]:
         """One step as an ordinary differentiable function: x [B, input] -> y [B, hidden].
@@ -200,6 +208,7 @@ class Reversible(nn.Module):
         For `unroll` and any other loop; every number is the one that `forward` computes with
         segment_steps=1.
         """
+        require_tensor(x)
         after, y = self.segment(state, x.unsqueeze(0))
         return after, y.squeeze(0)
 
@@ -223,6 +232,7 @@ class Reversible(nn.Module):
     def _run(
         self, inputs: Tensor, state: Any, *, before: nn.Module | None, after: Outer, targets: Tensor | None
     ) -> tuple[Tensor, Any]:
+        require_tensor(inputs)
         start = self._state(state, inputs.shape[1])
         if self.budget is not None and torch.is_grad_enabled():
             outputs, final = run_in_budget(

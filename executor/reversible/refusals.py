@@ -12,7 +12,7 @@ TYPES = (torch.float32, torch.float64)
 
 
 def require_sizes(*, input_size: int, hidden_size: int, num_layers: int, segment_steps: int) -> None:
-    """Raises InvalidReversible for a size below 1 and an odd hidden size."""
+    """Raises InvalidReversible for a size that is no whole number of at least 1, and an odd hidden size."""
     sizes = {
         "input_size": input_size,
         "hidden_size": hidden_size,
@@ -20,6 +20,8 @@ def require_sizes(*, input_size: int, hidden_size: int, num_layers: int, segment
         "segment_steps": segment_steps,
     }
     for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise InvalidReversible(f"{name}={size!r} must be a whole number")
         if size < 1:
             raise InvalidReversible(f"{name}={size} must be at least 1")
     if hidden_size % 2:
@@ -50,6 +52,7 @@ def require_type(weight: Tensor) -> None:
 
 def require_input(x: Tensor, *, dtype: torch.dtype, input_size: int) -> None:
     """Raises InvalidReversible for inputs that are not [steps, batch, input_size] of that type."""
+    require_tensor(x)
     if x.dim() != 3 or x.shape[2] != input_size or x.dtype != dtype or not x.numel():
         raise InvalidReversible(
             f"inputs are {x.dtype} {list(x.shape)}; these layers need {dtype} "
@@ -57,8 +60,18 @@ def require_input(x: Tensor, *, dtype: torch.dtype, input_size: int) -> None:
         )
 
 
+def require_tensor(inputs: object) -> None:
+    """Raises InvalidReversible for packed sequences, lists and whatever else is no tensor."""
+    if not isinstance(inputs, Tensor):
+        raise InvalidReversible(
+            f"inputs are a {type(inputs).__name__}; these layers need a tensor, time first: pad packed "
+            "sequences and leave the padded steps out of the loss"
+        )
+
+
 def require_targets(inputs: Tensor, targets: Tensor, *, has_budget: bool) -> None:
     """Raises InvalidReversible for another number of steps, and for targets whose gradient would be lost."""
+    require_tensor(inputs)
     if len(targets) != len(inputs):
         raise InvalidReversible(f"{len(inputs)} steps of inputs meet {len(targets)} steps of targets")
     if targets.requires_grad and torch.is_grad_enabled() and not has_budget:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from executor.reversible.coders import Coder
+from executor.reversible.errors import InvalidReversible
 from executor.reversible.fixed_point import ONE, to_value
 from executor.reversible.kernels import Kernels
 
@@ -47,6 +48,7 @@ class Product:
     def advance(self, addend: Tensor, factor: Tensor | None) -> None:
         """See Register; the factor is given."""
         assert factor is not None  # noqa: S101 - for the type checker
+        _require_alike(self.fixed, addend, factor)
         self._coder.make_room(self.buffer, factor, step=self._step)
         self.value = torch.empty_like(self.value)
         self._kernels.advance(self.fixed, self.buffer, factor, addend, self.value)
@@ -55,6 +57,7 @@ class Product:
     def reverse(self, addend: Tensor, factor: Tensor | None) -> None:
         """See Register; the factor is given."""
         assert factor is not None  # noqa: S101 - for the type checker
+        _require_alike(self.fixed, addend, factor)
         self.value = torch.empty_like(self.value)
         self._kernels.reverse(self.fixed, self.buffer, factor, addend, self.value)
         self._step -= 1
@@ -74,14 +77,26 @@ class Sum:
 
     def advance(self, addend: Tensor, factor: Tensor | None) -> None:
         """See Register; there is no factor."""
+        _require_alike(self.fixed, addend)
         self.fixed.add_(torch.round(addend.double() * ONE))
         self.value = to_value(self.fixed, self.value.dtype)
 
     def reverse(self, addend: Tensor, factor: Tensor | None) -> None:
         """See Register; there is no factor."""
+        _require_alike(self.fixed, addend)
         self.fixed.sub_(torch.round(addend.double() * ONE))
         self.value = to_value(self.fixed, self.value.dtype)
 
     def is_at_start(self, fixed: Tensor) -> bool:
         """See Register."""
         return torch.equal(self.fixed, fixed)
+
+
+def _require_alike(fixed: Tensor, *updates: Tensor) -> None:
+    """Kernels trust the sizes that they are given. Raises InvalidReversible for updates of another shape."""
+    for update in updates:
+        if update.shape != fixed.shape:
+            raise InvalidReversible(
+                f"half a state is [batch, units] = {list(fixed.shape)}, and the gates that update it are "
+                f"{list(update.shape)}: the weights are those of other layers"
+            )

@@ -203,13 +203,14 @@ def start_trajectory(
 
 def check_range(state: State, steps: int) -> None:
     """Raises InvalidReversible when `steps` steps could take `state` out of the range of exact integers."""
-    largest = max((float(part.detach().abs().max()) for part in state), default=0.0)
-    if not largest + steps < LARGEST_STATE:
-        raise InvalidReversible(
-            f"a state of up to {largest} could reach {largest + steps} in {steps} steps: fixed point with "
-            f"{FRACTION_BITS} fractional bits is exact below {LARGEST_STATE:.0f}; start from a "
-            "smaller, finite state"
-        )
+    for part in state:
+        largest = float(part.detach().abs().max()) if part.numel() else 0.0
+        if not largest + steps < LARGEST_STATE:  # NaN fails every comparison
+            reach = f"could reach {largest + steps} in {steps} steps" if steps else "is too large"
+            raise InvalidReversible(
+                f"a state of up to {largest} {reach}: fixed point with {FRACTION_BITS} fractional bits is "
+                f"exact below {LARGEST_STATE:.0f}; start from a smaller, finite state"
+            )
 
 
 def start_moments(recipe: Recipe, state: State) -> list[Moment]:

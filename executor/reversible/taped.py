@@ -26,6 +26,7 @@ from executor.reversible.recipe import Recipe
 from executor.reversible.sequence import State, start_moments
 from executor.reversible.stack import LayerGrads, SegmentTape, Stack
 from executor.reversible.trajectory import Moment, Trajectory, archives_for
+from executor.trees import leaf_description
 
 PlainState = tuple[Any, ...]
 """Every register in fixed point, layer by layer, half by half; then their buffers in the same order; and with
@@ -58,8 +59,7 @@ def run_taped(
     """
     counts = _counts(recipe)
     scheduled = recipe.coding == "scheduled"
-    if len(state) != sum(counts) + scheduled:
-        raise StateChanged(f"the state has {len(state)} parts, not {sum(counts) + scheduled}")
+    _require_state(state, sum(counts), scheduled=scheduled, weight=weights[1])
     how = passage()
     masks = recipe.masks(weights[1], steps=x.shape[0], batch_size=x.shape[1])
     step = int(state[-1]) if scheduled else 0
@@ -73,6 +73,22 @@ def run_taped(
     if isinstance(how, Watching):
         how.calls.append((state, returned, lost_bits(recipe, units=tensors[0].numel() * counts[0])))
     return returned, y
+
+
+def _require_state(state: Any, count: int, *, scheduled: bool, weight: Tensor) -> None:
+    """Kernels trust the sizes that they are given. Raises StateChanged unless `state` is one that layers of
+    `weight` [2*g*m, m] return, of `count` tensors.
+    """
+    remedy = "start from initial_state(batch_size) or plain_state(state) of the same layers"
+    if not isinstance(state, tuple | list) or len(state) != count + scheduled:
+        given = f"{len(state)} parts" if isinstance(state, tuple | list) else f"a {type(state).__name__}"
+        raise StateChanged(f"the state is {given}, not a tuple of {count + scheduled}: {remedy}")
+    batch_size = len(state[0]) if isinstance(state[0], Tensor) and state[0].dim() else 0
+    expected = ((batch_size, weight.shape[1]), torch.float64, weight.device)
+    for index, part in enumerate(state[:count]):
+        if leaf_description(part) != expected:
+            given, needed = (" ".join(map(str, each)) for each in (leaf_description(part), expected))
+            raise StateChanged(f"part {index} of the state is {given}; these layers need {needed}: {remedy}")
 
 
 def lost_bits(recipe: Recipe, *, units: int) -> LostBits:

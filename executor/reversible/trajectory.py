@@ -61,13 +61,13 @@ class LayerTrajectory:
         self.halves: Halves = (self._registers(moment, 0), self._registers(moment, 1))
 
     def _registers(self, moment: Moment, half: int) -> tuple[Register, ...]:
-        fixed = [part.clone() for part in moment.fixed[half]]
+        fixed = [_rows(part) for part in moment.fixed[half]]
         if self._cell.forget_bits is None:
             return tuple(Sum(part, dtype=self._dtype) for part in fixed)
         return tuple(
             Product(
                 part,
-                buffer.clone(),
+                _rows(buffer),
                 dtype=self._dtype,
                 coder=self._coder(self._cell.forget_bits),
                 kernels=self._kernels,
@@ -99,6 +99,11 @@ class LayerTrajectory:
         return len(self.archive) == 0 and all(
             register.is_at_start(start) for register, start in zip(registers, starts, strict=True)
         )
+
+
+def _rows(part: Tensor) -> Tensor:
+    """A copy whose numbers lie row after row, as kernels count them, whatever the layout of `part`."""
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 class Trajectory:

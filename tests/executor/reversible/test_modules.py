@@ -117,6 +117,19 @@ def test_state_is_taken_up_where_it_was_left(kind):
 
 
 @all_kinds
+@pytest.mark.parametrize("coding", CODINGS)
+def test_the_layout_of_a_state_changes_no_number(kind, forget_bits, coding):
+    """Kernels take the numbers as they lie; a state whose strides are transposed is put in rows first."""
+    module, x = build(kind, forget_bits, coding=coding), sequence()
+    state, _ = module.segment(module.initial_state(BATCH), x[:20])
+    turned = tuple(part.t().contiguous().t() if torch.is_tensor(part) else part for part in state)
+    expected, found = (module.segment(start, x[20:]) for start in (state, turned))
+    assert torch.equal(found[1], expected[1])
+    for part, true in zip(found[0], expected[0], strict=True):
+        assert part == true if isinstance(true, int) else torch.equal(part, true)
+
+
+@all_kinds
 def test_gradients_reach_the_initial_state_through_outputs_and_last_state(kind, forget_bits):
     module, x = build(kind, forget_bits, layers=2), sequence()
     shape = (2, BATCH, HIDDEN)

@@ -6,9 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
+
 from executor.budget import InvalidBudget  # noqa: E402
 from executor.errors import DoubleBackward, StateChanged  # noqa: E402
-from executor.reversible import InvalidReversible, ReversalMismatch, RevGRU, RevLSTM  # noqa: E402
+from executor.reversible import InvalidReversible, NFRevLSTM, ReversalMismatch, RevGRU, RevLSTM  # noqa: E402
 
 from .built import BATCH, HIDDEN, INPUT, Head, build, sequence  # noqa: E402
 
@@ -21,6 +23,8 @@ from .built import BATCH, HIDDEN, INPUT, Head, build, sequence  # noqa: E402
         ({"input_size": -1}, "input_size=-1 must be at least 1"),
         ({"num_layers": 0}, "num_layers=0 must be at least 1"),
         ({"segment_steps": 0}, "segment_steps=0 must be at least 1"),
+        ({"segment_steps": 2.5}, r"segment_steps=2\.5 must be a whole number"),
+        ({"num_layers": True}, "num_layers=True must be a whole number"),
         ({"forget_bits": 0}, r"forget_bits=0 must be in 1\.\.10"),
         ({"forget_bits": 11}, r"forget_bits=11 must be in 1\.\.10: forget gates have 10 fractional bits"),
         ({"forget_bits": 2.5}, r"forget_bits=2\.5 must be a whole number"),
@@ -50,6 +54,24 @@ def test_inputs_of_another_shape_or_type_are_refused(x, reason):
         build(RevGRU, 3)(x)
 
 
+@pytest.mark.parametrize("of", ["packed", "list"])
+def test_inputs_that_are_no_tensor_are_refused_by_every_way_in(of):
+    """What torch.nn.GRU takes besides tensors is named, with what to do instead."""
+    module, x = build(RevGRU, 3), sequence(steps=4)
+    given = [x] if of == "list" else nn.utils.rnn.pack_padded_sequence(x, torch.tensor([4, 3, 2]))
+    state = module.initial_state(BATCH)
+    calls = [
+        lambda: module(given),
+        lambda: module.segment(state, given),
+        lambda: module.step(state, given),
+        lambda: module.reduce(given, torch.zeros(4), Head(), before=nn.Identity()),
+        lambda: module.collect(given, nn.Identity(), before=nn.Identity()),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidReversible, match=r"inputs are a (PackedSequence|list); .* pad packed"):
+            call()
+
+
 def test_states_of_another_shape_or_type_are_refused():
     module, x = build(RevLSTM, 3), sequence()
     good = torch.zeros(1, BATCH, HIDDEN, dtype=torch.float64)
@@ -61,6 +83,61 @@ def test_states_of_another_shape_or_type_are_refused():
         module(x, (good, good[:, :2]))
     with pytest.raises(StateChanged, match="is no tensor but NoneType"):
         module(x, (good, None))
+
+
+@pytest.mark.parametrize("coding", ["entropy", "scheduled"])
+@pytest.mark.parametrize("kind", [RevGRU, RevLSTM, NFRevLSTM])
+def test_plain_states_that_other_layers_made_are_refused(kind, coding):
+    """Before any part of them reaches a kernel, which trusts sizes: another batch, width, type, number."""
+    module, x = build(kind, 3, coding=coding), sequence().detach()
+    state = module.initial_state(BATCH)
+    wrong = [
+        (state[0][:1], *state[1:]),
+        (*state[:1], state[1][:, :1], *state[2:]),
+        (state[0].float(), *state[1:]),
+        (state[0].tolist(), *state[1:]),
+        build(kind, 3, layers=2, coding=coding).initial_state(BATCH),
+        kind(INPUT, 2 * HIDDEN, coding=coding).initial_state(BATCH),
+        state[0],
+        None,
+    ]
+    for given in wrong:
+        with pytest.raises(StateChanged, match="start from initial_state"):
+            module.segment(given, x)
+        with pytest.raises(StateChanged, match="start from initial_state"):
+            module.step(given, x[0])
+
+
+@pytest.mark.parametrize("way_in", ["forward", "plain_state"])
+def test_states_handed_to_plain_state_are_refused_like_those_of_forward(way_in):
+    """Shapes, types and ranges, those of the second part of a state too."""
+    module, x = build(RevLSTM, 3), sequence(steps=3)
+    good = torch.zeros(1, BATCH, HIDDEN, dtype=torch.float64)
+    take = module.plain_state if way_in == "plain_state" else lambda state: module(x, state)
+    for given, reason in [
+        ((good,), "has 1 parts"),
+        ((good, good.float()), "float32"),
+        ((good, None), "no tensor"),
+    ]:
+        with pytest.raises(StateChanged, match=reason):
+            take(given)
+    for given in [(good.expand(2, -1, -1),) * 2, (good, good[..., :2]), (good[0], good[0])]:
+        with pytest.raises(StateChanged, match=r"need torch\.float64 \[1,"):
+            take(given)
+    for value in [2.0**27, float("inf"), float("nan")]:
+        with pytest.raises(InvalidReversible, match="exact below 134217728"):
+            take((good, good + value))
+    take((good, good + 2.0**26))
+
+
+def test_weights_of_other_layers_are_refused_before_they_reach_a_kernel():
+    """Six units where four are: the gates would be read beyond their end."""
+    module, x = build(RevLSTM, 3), sequence()
+    module.weight_ih_l0 = nn.Parameter(torch.randn(60, INPUT, dtype=torch.float64))
+    module.weight_hh_l0 = nn.Parameter(torch.randn(60, HIDDEN // 2, dtype=torch.float64))
+    module.bias_l0 = nn.Parameter(torch.randn(60, dtype=torch.float64))
+    with pytest.raises(InvalidReversible, match="the weights are those of other layers"):
+        module(x)
 
 
 def test_a_state_may_be_a_tuple_or_a_list():
