@@ -19,7 +19,7 @@ from executor.engine import Observer, Run
 from executor.loop import Loop
 from executor.parameters import Parameters
 from executor.replay import Buffers, recomputing
-from executor.reversal import LostBits
+from executor.reversal import LostBits, unnoted_archives
 from executor.sizes import held_bytes, storage_bytes
 from executor.trees import Leaves
 from executor.undoing import UndoingRun
@@ -169,7 +169,7 @@ def without_traces(loop: Loop) -> Iterator[None]:
     streams = [generator.get_state() for generator in generators]
     buffers.put(tensor.detach().clone() for tensor in originals)
     try:
-        with recomputing(), ExitStack() as stack:
+        with recomputing(), unnoted_archives(), ExitStack() as stack:
             for module in loop.modules:
                 for part in module.modules():
                     if isinstance(part, LeavesTraces):

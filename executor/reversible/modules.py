@@ -106,7 +106,10 @@ class Reversible(nn.Module):
 
     @property
     def archived_bytes(self) -> int:
-        """Bytes of the words that the last forward pass archived, exactly."""
+        """Bytes of the words that the last forward pass archived, exactly.
+
+        Of segments under `unroll`: the last pass that archived any.
+        """
         return self._archived_bytes
 
     @property
@@ -235,6 +238,7 @@ class Reversible(nn.Module):
         require_tensor(inputs)
         start = self._state(state, inputs.shape[1])
         if self.budget is not None and torch.is_grad_enabled():
+            self._archived_bytes = 0
             outputs, final = run_in_budget(
                 self, inputs, start, before=Outer(before), after=after, targets=targets
             )

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from executor.measure import measure  # noqa: E402
 from executor.plan import checkpoint_every, tape_everything  # noqa: E402
 from executor.reversible import (  # noqa: E402
     NFRevGRU,
@@ -248,6 +249,21 @@ def test_inference_archives_nothing():
     assert module.archived_bytes == 0
     assert torch.equal(outputs, module(x)[0])
     assert module.archived_bytes > 0
+
+
+def test_what_is_reported_as_archived_is_of_the_last_call_and_of_no_rehearsal():
+    """A call whose plan tapes everything archives nothing, whatever an earlier one and its own probe did."""
+    module = RevGRU(8, 32)
+    x = torch.randn(200, 4, 8)
+    module(x)
+    assert module.archived_bytes > 0
+    module.budget = "64MiB"
+
+    def iteration():
+        module(x)[0].sum().backward()
+
+    assert measure(iteration, device="cpu").archived_bytes is None  # the first call probes
+    assert module.archived_bytes == 0
 
 
 def test_autocast_changes_nothing():
