@@ -100,10 +100,11 @@ class Tally:
         useful = kept_ratios.to(torch.float64) * (dense_macs / self._gate_count)
         self._useful_macs = useful if self._useful_macs is None else self._useful_macs + useful
 
-    def note_entries(self, gradient: Tensor) -> None:
-        """Note whether any entry of a gate gradient is not zero, before a rule drops from it."""
+    def note_entries(self, gradient: Tensor) -> Tensor:
+        """Note, and return, whether any entry of a gate gradient is not zero, before a rule drops from it."""
         found = gradient.any()
         self._had_entries = found if self._had_entries is None else self._had_entries | found
+        return found
 
     def counts(self) -> Tensor:
         """MACs of backward products with what is left, per gate; and whether there was anything: [G + 1]."""

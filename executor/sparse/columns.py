@@ -16,6 +16,7 @@ from torch import Tensor
 from executor.sparse.backward_pass import BackwardPass, Layer, Macs
 from executor.sparse.errors import InvalidSparsity, require_count, require_share
 from executor.sparse.faster import fastest_columns, fastest_outer_columns
+from executor.sparse.leftover import largest_entries, showing
 from executor.sparse.rule import Rule
 
 
@@ -23,7 +24,8 @@ from executor.sparse.rule import Rule
 class Columns(Rule):
     """Keep `keep_ratio` of the columns of [B, G*H]: those with the largest sum of |entry| over the batch.
 
-    They are chosen at the last step of every stretch of `share_steps` steps, where the way back enters it.
+    They are chosen at the last step of every stretch of `share_steps` steps, where the way back enters it; at
+    the first that is not zero, where the loss comes earlier.
     With `block_size` > 1, blocks of that many neighbouring columns are kept or dropped together.
     Raises InvalidSparsity.
     """
@@ -108,13 +110,23 @@ class StretchedPass(BackwardPass):
         self._rule = rule
         self.stretches: list[Stretch] = []
         """In the order of the way back: the last one first."""
+        self._is_settled = False
+        """Whether the columns of the stretch were chosen by a gradient that was not zero."""
 
     def drop(self, step: int) -> None:
-        """Begin a stretch where the one after it has ended."""
-        if (self.steps - 1 - step) % self._rule.share_steps == 0:
-            columns = self._rule.kept_columns(self.reversal.gate_gradient[step])
-            first = max(0, step - self._rule.share_steps + 1)
-            self.stretches.append(Stretch(self.layer, columns, first=first, last=step))
+        """Begin a stretch where the one after it has ended, and another where the gradient first comes in."""
+        gradient, share_steps = self.reversal.gate_gradient[step], self._rule.share_steps
+        steps_left = share_steps - (self.steps - 1 - step) % share_steps
+        begins = steps_left == share_steps
+        if self._is_settled and not begins:
+            return
+        self._is_settled = bool(self.layer.tally.note_entries(gradient))
+        if not (begins or self._is_settled):
+            return
+        if not begins:
+            self.stretches[-1].first = step + 1
+        first, columns = max(0, step - steps_left + 1), self._rule.kept_columns(gradient)
+        self.stretches.append(Stretch(self.layer, columns, first=first, last=step))
 
     def flow(self, step: int, hidden: Tensor) -> Tensor:
         """See BackwardPass."""
@@ -130,15 +142,18 @@ class StretchedPass(BackwardPass):
             grad_x[stretch.steps] = product.view_as(grad_x[stretch.steps])
         return grad_x
 
+    def something_left(self) -> Tensor:
+        """1 for a step of which something is counted as left, else 0, [k]."""
+        return torch.ones(self.steps, dtype=torch.float64, device=self.weights.weight_hh.device)
+
     def kept_columns_ratios(self) -> Tensor:
         """Share of columns kept per gate [G], over all steps."""
         gates, columns = self.layer.gate_count, self.reversal.gate_gradient.shape[2]
-        units = columns // gates
-        kept = torch.zeros(gates, dtype=torch.float64, device=self.weights.weight_hh.device)
+        units, something_left = columns // gates, self.something_left()
+        kept = something_left.new_zeros(gates)
         for stretch in self.stretches:
-            ones = torch.ones(len(stretch.columns), dtype=kept.dtype, device=kept.device)
-            weight = (stretch.last + 1 - stretch.first) / (self.steps * units)
-            kept.index_add_(0, stretch.columns // units, ones, alpha=weight)
+            steps = something_left[stretch.steps].sum().expand(len(stretch.columns))
+            kept.index_add_(0, stretch.columns // units, steps, alpha=1 / (self.steps * units))
         return kept
 
     def executed_ratio(self) -> float:
@@ -180,13 +195,21 @@ class _ColumnPass(StretchedPass):
                 (weight_hh, reversal.hidden_gradient, tape.hidden[stretch.steps]),
             ):
                 self._add(total, gradient[stretch.steps].flatten(0, 1), inputs.flatten(0, 1), stretch.columns)
-        return weight_ih, weight_hh
+        return showing((weight_ih, weight_hh), self._largest)
 
     def _add(self, total: Tensor, gradient: Tensor, inputs: Tensor, columns: Tensor) -> None:
         products = fastest_outer_columns(
             *gradient.shape, len(columns), inputs.shape[1], device=gradient.device, dtype=gradient.dtype
         )
         products.add_columns(total, gradient, inputs, columns)
+
+    @cached_property
+    def _largest(self) -> Tensor:
+        """The largest |entry| that is left of each step, [k]."""
+        return largest_entries(self.reversal.gate_gradient.flatten(1))
+
+    def something_left(self) -> Tensor:
+        return (self._largest != 0).to(torch.float64)
 
     def count(self, *, wants_x: bool) -> None:
         macs = Macs.of(self.layer, wants_x=wants_x)

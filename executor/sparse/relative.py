@@ -26,7 +26,9 @@ class Relative(EntryRule):
         require_threshold("threshold", self.threshold)
 
     def drop(self, gradient: Tensor) -> None:
-        """See EntryRule."""
+        """See EntryRule. Where the norm is not finite nothing is dropped: an overflow has to show."""
         # In float64: squares of float32 overflow above 1e19 and vanish below 1e-22, scaled losses or not.
         norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
-        gradient.masked_fill_(gradient.abs() <= norm * (self.threshold / math.sqrt(gradient.numel())), 0)
+        limit = norm * (self.threshold / math.sqrt(gradient.numel()))
+        limit.masked_fill_(limit.isinf(), -1)
+        gradient.masked_fill_(gradient.abs() <= limit, 0)

@@ -86,6 +86,29 @@ def test_entries_that_are_not_numbers_show(rule):
     assert torch.isnan(dropped_by(rule, gradient)[0, 0])
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("gathers", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [SparseLSTM, SparseGRU])
+@pytest.mark.parametrize(
+    "rule",
+    [Absolute(1e-9), Relative(0.3), TopEntries(0.1), Columns(0.25), Columns(0.25, 2, 4), Rows(0.5), Mixed()],
+    ids=str,
+)
+def test_gradients_that_are_not_finite_show_in_the_weights(rule, kind, bias, gathers, bad, monkeypatch):
+    """Whichever sequence they come to: a GradScaler has to find the overflow."""
+    (leave_out_with if gathers else multiply_zeros)(monkeypatch)
+    module = kind(INPUT, HIDDEN, rule=rule, bias=bias)
+    x, state = torch.randn(5, BATCH, INPUT), tuple(torch.randn(1, BATCH, HIDDEN) for _ in range(2))
+    for row in range(BATCH):
+        module.zero_grad()
+        y, _ = module(x, state[: len(kind.cell.state_names)])
+        gradient = 1e-3 * torch.randn_like(y)
+        gradient[1, row, 0] = bad
+        y.backward(gradient)
+        assert not (module.weight_ih_l0.grad.isfinite().all() and module.weight_hh_l0.grad.isfinite().all())
+
+
 def test_blocks_are_neighbours_with_the_largest_sums():
     scores = torch.tensor([9.0, 0, 1, 1, 5, 4, 0, 0])
     assert largest_blocks(scores, 0.25, 1).tolist() == [0, 4]
@@ -162,6 +185,50 @@ def test_sequences_that_are_dropped_pass_nothing_on():
     (gradient,) = torch.autograd.grad(module(x)[0].square().sum(), [x])
     silent = gradient.abs().sum((0, 2)) == 0
     assert int(silent.sum()) == BATCH // 2
+
+
+@pytest.mark.parametrize("kind", [SparseLSTM, SparseGRU])
+@pytest.mark.parametrize("gathers", [True, False])
+@pytest.mark.parametrize(
+    "rule", [Rows(0.5, 20), Columns(0.25, 20), Columns(0.25, 20, 4), Mixed(0.25, 20, row_ratio=1.0)], ids=str
+)
+def test_what_comes_after_the_loss_decides_nothing(rule, gathers, kind, monkeypatch):
+    """Steps that no loss looks at and none after them: the rest is as it would be without them."""
+    (leave_out_with if gathers else multiply_zeros)(monkeypatch)
+    module = kind(INPUT, HIDDEN, rule=rule, dtype=torch.float64)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    found, expected = (
+        torch.autograd.grad(module(steps)[0][:4].square().sum(), list(module.parameters()))
+        for steps in (x, x[:4])
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+        assert one.any()
+
+
+def test_sequences_whose_loss_comes_earlier_get_the_places_that_are_left():
+    """Of four sequences of other lengths two are kept: the longest from its end on, then the next."""
+    module = SparseLSTM(INPUT, HIDDEN, rule=Rows(0.5, 20))
+    x = torch.randn(STEPS, 4, INPUT, requires_grad=True)
+    y, _ = module(x)
+    ends = [3, 9, 1, 6]
+    (gradient,) = torch.autograd.grad(sum(y[end, row].square().sum() for row, end in enumerate(ends)), [x])
+    assert [row for row in range(4) if gradient[:, row].any()] == [1, 3]
+    record = module.end_iteration()
+    assert record.sparsity == pytest.approx(1 - (10 + 7) / (4 * STEPS))
+
+
+@pytest.mark.parametrize("rule", [Rows(0.5), Columns(0.25)], ids=str)
+def test_structured_rules_that_leave_nothing_are_refused_too(rule, monkeypatch):
+    """Were they to keep what has no gradient, it would not pass in silence."""
+    class_, name = type(rule), "kept_rows" if isinstance(rule, Rows) else "kept_columns"
+    monkeypatch.setattr(class_, name, lambda _, given: torch.tensor([0]))
+    module = SparseLSTM(INPUT, HIDDEN, rule=rule)
+    module.weight_hh_l0.data.zero_()
+    y, _ = module(torch.randn(STEPS, BATCH, INPUT))
+    y[:, 1:, 1:].square().sum().backward()  # neither of the first sequence nor of the first unit
+    with pytest.raises(EverythingDropped):
+        module.end_iteration()
 
 
 @given(
