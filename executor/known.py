@@ -191,4 +191,4 @@ def _modes(loop: Loop) -> Iterator[Hashable]:
             yield _Attributes(id(part), tuple(attributes_likeness(part)))
             for parameter in part._parameters.values():
                 if parameter is not None:
-                    yield parameter.requires_grad, parameter.dtype, parameter.device, parameter.shape
+                    yield tensor_likeness(parameter)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -121,12 +122,21 @@ def run_segment(module: nn.Module, recurrence: Recurrence, state: State, x: Tens
     looked up by name at every call, so that a caller may swap them. y may be None where
     `outputs_needed()` is false.
     """
-    kernels = _own_kernels(module, recurrence, x)
+    layers = _weights(module, recurrence)
+    kernels = _own_kernels(recurrence, state, x, layers)
     if kernels is not None:
-        return _run_own(kernels, module, recurrence, state, x)
+        return _run_own(kernels, recurrence, state, x, layers, is_training=module.training)
     if _is_for_cells(recurrence, x):
-        return _run_cells(module, recurrence, state, x)
+        return _run_cells(recurrence, state, x, layers, is_training=module.training)
     return run_fused(module, recurrence, state, x)
+
+
+def _weights(module: nn.Module, recurrence: Recurrence) -> list[list[Tensor]]:
+    """What `module` has under the names of each layer's weights and biases now."""
+    return [
+        [getattr(module, name) for name in recurrence.weight_names(layer)]
+        for layer in range(recurrence.num_layers)
+    ]
 
 
 def run_packed_segment(
@@ -149,11 +159,7 @@ def run_fused(
     module: nn.Module, recurrence: Recurrence, state: State, x: Tensor, batch_sizes: Tensor | None = None
 ) -> tuple[State, Tensor]:
     """Like `run_segment`, by torch's fused kernels whatever the size: what torch's own module calls."""
-    weights = [
-        getattr(module, name)
-        for layer in range(recurrence.num_layers)
-        for name in recurrence.weight_names(layer)
-    ]
+    weights = list(chain.from_iterable(_weights(module, recurrence)))
     hx = state if recurrence.mode == "LSTM" else state[0]
     one_direction = (
         weights,
@@ -175,22 +181,30 @@ def _is_for_cells(recurrence: Recurrence, x: Tensor) -> bool:
     return not x.is_cuda and x.shape[0] < FUSED_SEGMENT_STEPS and not recurrence.proj_size
 
 
-def _own_kernels(module: nn.Module, recurrence: Recurrence, x: Tensor) -> Kernels | None:
+def _own_kernels(
+    recurrence: Recurrence, state: State, x: Tensor, layers: list[list[Tensor]]
+) -> Kernels | None:
     """Our own kernels where they compute this recurrence and are the faster ones."""
     if recurrence.mode not in ("LSTM", "GRU") or recurrence.proj_size:
         return None
-    return own_kernels(x, getattr(module, recurrence.weight_names(0)[0]))
+    return own_kernels(x, chain.from_iterable(layers), state)
 
 
 def _run_own(
-    kernels: Kernels, module: nn.Module, recurrence: Recurrence, state: State, x: Tensor
+    kernels: Kernels,
+    recurrence: Recurrence,
+    state: State,
+    x: Tensor,
+    layers: list[list[Tensor]],
+    *,
+    is_training: bool,
 ) -> tuple[State, Any]:
     finals: list[State] = []
     y: Any = x
     for layer in range(recurrence.num_layers):
         if layer and recurrence.dropout:
-            y = nn.functional.dropout(y, recurrence.dropout, module.training)
-        weights = Weights(*(getattr(module, name) for name in recurrence.weight_names(layer)))
+            y = nn.functional.dropout(y, recurrence.dropout, is_training)
+        weights = Weights(*layers[layer])
         before = tuple(part[layer] for part in state)
         if layer + 1 == recurrence.num_layers and not torch.is_grad_enabled() and not outputs_needed():
             y, after = None, advance_layer(kernels, recurrence.mode, y, before, weights)
@@ -204,21 +218,19 @@ def _stacked(parts: State) -> Tensor:
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
 
 
-def _run_cells(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> tuple[State, Tensor]:
-    layers = [tuple(part[layer] for part in state) for layer in range(recurrence.num_layers)]
-    weights = [
-        [getattr(module, name) for name in recurrence.weight_names(layer)]
-        for layer in range(recurrence.num_layers)
-    ]
+def _run_cells(
+    recurrence: Recurrence, state: State, x: Tensor, layers: list[list[Tensor]], *, is_training: bool
+) -> tuple[State, Tensor]:
+    states = [tuple(part[layer] for part in state) for layer in range(recurrence.num_layers)]
     outputs = []
     for x_t in x.unbind(0):
-        for layer in range(recurrence.num_layers):
-            below = layers[layer - 1][0] if layer else x_t
+        for layer, weights in enumerate(layers):
+            below = states[layer - 1][0] if layer else x_t
             if layer and recurrence.dropout:
-                below = nn.functional.dropout(below, recurrence.dropout, module.training)
-            layers[layer] = _cell(recurrence, layers[layer], below, weights[layer])
-        outputs.append(layers[-1][0])
-    after = tuple(torch.stack(parts) for parts in zip(*layers, strict=True))
+                below = nn.functional.dropout(below, recurrence.dropout, is_training)
+            states[layer] = _cell(recurrence, states[layer], below, weights)
+        outputs.append(states[-1][0])
+    after = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
     return after, torch.stack(outputs)
 
 

@@ -4,83 +4,88 @@
     h, c = cell(x_t, (h, c))
 
 They share the parameters of the torch cell, under the same names, and compute what it computes up to the
-rounding of sums. In an unrolled loop the gradients of the weights are added to their totals in place.
+rounding of sums. In an unrolled loop the gradients of the weights are added to their totals in place. What
+our kernels are not made for, torch's cell computes or refuses.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 
 from executor.fused.choice import own_kernels
-from executor.fused.layer import Weights, run_layer
+from executor.fused.layer import STATE_PARTS, Weights, run_layer
+from executor.taken_over import take_over_parameters
 
 
-class _Cell(nn.Module):
+class _Cell(nn.RNNCellBase):
     """What both cells have in common."""
 
-    torch_class: type[nn.RNNCellBase]
-    mode: str
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor
-    bias_hh: Tensor
+    torch_class: ClassVar[type[nn.RNNCellBase]]
+    mode: ClassVar[str]
 
     def __init__(self, cell: nn.RNNCellBase) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         if type(cell) is not self.torch_class:
             expected, given = self.torch_class.__name__, type(cell).__name__
             raise TypeError(f"{type(self).__name__} takes over a torch.nn.{expected}, not a {given}")
+        self.input_size = cell.input_size
         self.hidden_size = cell.hidden_size
         self.bias = cell.bias
-        for name, parameter in cell.named_parameters():
-            self.register_parameter(name, parameter)
+        biases = ("bias_ih", "bias_hh")
+        take_over_parameters(self, cell, ("weight_ih", "weight_hh", *(biases if cell.bias else ())))
+        if not cell.bias:
+            for name in biases:
+                self.register_parameter(name, None)
 
     @classmethod
     def from_torch(cls, cell: nn.RNNCellBase) -> Self:
         """A cell that shares the parameters of `cell`. Raises TypeError for another kind of module."""
         return cls(cell)
 
-    def _run(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        biases = (self.bias_ih, self.bias_hh) if self.bias else (None, None)
-        weights = Weights(self.weight_ih, self.weight_hh, *biases)
-        kernels = own_kernels(x, self.weight_ih) if x.dim() == 2 else None
+    def _own(self, x: Tensor, hx: Sequence[Tensor] | None) -> tuple[Tensor, ...] | None:
+        """The state after one step by our kernels, from zeros for hx=None. None where the step is left to
+        torch's cell, to refuse it too.
+        """
+        if x.dim() != 2 or x.shape[1] != self.input_size:
+            return None
+        shape, parts = (x.shape[0], self.hidden_size), STATE_PARTS[self.mode]
+        state = [x.new_zeros(shape)] * parts if hx is None else hx
+        if len(state) != parts or any(part.shape != shape for part in state):
+            return None
+        weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        kernels = own_kernels(x, weights.all, state)
         if kernels is None:
-            return self._run_torch(x, state, weights)
-        _, after = run_layer(kernels, self.mode, x.unsqueeze(0), state, weights)
+            return None
+        _, after = run_layer(kernels, self.mode, x.unsqueeze(0), tuple(state), weights)
         return after
 
-    def _run_torch(self, x: Tensor, state: tuple[Tensor, ...], weights: Weights) -> tuple[Tensor, ...]:
-        raise NotImplementedError
 
-
-class LSTMCell(_Cell):
+class LSTMCell(_Cell, nn.LSTMCell):
     """A torch.nn.LSTMCell: (x [batch, input], (h, c)) -> (h, c)."""
 
     torch_class = nn.LSTMCell
     mode = "LSTM"
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002
+        hx: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The state after one step."""
-        return self._run(x, state)
-
-    def _run_torch(self, x: Tensor, state: tuple[Tensor, ...], weights: Weights) -> tuple[Tensor, ...]:
-        given: Any = (x, state, *weights.all)
-        return tuple(torch.lstm_cell(*given))
+        after = self._own(input, hx)
+        return super().forward(input, hx) if after is None else (after[0], after[1])
 
 
-class GRUCell(_Cell):
+class GRUCell(_Cell, nn.GRUCell):
     """A torch.nn.GRUCell: (x [batch, input], h) -> h."""
 
     torch_class = nn.GRUCell
     mode = "GRU"
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:  # noqa: A002
         """The state after one step."""
-        return self._run(x, (h,))[0]
-
-    def _run_torch(self, x: Tensor, state: tuple[Tensor, ...], weights: Weights) -> tuple[Tensor, ...]:
-        given: Any = (x, state[0], *weights.all)
-        return (torch.gru_cell(*given),)
+        after = self._own(input, None if hx is None else (hx,))
+        return super().forward(input, hx) if after is None else after[0]

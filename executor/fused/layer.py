@@ -20,8 +20,10 @@ from executor.first_order import first_order
 from executor.fused.kernels import Backward, Forward, Kernels
 from executor.parameters import gradient_sum
 
-_ROWS, _PARTS = {"LSTM": 4, "GRU": 3}, {"LSTM": 2, "GRU": 1}
-"""Rows of the weights per unit, and tensors of a state."""
+_ROWS = {"LSTM": 4, "GRU": 3}
+"""Rows of the weights per unit."""
+STATE_PARTS = {"LSTM": 2, "GRU": 1}
+"""Tensors of a state."""
 GATES = 4
 """Rows per unit of the tape: input, forget, cell, output; or reset, update, new, hidden part of new."""
 
@@ -81,12 +83,15 @@ def _require_fitting(mode: str, x: Tensor, state: tuple[Tensor, ...], weights: W
     if rows != _ROWS[mode] * hidden or rows != weights.w_hh.shape[0] or inputs != x.shape[2]:
         shapes = [list(weight.shape) for weight in (weights.w_ih, weights.w_hh)]
         raise StateChanged(f"weights of shapes {shapes} do not go with inputs of shape {list(x.shape)}")
-    if len(state) != _PARTS[mode] or any(
+    for bias in (weights.b_ih, weights.b_hh):
+        if bias is not None and bias.shape != (rows,):
+            raise StateChanged(f"a bias of shape {list(bias.shape)} must be [{rows}]")
+    if len(state) != STATE_PARTS[mode] or any(
         part.shape != size or part.dtype != kind or not part.is_cpu for part in state
     ):
         found = [(list(part.shape), part.dtype, str(part.device)) for part in state]
         raise StateChanged(
-            f"the state is {found}, expected {_PARTS[mode]} of {list(size)} and {kind} on the CPU"
+            f"the state is {found}, expected {STATE_PARTS[mode]} of {list(size)} and {kind} on the CPU"
         )
 
 

@@ -76,3 +76,50 @@ def test_without_a_compiler_torch_s_kernels_do_the_same(monkeypatch):
     monkeypatch.setattr("executor.fused.choice.kernels_for", lambda _dtype: None)
     theirs = results(LSTM.from_torch(module, budget="2MB"), module, x)
     torch.testing.assert_close(own, theirs, rtol=1e-12, atol=1e-13)
+
+
+def across(name, weight):
+    """The same numbers, not row by row in memory: transposed, or every second one of a longer bias."""
+    if name.startswith("weight"):
+        return weight.detach().t().contiguous().t()
+    return torch.stack([weight.detach(), torch.zeros_like(weight)], dim=1)[:, 0]
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l1", "bias_ih_l0", "bias_hh_l1"])
+@pytest.mark.parametrize(("torch_class", "drop_in_class"), [(nn.LSTM, LSTM), (nn.GRU, GRU)])
+def test_weights_may_lie_across_in_memory(torch_class, drop_in_class, name):
+    """A transposed matrix, say of another framework, and a strided bias: values and gradients are torch's"""
+    module, x = problem(torch_class, {"num_layers": 2})
+    setattr(module, name, nn.Parameter(across(name, getattr(module, name))))
+    assert not getattr(module, name).is_contiguous()
+    drop_in = drop_in_class.from_torch(module, budget=tight_budget(drop_in_class, module, x))
+    found, expected = results(drop_in, module, x), results(module, module, x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_weights_laid_out_anew_after_the_first_call_are_planned_anew():
+    """Torch's kernels keep more than ours: under the plan for a contiguous weight they exceed the budget"""
+    module, x = problem(nn.LSTM, {})
+    budget_bytes = 200_000
+    drop_in = LSTM.from_torch(module, budget=budget_bytes)
+    drop_in(x)[0].sum().backward()
+    drop_in.weight_hh_l0 = nn.Parameter(across("weight_hh_l0", module.weight_hh_l0))
+
+    def iteration():
+        for leaf in (x, *drop_in.parameters()):
+            leaf.grad = None
+        drop_in(x)[0].sum().backward()
+
+    iteration()
+    assert measure(iteration).peak_bytes <= budget_bytes
+
+
+@pytest.mark.parametrize("name", ["weight_hh_l0", "bias_ih_l0"])
+@pytest.mark.parametrize(("torch_class", "drop_in_class"), [(nn.LSTM, LSTM), (nn.GRU, GRU)])
+def test_weights_of_mixed_types_are_refused_as_torch_refuses_them(torch_class, drop_in_class, name):
+    """One float64 weight in a float32 module: our kernels would read half of it as numbers"""
+    module = torch_class(INPUT, HIDDEN)
+    setattr(module, name, nn.Parameter(getattr(module, name).detach().double()))
+    for each in (module, drop_in_class.from_torch(module, budget="1MiB")):
+        with pytest.raises(RuntimeError, match=r"dtype|data type"):
+            each(torch.randn(STEPS, BATCH, INPUT))

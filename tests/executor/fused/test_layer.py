@@ -195,3 +195,6 @@ def test_states_and_weights_that_do_not_go_with_the_inputs_are_refused(mode, adv
         run_with(x, (*state, state[0]))
     with pytest.raises(StateChanged, match="weights of shapes"):
         run_with(x[:, :, :4], state)
+    short = Weights(*weights_of(module).all[:3], torch.zeros(8))
+    with pytest.raises(StateChanged, match=r"a bias of shape \[8\] must be \[(24|32)\]"):
+        function(kernels_for(x.dtype), mode, x, state, short)
