@@ -90,6 +90,7 @@ def measurement_of(task: Task, prepared: PreparedJob, plan: StoredPlan, measured
         "measured_device_bytes": measured.device_bytes,
         **({} if measured.archived_bytes is None else {"archived_bytes": measured.archived_bytes}),
         **_host(prepared, measured),
+        **({} if prepared.audit is None else {"exact_gradient": False}),
         "advance_count": measured.counts.advance_count,
         "tape_count": measured.counts.tape_count,
         **measured.seconds,

@@ -212,8 +212,7 @@ class Training:
             if self._measurement is not None and self._seconds:
                 self._measurement.update(_timings(self._losses, self._seconds))
             if prepared.audit is not None and self._measurement is not None:
-                found = prepared.audit.measurement()
-                self._measurement.update(exact_gradient=False, gradient_sparsity=found)
+                self._measurement.update(gradient_sparsity=prepared.audit.measurement())
 
     @contextmanager
     def _saving(

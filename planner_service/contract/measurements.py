@@ -74,6 +74,14 @@ class MeasurementReport(BaseModel):
         Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)] | None,
         Field(description="Of the plan. With the three before: what the run calibrates.", **_UNSAID),
     ] = None
+    exact_gradient: Annotated[
+        Annotated[bool, Field(strict=True)] | None,
+        Field(
+            description="False: it trained with another gradient than that of full BPTT, by other kernels, "
+            "and calibrates nothing.",
+            **_UNSAID,
+        ),
+    ] = None
     torch: Annotated[Name, Field(description="Version of PyTorch.")]
     device: Annotated[Name, Field(description="What trained: `cpu`, or the GPU's name.")]
 

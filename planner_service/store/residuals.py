@@ -29,9 +29,11 @@ class Residual(NamedTuple):
 
 
 def keep_residual(connection: Connection, measurement_id: str, report: MeasurementReport) -> None:
-    """Keep the report's residual, if it says what it is one of."""
+    """Keep the report's residual, if it says what it is one of. Inexact gradients have kernels of their own,
+    whose peaks say nothing of the family's.
+    """
     told = (report.cell, report.implementation, report.dtype, report.segment_steps)
-    if None in told or report.projected_peak_bytes == 0:
+    if None in told or report.projected_peak_bytes == 0 or report.exact_gradient is False:
         return
     row = {
         "measurement_id": measurement_id,

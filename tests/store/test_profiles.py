@@ -81,6 +81,15 @@ def test_a_measurement_leaves_one_residual_if_it_says_of_what(engine, store):
     assert store.residuals(FAMILY._replace(dtype="float64")) == []
 
 
+def test_a_run_with_an_inexact_gradient_leaves_none(engine, store):
+    """Its kernels are others: its peak must not be a margin of plans with the exact one"""
+    measurements = MeasurementStore(engine)
+    for exact in (False, True):
+        told = {**TOLD, "exact_gradient": exact, "measured_peak_bytes": 890 if exact else 1300}
+        measurements.add(MeasurementReport.model_validate({**REPORT, **told}))
+    assert store.residuals(FAMILY) == [(20, 900, 890)]
+
+
 def test_reports_that_were_sent_before_there_were_residuals_keep_their_ids(engine):
     """What a report does not tell is no part of what its id is a hash of"""
     kept, _ = MeasurementStore(engine).add(MeasurementReport.model_validate(REPORT))
