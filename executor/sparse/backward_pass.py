@@ -92,8 +92,9 @@ class BackwardPass:
 
     def kept_entries(self) -> Tensor:
         """Share of entries that are not zero, per gate [G]."""
-        gates = self.reversal.gate_gradient.view(self.steps * self.batch, self.layer.gate_count, -1)
-        return gates.count_nonzero(dim=(0, 2)) / (gates.numel() // self.layer.gate_count)
+        # Gate by gate: over some dimensions only, torch counts in copies of eight bytes an entry.
+        gates = self.reversal.gate_gradient.chunk(self.layer.gate_count, dim=2)
+        return torch.stack([gate.count_nonzero() for gate in gates]) / gates[0].numel()
 
 
 class Macs(NamedTuple):

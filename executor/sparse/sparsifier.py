@@ -140,18 +140,24 @@ class Sparsifier:
         way_back = BackwardPass(counted) if dense else self.rule.backward_pass(counted, self._random)
         if self._feedback is None:
             return way_back.run(grad_y, wants_x=wants_x)
-        return self._with_feedback(self._feedback, way_back, grad_y, layer=layer, wants_x=wants_x)
+        if dense:  # nothing to collect
+            gradients = way_back.run(grad_y, wants_x=wants_x)
+        else:
+            gradients = _collecting(self._feedback, way_back, grad_y, layer=layer, wants_x=wants_x)
+        return gradients._replace(weights=add_late(gradients.weights, self._feedback.take(layer)))
 
-    def _with_feedback(
-        self, feedback: ErrorFeedback, way_back: BackwardPass, grad_y: Tensor, *, layer: str, wants_x: bool
-    ) -> Gradients:
-        reversal, weights = way_back.reversal, way_back.weights
-        way_back.undropped = torch.empty_like(reversal.gate_gradient)
-        gradients = way_back.run(grad_y, wants_x=wants_x)
-        dropped = way_back.undropped.sub_(reversal.gate_gradient)
-        feedback.collect(layer, dropped_weights(reversal, dropped, weights))
-        way_back.layer.tally.add_executed(Macs.of(way_back.layer, wants_x=wants_x).weights)
-        return gradients._replace(weights=add_late(gradients.weights, feedback.take(layer)))
+
+def _collecting(
+    feedback: ErrorFeedback, way_back: BackwardPass, grad_y: Tensor, *, layer: str, wants_x: bool
+) -> Gradients:
+    """The gradients of `way_back`; what it drops of those of the weights goes to `feedback`."""
+    reversal, weights = way_back.reversal, way_back.weights
+    way_back.undropped = torch.empty_like(reversal.gate_gradient)
+    gradients = way_back.run(grad_y, wants_x=wants_x)
+    dropped = way_back.undropped.sub_(reversal.gate_gradient)
+    feedback.collect(layer, dropped_weights(reversal, dropped, weights))
+    way_back.layer.tally.add_executed(Macs.of(way_back.layer, wants_x=wants_x).weights)
+    return gradients
 
 
 def dense_gradients(reversal: Reversal, weights: Weights, grad_y: Tensor, *, wants_x: bool) -> Gradients:

@@ -115,6 +115,21 @@ def test_late_and_kept_gradients_of_one_step_are_the_dense_gradient():
         torch.testing.assert_close(one + late, expected)
 
 
+def test_dense_iterations_pay_nothing_for_feedback():
+    """They take what is late and drop nothing that would have to be multiplied, or be late in its turn."""
+    module = SparseLSTM(INPUT, HIDDEN, 2, rule="top", error_feedback=True, schedule=Schedule(dense_every=2))
+    x, found, ratios = torch.randn(STEPS, BATCH, INPUT), [], []
+    for _ in range(4):
+        found.append(gradients(module, x))
+        record = module.end_iteration()
+        ratios.append(record.executed_backward_macs / record.dense_backward_macs)
+    assert ratios == [ratios[0], 1, ratios[0], 1]
+    assert ratios[0] > 1
+    assert all_equal(found[2], found[0])  # the first has nothing late, nor has one after a dense one
+    assert all_equal(found[3], found[1])
+    assert not any(torch.equal(*both) for both in zip(found[1], dense_gradients(module, x), strict=True))
+
+
 def test_sampling_rules_have_nothing_to_carry_over():
     with pytest.raises(InvalidSparsity, match="samples without bias"):
         SparseLSTM(INPUT, HIDDEN, rule=Mixed(), error_feedback=True)
@@ -292,6 +307,21 @@ def test_a_probe_in_a_dense_iteration_takes_the_bytes_of_sparse_ones():
         return probe_loop(loop, candidates=[STEPS]).segments[0].last.backward_workspace_bytes
 
     assert peak(schedule=Schedule(warm_up_iterations=5)) == peak()
+
+
+@KINDS
+@pytest.mark.parametrize("rule", ["top", "columns", "rows", "mixed"])
+def test_dense_iterations_take_no_more_bytes_than_sparse_ones(kind, rule, monkeypatch):
+    """Plans are made for sparse ones, and are to hold in the warm-up and in between."""
+    leave_out_with(monkeypatch)
+    peaks = []
+    for warm_up_iterations in (9, 0):
+        module = kind(INPUT, 16, rule=rule, schedule=Schedule(warm_up_iterations=warm_up_iterations))
+        x = torch.randn(50, 64, INPUT, requires_grad=True)
+        loss_of(module, x).backward()  # gradients, and what is timed once
+        module.zero_grad(set_to_none=False)
+        peaks.append(measure(lambda x=x, module=module: loss_of(module, x).backward()).peak_bytes)
+    assert peaks[0] <= 1.01 * peaks[1]
 
 
 JOB = {
