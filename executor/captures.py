@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,6 +46,25 @@ def _require_independent(captured: Sequence[Tensor]) -> None:
                 if above not in seen:
                     seen.add(above)
                     todo.append(above)
+
+
+@contextmanager
+def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Within the context hooks of `tensors` do not fire, nor is their gradient retained: those of a captured
+    tensor are to see its whole gradient, once, and not that of each tape.
+    """
+    hooks = [hooks for tensor in tensors if (hooks := tensor._backward_hooks)]  # noqa: SLF001 - there is no other way in
+    kept = [dict(each) for each in hooks]
+    retained = [(tensor, tensor.grad) for tensor in tensors if tensor.retains_grad]
+    for each in hooks:
+        each.clear()
+    try:
+        yield
+    finally:
+        for each, entries in zip(hooks, kept, strict=True):
+            each.update(entries)
+        for tensor, gradient in retained:
+            tensor.grad = gradient
 
 
 def sequence_number() -> int:

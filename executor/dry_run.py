@@ -1,15 +1,16 @@
 """One look at a step before it is trusted: what must be replayed, and whether it keeps the rules.
 
-The step is run twice for the tape on copies of its state and buffers; random streams are put back. This
-is where a step that changes its state's shape, writes into its state, or captures an undeclared tensor
-is refused, before the caller's data was touched.
+The step is run twice for the tape on copies of its state, inputs and buffers, and twice more with other
+random numbers where it seems to draw none; random streams are put back. This is where a step that changes its
+state's shape, writes into its state or inputs, or captures an undeclared tensor is refused, before the
+caller's data was touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from executor.replay import Buffers, recomputing
 from executor.reversal import LostBits, Watching, passing
 from executor.states import leaf_needs_gradient, raise_mutated
 from executor.trees import Leaves, versions_of
+
+_OTHER_SEED = 0x5DEECE66D
 
 
 @dataclass(frozen=True)
@@ -74,34 +77,46 @@ def dry_run(
     buffers = Buffers(modules)
     originals = buffers.current()
     streams = [generator.get_state() for generator in generators]
-    buffers.put(tensor.detach().clone() for tensor in originals)
     try:
         with recomputing(), without_saved_tensor_hooks():
-            lost = _two_stages(program, initial, Parameters(modules), captured)
-        moved = any(
-            not torch.equal(state, generator.get_state())
-            for state, generator in zip(streams, generators, strict=True)
-        )
-        mutated = buffers.changed_since(originals)
+            buffers.put(tensor.detach().clone() for tensor in originals)
+            lost, found = _two_stages(program, initial, Parameters(modules), captured)
+            draws = any(
+                not torch.equal(state, generator.get_state())
+                for state, generator in zip(streams, generators, strict=True)
+            )
+            mutated = buffers.changed_since(originals)
+            if not draws:  # at least none that a stream shows: what is drawn in a fork of it does not
+                buffers.put(tensor.detach().clone() for tensor in originals)
+                for generator in generators:
+                    generator.manual_seed(generator.initial_seed() ^ _OTHER_SEED)
+                _, again = _two_stages(program, initial, Parameters(modules), captured)
+                draws = not all(map(_equal, found, again))
     finally:
         buffers.put(originals)
         for generator, state in zip(generators, streams, strict=True):
             generator.set_state(state)
-    return Needs(moved, mutated, lost)
+    return Needs(draws, mutated, lost)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
 def _two_stages(
     program: Program, initial: Leaves, parameters: Parameters, captured: Sequence[Tensor]
-) -> LostBits | None:
-    """What each of their steps loses, if both can be undone."""
+) -> tuple[LostBits | None, list[Any]]:
+    """What each of their steps loses, if both can be undone; the states after them and what they put out."""
     leaves: Leaves = tuple(leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in initial)
     lost: set[LostBits | None] = set()
+    found: list[Any] = []
     with parameters.swapped():
         for stage in range(1, min(2, program.length) + 1):
             watching = Watching()
-            leaves = _one_stage(program, stage, leaves, initial, parameters, captured, watching)
+            leaves, put_out = _one_stage(program, stage, leaves, initial, parameters, captured, watching)
             lost.add(watching.found)
-    return lost.pop() if program.is_segment and len(lost) == 1 else None
+            found += [*leaves, *put_out]
+    return (lost.pop() if program.is_segment and len(lost) == 1 else None), found
 
 
 def _one_stage(
@@ -112,7 +127,8 @@ def _one_stage(
     parameters: Parameters,
     captured: Sequence[Tensor],
     watching: Watching,
-) -> Leaves:
+) -> tuple[Leaves, Leaves]:
+    """The state after the stage and what it puts out, detached."""
     torch.clear_autocast_cache()
     since = sequence_number()
     given = tuple(
@@ -122,18 +138,21 @@ def _one_stage(
         for index, leaf in enumerate(leaves)
     )
     slices = program.inputs.slices(*program.steps_of(stage))
+    for position in program.inputs.positions:  # copies: a step that writes into them is refused in time
+        slices[position] = slices[position].detach().clone()
     for position in program.inputs.differentiable:
-        slices[position] = slices[position].detach().requires_grad_()
-    versions = versions_of(given)
+        slices[position].requires_grad_()
+    versions = versions_of((*given, *slices))
     blocks: list[Leaves] = []
+    checked = replace(program, function=_returning_pairs(program.function))
     with torch.enable_grad(), passing(watching):
         try:
-            after = program.run(stage, given, slices, lambda _first, _count, block: blocks.append(block))
+            after = checked.run(stage, given, slices, lambda _first, _count, block: blocks.append(block))
         except RuntimeError as error:
             if "in-place operation" in str(error):
                 raise_mutated(stage)
             raise
-    if versions != versions_of(given):
+    if versions != versions_of((*given, *slices)):
         raise_mutated(stage)
     watching.conclude(given, after)
     roots = [*after, *(leaf for block in blocks for leaf in block)]
@@ -141,4 +160,26 @@ def _one_stage(
     declared = [leaf for leaf in given if isinstance(leaf, Tensor)]
     declared += [*inputs, *parameters.shadows, *captured]
     require_no_captures(roots, declared, since, program.function)
-    return tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in after)
+    return _detached(after), _detached([leaf for block in blocks for leaf in block])
+
+
+def _returning_pairs(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The function; it raises TypeError where it returns something else than a state and an output."""
+
+    def checked(state: Any, given: Any) -> Any:
+        returned = function(state, given)
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            found = (
+                f"{len(returned)} values" if isinstance(returned, tuple | list) else type(returned).__name__
+            )
+            raise TypeError(
+                f"a step returns two things, the state after it and its output (None for none), not {found}: "
+                "return state, None"
+            )
+        return returned
+
+    return checked
+
+
+def _detached(leaves: Sequence[Any]) -> Leaves:
+    return tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves)

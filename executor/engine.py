@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Variable
 from torch.autograd.graph import GradientEdge
 
-from executor.captures import require_no_captures, sequence_number
+from executor.captures import require_no_captures, sequence_number, without_hooks
 from executor.errors import ModifiedBetweenPasses, PlanMismatch
 from executor.parameters import Parameters
 from executor.program import Program
@@ -91,7 +91,7 @@ class Run:
         self._captured_gradients: list[Tensor | None] = [None] * len(self.captured)
         self._reached = 0
         self._versions: list[int] = []
-        self._recomputing = False
+        self._recomputing = self._runs_again = False
         loops = not program.is_segment and program.segment_steps > 1
         # Autocast casts a weight once per tape, as long as it is the same tensor.
         is_plain = not (captured or parameters.has_sparse_gradients or replay.is_autocast)
@@ -104,7 +104,7 @@ class Run:
         self._fingerprint = self._replay.fingerprint()
         self._checkpoints[0] = StoredState(self.initial, self._replay.take())
         try:
-            with torch.no_grad(), self.parameters.swapped():
+            with torch.no_grad(), self.parameters.swapped(), state_only(False):
                 self._interpret(until_backward=True)
             self._require_first_pass_complete()
         except BaseException:
@@ -112,6 +112,7 @@ class Run:
             self.release()
             raise
         self.parameters.remember_versions()
+        self._replay.remember()
         self._versions = versions_of(self._given())
         return self.program.outputs.leaves, self._state(self.program.length).leaves
 
@@ -125,7 +126,7 @@ class Run:
             )
 
     def _given(self) -> Leaves:
-        return (*self.initial, *self.program.inputs.leaves)
+        return (*self.initial, *self.program.inputs.leaves, *self.captured)
 
     # Backward
 
@@ -136,8 +137,8 @@ class Run:
         self.parameters.require_unchanged()
         if self._versions != versions_of(self._given()):
             raise ModifiedBetweenPasses(
-                "an input or the initial state was changed in place between forward and backward: "
-                "recomputation would read other values; pass a clone"
+                "an input, the initial state or a captured tensor was changed in place between forward and "
+                "backward: recomputation would read other values; pass a clone"
             )
         self._output_gradients = list(output_gradients)
         self._gradient = list(state_gradients)
@@ -149,6 +150,7 @@ class Run:
             stack.enter_context(torch.no_grad())
             stack.enter_context(self._replay.isolated())
             stack.enter_context(self.parameters.swapped())
+            stack.enter_context(without_hooks(self.captured))
             self._interpret(until_backward=False)
             if self._gradient_at:
                 raise PlanMismatch(f"the schedule ends with stages 1..{self._gradient_at} not reversed")
@@ -189,7 +191,7 @@ class Run:
     # Actions
 
     def _interpret(self, *, until_backward: bool) -> None:
-        self._replay.forget_casts()
+        self._replay.forget_cached()
         self._observe(None)
         action = self._pending if self._pending is not None else next(self._schedule, None)
         while action is not None and not (until_backward and isinstance(action, Backward | Undo)):
@@ -223,11 +225,19 @@ class Run:
             raise PlanMismatch(f"stages {first}..{last} are outside 1..{self.program.length}")
         state = self._state(first - 1)
         if self._recomputing:
+            self._before_running_again()
             if self._replay.is_active:
                 self._replay.rewind(state.surroundings)
         elif first != self._reached + 1:
             raise PlanMismatch(f"stage {first} would run twice before the first backward")
         return state.leaves
+
+    def _before_running_again(self) -> None:
+        """Once: what steps read besides their state and inputs must be what the forward pass read."""
+        if not self._runs_again:
+            self.parameters.require_frozen_unchanged()
+            self._replay.require_unchanged()
+            self._runs_again = True
 
     def _state(self, index: int) -> StoredState:
         stored = self._checkpoints.get(index)
@@ -249,16 +259,20 @@ class Run:
             for stage in range(first, last + 1):
                 leaves = self._advance_stage(stage, leaves)
             self._reached = last
-        self._replay.forget_casts()
+        self._replay.forget_cached()
         self._checkpoints[last] = StoredState(owned(leaves), self._replay.take())
 
     def _advance_stage(self, stage: int, leaves: Leaves) -> Leaves:
-        versions = versions_of(leaves)
+        versions = self._versions_given(leaves)
         emit = None if self._recomputing else self.program.outputs.write_block
         after = self.program.run(stage, leaves, self._slices(stage), emit)
-        if versions != versions_of(leaves):
+        if versions != self._versions_given(leaves):
             raise_mutated(stage)
         return after
+
+    def _versions_given(self, leaves: Sequence[Any]) -> list[int]:
+        """Of a stage's input state, and of all inputs, of which each stage gets views."""
+        return versions_of((*leaves, *self.program.inputs.leaves))
 
     def _slices(self, stage: int) -> list[Any]:
         return self.program.inputs.slices(*self.program.steps_of(stage))
@@ -281,15 +295,15 @@ class Run:
         renewed: list[Tensor] = []
         renew = (lambda: renewed.extend(self.parameters.renewed())) if self._renews_parameters else None
         since = sequence_number() if self._is_first_tape() else None
-        versions = versions_of(state_leaves)
+        versions = self._versions_given(state_leaves)
         with torch.enable_grad():
             after = self.program.run(
                 stage, tuple(state_leaves), slices, lambda _first, _count, block: blocks.append(block), renew
             )
             if stage == self.program.length:  # handed to the caller, who should not hold the tape with it
                 after = owned(after)
-        self._replay.forget_casts()
-        if versions != versions_of(state_leaves):
+        self._replay.forget_cached()
+        if versions != self._versions_given(state_leaves):
             raise_mutated(stage)
         if not self._recomputing:
             self.program.outputs.write(*self.program.steps_of(stage), blocks)

@@ -11,6 +11,7 @@ from planner_service.chain import BudgetTooSmall
 __all__ = [
     "BudgetTooSmall",
     "CaptureError",
+    "ConcurrentUse",
     "DoubleBackward",
     "ExecutorError",
     "ModifiedBetweenPasses",
@@ -20,6 +21,7 @@ __all__ = [
     "StateChanged",
     "StateMutated",
     "UnsupportedOutput",
+    "UnsupportedTransform",
 ]
 
 
@@ -32,7 +34,7 @@ class StateChanged(ExecutorError, ValueError):
 
 
 class StateMutated(ExecutorError, RuntimeError):
-    """The step changed its input state in place: a stored state would no longer be what it was."""
+    """The step changed its input state or its inputs in place: they would no longer be what they were."""
 
 
 class CaptureError(ExecutorError, RuntimeError):
@@ -56,6 +58,10 @@ class CaptureError(ExecutorError, RuntimeError):
         return (CaptureError, (self.names, self.remedy))
 
 
+class ConcurrentUse(ExecutorError, RuntimeError):
+    """Two threads run loops of one module at the same time."""
+
+
 class DependentCaptures(ExecutorError, ValueError):
     """A captured tensor was computed from another one: its gradient would reach the other twice.
 
@@ -72,6 +78,10 @@ class DependentCaptures(ExecutorError, ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (DependentCaptures, (self.index, self.other, self.shape))
+
+
+class UnsupportedTransform(ExecutorError, RuntimeError):
+    """A loop was called under a transform of torch.func, or with tangents of forward mode."""
 
 
 class UnsupportedOutput(ExecutorError, TypeError):

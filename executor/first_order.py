@@ -1,4 +1,4 @@
-"""Backward passes that cannot be differentiated again, and say so.
+"""What cannot be differentiated: backward passes a second time, loops by forward mode or under transforms.
 
 torch's own `once_differentiable` says so only where the gradient that comes in has a graph itself. With a
 constant one the gradient that goes out has no graph either, and a penalty on it is ignored without a word.
@@ -6,13 +6,15 @@ constant one the gradient that goes out has no graph either, and a penalty on it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
-from executor.errors import DoubleBackward
+from executor.errors import DoubleBackward, UnsupportedTransform
 
 Backward = Callable[..., Any]
 
@@ -35,3 +37,23 @@ def first_order(what: str) -> Callable[[Backward], Backward]:
         return checked
 
     return decorated
+
+
+def require_reverse_mode(tensors: Iterable[Tensor]) -> None:
+    """Raise UnsupportedTransform inside a transform of `torch.func`, and for tensors with a tangent of
+    forward mode, which would be lost without a word.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001 - there is no other way in
+        raise UnsupportedTransform(
+            "an unrolled loop cannot run inside a transform of torch.func (grad, vmap, jvp, …): it has a "
+            "backward pass of its own; call it outside, or run an ordinary Python loop"
+        )
+    if forward_ad._current_level >= 0 and any(_has_tangent(each) for each in tensors):  # noqa: SLF001
+        raise UnsupportedTransform(
+            "an unrolled loop has no forward-mode derivative, and one of its tensors has a tangent: run an "
+            "ordinary Python loop, or take the tangent off"
+        )
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from executor.dry_run import Needs, ambient_generators, dry_run
 from executor.inputs import Inputs
 from executor.outputs import Outputs, Reduce
 from executor.program import Program
-from executor.replay import Buffers, Replay
+from executor.replay import Buffers, Modes, Replay
+from executor.seen import bystanders, own_generators
 from executor.sizes import held_bytes, rounded_bytes
 from executor.trees import Leaves, Structure, leaf_description, structure_of
 
@@ -32,6 +33,9 @@ class Loop:
     initial: Leaves
     inputs: Inputs
     modules: tuple[nn.Module, ...]
+    """Those whose parameters the step uses, and others that it sees (`executor.seen`)."""
+    own_generators: tuple[torch.Generator, ...]
+    """Random streams beside the ambient ones that the step sees."""
     captured: tuple[Tensor, ...]
     reduce: Reduce
     final_state: FinalState
@@ -46,7 +50,7 @@ class Loop:
         inputs: Any,
         *,
         module: nn.Module | Sequence[nn.Module] | None = None,
-        captured: Sequence[Tensor] = (),
+        captured: Tensor | Sequence[Tensor] = (),
         reduce: Reduce = "stack",
         segment: StepFunction | None = None,
         length: int | None = None,
@@ -60,14 +64,17 @@ class Loop:
         if final_state not in ("differentiable", "detached"):
             raise ValueError(f"final_state={final_state!r} must be differentiable or detached")
         structure, leaves = structure_of(state)
+        modules = _modules(function, module)
+        modules = (*modules, *bystanders(function, modules))
         return cls(
             function=function,
             is_segment=segment is not None,
             structure=structure,
             initial=leaves,
             inputs=Inputs(inputs, length),
-            modules=_modules(function, module),
-            captured=independent(captured),
+            modules=modules,
+            own_generators=own_generators(function, modules),
+            captured=independent((captured,) if isinstance(captured, Tensor) else captured),
             reduce=reduce,
             final_state=final_state,
             outputs_transposed=outputs_transposed,
@@ -93,6 +100,12 @@ class Loop:
         )
         return replace(self, initial=initial, inputs=self.inputs.shortened(length))
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Everything that may get a gradient: state, inputs, captured tensors, parameters."""
+        given = (*self.initial, *self.inputs.leaves, *self.captured)
+        yield from (leaf for leaf in given if isinstance(leaf, Tensor))
+        yield from (parameter for module in self.modules for parameter in module.parameters())
+
     @property
     def device(self) -> torch.device:
         """Where the loop runs: CUDA if any of its tensors is there."""
@@ -105,6 +118,11 @@ class Loop:
         """Bytes of the tensors of one state."""
         return sum(leaf.nbytes for leaf in self.initial if isinstance(leaf, Tensor))
 
+    def whole_output(self, leaf: Tensor) -> Tensor:
+        """Zeros like the whole loop's output, given that of fewer steps."""
+        shape = (self.inputs.length, *leaf.shape[1:]) if self.reduce == "stack" else leaf.shape
+        return leaf.new_zeros(shape, requires_grad=False)
+
     def output_bytes(self, leaves: Sequence[Tensor]) -> int:
         """Bytes of the whole loop's outputs, given those of fewer steps."""
         if self.reduce != "stack":
@@ -114,7 +132,7 @@ class Loop:
 
     def generators(self) -> list[torch.Generator]:
         """The random streams that the step may draw from."""
-        return ambient_generators([*self.initial, *self.inputs.leaves])
+        return [*ambient_generators([*self.initial, *self.inputs.leaves]), *self.own_generators]
 
     def needs(self) -> Needs:
         """What must be replayed; refuses a step that breaks the rules. See `dry_run`."""
@@ -129,6 +147,7 @@ class Loop:
             idle=() if needs.draws_random_numbers else self.generators(),
             mutated=everything.subset(needs.mutated_buffers),
             everything=everything,
+            modes=Modes(self.modules),
         )
 
 
@@ -137,6 +156,12 @@ def _modules(function: StepFunction, module: nn.Module | Sequence[nn.Module] | N
     if isinstance(module, nn.Module):
         return (module,)
     if module is not None:
-        return tuple(module)
+        modules = tuple(module)
+        if not all(isinstance(each, nn.Module) for each in modules):
+            kinds = sorted({type(each).__name__ for each in modules})
+            raise TypeError(
+                f"module= takes a module or several, not {', '.join(kinds)}: pass the modules themselves"
+            )
+        return modules
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     return (owner,) if isinstance(owner, nn.Module) else ()

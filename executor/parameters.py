@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from weakref import ref
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from executor.errors import ModifiedBetweenPasses
+from executor.exclusive import exclusively
 
 _FLAT = ("_flat_weights", "_flat_weight_refs")
 """A recurrent module's lists of its weights, in the order of the kernels."""
@@ -50,46 +52,61 @@ def _marked(shadow: Tensor) -> Tensor:
 
 
 class Parameters:
-    """The parameters of some modules that need a gradient, each once however often it is tied."""
+    """The parameters of some modules that need a gradient, each once however often it is tied; and the frozen
+    ones, which stay those of the forward pass whatever the modules hold when backward is called.
+    """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._slots: list[tuple[dict[str, Tensor | None], str, int]] = []
+        self._slots: list[tuple[dict[str, Any], str, int]] = []
+        self._frozen: list[tuple[dict[str, Any], str, Tensor]] = []
         self._recurrent: list[nn.RNNBase] = []
         self.real: list[Tensor] = []
         self.names: list[str] = []
         self.has_sparse_gradients = False
         """Whether an embedding wants sparse gradients, which a dense total would not keep."""
         seen: dict[int, int] = {}
-        for module in modules:
-            for prefix, owner in module.named_modules():
-                if isinstance(owner, nn.RNNBase):
-                    self._recurrent.append(owner)
-                self.has_sparse_gradients |= bool(getattr(owner, "sparse", False))
-                for name, parameter in owner._parameters.items():
-                    if parameter is None or not parameter.requires_grad:
-                        continue
-                    if id(parameter) not in seen:
-                        seen[id(parameter)] = len(self.real)
-                        self.real.append(parameter)
-                        self.names.append(f"{prefix}.{name}" if prefix else name)
-                    self._slots.append((owner._parameters, name, seen[id(parameter)]))
+        parts = [part for module in modules for part in module.named_modules()]
+        with exclusively(owner._parameters for _, owner in parts):  # else they might be another's shadows
+            for prefix, owner in parts:
+                self._take(prefix, owner, seen)
         self.shadows: list[Tensor] = [_marked(nn.Parameter(parameter.detach())) for parameter in self.real]
         self._versions: list[int] = []
+        self._frozen_versions: list[int] = []
         self._totals: list[Tensor] = []
+
+    def _take(self, prefix: str, owner: nn.Module, seen: dict[int, int]) -> None:
+        if isinstance(owner, nn.RNNBase):
+            self._recurrent.append(owner)
+        for name, parameter in owner._parameters.items():
+            if parameter is None:
+                continue
+            if not parameter.requires_grad:
+                self._frozen.append((owner._parameters, name, parameter))
+                continue
+            self.has_sparse_gradients |= bool(getattr(owner, "sparse", False))
+            if id(parameter) not in seen:
+                seen[id(parameter)] = len(self.real)
+                self.real.append(parameter)
+                self.names.append(f"{prefix}.{name}" if prefix else name)
+            self._slots.append((owner._parameters, name, seen[id(parameter)]))
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Within the context the modules use the shadows."""
-        previous = [slots[name] for slots, name, _ in self._slots]
-        flat = [{name: vars(owner)[name] for name in _FLAT} for owner in self._recurrent]
-        self._put(self.shadows)
-        try:
-            yield
-        finally:
-            for (slots, name, _), tensor in zip(self._slots, previous, strict=True):
-                slots[name] = tensor
-            for owner, lists in zip(self._recurrent, flat, strict=True):
-                vars(owner).update(lists)
+        """Within the context the modules use the shadows, and the frozen parameters of the forward pass."""
+        places = [(slots, name) for slots, name, _ in (*self._slots, *self._frozen)]
+        with exclusively(slots for slots, _ in places):
+            previous = [slots.get(name) for slots, name in places]
+            flat = [{name: vars(owner)[name] for name in _FLAT} for owner in self._recurrent]
+            try:
+                for slots, name, frozen in self._frozen:
+                    slots[name] = nn.Parameter(frozen.detach(), False) if frozen.requires_grad else frozen
+                self._put(self.shadows)
+                yield
+            finally:
+                for (slots, name), tensor in zip(places, previous, strict=True):
+                    slots[name] = tensor
+                for owner, lists in zip(self._recurrent, flat, strict=True):
+                    vars(owner).update(lists)
 
     def renewed(self) -> list[Tensor]:
         """Put new leaves in the place of the shadows, within `swapped`; they share the shadows' memory.
@@ -124,6 +141,7 @@ class Parameters:
     def remember_versions(self) -> None:
         """To be called at the end of forward."""
         self._versions = [parameter._version for parameter in self.real]
+        self._frozen_versions = [parameter._version for _, _, parameter in self._frozen]
 
     def require_unchanged(self) -> None:
         """Raise ModifiedBetweenPasses when a parameter changed since `remember_versions`."""
@@ -132,6 +150,15 @@ class Parameters:
                 raise ModifiedBetweenPasses(
                     f"parameter {name} was changed in place between forward and backward: recomputation "
                     "would use other weights; run backward before the optimizer's step"
+                )
+
+    def require_frozen_unchanged(self) -> None:
+        """The same for parameters that need no gradient, which matter where steps run again."""
+        for (_, name, parameter), version in zip(self._frozen, self._frozen_versions, strict=True):
+            if parameter._version != version:
+                raise ModifiedBetweenPasses(
+                    f"frozen parameter {name} was changed in place between forward and backward: "
+                    "recomputation would use other weights; change it after backward"
                 )
 
     def take_gradients(self) -> list[Tensor | None]:

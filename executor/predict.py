@@ -51,7 +51,7 @@ def plan_for(
     Raises BudgetTooSmall and what `probe_loop` raises.
     """
     budget_bytes = parse_budget_bytes(budget)
-    host_budget_bytes = None if host_budget is None else parse_budget_bytes(host_budget)
+    host_budget_bytes = None if host_budget is None else parse_budget_bytes(host_budget, name="host_budget")
     about = known(loop)
     key = (budget_bytes, planner, host_budget_bytes)
     plan = about.plans.get(key)
@@ -119,7 +119,7 @@ def predict(
     loop = Loop.of(step, state, inputs, **description)
     budget_bytes = parse_budget_bytes(budget)
     plan = plan_for(loop, budget_bytes, planner, host_budget)
-    host_budget_bytes = None if host_budget is None else parse_budget_bytes(host_budget)
+    host_budget_bytes = None if host_budget is None else parse_budget_bytes(host_budget, name="host_budget")
     report = known(loop).report_beside(loop, budget_bytes, [plan.segment_steps], host_budget_bytes)
     chain = report.chain(report.length, plan.segment_steps)
     everything = tape_everything(report.length, plan.segment_steps)

@@ -69,7 +69,9 @@ class Program:
             if emit is not None:
                 emit(first, count, self.outputs.flatten(block))
         else:
-            state = self._loop(state, self.inputs.steps(slices, first, count), first, emit, before_step)
+            state = self._loop(
+                state, self.inputs.steps(slices, first, count), (first, count), emit, before_step
+            )
         after = self.structure.flatten(state)
         self._check(after, stage)
         return _apart(after, leaves)
@@ -78,14 +80,16 @@ class Program:
         self,
         state: Any,
         inputs: Iterable[Any],
-        first: int,
+        steps: tuple[int, int],
         emit: Emit | None,
         before_step: Callable[[], None] | None,
     ) -> Any:
-        function = self.function
-        for step, given in enumerate(inputs, start=first):
+        function, (first, count) = self.function, steps
+        given_next = iter(inputs)
+        for step in range(first, first + count):
             if before_step is not None:
                 before_step()
+            given = next(given_next)  # not before: an input that is computed uses this step's leaves
             state, output = function(state, given)
             if emit is not None:
                 emit(step, 1, self.outputs.flatten(output))

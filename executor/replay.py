@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from executor.errors import ReplayError
+from executor.errors import ModifiedBetweenPasses, ReplayError
 
 _running = threading.local()
 
@@ -47,13 +48,14 @@ def recomputing() -> Iterator[None]:
 
 
 @contextmanager
-def state_only() -> Iterator[None]:
-    """Within the context `outputs_needed()` is false."""
-    _running.state_only = True
+def state_only(is_so: bool = True) -> Iterator[None]:
+    """Within the context `outputs_needed()` is false; or true, of a loop inside a step that runs again."""
+    before = not outputs_needed()
+    _running.state_only = is_so
     try:
         yield
     finally:
-        _running.state_only = False
+        _running.state_only = before
 
 
 class Surroundings(NamedTuple):
@@ -120,9 +122,13 @@ class Replay:
         idle: Sequence[torch.Generator],
         mutated: Buffers,
         everything: Buffers,
+        modes: Modes,
     ) -> None:
         self._generators = generators
         self._idle = idle
+        self._modes = modes
+        self._left: list[tuple[dict[str, Tensor | None], str, Tensor, int]] = []
+        """Buffers that steps leave alone, with their versions, as the first pass left them."""
         self._mutated = mutated
         self._everything = everything
         self._autocast = AutocastState.now()
@@ -153,13 +159,17 @@ class Replay:
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Everything inside is recomputation: afterwards the ambient streams and buffers are back."""
+        """Everything inside is recomputation: afterwards the ambient streams and buffers are back. Modules
+        train or not as they did in the forward pass, on the buffers that they had.
+        """
         streams = [generator.get_state() for generator in self._generators]
         buffers = self._mutated.current()
         self._mutated.put(buffer.detach().clone() for buffer in buffers)
         with ExitStack() as stack:
             stack.enter_context(recomputing())
             stack.enter_context(self._autocast.entered())
+            stack.enter_context(self._modes.restored())
+            stack.enter_context(self._with_those_left())
             try:
                 yield
             finally:
@@ -167,24 +177,55 @@ class Replay:
                 for generator, state in zip(self._generators, streams, strict=True):
                     generator.set_state(state)
 
-    def forget_casts(self) -> None:
-        """Forget autocast's cached weights: they belong to the tape or the advance that made them, and
-        would otherwise be alive, and counted, until some later action replaces them.
+    def remember(self) -> None:
+        """To be called at the end of the forward pass."""
+        self._left = [(slots, name, tensor, tensor._version) for slots, name, tensor in self._untouched()]
+
+    def require_unchanged(self) -> None:
+        """Raise ModifiedBetweenPasses when a buffer changed since `remember`."""
+        for _, name, tensor, version in self._left:
+            if tensor._version != version:
+                raise ModifiedBetweenPasses(
+                    f"buffer {name} was changed in place between forward and backward: recomputation would "
+                    "read other values; change it after backward, or pass it in the state"
+                )
+
+    @contextmanager
+    def _with_those_left(self) -> Iterator[None]:
+        """Within the context modules hold the buffers that the forward pass left alone."""
+        before = [(slots, name, slots.get(name)) for slots, name, _, _ in self._left]
+        for slots, name, tensor, _ in self._left:
+            slots[name] = tensor
+        try:
+            yield
+        finally:
+            for slots, name, found in before:
+                slots[name] = found
+
+    def _untouched(self) -> Iterator[tuple[dict[str, Tensor | None], str, Tensor]]:
+        """Buffers that steps leave alone, as they are in the modules now."""
+        mutated = {(id(slots), name) for slots, name in self._mutated.slots}
+        for slots, name in self._everything.slots:
+            tensor = slots[name]
+            if (id(slots), name) not in mutated and tensor is not None:
+                yield slots, name, tensor
+
+    def forget_cached(self) -> None:
+        """Forget the weights that autocast or `parametrize.cached()` made: they belong to the tape or the
+        advance that made them, and would otherwise be alive, and counted, until some later action replaces
+        them; or be used by one that was to differentiate them.
         """
         if self.is_autocast:
             torch.clear_autocast_cache()
+        if parametrize._cache_enabled:  # noqa: SLF001 - there is no other way in
+            parametrize._cache.clear()  # noqa: SLF001
 
     def fingerprint(self) -> tuple[list[int], list[tuple[int, int]]]:
         """Of everything that a step should leave alone: streams that it does not draw from, identity and
         version of buffers that it does not change.
         """
         streams = [hash(generator.get_state().numpy().tobytes()) for generator in self._idle]
-        mutated = {(id(slots), name) for slots, name in self._mutated.slots}
-        buffers = [
-            (id(tensor), tensor._version)
-            for slots, name in self._everything.slots
-            if (id(slots), name) not in mutated and (tensor := slots[name]) is not None
-        ]
+        buffers = [(id(tensor), tensor._version) for _, _, tensor in self._untouched()]
         return streams, buffers
 
     def require_fingerprint(self, before: tuple[list[int], list[tuple[int, int]]]) -> None:
@@ -200,6 +241,25 @@ class Replay:
                 "the step changed a buffer that it did not change while it was probed: recomputation would "
                 "see another value; change it in every step, or pass it in the state"
             )
+
+
+class Modes:
+    """Which parts of some modules train."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._flags = [(part, part.training) for module in modules for part in module.modules()]
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Within the context they train, or not, as they did when this was made."""
+        changed = [(part, then) for part, then in self._flags if part.training != then]
+        for part, then in changed:
+            part.training = then
+        try:
+            yield
+        finally:
+            for part, then in changed:
+                part.training = not then
 
 
 @dataclass(frozen=True)

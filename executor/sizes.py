@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -12,15 +13,28 @@ from executor.cuda_memory import most_block_bytes
 from planner_service.chain.quantities import InvalidQuantity, parse_bytes
 
 
-def parse_budget_bytes(budget: int | str) -> int:
-    """Bytes of 536870912, "512MiB" or "2 GB". Raises ValueError unless they are a positive number."""
+def parse_budget_bytes(budget: int | str, *, name: str = "budget") -> int:
+    """Bytes of 536870912, "512MiB" or "2 GB". Raises ValueError, which calls it by `name`, unless they are a
+    positive number.
+    """
     try:
-        budget_bytes = parse_bytes(budget)
+        is_whole = isinstance(budget, SupportsIndex) and not isinstance(budget, bool)  # also numpy's numbers
+        budget_bytes = parse_bytes(index(budget) if is_whole else budget)  # type: ignore[arg-type]
     except InvalidQuantity as refusal:
-        raise ValueError(f"budget={budget!r}: {refusal.reason}") from None
+        raise ValueError(f"{name}={budget!r}: {refusal.reason}{_of_others(budget)}") from None
     if budget_bytes == 0:
-        raise ValueError(f"budget={budget!r} must be positive")
+        raise ValueError(f"{name}={budget!r} must be positive")
     return budget_bytes
+
+
+def _of_others(budget: object) -> str:
+    """What is said of budgets that only some calls take."""
+    if isinstance(budget, str) and (budget.strip().endswith("%") or budget.strip() == "free"):
+        return (
+            '; shares of full BPTT and "free" are for LSTM, GRU and RNN of this package and for jobs '
+            "(predict(...).full_bptt_peak_bytes tells what a share of is)"
+        )
+    return ""
 
 
 def held_bytes(tensor: Tensor) -> int:

@@ -37,10 +37,11 @@ def owned(leaves: Leaves) -> Leaves:
 
 
 def raise_mutated(stage: int) -> None:
-    """Refuse a step that wrote into the state that it was given."""
+    """Refuse a step that wrote into the state, or the inputs, that it was given."""
     raise StateMutated(
-        f"the step changed its input state in place (stage {stage}): a stored state would no longer be "
-        "what it was; return new tensors (h = h + … instead of h += …)"
+        f"the step changed its input state or its inputs in place (stage {stage}): what is stored, and what "
+        "the step reads when it runs again, would no longer be what it was; make new tensors (h = h + … "
+        "instead of h += …)"
     )
 
 

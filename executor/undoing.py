@@ -71,7 +71,7 @@ class UndoingRun(Run):
         note_archived(sum(archive.stored_bytes for each in self._stretches for archive in each.archives))
         if not self._recomputing:
             self._reached = last
-        self._replay.forget_casts()
+        self._replay.forget_cached()
         self._checkpoints[last] = StoredState(owned(leaves), self._replay.take())
 
     def _require_reversible(self, stretch: Stretch) -> None:
@@ -102,6 +102,7 @@ class UndoingRun(Run):
         after = self._checkpoints.pop(stage, None)
         if after is None:
             raise PlanMismatch(f"x_{stage} is not a checkpoint, from which stage {stage} could be undone")
+        self._before_running_again()
         surroundings = stretch.surroundings.pop() if stretch.surroundings else NOTHING
         if self._replay.is_active:
             self._replay.rewind(surroundings)
@@ -121,7 +122,7 @@ class UndoingRun(Run):
             returned = self.program.run(
                 stage, after.leaves, slices, lambda _first, _count, block: blocks.append(block)
             )
-        self._replay.forget_casts()
+        self._replay.forget_cached()
         return LiveTape(stage, list(how.before), slices, returned, blocks, after)
 
     def _put(self, index: int, state: StoredState, stretch: Stretch) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from executor.compiled import outside_compiled_graphs
 from executor.errors import ReplayError
 from executor.execute import execute, run_without_gradients
+from executor.first_order import require_reverse_mode
 from executor.known import forget, known
 from executor.loop import FinalState, Loop, StepFunction
 from executor.outputs import Reduce
@@ -29,7 +30,7 @@ def unroll(
     plan: ExecutionPlan | None = None,
     planner: str | None = None,
     module: nn.Module | Sequence[nn.Module] | None = None,
-    captured: Sequence[Tensor] = (),
+    captured: Tensor | Sequence[Tensor] = (),
     reduce: Reduce = "stack",
     segment: StepFunction | None = None,
     length: int | None = None,
@@ -49,7 +50,8 @@ def unroll(
         plan: run this plan instead of asking the planner.
         planner: URL of a planning service; by default planning is done in this process.
         module: the module, or modules, whose parameters the step uses.
-        captured: other tensors that the step uses and that need a gradient; none computed from another.
+        captured: other tensors (or one) that the step uses and that need a gradient; none computed from
+            another.
         reduce: outputs are stacked on dimension 0 ("stack"), added ("sum"), or only the last is kept.
         segment: a function of k steps, (state, x[k, …]) -> (state, outputs), in place of `step`: a fused
             kernel, say. Its outputs are [k, …] for "stack", and already added for "sum".
@@ -60,6 +62,8 @@ def unroll(
         BudgetTooSmall: with the least budget that would fit.
         StateChanged, StateMutated, CaptureError, UnsupportedOutput: the step breaks a rule.
         DependentCaptures: a captured tensor was computed from another one.
+        ConcurrentUse: another thread is running a loop of the same module.
+        UnsupportedTransform: inside a transform of torch.func, or with tangents of forward mode.
 
     """
     loop = Loop.of(
@@ -84,12 +88,17 @@ def run_within(
     loop: Loop, budget: int | str, planner: str | None = None, host_budget: int | str | None = None
 ) -> tuple[Any, Any]:
     """The outputs and the last state of `loop`, run inside `budget`; see `unroll`."""
+    require_reverse_mode(loop.tensors())
     if not torch.is_grad_enabled():
+        return run_without_gradients(loop)
+    if not any(tensor.requires_grad for tensor in loop.tensors()):
+        known(loop).needs(loop)  # refuses a tensor that needs one and was not declared
         return run_without_gradients(loop)
     return _run(loop, plan_for(loop, budget, planner, host_budget))
 
 
 def _run(loop: Loop, plan: ExecutionPlan) -> tuple[Any, Any]:
+    require_reverse_mode(loop.tensors())
     try:
         return execute(loop, plan, known(loop).needs(loop))
     except ReplayError:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from executor.replay import Buffers, Replay, Surroundings
+from executor.replay import Buffers, Modes, Replay, Surroundings
 
 
 class Rewinding:
@@ -23,7 +23,7 @@ class Rewinding:
         self._taken: list[Surroundings] = []
 
     def _replay_of(self, mutated: Buffers) -> Replay:
-        return Replay(generators=(), idle=(), mutated=mutated, everything=self._everything)
+        return Replay(generators=(), idle=(), mutated=mutated, everything=self._everything, modes=Modes(()))
 
     @contextmanager
     def advancing(self) -> Iterator[None]:

@@ -132,3 +132,31 @@ def test_a_tensor_given_twice_or_without_need_of_a_gradient_counts_as_it_should(
             lambda captured=captured: unroll(step, start, inputs, captured=captured, budget="1MiB"), [weight]
         )
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_hooks_of_a_captured_tensor_see_its_whole_gradient_once():
+    """A reversal of the gradient on the way, a hook on a leaf, and a gradient that is retained"""
+    torch.manual_seed(0)
+    leaf = torch.rand(8, dtype=torch.float64, requires_grad=True)
+    inputs, start = torch.randn(STEPS, 8, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
+    calls, found = [], []
+    leaf.register_hook(lambda gradient: calls.append("leaf") or 0.5 * gradient)
+    for is_budgeted in (False, True):
+        calls.clear()
+        leaf.grad = None
+        weight = leaf * 1.0
+        weight.retain_grad()
+        weight.register_hook(lambda gradient: calls.append("inner") or -gradient)
+
+        def step(h, x, weight=weight):
+            h = (h * weight + x).tanh()
+            return h, h
+
+        if is_budgeted:
+            outputs, _ = unroll(step, start, inputs, captured=weight, budget="1MiB")
+        else:
+            outputs, _ = in_a_loop(step, start, inputs)
+        outputs.square().sum().backward()
+        found.append((weight.grad, leaf.grad))
+        assert calls == ["inner", "leaf"]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)

@@ -23,13 +23,15 @@ from executor import (
     unroll,
 )
 from executor.plan import checkpoint_every, tape_everything
-from tests.executor.loops import STEPS, cell_case, gradients, plain, sequence, states
+from tests.executor.loops import SIZE, STEPS, cell_case, gradients, plain, sequence, states
 
 PLAN = checkpoint_every(STEPS, 1, 3)
 
 
 def run(step: Any, state: Any = None, **options: Any) -> Any:
-    return unroll(step, states() if state is None else state, sequence(), plan=PLAN, **options)
+    inputs = options.pop("inputs", None)
+    inputs = sequence() if inputs is None else inputs
+    return unroll(step, states() if state is None else state, inputs, plan=PLAN, **options)
 
 
 def test_a_step_that_changes_the_states_shape_is_refused() -> None:
@@ -271,3 +273,26 @@ def test_an_input_changed_before_backward_is_noticed() -> None:
         case.inputs.add_(1)
     with pytest.raises(ModifiedBetweenPasses, match="input"):
         outputs.sum().backward()
+
+
+def test_a_step_that_writes_into_its_inputs_is_refused_and_they_are_untouched() -> None:
+    """Before anything of the caller's was written to; in a later call, by the engine"""
+    linear = nn.Linear(SIZE, SIZE).double()
+    writes = [True]
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        if writes[0]:
+            x.mul_(0.5)
+        state = torch.tanh(linear(state) + x)
+        return state, state
+
+    x = sequence(requires_grad=False)
+    before = x.clone()
+    with pytest.raises(StateMutated, match="its inputs in place"):
+        run(step, inputs=x, module=linear)
+    assert torch.equal(x, before)
+    writes[0] = False
+    run(step, inputs=x, module=linear)
+    writes[0] = True
+    with pytest.raises(StateMutated, match="its inputs in place"):
+        run(step, inputs=x, module=linear)

@@ -7,8 +7,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
+from torch.autograd import forward_ad  # noqa: E402
 
-from executor.errors import DoubleBackward  # noqa: E402
+from executor import unroll  # noqa: E402
+from executor.errors import DoubleBackward, UnsupportedTransform  # noqa: E402
 from executor.fused.cells import LSTMCell  # noqa: E402
 from executor.fused.kernels import kernels_for  # noqa: E402
 from executor.reversible import RevGRU  # noqa: E402
@@ -43,3 +45,36 @@ def test_a_gradient_with_a_graph_is_refused(way):
     with pytest.raises(DoubleBackward, match="create_graph=True"):
         torch.autograd.grad(WAYS[way](x).sum(), x, create_graph=True)
     torch.autograd.grad(WAYS[way](x).sum(), x)
+
+
+def loop(x):
+    return unroll(lambda s, x_t: (torch.tanh(s + x_t),) * 2, torch.zeros(BATCH, INPUT), x, budget="1MiB")[0]
+
+
+TRANSFORMS = {
+    "grad": torch.func.grad(lambda given: loop(given).sum()),
+    "vmap": torch.func.vmap(loop),
+    "jvp": lambda x: torch.func.jvp(loop, (x,), (x,)),
+}
+
+
+# Forward mode loads decompositions that torch compiles with torch.jit.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_loop_under_a_transform_is_refused(transform):
+    """With the way out, before anything is measured"""
+    x = torch.randn(STEPS, BATCH, INPUT)
+    with pytest.raises(UnsupportedTransform, match="ordinary Python loop"):
+        TRANSFORMS[transform](x)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@pytest.mark.parametrize("has_gradients", [True, False])
+def test_a_tangent_is_not_lost_without_a_word(has_gradients):
+    """Forward mode has no rule for a loop; without a tangent its context is no hindrance"""
+    x = torch.randn(STEPS, BATCH, INPUT)
+    with torch.set_grad_enabled(has_gradients), forward_ad.dual_level():
+        loop(x)
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises(UnsupportedTransform, match="tangent"):
+            loop(dual)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from executor import BudgetTooSmall, unroll
-from executor.plan import checkpoint_every
+from executor import BudgetTooSmall, outputs_needed, unroll
+from executor.plan import checkpoint_every, tape_everything
 from tests.executor.loops import (
+    BATCH,
+    SIZE,
     STEPS,
     LoopCase,
     cell_case,
@@ -27,7 +30,12 @@ PLAN = checkpoint_every(STEPS, 1, 3)
 
 def run(case: LoopCase, **options: Any) -> tuple[Any, Any]:
     return unroll(
-        case.step, case.state, case.inputs, plan=options.pop("plan", PLAN), module=case.module, **options
+        case.step,
+        case.state,
+        case.inputs,
+        plan=options.pop("plan", None if "budget" in options else PLAN),
+        module=case.module,
+        **options,
     )
 
 
@@ -235,3 +243,84 @@ def test_the_budget_decides_how_the_loop_is_run_and_the_gradients_stay() -> None
         outputs, state = unroll(case.step, case.state, case.inputs, budget=budget, module=case.module)
         found = torch.autograd.grad(loss_of(outputs, state), case.leaves())
         torch.testing.assert_close(list(found), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_inputs_that_a_module_computes_when_it_is_their_turn_have_its_gradient() -> None:
+    """Each in the graph of its own step, however many steps a tape has"""
+    embedding, cell = nn.Embedding(20, SIZE).double(), nn.GRUCell(SIZE, SIZE).double()
+    tokens = torch.randint(0, 20, (STEPS, BATCH))
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = cell(x, state)
+        return state, state
+
+    case = LoopCase(step, states(), lambda t: embedding(tokens[t]), (embedding, cell))
+    expected = gradients(case, lambda: plain(case))
+    for segment_steps in (1, 2, 5, STEPS - 1, STEPS):
+        plan = tape_everything(STEPS, segment_steps)
+        found = gradients(case, lambda plan=plan: run(case, length=STEPS, plan=plan))  # type: ignore[misc]
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("has_gradients", [True, False])
+def test_a_loop_inside_a_step_puts_out_what_the_step_needs(has_gradients: bool) -> None:
+    """Also where the step runs again for its state alone, and where the inner loop has no gradients"""
+    cell = nn.GRUCell(SIZE, SIZE).double()
+
+    def inner(state: Tensor, x: Tensor) -> tuple[Tensor, Any]:
+        state = cell(x, state)
+        return state, state if outputs_needed() else None
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.set_grad_enabled(has_gradients and torch.is_grad_enabled()):
+            outputs, _ = unroll(inner, state, torch.stack([x, 2 * x]), module=cell, budget="1MiB")
+        state = torch.tanh(state + outputs.sum(0))
+        return state, state
+
+    case = LoopCase(step, states(), sequence(requires_grad=False), cell)
+    expected = gradients(case, lambda: plain(case))
+    found = gradients(case, lambda: run(case, plan=checkpoint_every(STEPS, 1, 3)))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_one_captured_tensor_may_be_given_by_itself() -> None:
+    weight = torch.randn(SIZE, dtype=torch.float64, requires_grad=True)
+    step = lambda state, x: (torch.tanh(state * weight + x),) * 2  # noqa: E731
+    case = LoopCase(step, states(), sequence(), captured=[weight])
+    expected = gradients(case, lambda: plain(case))
+    found = gradients(
+        case, lambda: unroll(case.step, case.state, case.inputs, captured=weight, budget="1MiB")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"host_budget": -1}, "host_budget=-1"),
+        ({"budget": "50%"}, "for LSTM, GRU and RNN"),
+        ({"budget": "free"}, "for LSTM, GRU and RNN"),
+    ],
+)
+def test_a_refused_budget_is_called_by_its_name(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        run(cell_case("GRU"), **{"budget": "1MiB", **options})
+
+
+def test_numbers_of_numpy_are_budgets() -> None:
+    assert run(cell_case("GRU"), budget=np.int64(2**20))
+
+
+def test_parameters_in_the_place_of_their_module_are_refused() -> None:
+    case = cell_case("GRU")
+    parameters = case.modules()[0].parameters()
+    with pytest.raises(TypeError, match="not Parameter"):
+        unroll(case.step, case.state, case.inputs, module=parameters, budget="1MiB")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("returned", "what"), [(lambda s: s, "not Tensor"), (lambda s: (s, s, s), "not 3 values")]
+)
+def test_a_step_that_returns_something_else_than_a_pair_is_told(returned: Any, what: str) -> None:
+    with pytest.raises(TypeError, match=what):
+        unroll(lambda state, x: returned(torch.tanh(state + x)), states(), sequence(), budget="1MiB")

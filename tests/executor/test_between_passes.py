@@ -1,0 +1,141 @@
+"""Between forward and backward: steps that run again see what the forward pass saw, or refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from executor import ModifiedBetweenPasses, unroll
+from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
+from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, plain, sequence
+
+PLAN = checkpoint_every(STEPS, 1, 3)
+
+
+class Parts(nn.Module):
+    """A cell that trains, with a dropout, a buffer and a frozen layer beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(SIZE, SIZE).double()
+        self.dropout = nn.Dropout(0.5)
+        self.frozen = nn.Linear(SIZE, SIZE).double().requires_grad_(False)
+        self.register_buffer("mask", torch.ones(SIZE, dtype=torch.float64))
+
+    def forward(self, state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = self.dropout(self.cell(self.frozen(x * self.mask), state))
+        return state, state
+
+
+@pytest.fixture
+def case() -> LoopCase:
+    torch.manual_seed(2)
+    module = Parts()
+    return LoopCase(
+        module, torch.zeros(BATCH, SIZE, dtype=torch.float64), sequence(requires_grad=False), module
+    )
+
+
+def weight_gradient(case: LoopCase, plan: ExecutionPlan | None, between: Callable[[], Any]) -> Tensor:
+    """By plain autograd without a plan."""
+    torch.manual_seed(1)
+    outputs, _ = plain(case) if plan is None else unroll(case.step, case.state, case.inputs, plan=plan)
+    between()
+    found: Tensor = torch.autograd.grad(outputs.square().sum(), case.modules()[0].cell.weight_ih)[0]
+    return found
+
+
+def test_a_module_that_was_set_to_eval_trains_while_its_steps_run_again(case: LoopCase) -> None:
+    """And is in eval mode again afterwards"""
+    module = case.modules()[0]
+    expected = weight_gradient(case, None, module.eval)
+    module.train()
+    found = weight_gradient(case, PLAN, module.eval)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert not any(part.training for part in module.modules())
+
+
+CHANGES: dict[str, Callable[[Parts], Any]] = {
+    "buffer mask": lambda module: module.mask.mul_(2),
+    "frozen parameter weight": lambda module: torch.no_grad()(module.frozen.weight.mul_)(2),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_steps_read_and_was_changed_in_place_is_refused(name: str, case: LoopCase) -> None:
+    """By name; where nothing runs again nothing is wrong"""
+    module = case.modules()[0]
+    expected = weight_gradient(case, None, lambda: None)
+    found = weight_gradient(case, tape_everything(STEPS, 1), lambda: None)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ModifiedBetweenPasses, match=name):
+        weight_gradient(case, PLAN, lambda: CHANGES[name](module))
+
+
+def test_what_was_replaced_is_put_back_while_steps_run_again(case: LoopCase) -> None:
+    """Another buffer, another frozen layer: those of the forward pass are used, and the new ones kept"""
+    module = case.modules()[0]
+    mask, frozen = torch.zeros_like(module.mask), nn.Parameter(torch.zeros_like(module.frozen.weight), False)
+    expected = weight_gradient(case, None, lambda: None)
+
+    def replace() -> None:
+        module.mask, module.frozen.weight = mask, frozen
+
+    found = weight_gradient(case, PLAN, replace)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert module.mask is mask
+    assert module.frozen.weight is frozen
+
+
+def test_a_captured_tensor_that_was_changed_is_refused() -> None:
+    captured = torch.randn(SIZE, dtype=torch.float64, requires_grad=True)
+    state, x = torch.zeros(BATCH, SIZE, dtype=torch.float64), sequence(requires_grad=False)
+    outputs, _ = unroll(
+        lambda s, x_t: (torch.tanh(s + x_t * captured),) * 2, state, x, captured=captured, plan=PLAN
+    )
+    with torch.no_grad():
+        captured.mul_(2)
+    with pytest.raises(ModifiedBetweenPasses, match="captured"):
+        outputs.sum().backward()
+
+
+def test_parameters_that_were_frozen_in_the_forward_pass_get_no_gradient(case: LoopCase) -> None:
+    """Although they need one when backward is called; as in plain autograd"""
+    module = case.modules()[0]
+    found = weight_gradient(case, PLAN, lambda: module.frozen.requires_grad_(True))
+    assert module.frozen.weight.grad is None
+    assert module.frozen.weight.requires_grad
+    module.frozen.requires_grad_(False)
+    torch.testing.assert_close(found, weight_gradient(case, None, lambda: None), rtol=1e-12, atol=1e-12)
+
+
+def test_weights_that_functional_call_lent_are_those_of_both_passes() -> None:
+    """The module's own get no gradient, and the inputs' is that of the lent ones"""
+
+    class Unrolled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.GRUCell(SIZE, SIZE).double()
+
+        def forward(self, x: Tensor, plan: ExecutionPlan | None) -> Tensor:
+            def step(state: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
+                state = self.cell(x_t, state)
+                return state, state
+
+            case = LoopCase(step, torch.zeros(BATCH, SIZE, dtype=torch.float64), x, self.cell)
+            run = plain(case) if plan is None else unroll(step, case.state, x, module=self.cell, plan=plan)
+            outputs: Tensor = run[0]
+            return outputs
+
+    module, x = Unrolled(), sequence()
+    lent = {name: 0.5 * each.detach() for name, each in module.named_parameters()}
+    gradients = []
+    for plan in (None, PLAN):
+        outputs = torch.func.functional_call(module, lent, (x, plan))
+        gradients.append(torch.autograd.grad(outputs.square().sum(), x)[0])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
+    assert all(each.grad is None for each in module.parameters())

@@ -1,0 +1,208 @@
+"""What a step sees beside its arguments and the modules that it was declared with is replayed too."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from executor import unroll
+from executor.plan import checkpoint_every
+from executor.seen import bystanders, own_generators, values_seen
+from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, gradients, plain, sequence, states
+
+PLAN = checkpoint_every(STEPS, 1, 3)
+
+
+def both(make: Any) -> list[Any]:
+    """Outputs, state and gradients of `make()`, a LoopCase, by plain autograd and under a plan."""
+    found = []
+    for is_planned in (False, True):
+        torch.manual_seed(5)
+        case: LoopCase = make()
+        if is_planned:
+            run = lambda: unroll(case.step, case.state, case.inputs, module=case.module, plan=PLAN)  # noqa: E731, B023
+        else:
+            run = lambda: plain(case)  # noqa: E731, B023
+        found.append(gradients(case, run))
+    return found
+
+
+def test_a_generator_of_the_callers_is_replayed_and_no_probe_draws_from_it() -> None:
+    def make() -> LoopCase:
+        generator, cell = torch.Generator().manual_seed(3), nn.GRUCell(SIZE, SIZE).double()
+
+        def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            noise = torch.rand(state.shape, generator=generator, dtype=torch.float64)
+            state = cell(x, state * noise)
+            return state, state
+
+        return LoopCase(step, states(), sequence(), cell)
+
+    expected, found = both(make)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_numbers_drawn_in_a_fork_of_the_stream_are_replayed() -> None:
+    """The stream is where it was after each step, so that only another seed shows the draw"""
+
+    def make() -> LoopCase:
+        cell = nn.GRUCell(SIZE, SIZE).double()
+
+        def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.random.fork_rng():
+                noise = torch.randn_like(state)
+            state = cell(x, state * noise)
+            return state, state
+
+        return LoopCase(step, states(), sequence(), cell)
+
+    found = []
+    for is_planned in (False, True):
+        torch.manual_seed(5)
+        case = make()
+        outputs, _ = (
+            unroll(case.step, case.state, case.inputs, module=case.module, plan=PLAN)
+            if is_planned
+            else plain(case)
+        )
+        torch.randn(3)  # what comes after the loop moves the stream on
+        found.append(torch.autograd.grad(outputs.square().sum(), case.leaves()))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+def test_a_module_that_trains_nothing_need_not_be_declared() -> None:
+    """Its statistics are updated once per step, and its steps see those of their time"""
+    norms = []
+
+    def make() -> LoopCase:
+        cell, norm = nn.GRUCell(SIZE, SIZE).double(), nn.BatchNorm1d(SIZE, affine=False).double()
+        norms.append(norm)
+
+        def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            state = cell(norm(x), state) + norm.running_mean
+            return state, state
+
+        return LoopCase(step, states(), sequence(), cell)
+
+    expected, found = both(make)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert norms[1].num_batches_tracked == STEPS
+    torch.testing.assert_close(norms[1].running_mean, norms[0].running_mean, rtol=0, atol=0)
+
+
+def test_a_dropout_that_was_probed_in_eval_mode_is_looked_at_anew() -> None:
+    """Where the step sees it only by its closure"""
+    cell, dropout = nn.GRUCell(SIZE, SIZE).double(), nn.Dropout(0.5)
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = dropout(cell(x, state))
+        return state, state
+
+    case = LoopCase(step, states(), sequence(), cell)
+    dropout.eval()
+    unroll(step, case.state, case.inputs, module=cell, budget="1MiB")
+    dropout.train()
+    torch.manual_seed(4)
+    expected = gradients(case, lambda: plain(case))
+    torch.manual_seed(4)
+    found = gradients(case, lambda: unroll(step, case.state, case.inputs, module=cell, budget="1MiB"))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_cached_by_parametrize_belong_to_their_tape() -> None:
+    """What an advance without gradients left in the cache would end the graph of a tape"""
+
+    class Twice(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return 2 * weight
+
+    cell = nn.GRUCell(SIZE, SIZE).double()
+    parametrize.register_parametrization(cell, "weight_hh", Twice())
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = cell(x, state)
+        return state, state
+
+    case = LoopCase(step, states(), sequence(), cell)
+    expected = gradients(case, lambda: plain(case))
+    unroll(step, case.state, case.inputs, module=cell, plan=PLAN)
+    with parametrize.cached():
+        found = gradients(case, lambda: unroll(step, case.state, case.inputs, module=cell, plan=PLAN))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+SOME = nn.Dropout(0.1)
+
+
+def helper(x: Tensor) -> Tensor:
+    return SOME(x)
+
+
+class Stepper:
+    """An object with a step of its own."""
+
+    def __init__(self, dropout: nn.Module) -> None:
+        self.dropout = dropout
+        self.generator = torch.Generator()
+
+    def step(self, state: Tensor, x: Tensor) -> Any:
+        return self.dropout(state + x), None
+
+    __call__ = step
+
+
+def of_closure(module: nn.Module) -> Any:
+    return lambda state, x: (module(state + x), None)
+
+
+def around(inner: Any) -> Any:
+    def step(state: Tensor, x: Tensor) -> Any:
+        return inner(state, x)
+
+    return step
+
+
+def by_default(module: nn.Module) -> Any:
+    def step(state: Tensor, x: Tensor, part: nn.Module = module) -> Any:
+        return part(state + x), None
+
+    return step
+
+
+def by_partial(module: nn.Module) -> Any:
+    return functools.partial(lambda part, state, x: (part(state + x), None), module)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_closure,
+        by_default,
+        by_partial,
+        lambda module: Stepper(module).step,
+        Stepper,
+        lambda module: around(of_closure(module)),
+    ],
+    ids=["closure", "default", "partial", "method", "object", "closure of a closure"],
+)
+def test_modules_are_found_wherever_a_step_has_them(make: Any) -> None:
+    dropout = nn.Dropout(0.3)
+    step = make(dropout)
+    assert bystanders(step, ()) == (dropout,)
+    assert bystanders(step, (nn.Sequential(dropout),)) == ()
+    assert bystanders(make(nn.Linear(2, 2)), ()) == ()  # what trains must be declared
+
+
+def test_globals_of_helpers_and_generators_of_objects_are_found() -> None:
+    assert SOME in list(values_seen(lambda state, x: (helper(state + x), None)))
+    stepper = Stepper(nn.Identity())
+    assert own_generators(stepper.step, ()) == (stepper.generator,)
+    module = nn.Identity()
+    module.stream = torch.Generator()  # type: ignore[assignment]
+    assert own_generators(lambda state, x: (state, x), (module,)) == (module.stream,)
+    assert BATCH
