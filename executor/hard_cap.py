@@ -63,8 +63,12 @@ def hard_cap(budget: int | str, device: torch.device | str = "cuda") -> Iterator
             loss, _ = unroll(step, state, inputs, module=cell, budget=budget_bytes)
 
     Whoever exceeds the cap gets torch.OutOfMemoryError. Afterwards the process may use the whole device
-    again. Raises ValueError for a budget below the allocator's segments.
+    again. Raises ValueError for a budget below the allocator's segments, and RuntimeError without CUDA.
     """
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            "a hard cap is CUDA's allocator's, and there is no CUDA device here; budgets need none"
+        )
     chosen = indexed(device)
     cap_bytes = parse_budget_bytes(budget)
     planned_bytes = plannable_bytes(cap_bytes)

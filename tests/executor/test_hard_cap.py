@@ -27,6 +27,7 @@ def cuda(monkeypatch):
     """A device without memory: what caps were set on it. Warming up takes two workspaces."""
     allocator = Allocator()
     called = in_the_place_of_cuda(monkeypatch, allocator)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(caps, "warm_up", lambda _device: allocator.allocate(WORKSPACES_BYTES))
     return called
 
@@ -87,3 +88,9 @@ def test_a_device_that_refused_outside_a_cap_is_judged_by_its_own_bytes(cuda):
     assert missing_after(error, 2**30, 0) == missing_bytes(2**30, WORKSPACES_BYTES, "cuda")
     grown = missing_after(MemoryError(), 2**30, data_bytes())
     assert grown == pytest.approx(missing_bytes(2**30, 0, "cpu"), abs=64 * MIB)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_without_a_device_a_cap_is_refused_in_words() -> None:
+    with pytest.raises(RuntimeError, match="budgets need none"), hard_cap("1GiB"):
+        pass
