@@ -7,16 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 
 from executor.action_costs import bytes_of_actions, seconds_of_actions
 from executor.rehearsal import Rehearsal
 from executor.reversal import LostBits
+from executor.trees import Leaves
+from executor.undoing import UndoingRun
 from planner_service.chain import Archive, Reversal, Stage, Undo
 
 ROUNDS = 2
 """Runs that are timed: what else a stage costs was measured more often."""
+
+
+class _BlocksKept(UndoingRun):
+    """Archives stay from run to run, one set per stage, and so do their blocks. These are a line of their own
+    in every plan: none may come or go while it is measured what else an action takes.
+    """
+
+    def __init__(self, *given: Any, archives: dict[int, list[Any]], **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._archives = archives
+
+    def _archive_stage(self, stage: int, leaves: Leaves) -> Leaves:
+        archives = self._stretches[-1].archives
+        archives.extend(self._archives.get(stage, ()))
+        after = super()._archive_stage(stage, leaves)
+        for archive in archives:
+            archive.keep_blocks()
+        self._archives[stage] = list(archives)
+        return after
 
 
 def with_reversals(
@@ -27,22 +50,25 @@ def with_reversals(
     device: torch.device,
     input_gradient_bytes: int,
 ) -> tuple[Stage, ...]:
-    """`stages` with what undoing them takes; their workspace for an advance covers archiving too."""
-    actions = rehearsal.undoing_schedule()
-    pieces, _ = bytes_of_actions(lambda observer: rehearsal.run(observer, actions), device)
-    accumulated = rehearsal.accumulated_bytes
-    timed = [
-        seconds_of_actions(lambda observer: rehearsal.run(observer, actions), device) for _ in range(ROUNDS)
-    ]
+    """`stages` with what undoing them takes.
+
+    Archiving a stage needs what advancing it does, which was measured in both passes; the last stage, which
+    is never advanced, is archived in the first pass alone.
+    """
+    make_run = partial(_BlocksKept, archives={})
+    run = partial(rehearsal.run, schedule=rehearsal.undoing_schedule(), make_run=make_run)
+    timed = [seconds_of_actions(run, device) for _ in range(ROUNDS)]
+    pieces, _ = bytes_of_actions(run, device)  # last: the blocks are there
     found = list(stages)
+    workspaces = [stage.forward_workspace_bytes for stage in stages]
     gradients = [input_gradient_bytes, *(stage.live_gradient_bytes for stage in stages)]
     states = [0, *(stage.state_bytes for stage in stages)]
+    accumulated = rehearsal.accumulated_bytes
     for piece, before in zip(pieces, accumulated, strict=False):
         spare = max(accumulated) - before
         if isinstance(piece.action, Archive):
             index = piece.action.first - 1
-            workspace = piece.peak_bytes - piece.after_bytes - spare
-            found[index] = _covering(found[index], workspace)
+            workspaces[index] = max(workspaces[index], piece.peak_bytes - piece.after_bytes - spare)
         elif isinstance(piece.action, Undo):
             index, action = piece.action.first - 1, piece.action
             needed = piece.peak_bytes - piece.before_bytes - spare
@@ -51,13 +77,10 @@ def with_reversals(
                 archive_bytes=bits + rehearsal.surroundings_of_a_stage,
                 undo_cost=min(_seconds_of(action, times) for times in timed),
                 undo_workspace_bytes=max(0, needed - states[index] - gradients[index]),
+                archive_workspace_bytes=workspaces[index],
             )
             found[index] = replace(found[index], reversal=reversal)
     return tuple(found)
-
-
-def _covering(stage: Stage, workspace_bytes: int) -> Stage:
-    return replace(stage, forward_workspace_bytes=max(stage.forward_workspace_bytes, workspace_bytes))
 
 
 def _seconds_of(action: Undo, times: Sequence[tuple[object, float]]) -> float:

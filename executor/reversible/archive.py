@@ -19,6 +19,8 @@ class Archive:
         self._block_words = block_words
         self._blocks: list[Tensor] = []
         self._size = 0
+        self._keeps_blocks = False
+        self._idle: list[Tensor] = []
 
     def __len__(self) -> int:
         """Number of words."""
@@ -34,13 +36,17 @@ class Archive:
         """Bytes of the blocks that hold them: less than one block more."""
         return len(self._blocks) * self._block_words * WORD_BYTES
 
+    def keep_blocks(self) -> None:
+        """From now on blocks wait for further words when they are empty, instead of being given back."""
+        self._keeps_blocks = True
+
     def push(self, words: Tensor) -> None:
         """Put int16 `words` [count] on the stack."""
         start, count = 0, words.numel()
         while start < count:
             used = self._size % self._block_words
             if not used:
-                self._blocks.append(torch.empty(self._block_words, dtype=torch.int16, device=self._device))
+                self._blocks.append(self._idle.pop() if self._idle else self._block())
             part = min(count - start, self._block_words - used)
             self._blocks[-1][used : used + part] = words[start : start + part]
             self._size += part
@@ -59,12 +65,17 @@ class Archive:
             part = min(count, used)
             parts.append(self._blocks[-1][used - part : used])
             if part == used:
-                self._blocks.pop()
+                emptied = self._blocks.pop()
+                if self._keeps_blocks:
+                    self._idle.append(emptied)
             self._size -= part
             count -= part
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts[::-1]) if parts else torch.empty(0, dtype=torch.int16, device=self._device)
+
+    def _block(self) -> Tensor:
+        return torch.empty(self._block_words, dtype=torch.int16, device=self._device)
 
 
 class Discard(Archive):

@@ -168,6 +168,19 @@ def test_archive_gives_words_back_last_in_first_out(sizes, data):
     assert archive.allocated_bytes == 0
 
 
+def test_an_archive_that_keeps_its_blocks_takes_no_others_for_as_many_words():
+    words = torch.arange(20).to(torch.int16)
+    archive = Archive(CPU, block_words=8)
+    archive.keep_blocks()
+    found = []
+    for _ in range(2):
+        archive.push(words)
+        found.append(sorted(block.data_ptr() for block in archive._blocks))
+        assert torch.equal(archive.pop(20), words)
+        assert len(archive) == archive.allocated_bytes == 0
+    assert found[0] == found[1]
+
+
 def test_archive_refuses_to_give_more_than_it_holds():
     with pytest.raises(IndexError, match="1 words were asked of an archive that holds 0"):
         Archive(CPU).pop(1)
