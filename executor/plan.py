@@ -94,6 +94,19 @@ class ExecutionPlan:
         return most
 
     @cached_property
+    def most_stretches(self) -> int:
+        """How many stretches are archived at once, at most: each has archives of its own."""
+        begun: list[int] = []
+        most = 0
+        for action in self.schedule() if self.undoes else ():
+            if isinstance(action, Archive):
+                begun.append(action.first)
+                most = max(most, len(begun))
+            elif isinstance(action, Undo):
+                begun = [first for first in begun if first < action.last]
+        return most
+
+    @cached_property
     def most_states(self) -> Mapping[str, int]:
         """How many states each tier holds at once, at most."""
         held: Counter[str] = Counter()

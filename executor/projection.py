@@ -18,12 +18,14 @@ from planner_service.chain import Backward, Chain, Moment, Policy, TimedMoment, 
 def projected_peak_bytes(plan: ExecutionPlan, report: ProbeReport) -> int:
     """Upper bound of the bytes that a run under `plan` adds to what was live before.
 
-    At most what the simulator says of the chain; for plans that undo stages it is that. Raises ValueError
-    for a plan whose segment length `report` does not have.
+    At most what the simulator says of the chain; for plans that undo stages it is that, and more where
+    several stretches are archived at once: the chain counts the begun words and blocks of one. Raises
+    ValueError for a plan whose segment length `report` does not have.
     """
     chain = report.chain(plan.length, plan.segment_steps)
     if isinstance(plan.policy, Policy) and plan.undoes:
-        return plan.replayed(chain).peak_bytes
+        slack_bytes = 0 if report.needs.lost is None else report.needs.lost.slack_bytes
+        return plan.replayed(chain).peak_bytes + slack_bytes * (plan.most_stretches - 1)
     first_pass_bytes, later_bytes = _peaks(_replay(plan, chain))
     if first_pass_bytes > later_bytes:
         early = report.first_pass_chain(plan.length, plan.segment_steps)
