@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import index
-from typing import Any, SupportsIndex
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,14 @@ def parse_budget_bytes(budget: int | str, *, name: str = "budget") -> int:
     positive number.
     """
     try:
-        is_whole = isinstance(budget, SupportsIndex) and not isinstance(budget, bool)  # also numpy's numbers
-        budget_bytes = parse_bytes(index(budget) if is_whole else budget)  # type: ignore[arg-type]
+        given: Any = budget
+        if not isinstance(given, int | float | str):  # numpy's whole numbers are no ints
+            given = index(given)
+        budget_bytes = parse_bytes(given)
     except InvalidQuantity as refusal:
         raise ValueError(f"{name}={budget!r}: {refusal.reason}{_of_others(budget)}") from None
+    except TypeError:
+        raise ValueError(f"{name}={budget!r}: write a number of bytes") from None
     if budget_bytes == 0:
         raise ValueError(f"{name}={budget!r} must be positive")
     return budget_bytes
