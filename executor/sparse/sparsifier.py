@@ -29,7 +29,7 @@ class Sparsifier:
         seed: of what the rule draws. The random streams of torch are not touched.
 
     Raises:
-        InvalidSparsity: error feedback with a rule that is unbiased without it.
+        InvalidSparsity: an argument of another type; error feedback with a rule that is unbiased without it.
 
     """
 
@@ -44,13 +44,22 @@ class Sparsifier:
         error_feedback: bool = False,
         seed: int = 0,
     ) -> None:
+        schedule = Schedule() if schedule is None else schedule
+        for field, value, kind in (
+            ("rule", rule, Rule),
+            ("schedule", schedule, Schedule),
+            ("error_feedback", error_feedback, bool),
+            ("seed", seed, int),
+        ):
+            if not isinstance(value, kind):
+                raise InvalidSparsity(field, f"{value!r} is no {kind.__name__}")
         if error_feedback and not rule.drops_in_place:
             raise InvalidSparsity(
                 "error_feedback", f"{rule} samples without bias: there is no error to carry over"
             )
         self.rule = rule
         self.gate_names = tuple(gate_names)
-        self.schedule = schedule or Schedule()
+        self.schedule = schedule
         self.iteration = 0
         """The iteration that runs; see `end_iteration`."""
         self.last_record: IterationRecord | None = None

@@ -10,8 +10,8 @@ from planner_service.contract.base import Message, invalid
 from planner_service.contract.quantities import Count
 
 SparsityRule = Literal["absolute", "rms", "top", "columns", "blocks", "rows", "mixed"]
-Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-KeptRatio = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Threshold = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+KeptRatio = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 
 _SETTINGS: dict[SparsityRule, frozenset[str]] = {
     "absolute": frozenset({"threshold"}),
@@ -44,7 +44,7 @@ class GradientSparsity(Message):
     """Dense iterations at the start; a plan's cost is that of the iterations after them."""
     dense_every: Annotated[int, Field(strict=True, ge=2, le=10**9)] | None = None
     """Every n-th iteration is dense; null: none."""
-    error_feedback: bool = False
+    error_feedback: Annotated[bool, Field(strict=True)] = False
     """Add what an iteration drops of the weight gradients to those of the next one."""
 
     @model_validator(mode="after")

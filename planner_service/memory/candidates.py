@@ -9,7 +9,7 @@ from planner_service.memory.candidate import Candidate
 from planner_service.memory.profile import Profile, ProfileNeeded, profiled_candidates
 from planner_service.memory.reversible_cells import ReversibleModel
 from planner_service.memory.reversible_steps import reversible_candidates
-from planner_service.memory.sparse_steps import sparse_candidates
+from planner_service.memory.sparse_steps import require_sparse_cells, sparse_candidates
 from planner_service.memory.steps import step_candidates
 from planner_service.memory.workload import Workload
 
@@ -20,8 +20,8 @@ def candidates_for(
     """One candidate per segment length of `workload`.
 
     `profile` must match; among `known_profiles` the first that matches is used. Raises
-    ProfileMismatch, ProfileNeeded (fused kernels without a measurement) and InvalidChain (a size
-    beyond 2**62 bytes).
+    ProfileMismatch, ProfileNeeded (fused kernels without a measurement), NotSparsified or UnevenBlocks
+    (a rule that the model's cells cannot follow) and InvalidChain (a size beyond 2**62 bytes).
     """
     try:
         return _candidates(workload, profile, known_profiles)
@@ -39,6 +39,8 @@ def is_counted(workload: Workload, known_profiles: Sequence[Profile] = ()) -> bo
 def _candidates(
     workload: Workload, profile: Profile | None, known_profiles: Sequence[Profile]
 ) -> list[Candidate]:
+    if workload.gradient_sparsity is not None:
+        require_sparse_cells(workload, workload.gradient_sparsity)
     if profile is not None:
         return profiled_candidates(workload, profile)
     for known in known_profiles:

@@ -49,10 +49,36 @@ class NotSparsified(PlanningError, ValueError):
         return (NotSparsified, (self.cell_kind,))
 
 
+class UnevenBlocks(PlanningError, ValueError):
+    """Blocks of that many columns do not divide the gates of a layer."""
+
+    field = "training.gradient_sparsity.block_size"
+
+    def __init__(self, *, block_size: int, columns: int) -> None:
+        self.block_size = block_size
+        self.columns = columns
+        super().__init__(f"{block_size} does not divide the {columns} columns of the gates: choose a divisor")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_uneven_blocks, (self.block_size, self.columns))
+
+
+def _uneven_blocks(block_size: int, columns: int) -> UnevenBlocks:
+    return UnevenBlocks(block_size=block_size, columns=columns)
+
+
+def require_sparse_cells(workload: Workload, sparsity: GradientSparsity) -> None:
+    """Raise NotSparsified or UnevenBlocks where executor.sparse would refuse the model with this rule."""
+    model = workload.model
+    if model.cell_kind not in TAPED_UNITS:
+        raise NotSparsified(model.cell_kind)
+    columns = model.cell.gate_count * model.hidden_size
+    if columns % sparsity.block_columns:
+        raise UnevenBlocks(block_size=sparsity.block_columns, columns=columns)
+
+
 def sparse_candidates(workload: Workload, sparsity: GradientSparsity) -> list[Candidate]:
-    """One candidate per segment length. Raises NotSparsified, and InvalidChain beyond 2**62 bytes."""
-    if workload.model.cell_kind not in TAPED_UNITS:
-        raise NotSparsified(workload.model.cell_kind)
+    """One candidate per segment length. Raises InvalidChain beyond 2**62 bytes."""
     lengths = segment_lengths(workload.sequence_length)
     return [_candidate(workload, sparsity, steps) for steps in lengths]
 

@@ -11,6 +11,7 @@ ENTRY_RULES: frozenset[SparsityRule] = frozenset({"absolute", "rms", "top"})
 
 _KEEP_RATIOS: dict[SparsityRule, float] = {"columns": 0.25, "blocks": 0.25, "rows": 0.5, "mixed": 0.125}
 _ROW_RATIO = 0.5
+_BLOCK_SIZE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,11 @@ class GradientSparsity:
         ran = f"{self.backward_ratio:.0%} of the backward products"
         why = ", which single zeros do not shrink" if self.rule in ENTRY_RULES else ""
         return f"gate gradients sparsified by {self.rule!r}: {ran} run{why}, and the gradient is inexact"
+
+    @property
+    def block_columns(self) -> int:
+        """Columns of a gate gradient that are kept or dropped together: they must divide it."""
+        return (self.block_size or _BLOCK_SIZE) if self.rule == "blocks" else 1
 
     @property
     def flow_ratio(self) -> float:

@@ -1,11 +1,14 @@
 """Plans with sparsified gradients: cheaper, inexact everywhere, and never taken for exact ones."""
 
+import pickle
+
 import pytest
 from pydantic import ValidationError
 
 from planner_service.contract import ComparisonRequest, FrontierRequest, PlanRequest
+from planner_service.contract.jobs import JobRequest
 from planner_service.memory import ProfileMismatch
-from planner_service.memory.sparse_steps import NotSparsified
+from planner_service.memory.sparse_steps import NotSparsified, UnevenBlocks
 from planner_service.planning import Planner
 from tests.contract.requests import changed
 from tests.memory.test_profile import RECORD
@@ -88,6 +91,32 @@ def test_only_lstm_and_gru_can_be_sparsified():
 
 
 @pytest.mark.parametrize(
+    ("kind", "hidden_size", "block_size", "columns"),
+    [("lstm", 256, 7, 1024), ("gru", 256, 7, 768), ("gru", 10, None, 30), ("gru", 32, 64, 96)],
+)
+def test_blocks_that_do_not_divide_the_gates_are_refused(kind, hidden_size, block_size, columns):
+    """As the executor refuses them; of jobs before they are taken"""
+    question = sparse("blocks", **({} if block_size is None else {"block_size": block_size}))
+    model = {**MODEL, "kind": kind, "hidden_size": hidden_size}
+    with pytest.raises(UnevenBlocks, match=f"{block_size or 16} does not divide the {columns}") as refusal:
+        planned({**question, "model": model})
+    assert refusal.value.field == "training.gradient_sparsity.block_size"
+    assert str(pickle.loads(pickle.dumps(refusal.value))) == str(refusal.value)  # noqa: S301 - made here
+    job = {
+        "model": {"kind": kind, "hidden_size": hidden_size},
+        "sequence": {"length": 20, "batch_size": 2},
+        "training": {**question["training"], "iterations": 3},
+        "budget": "10%",
+    }
+    with pytest.raises(UnevenBlocks):
+        PLANNER.job_needs(JobRequest.model_validate(job))
+
+
+def test_blocks_that_divide_the_gates_are_planned():
+    assert not planned(sparse("blocks", block_size=64)).exact_gradient  # 128 columns
+
+
+@pytest.mark.parametrize(
     "sparsity",
     [
         {"rule": "rms", "threshold": -1},
@@ -99,6 +128,11 @@ def test_only_lstm_and_gru_can_be_sparsified():
         {"rule": "mixed", "error_feedback": True},
         {"rule": "columns", "dense_every": 1},
         {"rule": "none"},
+        {"rule": "rms", "threshold": True},
+        {"rule": "rms", "threshold": "0.3"},
+        {"rule": "top", "keep_ratio": True},
+        {"rule": "top", "error_feedback": "yes"},
+        {"rule": "top", "error_feedback": 1},
     ],
     ids=str,
 )

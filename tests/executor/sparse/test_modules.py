@@ -63,6 +63,17 @@ def test_blocks_that_do_not_divide_the_gates_are_refused_at_once(kind):
 
 
 @ALL
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("rule", None), ("rule", Columns), ("schedule", "x"), ("error_feedback", "yes"), ("seed", 0.5)],
+)
+def test_arguments_of_another_type_are_refused_at_once(kind, field, value):
+    with pytest.raises(InvalidSparsity, match="is no") as refusal:
+        kind(INPUT, HIDDEN, **{field: value})
+    assert refusal.value.field == field
+
+
+@ALL
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])
 def test_inputs_of_another_type_are_refused_as_torch_refuses_them(kind, dtype):
     module = kind(INPUT, HIDDEN)
