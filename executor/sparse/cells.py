@@ -69,17 +69,26 @@ class SparseCell(KeepsPosition, nn.RNNCellBase):
         self.sparsifier = sparsifier
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
-        """Like the torch cell's, for x [B, input]: (h, c) of an LSTM, h of a GRU, each [B, H]."""
-        if input.dim() != 2 or input.shape[1] != self.input_size:
-            raise StateChanged(f"input of shape {list(input.shape)} must be [batch, {self.input_size}]")
-        count = len(self.cell.state_names)
-        zeros = torch.zeros(len(input), self.hidden_size, dtype=self.weight_hh.dtype, device=input.device)
+        """Like the torch cell's, for x [B, input]: (h, c) of an LSTM, h of a GRU, each [B, H]; B may be
+        missing everywhere.
+        """
+        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
+            features = self.input_size
+            raise StateChanged(
+                f"input of shape {list(input.shape)} must be [batch, {features}] or [{features}]"
+            )
+        is_batched, count = input.dim() == 2, len(self.cell.state_names)
+        x = input if is_batched else input.unsqueeze(0)
+        zeros = torch.zeros(len(x), self.hidden_size, dtype=self.weight_hh.dtype, device=x.device)
         given = (zeros,) * count if hx is None else parts_of_state(hx, self.cell.state_names)
+        if hx is not None and not is_batched:
+            given = tuple(part.unsqueeze(0) for part in given)
         weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         sparsifier = self.sparsifier if self.training else None
-        y, after = run_layer(self.cell, sparsifier, input.unsqueeze(0), given, weights, layer="cell")
-        h = y.squeeze(0)
-        return (h, *after[1:]) if count > 1 else h
+        y, after = run_layer(self.cell, sparsifier, x.unsqueeze(0), given, weights, layer="cell")
+        parts = (y.squeeze(0), *after[1:])
+        parts = parts if is_batched else tuple(part.squeeze(0) for part in parts)
+        return parts if count > 1 else parts[0]
 
     def end_iteration(self) -> IterationRecord | None:
         """Close the iteration and get its counts; see `Sparsifier.end_iteration`."""

@@ -83,7 +83,10 @@ class SparseRecurrence(KeepsPosition, nn.RNNBase):
 
     @classmethod
     def from_torch(cls, module: nn.RNNBase, **sparsity: Any) -> Self:
-        """A sparse module that shares the parameters of `module`; `sparsity`: rule and what follows it."""
+        """A sparse module that shares the parameters of `module`; `sparsity`: rule and what follows it.
+
+        Raises TypeError for another kind of module, and for one whose weights are no parameters.
+        """
         if module.proj_size:
             raise InvalidSparsity("proj_size", "projections are not supported")
         made = cls(
@@ -99,7 +102,13 @@ class SparseRecurrence(KeepsPosition, nn.RNNBase):
         )
         if made.mode != module.mode:
             raise TypeError(f"{cls.__name__} takes over a torch {made.mode}, not a {module.mode}")
-        for name, parameter in module.named_parameters():
+        for name in list(made._parameters):
+            parameter = module._parameters.get(name)
+            if parameter is None:
+                raise TypeError(
+                    f"{name} of the {type(module).__name__} is computed (normed, pruned, parametrized), no "
+                    f"parameter: take the plain module over, and do that to the {cls.__name__}"
+                )
             setattr(made, name, parameter)
         return made.train(module.training)
 
@@ -107,13 +116,13 @@ class SparseRecurrence(KeepsPosition, nn.RNNBase):
         """The torch module's, and the rule."""
         return f"{super().extra_repr()}, rule={self.sparsifier.rule}"
 
-    def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:  # noqa: A002
+    def forward(self, input: Any, hx: Any = None) -> tuple[Tensor, Any]:  # noqa: A002
         """Like the torch module's. In training each call begins an iteration of the schedule.
 
         Raises EverythingDropped when the iteration before had dropped everything of a layer, and StateChanged
         for inputs and states of another shape or type, as torch's modules refuse them.
         """
-        if type(input) is not Tensor or input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
+        if not isinstance(input, Tensor) or input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
             raise StateChanged(
                 f"inputs must be a tensor [T, batch, {self.input_size}] ([batch, T, …] with batch_first) or "
                 f"[T, {self.input_size}]; packed sequences are not supported"
@@ -127,7 +136,7 @@ class SparseRecurrence(KeepsPosition, nn.RNNBase):
         time_first = x.transpose(0, 1) if self.batch_first and is_batched else x
         state = self._state(hx, time_first, is_batched=is_batched)
         if self.training and torch.is_grad_enabled():
-            self.sparsifier.end_iteration()
+            self.sparsifier.begin_iteration()
         y, after = self._run(time_first, state)
         if not is_batched:
             return y.squeeze(1), self._as_torch(tuple(part.squeeze(1) for part in after))

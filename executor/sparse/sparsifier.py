@@ -68,6 +68,8 @@ class Sparsifier:
         self._seed = seed
         self._random = self._fresh_random()
         self._books = Books(self.gate_names)
+        self._backward_passes: frozenset[int] = frozenset()
+        """Autograd's numbers of those that this iteration is a part of."""
         self._is_paused = False
 
     @property
@@ -89,13 +91,27 @@ class Sparsifier:
         """Go on at `iteration` with nothing counted or carried over: after a probe, or in a resumed run."""
         self.iteration = iteration
         self.last_record = None
-        self._books = Books(self.gate_names)
+        self._books, self._backward_passes = Books(self.gate_names), frozenset()
         self._feedback = None if self._feedback is None else ErrorFeedback()
         self._random = self._fresh_random()
 
     def _fresh_random(self) -> Random:
         """The draws of one iteration, the same in a run that was resumed at it."""
         return Random(f"{self._seed} {self.iteration}")  # noqa: S311 - a sample, no secret
+
+    def begin_iteration(self) -> None:
+        """Close the iteration that ran, where a module is called for the next one.
+
+        Not where torch.utils.checkpoint calls it again in the midst of the backward pass that is counted.
+        """
+        running = _running_backward_pass()
+        if running not in self._backward_passes:
+            self.end_iteration()
+            self._note(running)
+
+    def _note(self, backward_pass: int) -> None:
+        if backward_pass != _NO_PASS:
+            self._backward_passes |= {backward_pass}
 
     def end_iteration(self) -> IterationRecord | None:
         """Close the iteration: call it after its last backward pass, before the optimizer's step.
@@ -106,7 +122,7 @@ class Sparsifier:
         if self._books.is_empty:
             return None
         record, silenced = self._books.close(self.iteration)
-        self._books = Books(self.gate_names)
+        self._books, self._backward_passes = Books(self.gate_names), frozenset()
         if silenced:
             raise EverythingDropped(rule=str(self.rule), iteration=self.iteration, layers=silenced)
         if self._feedback is not None:
@@ -144,6 +160,7 @@ class Sparsifier:
         """The gradients of one layer's segment; `layer` names it among those of the module."""
         if self._is_paused:
             return dense_gradients(reversal, weights, grad_y, wants_x=wants_x)
+        self._note(_running_backward_pass())
         counted = Layer(reversal, weights, self._books.tally(layer), len(self.gate_names))
         dense = self.is_dense_now
         way_back = BackwardPass(counted) if dense else self.rule.backward_pass(counted, self._random)
@@ -154,6 +171,15 @@ class Sparsifier:
         else:
             gradients = _collecting(self._feedback, way_back, grad_y, layer=layer, wants_x=wants_x)
         return gradients._replace(weights=add_late(gradients.weights, self._feedback.take(layer)))
+
+
+_NO_PASS = -1
+
+
+def _running_backward_pass() -> int:
+    """Autograd's number of the one that runs in this thread; _NO_PASS outside of any."""
+    number: int = torch._C._current_graph_task_id()  # noqa: SLF001 - it has no public name
+    return number
 
 
 def _collecting(

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.func import functional_call  # noqa: E402
 from torch.nn.utils import parametrize  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from executor.errors import StateChanged  # noqa: E402
 from executor.sparse import (  # noqa: E402
@@ -182,6 +183,46 @@ def test_weights_may_be_swapped(kind):
     plain = kind(INPUT, HIDDEN, 2, rule="top")
     plain.load_state_dict(doubled)
     assert torch.equal(module(x)[0], plain(x)[0])
+
+
+@ALL
+def test_what_torch_takes_is_taken(kind):
+    """Inputs that are parameters; a single sequence, or a single row for a cell, without a batch."""
+    module, x = kind(INPUT, HIDDEN), inputs(kind)
+    assert torch.equal(module(nn.Parameter(x))[0], module(x)[0])
+    is_module, count = x.dim() == 3, len(kind.cell.state_names)
+    parts = tuple(torch.randn(1, HIDDEN) if is_module else torch.randn(HIDDEN) for _ in range(count))
+    batched = tuple(part.unsqueeze(-2) for part in parts)
+    found = module(x[..., 0, :], parts if count > 1 else parts[0])
+    expected = module(x[..., :1, :], batched if count > 1 else batched[0])
+    first, other = (each[0] if isinstance(each, tuple) else each for each in (found, expected))
+    assert torch.equal(first, other.squeeze(-2))
+    with pytest.raises(StateChanged):
+        module([1.0]) if is_module else module(x[None])
+
+
+@MODULES
+def test_weights_that_are_computed_cannot_be_taken_over(kind):
+    of_torch = nn.LSTM if kind is SparseLSTM else nn.GRU
+    module = nn.utils.parametrizations.weight_norm(of_torch(INPUT, HIDDEN), "weight_hh_l0")
+    with pytest.raises(TypeError, match=r"weight_hh_l0 of the .* is computed"):
+        kind.from_torch(module, rule="top")
+
+
+@MODULES
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpointed_calls_of_one_backward_pass_are_one_iteration(kind, use_reentrant):
+    """Each runs again in the midst of it, when others were counted already; so does none of the next."""
+    module, counts = kind(HIDDEN, HIDDEN, rule="top", error_feedback=True), []
+    for _ in range(3):
+        y = torch.randn(STEPS, BATCH, HIDDEN, requires_grad=True)
+        for _ in range(2):
+            y = checkpoint(lambda x: module(x)[0], y, use_reentrant=use_reentrant)
+        y.sum().backward()
+        counts.append(module.sparsifier.iteration)
+    assert counts == [0, 1, 2]
+    of_one_call = STEPS * BATCH * 2 * HIDDEN * len(module.weight_hh_l0)
+    assert module.end_iteration().forward_macs == 2 * of_one_call
 
 
 def saved_and_loaded(state):
