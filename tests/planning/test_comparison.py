@@ -1,5 +1,9 @@
 """Strategies side by side: each row is that strategy's own plan."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 from planner_service.contract import ComparisonRequest, PlanRequest
@@ -8,6 +12,7 @@ from planner_service.solvers import STRATEGIES
 from tests.contract.requests import CHAIN, changed
 from tests.planning.test_plan import SMALL
 
+ROOT = Path(__file__).parents[2]
 PLANNER = Planner(())
 MODEL = changed(CHAIN, "model", "stages", 0, "count", to=30)["model"]
 
@@ -70,3 +75,15 @@ def test_recurrent_models_are_compared_too():
     question = {name: SMALL[name] for name in ("model", "sequence", "training")}
     _, reply = compared(10**6, question)
     assert row_of(reply.at_equal_bytes, "store_all").overhead_ratio == 0
+
+
+def test_the_page_on_undoing_steps_shows_what_its_command_says():
+    """Every row of the table of docs/strategies/reversible.md, by a plan with that strategy."""
+    page = (ROOT / "docs" / "strategies" / "reversible.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| ([\d.]+) % \|$", page, flags=re.MULTILINE)
+    request = json.loads((ROOT / "openapi/examples/comparisons/rev-gru.json").read_text(encoding="utf-8"))
+    assert len(rows) == 6
+    for strategy, makespan, percent in rows:
+        cost = PLANNER.plan(PlanRequest.model_validate({**request, "strategy": strategy})).cost
+        told = f"{round(cost.makespan):,}", f"{100 * cost.overhead_ratio:.1f}"
+        assert (strategy, *told) == (strategy, makespan, percent)
