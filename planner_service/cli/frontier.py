@@ -9,7 +9,7 @@ from planner_service.chain.quantities import format_bytes
 from planner_service.cli.picture import frontier_picture
 from planner_service.cli.progress import progress
 from planner_service.cli.request_file import read_request, without
-from planner_service.cli.tables import bytes_text, percent, table
+from planner_service.cli.tables import bytes_text, gradient_rows, percent, table
 from planner_service.contract import FrontierPoint, FrontierReply, FrontierRequest
 
 _EPILOG = """\
@@ -77,6 +77,7 @@ def frontier_table(reply: FrontierReply) -> str:
             "full BPTT",
             f"{bytes_text(reply.store_all_peak_bytes)}, {reply.store_all_makespan:.6g} {reply.unit}",
         ),
+        *gradient_rows(is_exact=reply.exact_gradient),
     ]
     if reply.least_bytes is not None:
         head.append(("within the overhead asked for", _answer(reply.least_bytes, reply.unit)))

@@ -27,6 +27,8 @@ def frontier_picture(reply: FrontierReply, path: Path) -> None:
     axes.plot([reply.knee.budget_bytes], [reply.knee.makespan], "o", label="knee")
     axes.axhline(reply.store_all_makespan, linestyle=":", label="full BPTT")
     axes.set_yscale("log")
+    if not reply.exact_gradient:
+        axes.set_title("gradients are inexact")
     axes.set_xlabel("peak")
     axes.set_ylabel(f"makespan ({reply.unit})")
     axes.xaxis.set_major_formatter(lambda value, _: format_bytes(int(value)))

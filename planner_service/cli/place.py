@@ -10,7 +10,7 @@ from typing import Any
 from planner_service.chain.quantities import format_bytes
 from planner_service.cli.progress import progress
 from planner_service.cli.request_file import UnreadableRequest, read_document
-from planner_service.cli.tables import bytes_text, percent, table
+from planner_service.cli.tables import bytes_text, gradient_rows, percent, table
 from planner_service.contract import PlacementReply, PlacementRequest
 from planner_service.contract.placement import JobPlacement, PlacementOffer, SchedulerWordsRecord
 
@@ -138,6 +138,7 @@ def _job_text(job: JobPlacement, hole_count: int) -> str:
         ("fits in", f"{job.fitting_count} of {hole_count} holes"),
         ("least budget", bytes_text(job.minimum_budget_bytes)),
         ("full BPTT holds", bytes_text(job.store_all_peak_bytes)),
+        *gradient_rows(is_exact=job.exact_gradient),
     ]
     rows: list[tuple[str, ...]] = [_HEADINGS]
     rows += [_cells(rank, offer) for rank, offer in enumerate(job.offers, start=1)]

@@ -36,3 +36,10 @@ def cost_text(cost: float, unit: str) -> str:
     """A cost with its unit: "3835 forward passes of a step" or "1.42 seconds"."""
     name = {"forward": "forward units", "seconds": "seconds"}[unit]
     return f"{cost:.6g} {name}"
+
+
+def gradient_rows(*, is_exact: bool) -> list[tuple[str, str]]:
+    """A row that says that gradients are inexact; none where they are those of full BPTT."""
+    return (
+        [] if is_exact else [("gradient", "INEXACT gradient: training.gradient_sparsity drops a part of it")]
+    )

@@ -227,6 +227,8 @@ class JobPlacement(Answer):
 
     name: str
     unit: Literal["forward", "seconds"]
+    exact_gradient: bool = True
+    """False when `training.gradient_sparsity` drops a part of the gradient, in all plans here."""
     minimum_budget_bytes: int
     """The leanest plan: with one byte less nothing fits."""
     held_bytes: int

@@ -137,6 +137,7 @@ def _placed(asked: _Asked, site: Site, request: PlacementRequest, make_plan: Mak
     return JobPlacement(
         name=asked.name,
         unit=asked.unit,
+        exact_gradient=known.has_exact_gradient,
         minimum_budget_bytes=curve.minimum_budget_bytes,
         held_bytes=known.job_curve.held_bytes,
         store_all_peak_bytes=known.job_curve.full.peak_bytes,

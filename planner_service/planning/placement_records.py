@@ -30,6 +30,12 @@ class KnownQuestion:
     """What the process holds besides, such as the buckets of a data-parallel job."""
     _known_ids: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def has_exact_gradient(self) -> bool:
+        """Whether its plans have the gradient of full BPTT."""
+        training = self.question.training
+        return training is None or training.gradient_sparsity is None
+
     def plan_request(self, point: int) -> PlanRequest:
         """The request whose plan is that point of the curve."""
         asked = self.question

@@ -62,6 +62,16 @@ def test_a_schedule_of_lines_is_judged_and_an_illegal_one_shown(request_path, tm
     assert "line 2 is not JSON" in refusal(capsys, "simulate", path, "--schedule", str(lines))["detail"]
 
 
+def test_a_frontier_of_inexact_gradients_says_so(request_path, capsys):
+    """In the table as in JSON; one of exact gradients has no such line"""
+    training = {"gradient_sparsity": {"rule": "columns"}}
+    model = {"kind": "gru", "input_size": 8, "hidden_size": 16}
+    question = {"model": model, "sequence": {"length": 40, "batch_size": 2}}
+    for given, is_exact in ((question, True), ({**question, "training": training}, False)):
+        assert main(["frontier", request_path(given), "--points", "3"]) == 0
+        assert ("INEXACT gradient" in capsys.readouterr().out) is not is_exact
+
+
 @pytest.mark.parametrize(("suffix", "begins"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
 def test_pictures_are_drawn(suffix, begins, tmp_path, request_path):
     pytest.importorskip("matplotlib")

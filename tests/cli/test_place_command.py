@@ -47,6 +47,20 @@ def test_a_plan_request_and_a_job_file_are_placed_against_holes(request_path, tm
     assert reply.jobs[1].name == str(job_path)
 
 
+def test_places_of_inexact_gradients_say_so(tmp_path, holes_path, capsys):
+    """Of each job, in the table as in JSON"""
+    sparse = {**JOB, "training": {"iterations": 3, "gradient_sparsity": {"rule": "rows"}}}
+    paths = [tmp_path / "exact.json", tmp_path / "sparse.json"]
+    for path, job in zip(paths, (JOB, sparse), strict=True):
+        path.write_text(json.dumps(job))
+    command = ["place", *map(str, paths), "--holes", holes_path]
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("INEXACT gradient") == 1
+    assert main([*command, "--json"]) == 0
+    reply = PlacementReply.model_validate_json(capsys.readouterr().out)
+    assert [job.exact_gradient for job in reply.jobs] == [True, False]
+
+
 def test_a_service_gives_the_same_answer(service, capsys):
     assert main(["place", str(EXAMPLES / "cluster.json"), "--json"]) == 0
     here = capsys.readouterr().out
