@@ -102,10 +102,19 @@ class Outputs:
                     f"{list(expected)} {rows.dtype}; use reduce='sum' or return equal shapes"
                 )
 
+    def _check_sum(self, total: Tensor, leaf: Tensor) -> None:
+        if leaf.shape != total.shape:
+            of_segments = " (that of a segment is the sum over its steps)" if self._segments else ""
+            raise UnsupportedOutput(
+                f"outputs to be added up must agree in shape{of_segments}: {list(leaf.shape)} after "
+                f"{list(total.shape)}"
+            )
+
     def _add(self, blocks: Sequence[Leaves]) -> None:
         for block in blocks:
             if self.leaves:
                 for total, leaf in zip(self.leaves, block, strict=True):
+                    self._check_sum(total, leaf)
                     total.add_(leaf.detach())
             else:
                 self.leaves = [leaf.detach().clone() for leaf in block]

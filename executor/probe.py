@@ -7,7 +7,7 @@ it will measure; the seconds are what the engine took, its own price included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,14 +16,15 @@ import torch
 
 from executor.action_costs import bytes_of_actions, seconds_of_actions
 from executor.dry_run import Needs, without_saved_tensor_hooks
-from executor.errors import PlanMismatch, SparseGradients
+from executor.errors import PlanMismatch, SparseGradients, UnsupportedOutput
 from executor.loop import Loop
 from executor.offload.tape_costs import with_tapes_on_host
 from executor.offload.tape_run import HostTapes
 from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
 from executor.sizes import held_bytes, rounded_bytes
-from executor.stage_costs import stage_bytes, stage_seconds
+from executor.stage_costs import as_large_as, stage_bytes, stage_seconds
+from executor.sweep import exceeds
 from executor.trace import paused
 from executor.undo_costs import with_reversals
 from planner_service.chain import (
@@ -100,6 +101,9 @@ class ProbeReport:
     static: tuple[StaticLine, ...]
     segments: tuple[SegmentProbe, ...]
     device: str
+    steps_differ: bool | None = None
+    """Whether steps take different bytes, so that every stage counts as the largest; None where nothing in a
+    rehearsal made anyone ask."""
 
     @property
     def static_bytes(self) -> int:
@@ -177,6 +181,11 @@ def probe_loop(
     Candidates are tried in rising order as long as their rehearsal, by the two before it, will not
     exceed `budget_bytes`; the first is always tried. What `already` has is not measured again.
 
+    What three stages show is taken for all: steps are expected to differ in values, not in what they use.
+    Where a rehearsal leaves that open (`_leaves_it_open`), all stages are looked at. A parameter without a
+    gradient, a number in the state: these say that steps may differ. A state part of which had no
+    gradient, or a first stage that takes more than the next: that they do.
+
     Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput for a step that breaks a rule, and
     SparseGradients for a module whose gradients have no size of their own.
     """
@@ -189,16 +198,27 @@ def probe_loop(
         needs = loop.needs() if already is None else already.needs
         static = None if already is None else already.static
         measured = {} if already is None else {s.segment_steps: s for s in already.segments}
+        steps_differ = None if already is None else already.steps_differ
+        shortest: Rehearsal | None = None
         probes: list[SegmentProbe] = []
         for segment_steps in sorted({*(candidates or usual_candidates(loop, needs)), *extra}):
             if segment_steps not in measured:
                 if probes and _expected_peak_bytes(probes, segment_steps) > (budget_bytes or MAXIMUM_BYTES):
                     continue
                 rehearsal = Rehearsal(loop, needs, segment_steps)
-                measured[segment_steps] = _probe_segment(loop, rehearsal)
+                shortest = shortest or rehearsal
+                _require_sums(loop, shortest, rehearsal)
                 static = static or _static_lines(loop, rehearsal)
+                before = steps_differ
+                measured[segment_steps], steps_differ = _probe_segment(loop, rehearsal, before)
+                if steps_differ and not before and probes:  # shorter segments did not show it
+                    start = ProbeReport(loop.inputs.length, needs, static, (), str(loop.device), steps_differ)
+                    again = {*extra, *(probe.segment_steps for probe in probes)}
+                    return probe_loop(
+                        loop, budget_bytes=budget_bytes, candidates=candidates, extra=again, already=start
+                    )
             probes.append(measured[segment_steps])
-    return ProbeReport(loop.inputs.length, needs, static or (), tuple(probes), str(loop.device))
+    return ProbeReport(loop.inputs.length, needs, static or (), tuple(probes), str(loop.device), steps_differ)
 
 
 def beside_host_memory(
@@ -207,9 +227,10 @@ def beside_host_memory(
     """`report`, its stages with what their tapes take in `host_budget_bytes` of host memory.
 
     Left as they are: segments of which two tapes would exceed `budget_bytes` while this is measured, those of
-    loops that reversible layers undo, and those that host memory has no room for.
+    loops that reversible layers undo or whose steps take different bytes, and those that host memory has no
+    room for.
     """
-    if report.needs.lost is not None:
+    if report.needs.lost is not None or report.steps_differ:
         return report
     with paused(), without_saved_tensor_hooks(), without_traces(loop):
         segments = tuple(
@@ -263,7 +284,21 @@ def _expected_peak_bytes(probes: list[SegmentProbe], segment_steps: int) -> floa
     return last.rehearsal_peak_bytes + slope * (segment_steps - last.segment_steps)
 
 
-def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
+def _require_sums(loop: Loop, shortest: Rehearsal, rehearsal: Rehearsal) -> None:
+    """Raise UnsupportedOutput when the sum that segments put out depends on how long they are."""
+    sums = [[list(leaf.shape) for leaf in each.output_leaves] for each in (shortest, rehearsal)]
+    if loop.reduce == "sum" and loop.is_segment and sums[0] != sums[1]:
+        raise UnsupportedOutput(
+            f"with reduce='sum' a segment puts out the sum over its steps, but segments of "
+            f"{shortest.segment_steps} and {rehearsal.segment_steps} steps put out {sums[0]} and {sums[1]}: "
+            "add the steps up (output.sum(0)), or use reduce='stack'"
+        )
+
+
+def _probe_segment(
+    loop: Loop, rehearsal: Rehearsal, steps_differ: bool | None
+) -> tuple[SegmentProbe, bool | None]:
+    """What segments of this length take, and whether steps are known to differ now."""
     device = loop.device
     pieces, peak = bytes_of_actions(rehearsal.run, device)
     accumulated = rehearsal.accumulated_bytes
@@ -274,7 +309,21 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
         final_state_bytes=rehearsal.final_state_bytes,
         backward_only_bytes=_backward_only_bytes(loop, rehearsal),
     )
-    stages = stage_seconds(_timing_rounds(rehearsal, device), sized.stages)
+    timed = _timing_rounds(rehearsal, device)
+    if rehearsal.lost is None and (rehearsal.gaps.in_states or _is_first_larger(sized.stages)):
+        steps_differ = True
+    if rehearsal.lost is None and (steps_differ or (steps_differ is None and _leaves_it_open(rehearsal))):
+        swept = rehearsal.sweep()
+        peak = max(peak, swept.peak_bytes)
+        steps_differ = steps_differ or not swept.is_uniform
+        if steps_differ:
+            sized = as_large_as(
+                swept.most,
+                sized,
+                final_state_bytes=rehearsal.final_state_bytes,
+                initial_gradient_bytes=sum(held_bytes(leaf) for leaf in loop.initial if _has_gradient(leaf)),
+            )
+    stages = stage_seconds(timed, sized.stages)
     if rehearsal.lost is not None:
         stages = with_reversals(
             stages,
@@ -283,7 +332,7 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
             device=device,
             input_gradient_bytes=sized.input_gradient_bytes,
         )
-    return SegmentProbe(
+    probe = SegmentProbe(
         segment_steps=rehearsal.segment_steps,
         last_steps=rehearsal.last_steps,
         inner=stages[len(stages) // 2],
@@ -295,6 +344,21 @@ def _probe_segment(loop: Loop, rehearsal: Rehearsal) -> SegmentProbe:
         first_pass_last=sized.first_pass_last,
         late_bytes=sized.late_bytes,
     )
+    return probe, steps_differ
+
+
+def _leaves_it_open(rehearsal: Rehearsal) -> bool:
+    """Whether steps that were not rehearsed may use something else."""
+    return rehearsal.gaps.in_totals or rehearsal.counts
+
+
+def _is_first_larger(stages: Sequence[Stage]) -> bool:
+    """Whether the first stage takes more than the next one, which meets a state with a gradient."""
+    return len(stages) > 2 and exceeds(stages[0], stages[1])
+
+
+def _has_gradient(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.requires_grad
 
 
 def _timing_rounds(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +22,7 @@ from executor.parameters import Parameters
 from executor.replay import Buffers, recomputing
 from executor.reversal import LostBits, unnoted_archives
 from executor.sizes import held_bytes, storage_bytes
+from executor.sweep import Gaps, Sweep, Swept, Watched
 from executor.trees import Leaves
 from executor.undoing import UndoingRun
 from planner_service.chain import (
@@ -57,6 +59,7 @@ class Rehearsal:
         self.stages = min(most_stages, segments)
         self.segment_steps = segment_steps
         self._needs = needs
+        self._whole = loop
         self._loop = loop.shortened((self.stages - 1) * segment_steps + self.last_steps)
         self._output_gradients: list[Tensor | None] = []
         self._state_gradients: list[Tensor | None] = []
@@ -65,7 +68,31 @@ class Rehearsal:
         self.output_leaves: list[Tensor] = []
         self.final_state_bytes = 0
         """What the final state adds to the initial one."""
-        self.run(None)
+        self.gaps = Gaps()
+        self.run(None, make_run=partial(Watched, gaps=self.gaps))
+
+    @property
+    def counts(self) -> bool:
+        """Whether the state may tell one step from another."""
+        return any(_counts(leaf) for leaf in self._whole.initial)
+
+    def sweep(self) -> Swept:
+        """Measure every stage of the whole loop. The outputs and their gradients exist beforehand."""
+        loop = self._whole.shortened(self._whole.inputs.length)
+        program = loop.program(self.segment_steps)
+        program.outputs.leaves = [loop.whole_output(leaf) for leaf in self.output_leaves]
+        gradients = [
+            _gradient_like(leaf, transposed=loop.outputs_transposed) for leaf in program.outputs.leaves
+        ]
+        sweep = Sweep(
+            program,
+            loop.initial,
+            (),
+            parameters=Parameters(loop.modules),
+            replay=loop.replay(self._needs),
+            captured=loop.captured,
+        )
+        return sweep.measured(gradients, loop.device)
 
     def schedule(self) -> list[Action]:
         """Every action on every kind of stage; all but the last are advanced a second time."""
@@ -179,6 +206,13 @@ def without_traces(loop: Loop) -> Iterator[None]:
         buffers.put(originals)
         for generator, state in zip(generators, streams, strict=True):
             generator.set_state(state)
+
+
+def _counts(leaf: Any) -> bool:
+    """Whether a part of a state may tell one step from another: a number, or one in a tensor."""
+    if isinstance(leaf, Tensor):
+        return leaf.numel() == 1 and not (leaf.is_floating_point() or leaf.is_complex())
+    return leaf is not None
 
 
 def _gradient_like(leaf: Any, *, transposed: bool = False) -> Tensor | None:

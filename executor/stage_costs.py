@@ -4,6 +4,10 @@ The bytes that an action needs are read against what was live before it; what it
 sizes of states, tapes and gradients. The plan counts the gradients of the parameters from the start,
 although they come to life with the first backward: what the first pass and that backward have to spare
 is taken off the last stage, so that the bound stays tight.
+
+All that assumes that the stages use the same parameters, and that each takes the bytes of the rehearsed one
+that stands for it. Where they do not, a sweep (`executor.sweep`) says what the largest takes, and every
+stage counts as that: `as_large_as`.
 """
 
 from __future__ import annotations
@@ -51,6 +55,27 @@ def stage_bytes(
     return reader.result()
 
 
+def as_large_as(
+    most: Stage, sized: StageBytes, *, final_state_bytes: int, initial_gradient_bytes: int
+) -> StageBytes:
+    """`sized` with every stage as large as `most`. The last one is taped in the first pass alone, where the
+    random streams may be looked at beside it, and no gradient lives.
+    """
+    workspace = max(most.taped_forward_workspace_bytes, sized.first_pass_last.taped_forward_workspace_bytes)
+    first_pass_last = replace(
+        most,
+        tape_bytes=max(0, most.tape_bytes - final_state_bytes),
+        taped_forward_workspace_bytes=workspace,
+    )
+    last = replace(first_pass_last, taped_forward_workspace_bytes=max(0, workspace - sized.late_bytes))
+    return replace(
+        sized,
+        stages=(*[most] * (len(sized.stages) - 1), last),
+        input_gradient_bytes=max(sized.input_gradient_bytes, initial_gradient_bytes),
+        first_pass_last=first_pass_last,
+    )
+
+
 class _Reader:
     """Follows the actions; knows what each state's gradient takes."""
 
@@ -78,7 +103,7 @@ class _Reader:
 
     def _read_advance(self, piece: ActionBytes, index: int, spare: int) -> None:
         stage = self._stages[index]
-        state = piece.after_bytes - piece.before_bytes
+        state = max(0, piece.after_bytes - piece.before_bytes)
         workspace = piece.peak_bytes - piece.before_bytes - state - spare
         self._stages[index] = replace(
             stage,
@@ -87,12 +112,12 @@ class _Reader:
         )
 
     def _read_tape(self, piece: ActionBytes, index: int, spare: int) -> None:
-        tape = piece.after_bytes - piece.before_bytes
+        tape = max(0, piece.after_bytes - piece.before_bytes)
         if index == self._last:  # only ever taped in the first pass
             spare += self._backward_only_bytes
             self._first_pass_last = replace(
                 EMPTY_STAGE,
-                tape_bytes=tape - self._final_state_bytes,
+                tape_bytes=max(0, tape - self._final_state_bytes),
                 taped_forward_workspace_bytes=piece.peak_bytes - piece.after_bytes,
             )
         workspace = piece.peak_bytes - piece.after_bytes - spare
@@ -104,7 +129,7 @@ class _Reader:
         stage = self._stages[index]
         kept = self._final_state_bytes if index == self._last else 0
         grown = piece.after_bytes - piece.before_bytes - spare
-        gradient = grown + stage.tape_bytes + self._gradients[index] - kept
+        gradient = max(0, grown + stage.tape_bytes + self._gradients[index] - kept)
         self._gradients[index - 1] = gradient
         workspace = piece.peak_bytes - piece.before_bytes - gradient - spare
         self._stages[index] = replace(stage, backward_workspace_bytes=max(workspace, 0))
@@ -125,10 +150,11 @@ def _last_stage(stage: Stage, final_state_bytes: int, backward_workspace_bytes: 
     """The last stage's tape without the final state, which is counted as static, and without what its
     backward has to spare (a negative workspace): nothing runs between the two.
     """
-    spared = min(max(-backward_workspace_bytes, 0), stage.tape_bytes - final_state_bytes)
+    tape_bytes = max(0, stage.tape_bytes - final_state_bytes)
+    spared = min(max(-backward_workspace_bytes, 0), tape_bytes)
     return replace(
         stage,
-        tape_bytes=stage.tape_bytes - final_state_bytes - spared,
+        tape_bytes=tape_bytes - spared,
         taped_forward_workspace_bytes=stage.taped_forward_workspace_bytes + spared,
     )
 
