@@ -94,7 +94,7 @@ class BackwardPass:
         """Share of entries that are not zero, per gate [G]."""
         # Gate by gate: over some dimensions only, torch counts in copies of eight bytes an entry.
         gates = self.reversal.gate_gradient.chunk(self.layer.gate_count, dim=2)
-        return torch.stack([gate.count_nonzero() for gate in gates]) / gates[0].numel()
+        return torch.stack([gate.count_nonzero() for gate in gates]).double() / gates[0].numel()
 
 
 class Macs(NamedTuple):

@@ -111,7 +111,7 @@ class _RowPass(BackwardPass):
     def count(self, *, wants_x: bool) -> None:
         macs = Macs.of(self.layer, wants_x=wants_x)
         ran = len(self._rows) / self.batch if self._pays else 1.0
-        kept = self._largest.count_nonzero() / self._largest.numel()
+        kept = self._largest.count_nonzero().double() / self._largest.numel()
         self.layer.tally.add_forward(macs.forward)
         self.layer.tally.add_product(
             dense_macs=macs.backward,
