@@ -18,13 +18,14 @@ class Inputs:
     """`length` inputs. Raises ValueError when the length is missing, zero or contradictory."""
 
     def __init__(self, inputs: Any, length: int | None = None) -> None:
-        self._function: Callable[[int], Any] | None = None
+        self.function: Callable[[int], Any] | None = None
+        """What makes them, of inputs that are a callable of t."""
         self._is_tensor = isinstance(inputs, Tensor)
         self.leaves: Leaves = ()
         if self._is_tensor or not callable(inputs):
             self._structure, self.leaves = structure_of(inputs)
         else:
-            self._function = inputs
+            self.function = inputs
         lengths = {leaf.shape[0] for leaf in self.leaves if isinstance(leaf, Tensor) and leaf.dim() > 0}
         if length is not None:
             lengths.add(length)
@@ -43,8 +44,8 @@ class Inputs:
 
     def shortened(self, length: int) -> Inputs:
         """The first `length` inputs, detached from whatever made them."""
-        if self._function is not None:
-            return Inputs(self._function, length)
+        if self.function is not None:
+            return Inputs(self.function, length)
         leaves = list(self.leaves)
         for position in self.positions:
             leaf = leaves[position].detach().narrow(0, 0, length)
@@ -60,14 +61,14 @@ class Inputs:
 
     def block(self, leaves: Sequence[Any], first: int, count: int) -> Any:
         """What a segment function gets for `count` steps: the tree of its slices [count, …]."""
-        if self._function is not None:
-            return [self._function(step) for step in range(first, first + count)]
+        if self.function is not None:
+            return [self.function(step) for step in range(first, first + count)]
         return self._structure.unflatten(tuple(leaves))
 
     def steps(self, leaves: Sequence[Any], first: int, count: int) -> Iterable[Any]:
         """What the step function gets, one entry per step, made when it is its turn."""
-        if self._function is not None:
-            return map(self._function, range(first, first + count))
+        if self.function is not None:
+            return map(self.function, range(first, first + count))
         if (
             len(leaves) == 1
             and isinstance(leaves[0], Tensor)

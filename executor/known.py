@@ -1,22 +1,30 @@
 """What was found out about loops before, so that only the first call with new shapes pays for it.
 
-Two calls are alike when the same function (`executor.likeness`) runs on the same modules (in the same mode,
-with the same attributes and the same parameters frozen), with states and inputs of the same shapes, strides
-and need of gradients, under the same autocast. What is known is forgotten with the module or function that it
-is about.
+Two calls are alike when the same function, seeing the same values (`executor.likeness`), runs on the same
+modules (in the same mode, with the same attributes and the same parameters frozen), with states and inputs of
+the same shapes, strides and need of gradients, under the same autocast. What is known is forgotten with the
+module or function that it is about.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Hashable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from executor.dry_run import Needs
-from executor.likeness import attributes_likeness, code_of, likeness, tensor_likeness
+from executor.likeness import (
+    Same,
+    SeenValue,
+    attributes_likeness,
+    code_of,
+    lasting,
+    seen_values,
+    tensor_likeness,
+)
 from executor.loop import Loop
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
@@ -27,7 +35,7 @@ from executor.trace import paused
 MOST_LOOPS = 64
 """Loops of one module, or of one function's lines, that are remembered; those used longest ago go first."""
 MOVES_TOLD = 5
-"""After so many calls that are new for the sake of a module's attributes alone, a warning names them."""
+"""After so many calls that are new for the sake of a few values alone, a warning names these."""
 
 
 class Known:
@@ -80,6 +88,10 @@ class Known:
         report = probe_loop(loop, budget_bytes=budget_bytes, extra=extra_candidates, already=self._report)
         if self._report is None:
             self._report = report
+        if report.steps_differ and not self._report.steps_differ:  # found out with longer segments only
+            self._report = report
+            self.plans.clear()
+            self._beside.clear()
         measured = {segment.segment_steps: segment for segment in self._report.segments}
         measured |= {segment.segment_steps: segment for segment in report.segments}
         self._report = replace(report, segments=tuple(measured[steps] for steps in sorted(measured)))
@@ -90,6 +102,8 @@ class _Signature(NamedTuple):
     """What calls alike have in common."""
 
     work: Hashable
+    seen: tuple[SeenValue, ...]
+    """What the step, and the function that makes its inputs, see."""
     modes: tuple[Hashable, ...]
     """Of every module: its attributes, and what its parameters are."""
 
@@ -123,57 +137,59 @@ class _Remembered:
         self._moves = self._moves + 1 if names else 0
         if self._moves == MOVES_TOLD:
             warnings.warn(
-                f"this loop was probed anew {MOVES_TOLD} times because {' and '.join(names)} of its modules "
-                "changed: if a step needs the same bytes whatever that is, name it with an underscore, or "
-                "keep it in a buffer",
+                f"this loop was probed anew {MOVES_TOLD} times because {' and '.join(names)} changed: if a "
+                "step needs the same bytes whatever that is, name it with an underscore where it is an "
+                "attribute, or keep it in a list, a tensor or a buffer",
                 stacklevel=2,
             )
 
 
 def _moved(previous: _Signature, signature: _Signature) -> list[str]:
-    """The attributes of modules in which alone two signatures differ."""
+    """The attributes of modules, and what the step sees, in which alone two signatures differ."""
     if previous.work != signature.work or len(previous.modes) != len(signature.modes):
         return []
-    names: set[str] = set()
+    if [each.name for each in previous.seen] != [each.name for each in signature.seen]:
+        return []
+    names = {f"{one.name}" for one, other in zip(previous.seen, signature.seen, strict=True) if one != other}
     for one, other in zip(previous.modes, signature.modes, strict=True):
         if one != other:
             if not (isinstance(one, _Attributes) and isinstance(other, _Attributes)) or one.of != other.of:
                 return []
-            names |= {str(name) for name, _ in set(one.values) ^ set(other.values)}
+            names |= {f"{name} of its modules" for name, _ in set(one.values) ^ set(other.values)}
     return sorted(names)
 
 
 class _Attributes(NamedTuple):
     """Plain public attributes of a module."""
 
-    of: int
+    of: Same
     values: tuple[tuple[str, Hashable], ...]
 
 
 _known: WeakKeyDictionary[Any, _Remembered] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 def known(loop: Loop) -> Known:
-    """What is known about loops like this one. A function that cannot be remembered is always new."""
-    try:
-        return _known.setdefault(_anchor(loop), _Remembered()).at(_signature(loop))
-    except TypeError:  # neither hashable nor weakly referable
-        return Known()
+    """What is known about loops like this one."""
+    anchor, signature = _anchor(loop), _signature(loop)
+    with _lock:
+        return _known.setdefault(anchor, _Remembered()).at(signature)
 
 
 def forget(loop: Loop) -> None:
     """The next call like this one is looked into anew: what was found out does not hold any more."""
-    with suppress(TypeError, KeyError):
-        _known[_anchor(loop)].forget(_signature(loop))
+    anchor, signature = _anchor(loop), _signature(loop)
+    with _lock:
+        _known.setdefault(anchor, _Remembered()).forget(signature)
 
 
 def _anchor(loop: Loop) -> Any:
-    return loop.modules[0] if loop.modules else code_of(loop.function)
+    return lasting(loop.modules[0]) if loop.modules else code_of(loop.function)
 
 
 def _signature(loop: Loop) -> _Signature:
     work = (
-        likeness(loop.function),
         loop.is_segment,
         loop.reduce,
         loop.final_state,
@@ -182,13 +198,14 @@ def _signature(loop: Loop) -> _Signature:
         loop.inputs.length,
         AutocastState.now(),
     )
-    return _Signature(work, tuple(_modes(loop)))
+    seen = seen_values((loop.function, loop.inputs.function), loop.modules)
+    return _Signature(work, seen, tuple(_modes(loop)))
 
 
 def _modes(loop: Loop) -> Iterator[Hashable]:
     for module in loop.modules:
         for part in module.modules():
-            yield _Attributes(id(part), tuple(attributes_likeness(part)))
+            yield _Attributes(Same(lasting(part)), tuple(attributes_likeness(part)))
             for parameter in part._parameters.values():
                 if parameter is not None:
                     yield tensor_likeness(parameter)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from executor import ReplayError, unroll
+from executor import ReplayError, measure, unroll
 from executor.known import MOST_LOOPS, MOVES_TOLD, known
+from executor.likeness import MOST_VALUES, seen_values
 from executor.loop import Loop
 
 STEPS, BATCH, SIZE = 5, 2, 4
@@ -41,7 +44,7 @@ class Scaled:
         self.scale, self.size = scale, size
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x * self.scale
+        return x.repeat(self.size, 1) * self.scale
 
 
 @pytest.mark.parametrize(
@@ -54,10 +57,11 @@ class Scaled:
         (0.5, 0.25),
         ({"mask": torch.ones(2), "rate": 0.5}, {"mask": torch.zeros(2), "rate": 0.4}),
         ([1, torch.ones(2)], [2, torch.zeros(2), 3]),
+        ([object, print, {"a": [0.5]}], [object, print, {"a": [0.4]}]),
         (partial(torch.add, 0.5), partial(torch.add, 0.4)),
         (Scaled(0.5), Scaled(0.4)),
     ],
-    ids=["none", "number", "text", "tensor", "rate", "dict", "list", "partial", "callable"],
+    ids=["none", "number", "text", "tensor", "rate", "dict", "list", "things", "partial", "callable"],
 )
 def test_the_same_lines_with_values_alike_are_known(cell: nn.GRUCell, extra: Any, again: Any) -> None:
     """A step defined anew in every iteration, over new tensors of the same shape, rates, containers."""
@@ -77,8 +81,14 @@ def test_the_same_lines_with_values_alike_are_known(cell: nn.GRUCell, extra: Any
         (partial(torch.add, 1), partial(torch.add, 2)),
         (Scaled(0.5, 1), Scaled(0.5, 2)),
         (torch.ones(2, 3), torch.ones(3, 2).t()),
+        ([torch.ones(2)], [torch.ones(2)] * 20),
+        (1, True),
+        ((1, 2), (1, 3)),
     ],
-    ids=["number", "shape", "gradient", "object", "0", "1", "dict", "partial", "callable", "strides"],
+    ids=[
+        *("number", "shape", "gradient", "object", "0", "1", "dict", "partial", "callable", "strides"),
+        *("list of tensors", "type", "tuple"),
+    ],
 )
 def test_the_same_lines_over_other_values_are_new(cell: nn.GRUCell, one: Any, other: Any) -> None:
     """A closure over the number of inner iterations, say, changes what the step needs."""
@@ -119,6 +129,7 @@ def test_an_attribute_that_counts_up_is_told_of(cell: nn.GRUCell) -> None:
         known(loop_of(cell))
 
 
+@pytest.mark.filterwarnings("ignore:this loop was probed anew 5 times because extra changed")
 def test_the_loop_used_longest_ago_is_forgotten_first(cell: nn.GRUCell) -> None:
     """Steps that are new at every call do not fill the memory"""
     first, second = known(loop_of(cell, -1)), known(loop_of(cell, -2))
@@ -169,12 +180,186 @@ def test_another_module_shape_mode_or_frozen_parameter_is_new(cell: nn.GRUCell) 
     assert known(loop_of(cell)) is first
 
 
-def test_a_callable_that_cannot_be_remembered_still_runs() -> None:
-    class Step:
-        __slots__ = ()
+class Trainer:
+    """An object whose method is the step; made anew for every call, perhaps."""
 
-        def __call__(self, state: Tensor, x: Tensor) -> tuple[Tensor, None]:
-            return torch.tanh(state + x), None
+    rows = 1
 
-    loop = Loop.of(Step(), torch.zeros(1, 2), torch.randn(3, 1, 2))
-    assert known(loop) is not known(loop)
+    def __init__(self, inner: int) -> None:
+        self.inner, self.calls, self._seen = inner, 0, 0
+
+    def step(self, state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+        self._seen += 1
+        for _ in range(self.inner * self.rows):
+            state = torch.tanh(state + x)
+        return state, None
+
+
+class Slots:
+    """The same without a dictionary of attributes."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: int) -> None:
+        self.inner = inner
+
+    def __call__(self, state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+        return deeper(state + x, self), None
+
+
+def deeper(state: Tensor, given: Any) -> Tensor:
+    """A helper, which reads what the step hands it, and a global."""
+    for _ in range(given.inner + SETTINGS["inner"]):
+        state = torch.tanh(state)
+    return state
+
+
+SETTINGS = {"inner": 1}
+SPACE = SimpleNamespace(inner=1, other=[SimpleNamespace(inner=1)])
+
+
+def by_namespace(state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+    return deeper(state + x, SPACE), None
+
+
+def by_nested_namespace(state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+    return deeper(state + x, SPACE.other[0]), None
+
+
+def plain_loop(step: Any, inputs: Any = None) -> Loop:
+    return Loop.of(step, torch.zeros(1, 2), torch.randn(3, 1, 2) if inputs is None else inputs, length=3)
+
+
+@pytest.mark.parametrize(
+    "made", [Trainer, Slots, partial(partial, lambda inner, state, x: (state + x, inner))]
+)
+def test_what_is_made_anew_for_every_call_is_known_by_what_the_step_reads_of_it(made: Any) -> None:
+    """An object whose method or call is the step, a partial function: without module= as with it."""
+
+    def about(inner: int) -> Any:
+        each = made(inner)
+        return known(plain_loop(each.step if isinstance(each, Trainer) else each))
+
+    assert about(1) is about(1)
+    assert about(1) is not about(2)
+
+
+def test_attributes_that_the_step_does_not_read_and_private_numbers_do_not_count() -> None:
+    """Objects count in them; what the class says counts as what the object says."""
+    trainer = Trainer(1)
+    first = known(plain_loop(trainer.step))
+    trainer.calls, trainer._seen = 7, 9
+    trainer.history = [torch.ones(2)] * 3
+    assert known(plain_loop(trainer.step)) is first
+    trainer.rows = 2
+    assert known(plain_loop(trainer.step)) is not first
+
+
+@pytest.mark.parametrize(
+    ("step", "owner", "name"),
+    [
+        (by_namespace, SPACE, "inner"),
+        (by_nested_namespace, SPACE.other[0], "inner"),
+        (Slots(1), SETTINGS, "inner"),
+    ],
+    ids=["namespace", "namespace in a list", "global dict read by a helper"],
+)
+def test_values_read_through_objects_dicts_and_helpers_count(step: Any, owner: Any, name: str) -> None:
+    """Changed between two calls, they change what the step needs."""
+    values = owner if isinstance(owner, dict) else vars(owner)
+    first = known(plain_loop(step))
+    assert known(plain_loop(step)) is first
+    values[name] = 20
+    try:
+        assert known(plain_loop(step)) is not first
+    finally:
+        values[name] = 1
+    assert known(plain_loop(step)) is first
+
+
+def test_modules_count_by_what_their_lines_read_of_their_objects() -> None:
+    """A configuration that a part of the module reads in its forward method."""
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.settings = SimpleNamespace(inner=1)
+
+        def forward(self, state: Tensor) -> Tensor:
+            return deeper(state, self.settings)
+
+    part = Part()
+    module = nn.Sequential(part)
+
+    def loop() -> Loop:
+        state, x = torch.zeros(1, 2), torch.randn(3, 1, 2)
+        return Loop.of(lambda h, x_t: (part(h + x_t), None), state, x, module=module)
+
+    first = known(loop())
+    assert known(loop()) is first
+    part.settings.inner = 20
+    assert known(loop()) is not first
+
+
+def test_what_makes_the_inputs_counts() -> None:
+    """Inputs as a callable of t: larger ones are another loop."""
+
+    def inputs(size: int) -> Callable[[int], Tensor]:
+        x = torch.randn(3, size, 2)
+        return lambda t: x[t]
+
+    step = step_of(nn.Identity())
+    assert known(plain_loop(step, inputs(1))) is known(plain_loop(step, inputs(1)))
+    assert known(plain_loop(step, inputs(1))) is not known(plain_loop(step, inputs(4)))
+    assert known(plain_loop(step, torch.ones(3, 1, 2).__getitem__)) is not known(
+        plain_loop(step, torch.ones(3, 4, 2).__getitem__)
+    )
+
+
+def test_an_object_at_the_place_of_a_dead_one_is_another(cell: nn.GRUCell) -> None:
+    """What says nothing about itself counts by identity, not by an address that is used again."""
+    found: list[Any] = []
+    for index in range(4):
+        found.append(known(loop_of(cell, (part for part in ()))))
+        gc.collect()
+        assert all(each is not found[index] for each in found[:index])
+    kept = (part for part in ())
+    assert known(loop_of(cell, kept)) is known(loop_of(cell, kept))
+
+
+def test_more_than_can_be_looked_at_is_never_known(cell: nn.GRUCell) -> None:
+    """Rather probed again than run under the plan of another; long plain containers are no trouble."""
+    many = [SimpleNamespace(inner=each) for each in range(2 * MOST_VALUES)]
+    assert known(loop_of(cell, many)) is not known(loop_of(cell, many))
+    words = {f"word {index}": index for index in range(20_000)}
+    assert known(loop_of(cell, words)) is known(loop_of(cell, dict(words)))
+    assert known(loop_of(cell, words)) is not known(loop_of(cell, {**words, "word 3": 4}))
+
+
+def test_a_known_call_is_recognised_quickly(cell: nn.GRUCell) -> None:
+    """Counted, not timed: an ordinary step takes a look at a handful of values."""
+    loop = loop_of(cell, torch.ones(2))
+    assert len(seen_values((loop.function, None), loop.modules)) < 10
+    trainer = Trainer(1)
+    trainer.history = [torch.ones(2)] * 1000
+    assert len(seen_values((trainer.step, None), ())) < 20
+
+
+def test_two_plans_are_made_where_the_step_grows() -> None:
+    """The budget holds whatever the step reads: twenty inner iterations run under a plan of their own."""
+    linear = nn.Linear(SIZE, SIZE)
+    space = SimpleNamespace(inner=1)
+    x = torch.randn(60, BATCH, SIZE)
+
+    def step(state: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        for _ in range(space.inner):
+            state = torch.tanh(linear(state) + x_t)
+        return state, state.sum()
+
+    def train() -> None:
+        unroll(step, torch.zeros(BATCH, SIZE), x, module=linear, reduce="sum", budget="8KiB")[0].backward()
+
+    for space.inner in (1, 20):
+        train()
+        linear.zero_grad(set_to_none=True)
+        assert measure(train).peak_bytes <= 8 * 1024
