@@ -16,6 +16,7 @@ __all__ = [
     "ExecutorError",
     "ModifiedBetweenPasses",
     "PlanMismatch",
+    "ProfilerBusy",
     "ReplayError",
     "ReversalMismatch",
     "StateChanged",
@@ -102,6 +103,10 @@ class DoubleBackward(ExecutorError, RuntimeError):
 
 class ModifiedBetweenPasses(ExecutorError, RuntimeError):
     """A parameter, input or initial state was changed in place between forward and backward."""
+
+
+class ProfilerBusy(ExecutorError, RuntimeError):
+    """torch's profiler, which measuring and probing need, is in use."""
 
 
 class ReplayError(ExecutorError, RuntimeError):

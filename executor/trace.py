@@ -3,24 +3,33 @@
 The events come from autograd's profiler, whose memory events see each call of the CPU allocator, buffers
 inside fused kernels included; nothing is sampled. Operators are left out: there are several of them for
 every allocation, and each costs memory and time of the run that is watched.
+
+There is one profiler in a process: one thread at a time records or probes, the others wait; and while a
+profile of the caller's is under way nothing is recorded (`ProfilerBusy`).
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from torch._C._profiler import RecordScope
 from torch.autograd import _enable_profiler  # type: ignore[attr-defined]
+from torch.autograd import profiler as autograd_profiler
 
 # Not that of torch.profiler, which loads the compiler at its first start: two seconds, and 65 MB.
 from torch.autograd.profiler import profile, record_function
 
 from executor.cuda_memory import hidden
+from executor.errors import ProfilerBusy
 
+MOST_WAIT_SECONDS = 600.0
+"""How long a thread waits for another that records: what is recorded may itself wait for this thread."""
 _MARK = "tightfit:"
 _ALLOCATION = "[memory]"
 
@@ -91,11 +100,17 @@ class _MemoryProfile(profile):
 
 
 _open: list[Recording] = []
+_turn = threading.RLock()
+"""Held by the thread that records or probes, to the end."""
 
 
 def record(function: Callable[[], Result]) -> tuple[Recording, Result]:
-    """Run `function` under a recording. Recordings do not nest: an outer one is paused."""
+    """Run `function` under a recording. Recordings do not nest: an outer one is paused.
+
+    Raises ProfilerBusy while a profile of the caller's is under way, or another thread records for long.
+    """
     with paused():
+        _require_no_profile()
         recording = Recording()
         _open.append(recording)
         recording.start()
@@ -109,7 +124,25 @@ def record(function: Callable[[], Result]) -> tuple[Recording, Result]:
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Within the context nothing is recorded, on the CPU or by CUDA's counters."""
+    """Within the context nothing is recorded, on the CPU or by CUDA's counters, and no other thread enters.
+
+    Raises ProfilerBusy when another thread is in there for long.
+    """
+    if not _turn.acquire(timeout=MOST_WAIT_SECONDS):
+        raise ProfilerBusy(
+            f"another thread has measured or probed for {MOST_WAIT_SECONDS:.0f} s, and there is one profiler "
+            "in a process: what is measured must not wait for another thread's first call of a loop; make "
+            "that call before"
+        )
+    try:
+        with _outer_paused():
+            yield
+    finally:
+        _turn.release()
+
+
+@contextmanager
+def _outer_paused() -> Iterator[None]:
     outer = _open[-1] if _open else None
     if outer is not None:
         gc.collect()  # graphs in reference cycles would be released unseen, and count as live for ever
@@ -120,6 +153,30 @@ def paused() -> Iterator[None]:
     finally:
         if outer is not None:
             outer.start()
+
+
+def _require_no_profile() -> None:
+    """Raise ProfilerBusy while a profile that is not ours is under way, or about to begin: torch would lose
+    it, or crash.
+    """
+    if autograd_profiler._is_profiler_enabled or _is_warming_up():  # noqa: SLF001 - torch's only word on it
+        raise ProfilerBusy(
+            "torch's profiler is under way, of which there is one in a process: measure and the first call "
+            "of a loop need it themselves; call the loop once, with the same shapes and budget, before the "
+            "profile begins, or give a plan"
+        )
+
+
+def _is_warming_up() -> bool:
+    """Whether a profile by a schedule is between its preparation and its start, which torch tells nobody."""
+    module: Any = sys.modules.get("torch.profiler.profiler")
+    if module is None or not autograd_profiler.KinetoStepTracker._step_dict:  # noqa: SLF001
+        return False
+    return any(
+        each.current_action is module.ProfilerAction.WARMUP and each.profiler is not None
+        for each in gc.get_objects()
+        if issubclass(type(each), module.profile)
+    )
 
 
 def mark(name: str) -> None:

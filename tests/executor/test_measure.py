@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 from torch import nn
 
-from executor import measure, measure_timeline
+from executor import measure, measure_timeline, trace
+from executor.errors import ProfilerBusy
 from executor.trace import paused
 
 KIB = torch.zeros(256)  # 1,024 bytes of float32
@@ -109,3 +111,99 @@ def test_on_cuda_the_allocators_own_peak_is_read() -> None:
     """Blocks of 512 bytes, as the caching allocator hands them out."""
     measured = measure(lambda: torch.empty(700, dtype=torch.uint8, device="cuda"))
     assert measured.peak_bytes == 1024
+
+
+THREADS = """
+import threading, torch
+from torch import nn
+from executor import measure, unroll
+
+def work(size, peaks):
+    cell = nn.GRUCell(size, size)
+    def step(h, x):
+        h = cell(x, h)
+        return h, h
+    x = torch.randn(60, 3, size)
+    def train():
+        unroll(step, torch.zeros(3, size), x, module=cell, budget="200KiB")[0].sum().backward()
+    train()
+    cell.zero_grad()
+    peaks.append(measure(train).peak_bytes)
+
+alone, together = [], []
+work(6, alone)
+threads = [threading.Thread(target=work, args=(6, together)) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(together), max(*alone, *together) <= 200 * 1024)
+"""
+
+
+def test_threads_probe_and_measure_one_after_the_other() -> None:
+    """There is one profiler in a process: first calls in several threads ended it."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "True"]
+
+
+def test_who_waits_too_long_for_another_thread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured may itself wait for the thread that wants to measure."""
+    monkeypatch.setattr(trace, "MOST_WAIT_SECONDS", 0.05)
+    refusals: list[str] = []
+
+    def other() -> None:
+        with pytest.raises(ProfilerBusy) as refusal:
+            measure(lambda: torch.empty(9))
+        refusals.append(str(refusal.value))
+
+    def run() -> None:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    measure(run)
+    assert "another thread" in refusals[0]
+    assert measure(lambda: torch.empty(9, dtype=torch.uint8)).peak_bytes == 9
+
+
+PROFILES = """
+import torch
+from torch import nn
+from executor import measure, unroll
+from executor.errors import ProfilerBusy
+
+cell = nn.GRUCell(6, 6)
+def step(h, x):
+    h = cell(x, h)
+    return h, h
+def train(steps):
+    x = torch.randn(steps, 3, 6)
+    unroll(step, torch.zeros(3, 6), x, module=cell, budget="200KiB")[0].sum().backward()
+def refused(*given):
+    try: train(*given)
+    except ProfilerBusy as refusal: return "before the profile begins" in str(refusal)
+
+train(9)
+with torch.profiler.profile() as first:
+    train(9)
+    print(refused(10))
+    train(9)
+train(10)
+print(sum(event.count for event in first.key_averages() if event.key.startswith("aten::")) > 100)
+with torch.profiler.profile(schedule=torch.profiler.schedule(wait=1, warmup=1, active=1)) as second:
+    train(11)
+    second.step()
+    print(refused(12))
+    second.step()
+    print(refused(12))
+    train(11)
+train(12)
+print(measure(lambda: torch.empty(9, dtype=torch.uint8)).peak_bytes)
+"""
+
+
+def test_a_profile_of_the_callers_is_left_alone() -> None:
+    """A first call in it is refused with advice, also while it warms up: the profile was lost, or a crash.
+    Known calls are profiled, and what was refused works afterwards.
+    """
+    done = subprocess.run([sys.executable, "-c", PROFILES], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "True", "True", "9"]
