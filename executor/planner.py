@@ -78,7 +78,7 @@ def best_plan(
             answer = ask(chain, budget_bytes, tiers, None if tapes is None else tapes.most)
             found = _checked_plan(report, chain, segment_steps, budget_bytes, answer, tiers)
         except BudgetTooSmall as refusal:
-            refusals.append(refusal)
+            refusals.append(refusal.with_traceback(None))  # a traceback holds this frame, so the loop
             continue
         if best is None or _seconds(found) < _seconds(best):
             best = found
@@ -172,7 +172,7 @@ def _beside_tiers(
         try:
             solution = ask(budget_bytes=budget_bytes)
         except BudgetTooSmall as refusal:
-            refusals.append(refusal)
+            refusals.append(refusal.with_traceback(None))  # a traceback holds this frame, so the loop
         else:
             found.append((solution.verdict.makespan, solution.strategy, solution.policy))
     if not found:

@@ -95,7 +95,7 @@ def _cheaper_of_both(
         try:
             draft = draft_of(chain, budget_bytes, cancellation)
         except BudgetTooSmall as refusal:
-            refusals.append(refusal)
+            refusals.append(refusal.with_traceback(None))  # a traceback holds this frame
             continue
         solutions.append(_judged(chain, budget_bytes, draft))
     if not solutions:
