@@ -12,8 +12,7 @@ share the budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -23,48 +22,23 @@ from torch.nn.utils.rnn import PackedSequence
 
 from executor.activations import activation_bytes
 from executor.budget import parse_budget
+from executor.chain_weights import Anchor, ChainWeights
 from executor.compiled import outside_compiled_graphs
 from executor.device import free_bytes
 from executor.errors import BudgetTooSmall
 from executor.loop import Loop
 from executor.packing import pack, reverse_each, unpack
 from executor.recurrence import Recurrence, State, run_fused, segment_of
-from executor.sizes import parse_budget_bytes
+from executor.sizes import held_bytes, parse_budget_bytes
+from executor.taken_over import take_over_parameters
 from executor.unroll import run_within
 
-Run = Callable[[Recurrence, State, Tensor, Tensor | None], tuple[Tensor, State]]
-"""Runs one chain: (recurrence, initial state, x [T, batch, input], batch sizes of the steps or None)."""
+Run = Callable[[ChainWeights, State, Tensor, Tensor | None], tuple[Tensor, State]]
+"""Runs one chain: (its weights, initial state, x [T, batch, input], batch sizes of the steps or None)."""
 
 
 _INDEX_BYTES = 8
 """Of a place in a padded batch."""
-
-
-class ChainWeights(nn.Module):
-    """The parameters that one chain uses, under the names of the module that owns them: the loop of one
-    direction counts the gradients of its own alone.
-    """
-
-    def __init__(self, chain: Recurrence) -> None:
-        super().__init__()
-        self._names = [name for layer in range(chain.num_layers) for name in chain.weight_names(layer)]
-        self.computed: list[Tensor] = []
-        """Weights that are no parameters: pruned, parametrized, or put in place by functional_call."""
-
-    def of(self, owner: nn.Module) -> ChainWeights:
-        """Itself, with the weights that `owner` has now, and in its mode."""
-        self._parameters.clear()
-        self.computed = []
-        for name in self._names:
-            self.__dict__.pop(name, None)
-            weight = getattr(owner, name)
-            if isinstance(weight, nn.Parameter):
-                self.register_parameter(name, weight)
-            else:
-                self.__dict__[name] = weight
-                self.computed.append(weight)
-        self.training = owner.training
-        return self
 
 
 class BudgetedRecurrence(nn.Module):
@@ -89,14 +63,14 @@ class BudgetedRecurrence(nn.Module):
         self.batch_first = module.batch_first
         self.dropout = module.dropout
         self.bidirectional = module.bidirectional
-        for name, parameter in module.named_parameters():
-            self.register_parameter(name, parameter)
+        chains = self._recurrences()
+        needed = [name for chain in chains for k in range(chain.num_layers) for name in chain.weight_names(k)]
+        take_over_parameters(self, module, needed)
         self.train(module.training)
         self._budget = parse_budget(budget)
-        self._chains = self._whole.chains(bidirectional=module.bidirectional)
-        self._weights = [ChainWeights(chain) for chain in self._chains]
+        self._anchors = [Anchor() for _ in chains]
         self._host_share_bytes = (
-            None if host_budget is None else max(1, parse_budget_bytes(host_budget) // len(self._chains))
+            None if host_budget is None else max(1, parse_budget_bytes(host_budget) // len(chains))
         )
         self._settled_bytes: dict[tuple[object, ...], int] = {}
 
@@ -109,12 +83,22 @@ class BudgetedRecurrence(nn.Module):
         `budget` is what one call may add at its peak to what was allocated before it, its backward pass,
         outputs and parameter gradients included: bytes (2**29 or "512MiB"), a share of the activations
         of full BPTT (0.1 or "10%"), or "free": what the device has left. The last two are settled by the
-        first call with inputs of a new shape. `host_budget` are bytes of host memory, pinned on CUDA, that
-        stored states or tapes may move to; the chains of a bidirectional module share them evenly.
+        first call that trains with inputs of a new shape, or with other weights frozen. `host_budget` are
+        bytes of host memory, pinned on CUDA, that stored states or tapes may move to; the chains of a
+        bidirectional module share them evenly.
 
         Raises TypeError for another kind of module and InvalidBudget for what is no budget.
         """
         return cls(module, budget=budget, host_budget=host_budget)
+
+    def _recurrences(self) -> list[Recurrence]:
+        """The chains, with the dropout that the module has now."""
+        return self._whole._replace(dropout=self.dropout).chains(bidirectional=self.bidirectional)
+
+    def _chains(self) -> list[ChainWeights]:
+        """The chains of one call, with the weights and in the mode of now."""
+        pairs = zip(self._recurrences(), self._anchors, strict=True)
+        return [ChainWeights(self, recurrence, anchor) for recurrence, anchor in pairs]
 
     def extra_repr(self) -> str:
         """The sizes and the budget, for print(module)."""
@@ -127,7 +111,8 @@ class BudgetedRecurrence(nn.Module):
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:  # noqa: A002
         """Like the torch module's: (output, final state), gradients for everything that needs one.
 
-        Raises BudgetTooSmall, with the least budget that would do, at the first call that does not fit.
+        Raises BudgetTooSmall, with the least budget that would do, at the first call that does not fit. Where
+        nothing needs a gradient nothing is planned, and no budget looked at.
         """
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
@@ -140,7 +125,7 @@ class BudgetedRecurrence(nn.Module):
         x = input if is_batched else input.unsqueeze(1)
         time_first = x.transpose(0, 1) if self.batch_first and is_batched else x
         state = self._initial_state(time_first, hx, is_batched=is_batched)
-        y, state = self._run(time_first, state, None)
+        y, state = self._run(time_first, state, None, beside_bytes=_made_bytes(state, hx))
         if not is_batched:
             return y.squeeze(1), self._as_torch(tuple(part.squeeze(1) for part in state))
         return y.transpose(0, 1) if self.batch_first else y, self._as_torch(state)
@@ -150,17 +135,19 @@ class BudgetedRecurrence(nn.Module):
         state = self._initial_state(x, hx, is_batched=True)
         if packed.sorted_indices is not None and hx is not None:
             state = tuple(part.index_select(1, packed.sorted_indices) for part in state)
-        y, state = self._run(x, state, packed.batch_sizes, beside_bytes=self._unpacked_bytes(packed, x))
+        made_bytes = _made_bytes(state, None if packed.sorted_indices is not None else hx)
+        beside_bytes = self._unpacked_bytes(packed, x) + made_bytes
+        y, state = self._run(x, state, packed.batch_sizes, beside_bytes=beside_bytes)
         if packed.unsorted_indices is not None:
             state = tuple(part.index_select(1, packed.unsorted_indices) for part in state)
         return pack(y, packed), self._as_torch(state)
 
     def _initial_state(self, x: Tensor, hx: Any, *, is_batched: bool) -> State:
         zeros = self._whole.initial_state(x, batch_size=x.shape[1])
-        count = len(self._chains) * self._chains[0].num_layers
+        count = self.num_layers * (2 if self.bidirectional else 1)
         expected = tuple([count, x.shape[1], part.shape[-1]] for part in zeros)
         if hx is None:
-            return self._in_types_of_kernels(x, tuple(x.new_zeros(shape) for shape in expected))
+            return tuple(x.new_zeros(shape) for shape in expected)
         if isinstance(hx, Tensor) is (self._whole.mode == "LSTM"):
             wanted = "a tuple (h, c)" if self._whole.mode == "LSTM" else "a tensor h"
             raise TypeError(
@@ -171,19 +158,7 @@ class BudgetedRecurrence(nn.Module):
         found = tuple(list(part.shape) for part in given)
         if found != expected:
             raise ValueError(f"the initial state has the shapes {list(found)}, expected {list(expected)}")
-        return self._in_types_of_kernels(x, given)
-
-    def _in_types_of_kernels(self, x: Tensor, state: State) -> State:
-        """Under autocast torch's kernels return states of other types than they were given: those types, so
-        that every segment is given what the one before it returned.
-        """
-        if not torch.is_autocast_enabled(x.device.type) or not len(x):
-            return state
-        chain = self._chains[0]
-        first = tuple(part[: chain.num_layers].detach() for part in state)
-        with torch.no_grad():
-            after, _ = run_fused(self, replace(chain, dropout=0.0), first, x[:1].detach())
-        return tuple(part.to(kind.dtype) for part, kind in zip(state, after, strict=True))
+        return given
 
     def _as_torch(self, state: State) -> Any:
         return state if self._whole.mode == "LSTM" else state[0]
@@ -191,30 +166,44 @@ class BudgetedRecurrence(nn.Module):
     def _run(
         self, x: Tensor, state: State, batch_sizes: Tensor | None, *, beside_bytes: int = 0
     ) -> tuple[Tensor, State]:
-        """The module on x [T, batch, input]; `beside_bytes` are held throughout beside it."""
-        budget_bytes = self._budget_bytes(x, state)
+        """The module on x [T, batch, input]; `beside_bytes` are held throughout beside it. A call that trains
+        nothing needs no budget, and settles none.
+        """
+        chains = self._chains()
+        state = _in_types_of_kernels(chains[0], x, state, batch_sizes)
+        trains = torch.is_grad_enabled() and any(_needs_gradient(chain, state, x) for chain in chains)
+        budget_bytes = self._budget_bytes(chains, state, x) if trains else 1
         run = self._run_both if self.bidirectional else self._run_one
         try:
-            return run(max(1, budget_bytes - beside_bytes), x, state, batch_sizes)
+            return run(max(1, budget_bytes - beside_bytes), chains, state, x, batch_sizes)
         except BudgetTooSmall as error:
             needed = error.minimum_budget_bytes + beside_bytes
             raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
 
     def _run_one(
-        self, budget_bytes: int, x: Tensor, state: State, batch_sizes: Tensor | None
+        self,
+        budget_bytes: int,
+        chains: list[ChainWeights],
+        state: State,
+        x: Tensor,
+        batch_sizes: Tensor | None,
     ) -> tuple[Tensor, State]:
-        return self._unroll(budget_bytes, self._chains[0], state, x, batch_sizes)
+        return self._unroll(budget_bytes, chains[0], state, x, batch_sizes)
 
     def _run_both(
-        self, budget_bytes: int, x: Tensor, state: State, batch_sizes: Tensor | None
+        self,
+        budget_bytes: int,
+        chains: list[ChainWeights],
+        state: State,
+        x: Tensor,
+        batch_sizes: Tensor | None,
     ) -> tuple[Tensor, State]:
         between_bytes = self._between_bytes(x)
-        share = max(1, (budget_bytes - between_bytes) // len(self._chains))
+        share = max(1, (budget_bytes - between_bytes) // len(chains))
         try:
-            return self._both_directions(x, state, batch_sizes, partial(self._unroll, share))
+            return self._both_directions(chains, state, x, batch_sizes, partial(self._unroll, share))
         except BudgetTooSmall as error:
-            least = max(self._least_bytes(layer, x, state, batch_sizes) for layer in range(self.num_layers))
-            needed = between_bytes + least * len(self._chains)
+            needed = between_bytes + self._least_bytes(chains, state, x, batch_sizes) * len(chains)
             raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
 
     def _unpacked_bytes(self, packed: PackedSequence, x: Tensor) -> int:
@@ -229,26 +218,37 @@ class BudgetedRecurrence(nn.Module):
             inputs += rows * x.shape[-1] * x.element_size()
         return outputs + inputs
 
-    def _least_bytes(self, layer: int, x: Tensor, state: State, batch_sizes: Tensor | None) -> int:
-        """The least budget of one direction of a layer of a bidirectional module."""
-        if layer:
-            x = x.new_zeros(*x.shape[:2], 2 * self._whole.output_size, requires_grad=True)
-        try:
-            self._unroll(1, self._chains[2 * layer], tuple(part[:1] for part in state), x, batch_sizes)
-        except BudgetTooSmall as error:
-            return error.minimum_budget_bytes
-        raise AssertionError("a loop in one byte")
+    def _least_bytes(
+        self, chains: list[ChainWeights], state: State, x: Tensor, batch_sizes: Tensor | None
+    ) -> int:
+        """The least budget in which any chain of a bidirectional module runs."""
+        least, below = 0, x
+        for layer in range(self.num_layers):
+            trains = False
+            for direction in (0, 1):
+                index = 2 * layer + direction
+                initial = tuple(part[index : index + 1] for part in state)
+                if not _needs_gradient(chains[index], initial, below):
+                    continue
+                trains = True
+                forwards = reverse_each(below, batch_sizes) if direction else below
+                try:
+                    self._unroll(1, chains[index], initial, forwards, batch_sizes)
+                except BudgetTooSmall as error:
+                    least = max(least, error.minimum_budget_bytes)
+            shape = (*x.shape[:2], 2 * self._whole.output_size)
+            below = state[0].new_zeros(shape, requires_grad=trains)
+        return least
 
     def _unroll(
-        self, budget_bytes: int, chain: Recurrence, state: State, x: Tensor, batch_sizes: Tensor | None
+        self, budget_bytes: int, weights: ChainWeights, state: State, x: Tensor, batch_sizes: Tensor | None
     ) -> tuple[Tensor, State]:
         inputs = x if batch_sizes is None else (x, batch_sizes)
-        weights = self._weights[self._chains.index(chain)].of(self)
         loop = Loop.of(
             None,
             state,
             inputs,
-            segment=segment_of(weights, chain),
+            segment=segment_of(weights, weights.recurrence),
             module=weights,
             captured=weights.computed,
             outputs_transposed=self.batch_first,
@@ -256,7 +256,7 @@ class BudgetedRecurrence(nn.Module):
         return run_within(loop, budget_bytes, host_budget=self._host_share_bytes)
 
     def _both_directions(
-        self, x: Tensor, state: State, batch_sizes: Tensor | None, run: Run
+        self, chains: list[ChainWeights], state: State, x: Tensor, batch_sizes: Tensor | None, run: Run
     ) -> tuple[Tensor, State]:
         """Layer by layer, forwards and backwards in time; the two outputs side by side go up."""
         finals: list[State] = []
@@ -268,7 +268,7 @@ class BudgetedRecurrence(nn.Module):
                 index = 2 * layer + direction
                 initial = tuple(part[index : index + 1] for part in state)
                 forwards = reverse_each(below, batch_sizes) if direction else below
-                y, final = run(self._chains[index], initial, forwards, batch_sizes)
+                y, final = run(chains[index], initial, forwards, batch_sizes)
                 outputs.append(reverse_each(y, batch_sizes) if direction else y)
                 finals.append(final)
             x = torch.cat(outputs, dim=-1)
@@ -284,34 +284,67 @@ class BudgetedRecurrence(nn.Module):
         masks = 3 * above * (self.num_layers - 1) if self.dropout else 0
         return row * (turned + masks + 3 * above * self.num_layers)
 
-    def _budget_bytes(self, x: Tensor, state: State) -> int:
+    def _budget_bytes(self, chains: list[ChainWeights], state: State, x: Tensor) -> int:
         """The budget for inputs of this shape, settled by the first of them: a plan is then made once."""
-        key = (tuple(x.shape), x.dtype, x.device, self.training)
+        given = (x, *state, *(weight for chain in chains for weight in chain.all))
+        trained = tuple(tensor.requires_grad for tensor in given)
+        is_cast = torch.is_autocast_enabled(x.device.type)
+        key = (tuple(x.shape), x.dtype, x.device, self.training, is_cast, trained)
         if key not in self._settled_bytes:
             self._settled_bytes[key] = self._budget.bytes(
-                activation_bytes=lambda: self._full_activation_bytes(x, state),
+                activation_bytes=lambda: self._full_activation_bytes(chains, state, x, held=given),
                 free_bytes=lambda: free_bytes(x.device),
             )
         return self._settled_bytes[key]
 
-    def _full_activation_bytes(self, x: Tensor, state: State) -> int:
+    def _full_activation_bytes(
+        self, chains: list[ChainWeights], state: State, x: Tensor, *, held: Sequence[Tensor]
+    ) -> int:
         """What full BPTT keeps for this input, as if every sequence of a packed batch had full length."""
-        held = [x, *state, *self.parameters()]
+
+        def run(steps: int) -> tuple[Tensor, State]:
+            first = x[:steps].detach().requires_grad_(x.requires_grad)
+            if self.bidirectional:
+                return self._both_directions(chains, state, first, None, _run_in_one)
+            return _run_in_one(chains[0], state, first, None)
+
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            return activation_bytes(
-                lambda steps: self._run_full(x[:steps].detach(), state), x.shape[0], held=held
-            )
+            return activation_bytes(run, x.shape[0], held=held)
 
-    def _run_full(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        if self.bidirectional:
-            return self._both_directions(x, state, None, self._run_in_one)
-        return self._run_in_one(self._chains[0], state, x, None)
 
-    def _run_in_one(
-        self, chain: Recurrence, state: State, x: Tensor, _batch_sizes: Tensor | None
-    ) -> tuple[Tensor, State]:
-        after, y = run_fused(self, chain, state, x)  # what full BPTT would call
-        return y, after
+def _run_in_one(
+    weights: ChainWeights, state: State, x: Tensor, batch_sizes: Tensor | None
+) -> tuple[Tensor, State]:
+    """One chain as full BPTT would run it."""
+    after, y = run_fused(weights, weights.recurrence, state, x, batch_sizes)
+    return y, after
+
+
+def _needs_gradient(weights: ChainWeights, state: State, x: Tensor) -> bool:
+    return any(tensor.requires_grad for tensor in (x, *state, *weights.all))
+
+
+def _in_types_of_kernels(weights: ChainWeights, x: Tensor, state: State, batch_sizes: Tensor | None) -> State:
+    """Under autocast torch's kernels return states of other types than they were given: those types, so that
+    every segment is given what the one before it returned. Packed sequences of unequal lengths have others
+    than those of equal ones.
+    """
+    if not torch.is_autocast_enabled(x.device.type) or not len(x):
+        return state
+    recurrence = weights.recurrence._replace(dropout=0.0)
+    first = tuple(part[: recurrence.num_layers].detach() for part in state)
+    steps, sizes = x[:1].detach(), None
+    if batch_sizes is not None:
+        sizes = batch_sizes[[0, -1]]
+        steps = torch.cat([x[0], x[-1, : int(sizes[1])]]).detach()
+    with torch.no_grad():
+        after, _ = run_fused(weights, recurrence, first, steps, sizes)
+    return tuple(part.to(kind.dtype) for part, kind in zip(state, after, strict=True))
+
+
+def _made_bytes(state: State, given: Any) -> int:
+    """Bytes of an initial state that the caller did not give, and so does not hold."""
+    return 0 if given is not None else sum(held_bytes(part) for part in state)
 
 
 class LSTM(BudgetedRecurrence):

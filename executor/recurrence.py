@@ -11,9 +11,8 @@ should not depend on the plan.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import _VF, Tensor, nn
@@ -46,9 +45,10 @@ _CELLS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Recurrence:
-    """What one direction of a recurrent module computes, its weights apart."""
+class Recurrence(NamedTuple):
+    """What one direction of a recurrent module computes, its weights apart. A tuple counts by its values
+    where it is asked whether two calls are alike (`executor.likeness`).
+    """
 
     mode: str
     """LSTM, GRU, RNN_TANH or RNN_RELU, as torch names them."""
@@ -81,7 +81,7 @@ class Recurrence:
         if not bidirectional:
             return [self]
         return [
-            replace(self, num_layers=1, dropout=0.0, first_layer=layer, suffix=suffix)
+            self._replace(num_layers=1, dropout=0.0, first_layer=layer, suffix=suffix)
             for layer in range(self.num_layers)
             for suffix in ("", "_reverse")
         ]
@@ -144,13 +144,18 @@ def run_packed_segment(
 ) -> tuple[State, Tensor]:
     """Like `run_segment`, but step t concerns only the first `batch_sizes[t]` sequences.
 
-    The others keep their state, and their rows of y are zeros. Batch sizes must not increase.
+    The others keep their state, and their rows of y are zeros. Batch sizes must not increase. Under autocast
+    torch's kernels may return other types for segments whose sequences all go on: those of the state count.
     """
     sizes = batch_sizes.tolist()
     data = torch.cat([x_t[:size] for x_t, size in zip(x.unbind(0), sizes, strict=True)])
     running = tuple(part[:, : sizes[0]].contiguous() for part in state)
     after, y = run_fused(module, recurrence, running, data, batch_sizes)
-    state = tuple(torch.cat([new, old[:, sizes[0] :]], dim=1) for new, old in zip(after, state, strict=True))
+    state = tuple(
+        torch.cat([new.to(old.dtype), old[:, sizes[0] :]], dim=1)
+        for new, old in zip(after, state, strict=True)
+    )
+    y = y.to(state[0].dtype)
     rows = [nn.functional.pad(y_t, (0, 0, 0, x.shape[1] - len(y_t))) for y_t in torch.split(y, sizes)]
     return state, torch.stack(rows)
 

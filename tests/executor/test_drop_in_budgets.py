@@ -86,3 +86,64 @@ def test_another_layout_of_the_same_shape_is_probed_anew(kind):
     gc.collect()
     measured = measure(lambda: module(strided)[0].sum().backward())
     assert measured.peak_bytes <= refusal.value.minimum_budget_bytes
+
+
+@pytest.mark.parametrize("trained", ["reverse", "l0", "l1"])
+def test_the_least_budget_is_that_of_the_neediest_chain(trained):
+    """Of a bidirectional module in which one direction, or one layer, trains: it works and names itself"""
+    plain = nn.GRU(8, 9, num_layers=2, bidirectional=True)
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_(trained in name)
+    x = torch.randn(30, 4, 8)
+    assert_within("GRU", plain, lambda module: module(x)[0].sum().backward())
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}], ids=["one", "both"])
+def test_where_nothing_needs_a_gradient_there_is_no_plan(options):
+    """Frozen weights run as under no_grad, in a budget that no plan fits into, and settle no share"""
+    plain = nn.LSTM(32, 32, **options)
+    x = torch.randn(200, 8, 32)
+    settled = LSTM.from_torch(plain, budget="60%")
+    settled(x)[0].sum().backward()
+    (expected,) = settled._settled_bytes.values()
+    module, shared = LSTM.from_torch(plain, budget=64), LSTM.from_torch(plain, budget="60%")
+    plain.requires_grad_(False)
+    with torch.no_grad():
+        without = module(x)[0]
+    assert torch.equal(module(x)[0], without)
+    shared(x)
+    plain.requires_grad_(True)
+    with torch.inference_mode():
+        shared(x)
+    shared(x)[0].sum().backward()
+    assert list(shared._settled_bytes.values()) == [expected]
+
+
+def test_a_share_is_settled_anew_where_other_weights_train():
+    """What full BPTT keeps for one layer is not the budget of two"""
+    plain = nn.LSTM(32, 32, num_layers=2)
+    x = torch.randn(100, 8, 32)
+    module = LSTM.from_torch(plain, budget="60%")
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_("l1" in name)
+    module(x)[0].sum().backward()
+    plain.requires_grad_(True)
+    module(x)[0].sum().backward()
+    one, both = module._settled_bytes.values()
+    assert one < both
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_an_initial_state_that_the_call_makes_counts(kind, steps, is_packed):
+    """Where the caller gives none it is live from start to end: in tiny models that is more than the slack"""
+    plain = KINDS[kind][0](8, 8)
+    x = torch.randn(steps, BATCH, 8)
+    given = pack_padded_sequence(x, [steps] * BATCH) if is_packed else x
+
+    def call(module):
+        y, _ = module(given)
+        (y.data if is_packed else y).sum().backward()
+
+    assert_within(kind, plain, call)

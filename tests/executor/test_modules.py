@@ -1,15 +1,22 @@
 """The drop-ins are the torch modules, inside a budget."""
 
 import copy
+import pickle
+import warnings
+import weakref
 
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
+from torch.nn.utils import prune
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from executor import GRU, LSTM, RNN, BudgetTooSmall, measure
+from executor import GRU, LSTM, RNN, BudgetTooSmall, measure, unroll
 from executor.activations import activation_bytes
 from executor.budget import InvalidBudget
+from executor.plan import tape_everything
+from executor.probe import probe_loop
 
 KINDS = {"lstm": (nn.LSTM, LSTM), "gru": (nn.GRU, GRU), "rnn": (nn.RNN, RNN)}
 STEPS, BATCH, INPUT, HIDDEN = 30, 3, 4, 8
@@ -229,6 +236,135 @@ def test_a_copy_uses_its_own_parameters():
     close(drop_in(x)[0], module(x)[0])
 
 
+def test_calls_alike_are_probed_once(monkeypatch):
+    """Each call has weights of its own, parameters or computed, and is known all the same"""
+    probed = []
+    monkeypatch.setattr("executor.known.probe_loop", lambda *a, **k: probed.append(a) or probe_loop(*a, **k))
+    module = nn.GRU(INPUT, HIDDEN, num_layers=2, bidirectional=True, dtype=torch.float64)
+    drop_in = GRU.from_torch(module, budget="1MiB")
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64, requires_grad=True)
+    for call in (drop_in, lambda x: functional_call(drop_in, scaled(drop_in, 0.5), (x,))):
+        call(x)
+        count = len(probed)
+        call(x)
+        assert len(probed) == count > 0
+        probed.clear()
+    turned = {name: weight.t().contiguous().t() for name, weight in scaled(drop_in, 0.5).items()}
+    functional_call(drop_in, turned, (x,))
+    assert probed  # torch's kernels run transposed weights, and need other bytes
+
+
+def test_a_call_keeps_its_mode_until_its_backward_pass():
+    """A call in evaluation between forward and backward, of a teacher say, changes no gradient"""
+    module = nn.LSTM(INPUT, HIDDEN, num_layers=2, dropout=0.5, dtype=torch.float64)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    drop_in = LSTM.from_torch(module, budget="75kB")
+
+    def gradients(*, evaluates):
+        torch.manual_seed(1)
+        output, _ = drop_in(x)
+        if evaluates:
+            with torch.no_grad():
+                drop_in.eval()(x)
+            drop_in.train()
+        return torch.autograd.grad(output.square().sum(), list(drop_in.parameters()))
+
+    close(gradients(evaluates=True), gradients(evaluates=False))
+
+
+def scaled(module, factor):
+    """Weights to call `module` with: its own times `factor`, which gets a gradient."""
+    return {name: parameter.detach() * factor for name, parameter in module.named_parameters()}
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_calls_with_other_weights_keep_them_until_their_backward_pass(bidirectional):
+    """Two calls before one backward pass, each with weights of its own, as with the torch module"""
+    module = nn.LSTM(INPUT, HIDDEN, bidirectional=bidirectional, dtype=torch.float64)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    drop_in, _ = tight(LSTM, module, x.requires_grad_())
+
+    def gradients(call):
+        factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+        outputs = [functional_call(call, scaled(module, k * factor), (x,))[0] for k in (1, 2)]
+        loss = sum(output.square().sum() for output in outputs)
+        return torch.autograd.grad(loss, [factor, x])
+
+    close(gradients(drop_in), gradients(module))
+
+
+def test_a_pruned_drop_in_may_be_called_twice_before_backward():
+    """Each call computes its weights anew: gradients are those of the pruned torch module"""
+    module = nn.GRU(INPUT, HIDDEN, dtype=torch.float64)
+    drop_in = GRU.from_torch(copy.deepcopy(module), budget="60kB")
+    mask = (torch.rand_like(module.weight_hh_l0) < 0.5).double()
+    for each in (module, drop_in):
+        prune.custom_from_mask(each, "weight_hh_l0", mask)
+    x = torch.randn(2, STEPS, BATCH, INPUT, dtype=torch.float64)
+
+    def gradients(call):
+        loss = sum(call(part)[0].square().sum() for part in x)
+        names, parameters = zip(*call.named_parameters(), strict=True)
+        return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+
+    close(gradients(drop_in), gradients(module))
+
+
+def test_a_drop_in_may_be_a_part_of_an_unrolled_step():
+    """The weights of an inner call are those that the outer loop put in place for it"""
+    drop_in = LSTM.from_torch(nn.LSTM(INPUT, INPUT, dtype=torch.float64), budget="20kB")  # runs steps again
+    x = torch.randn(6, STEPS, BATCH, INPUT, dtype=torch.float64)
+    zeros = torch.zeros(1, BATCH, INPUT, dtype=torch.float64)
+
+    def step(state, x_t):
+        y, state = drop_in(x_t, state)
+        return state, y.square().sum()
+
+    def plain():
+        state, total = (zeros, zeros), 0
+        for x_t in x:
+            state, y = step(state, x_t)
+            total = total + y
+        return total
+
+    def unrolled():
+        return unroll(step, (zeros, zeros), x, module=drop_in, reduce="sum", plan=tape_everything(6, 2))[0]
+
+    found, expected = (torch.autograd.grad(run(), [*drop_in.parameters()]) for run in (unrolled, plain))
+    close(found, expected)
+
+
+@pytest.mark.parametrize(("bidirectional", "budget"), [(False, "25kB"), (True, "100kB")])
+def test_nothing_of_a_call_stays_after_its_backward_pass(bidirectional, budget):
+    """Computed weights are gone, and the drop-in can be copied and pickled before and after"""
+    module = nn.GRU(INPUT, HIDDEN, bidirectional=bidirectional, dtype=torch.float64)
+    drop_in = GRU.from_torch(module, budget=budget, host_budget="200kB")
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    weights = scaled(module, torch.ones((), dtype=torch.float64, requires_grad=True))
+    computed = [weakref.ref(weight) for weight in weights.values()]
+    output, _ = functional_call(drop_in, weights, (x,))
+    copies = [copy.deepcopy(drop_in), pickle.loads(pickle.dumps(drop_in))]  # noqa: S301 - our own
+    output.sum().backward()
+    del weights, output
+    assert [weight() for weight in computed] == [None] * len(computed)
+    copies += [copy.deepcopy(drop_in), pickle.loads(pickle.dumps(drop_in))]  # noqa: S301 - our own
+    with torch.no_grad():
+        for twin in copies:
+            close(twin(x)[0], module(x)[0])
+
+
+def test_dropout_is_that_of_the_time_of_the_call():
+    """As torch's modules read it: switched off after the first call it drops nothing, then everything"""
+    module = nn.GRU(INPUT, HIDDEN, num_layers=2, dropout=0.5, dtype=torch.float64)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    drop_in = GRU.from_torch(module, budget="200kB")
+    drop_in(x)
+    for probability in (0.0, 1.0):
+        drop_in.dropout = module.dropout = probability
+        state = initial_state(module)
+        close(results(drop_in, drop_in, x, state), results(module, module, x, state))
+
+
 def test_dropout_is_drawn_once_and_replayed():
     """With dropout the gradient is that of the masks that the outputs show, in training only"""
     module = nn.GRU(INPUT, HIDDEN, num_layers=2, dropout=0.5, dtype=torch.float64)
@@ -275,7 +411,7 @@ def test_settling_a_share_draws_no_random_numbers():
     drop_in = GRU.from_torch(module, budget=1.0)
     x = torch.randn(STEPS, BATCH, INPUT)
     before = torch.get_rng_state()
-    drop_in._budget_bytes(x, drop_in._initial_state(x, None, is_batched=True))
+    drop_in._budget_bytes(drop_in._chains(), drop_in._initial_state(x, None, is_batched=True), x)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -320,6 +456,26 @@ def test_wrong_shapes_are_refused_with_both_shapes(module, x, hx):
     """The error shows what was given and what is expected"""
     with pytest.raises(ValueError, match=r"\[.*(must be|expected)"):
         GRU.from_torch(module, budget="1MB")(x, hx)
+
+
+def test_tied_layers_are_one_parameter_under_two_names():
+    """Outputs and gradients are those of the torch module, the shared weight's gradient once"""
+    module = nn.LSTM(INPUT, HIDDEN, num_layers=2, dtype=torch.float64)
+    module.weight_hh_l1 = module.weight_hh_l0
+    x, state = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64), initial_state(module)
+    drop_in, _ = tight(LSTM, module, x.requires_grad_(), state)
+    close(results(drop_in, drop_in, x, state), results(module, module, x, state))
+
+
+def test_weights_that_a_hook_computes_are_refused():
+    """The hook would stay with the torch module; the drop-in itself may be pruned or normed"""
+    pruned, normed = nn.LSTM(INPUT, HIDDEN), nn.LSTM(INPUT, HIDDEN)
+    prune.random_unstructured(pruned, "weight_hh_l0", amount=0.5)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        nn.utils.weight_norm(normed, "weight_hh_l0")
+    for module in (pruned, normed):
+        with pytest.raises(TypeError, match="weight_hh_l0 of the LSTM is computed by a hook"):
+            LSTM.from_torch(module, budget="1MB")
 
 
 def test_another_kind_of_module_is_refused():

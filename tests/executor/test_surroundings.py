@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 from torch.nn.utils import prune  # noqa: E402
+from torch.nn.utils.rnn import pack_sequence  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from executor import GRU, LSTM, RNN, SparseGradients, unroll  # noqa: E402
@@ -41,6 +42,26 @@ def test_a_drop_in_under_autocast_returns_the_types_of_torchs_module(kind, optio
     parts, expected_parts = (each if isinstance(each, tuple) else (each,) for each in (after, expected_after))
     assert [part.dtype for part in (y, *parts)] == [part.dtype for part in (expected, *expected_parts)]
     found, true = (gradients_of(plain, each.float().square().mean()) for each in (y, expected))
+    for mine, other in zip(found, true, strict=True):
+        assert float((mine - other).norm() / other.norm()) < 0.02
+
+
+@pytest.mark.parametrize("lengths", [(30, 30, 30), (30, 30, 7)], ids=["equal", "unequal"])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True}], ids=["one", "four chains"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_sequences_under_autocast_have_the_types_of_torchs_module(kind, options, lengths):
+    """Those of an LSTM depend on whether all sequences are equally long"""
+    torch.manual_seed(0)
+    plain = KINDS[kind][0](8, 16, **options)
+    packed = pack_sequence([torch.randn(length, 8) for length in lengths])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, after = KINDS[kind][1].from_torch(plain, budget=BUDGET)(packed)
+        expected, expected_after = plain(packed)
+    parts, expected_parts = (each if isinstance(each, tuple) else (each,) for each in (after, expected_after))
+    assert [part.dtype for part in (y.data, *parts)] == [e.dtype for e in (expected.data, *expected_parts)]
+    found, true = (gradients_of(plain, each.data.float().square().mean()) for each in (y, expected))
     for mine, other in zip(found, true, strict=True):
         assert float((mine - other).norm() / other.norm()) < 0.02
 
