@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from executor import BudgetTooSmall, outputs_needed, unroll
+from executor import BudgetTooSmall, CaptureError, outputs_needed, unroll
 from executor.plan import checkpoint_every, tape_everything
 from tests.executor.loops import (
     BATCH,
@@ -198,6 +198,23 @@ def test_without_gradients_nothing_is_kept_and_the_numbers_are_the_same() -> Non
             None, fused.state, fused.inputs, budget="1MiB", module=fused.module, **fused.options
         )
     torch.testing.assert_close(outputs, plain(fused)[0])
+
+
+def test_where_nothing_needs_a_gradient_no_budget_is_looked_at_and_captures_are_refused() -> None:
+    """A frozen module runs as under no_grad; an undeclared tensor that needs a gradient is still named"""
+    cell, scale = nn.GRUCell(3, 4).requires_grad_(False), torch.ones(4)
+    x, h = torch.randn(20, 2, 3), torch.zeros(2, 4)
+
+    def step(h: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        h = cell(x_t, h)
+        return h, h * scale
+
+    y, _ = unroll(step, h, x, module=cell, budget=1)
+    with torch.no_grad():
+        assert torch.equal(y, unroll(step, h, x, module=cell, budget=1)[0])
+    scale.requires_grad_()
+    with pytest.raises(CaptureError, match="scale"):
+        unroll(step, h, x, module=cell, budget=1)
 
 
 def test_a_step_that_is_a_module_brings_its_own_parameters() -> None:
