@@ -7,8 +7,8 @@ its shape, a float by whether it is 0, 1 or another number (a rate that is annea
 probability of 0 draws nothing), a list by the kinds of its parts and the number of its tensors (steps count
 and collect in lists), everything else by its value or its contents.
 
-An object counts by what the lines read of it: attributes that they name, as far as they are public or no
-numbers, and the methods that they name. Functions that they call are looked into likewise, those of
+An object counts by what the lines read of it: attributes that they name, as far as they are public or neither
+numbers nor lists, and the methods that they name. Functions that they call are looked into likewise, those of
 libraries aside. Modules count by identity here, by their modes in `executor.known`.
 
 After `MOST_VALUES` no more is looked at: such a call is like no other.
@@ -21,6 +21,7 @@ import hashlib
 import marshal
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from enum import Enum
 from numbers import Integral, Real
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -34,6 +35,8 @@ from executor.trees import leaf_description
 
 MOST_VALUES = 2_000
 """Objects, functions and containers that are looked into; tensors and plain values are quick."""
+DEEPEST = 40
+"""Of them in one another."""
 LONG = 256
 """Containers of more plain values count by a digest."""
 
@@ -41,7 +44,26 @@ _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _NUMBERS = frozenset({bool, int, float, complex})
 _NAMESPACES = frozenset({"SimpleNamespace", "Namespace"})
 """Classes of the standard library whose objects are nothing but their attributes."""
-_CALLED = frozenset({"__call__", "__getitem__", "__iter__", "__next__", "__len__", "__enter__", "__exit__"})
+_CALLED = frozenset(
+    f"__{name}__"
+    for name in (
+        *(
+            "call",
+            "getitem",
+            "getattr",
+            "iter",
+            "next",
+            "len",
+            "contains",
+            "enter",
+            "exit",
+            "bool",
+            "int",
+            "index",
+        ),
+        *("add", "sub", "mul", "matmul", "truediv", "radd", "rsub", "rmul", "rmatmul", "rtruediv"),
+    )
+)
 """Methods that lines call without naming them."""
 
 
@@ -169,6 +191,7 @@ class _Look:
         self.found: list[SeenValue] = []
         self.names = names
         self._met: dict[int, int] = {}
+        self._depth = 0
 
     def at(self, name: str, value: Any) -> None:
         """Take in a value, and what it leads to."""
@@ -181,11 +204,13 @@ class _Look:
             self._add(name, Same(lasting(value)))
         elif id(value) in self._met:
             self._add(name, ("again", self._met[id(value)]))
-        elif len(self._met) >= MOST_VALUES:
+        elif len(self._met) >= MOST_VALUES or self._depth >= DEEPEST:
             self._add(name, _Unlike())
         else:
             self._met[id(value)] = len(self._met)
+            self._depth += 1
             self._look_into(name, value)
+            self._depth -= 1
 
     def at_module(self, part: nn.Module) -> None:
         """Take in what the lines of a module read of it beside its plain values."""
@@ -286,7 +311,9 @@ class _Look:
         own = getattr(value, "__dict__", None)
         if isinstance(value, Integral | Real):  # numpy's, say
             self._add(name, _of_plain(int(value) if isinstance(value, Integral) else float(value)))
-        elif hasattr(value, "__array_interface__"):
+        elif isinstance(value, Enum):
+            self._add(name, (kind, value.name))
+        elif hasattr(kind, "__array_interface__"):
             self._add(name, (kind, value.shape, value.dtype))
         elif isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType | None):
             self._add(name, value.__name__)
@@ -303,6 +330,8 @@ class _Look:
         kind: Any = type(value)
         self._add(name, kind)
         slots = {slot: getattr(value, slot) for slot in _slots_of(kind) if hasattr(value, slot)}
+        if not (own or slots or callable(value)):  # a marker, which lines compare with others
+            self._add(name, _identity(value))
         self._attributes(
             name, {**own, **slots}, all_of_them=is_ours(kind.__module__) or may_read_any(self.names)
         )
@@ -317,10 +346,12 @@ class _Look:
             self._methods(name, value)
 
     def _attributes(self, name: str, values: Mapping[str, Any], *, all_of_them: bool = False) -> None:
-        """Those that the lines read. Private numbers are left alone: objects count in them."""
+        """Those that the lines read. Private numbers and lists are left alone: objects count, and collect, in
+        them.
+        """
         for inner in sorted(values if all_of_them else values.keys() & self.names):
             value = values[inner]
-            if not (inner.startswith("_") and isinstance(value, int | float)):
+            if not (inner.startswith("_") and isinstance(value, int | float | list)):
                 self.at(f"{name}.{inner}", value)
 
     def _methods(self, name: str, kind: type, also: frozenset[str] = frozenset()) -> None:

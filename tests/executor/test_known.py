@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from executor import ReplayError, measure, unroll
@@ -35,6 +38,15 @@ def loop_of(cell: nn.Module, extra: Any = None, batch: int = BATCH, **options: A
 @pytest.fixture
 def cell() -> nn.GRUCell:
     return nn.GRUCell(SIZE, SIZE)
+
+
+class Mode(Enum):
+    LEAN = 1
+    FULL = 2
+
+
+class Marker:
+    """Nothing but itself."""
 
 
 class Scaled:
@@ -82,12 +94,14 @@ def test_the_same_lines_with_values_alike_are_known(cell: nn.GRUCell, extra: Any
         (Scaled(0.5, 1), Scaled(0.5, 2)),
         (torch.ones(2, 3), torch.ones(3, 2).t()),
         ([torch.ones(2)], [torch.ones(2)] * 20),
+        (Mode.LEAN, Mode.FULL),
+        (Marker(), Marker()),
         (1, True),
         ((1, 2), (1, 3)),
     ],
     ids=[
         *("number", "shape", "gradient", "object", "0", "1", "dict", "partial", "callable", "strides"),
-        *("list of tensors", "type", "tuple"),
+        *("list of tensors", "enumeration", "marker", "type", "tuple"),
     ],
 )
 def test_the_same_lines_over_other_values_are_new(cell: nn.GRUCell, one: Any, other: Any) -> None:
@@ -187,9 +201,11 @@ class Trainer:
 
     def __init__(self, inner: int) -> None:
         self.inner, self.calls, self._seen = inner, 0, 0
+        self._losses: list[Tensor] = []
 
     def step(self, state: Tensor, x: Tensor) -> tuple[Tensor, None]:
         self._seen += 1
+        self._losses.append(state.mean())
         for _ in range(self.inner * self.rows):
             state = torch.tanh(state + x)
         return state, None
@@ -250,6 +266,7 @@ def test_attributes_that_the_step_does_not_read_and_private_numbers_do_not_count
     first = known(plain_loop(trainer.step))
     trainer.calls, trainer._seen = 7, 9
     trainer.history = [torch.ones(2)] * 3
+    trainer._losses.append(torch.ones(2))
     assert known(plain_loop(trainer.step)) is first
     trainer.rows = 2
     assert known(plain_loop(trainer.step)) is not first
@@ -275,6 +292,36 @@ def test_values_read_through_objects_dicts_and_helpers_count(step: Any, owner: A
     finally:
         values[name] = 1
     assert known(plain_loop(step)) is first
+
+
+def enclosed(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+WRAPPINGS: dict[str, Callable[[Any], Any]] = {
+    "dict": lambda value: {"inner": value, "rate": 0.5},
+    "tuple": lambda value: (0, value),
+    "namespace": lambda value: SimpleNamespace(inner=value),
+    "slots": Slots,
+    "object in a list": lambda value: [0.5, SimpleNamespace(inner=value)],
+    "partial": lambda value: partial(deeper, given=value),
+    "closure": enclosed,
+    "method": lambda value: Trainer(value).step,
+}
+
+
+@given(st.lists(st.sampled_from(sorted(WRAPPINGS)), max_size=12))
+def test_a_number_counts_however_it_is_wrapped(wrappings: list[str]) -> None:
+    """In objects in dicts in closures and so on: made anew with the same number alike, with another not."""
+
+    def seen(number: int) -> Any:
+        value: Any = number
+        for name in wrappings:
+            value = WRAPPINGS[name](value)
+        return seen_values((lambda state, x: (deeper(state + x, value), None), None), ())
+
+    assert seen(1) == seen(1)
+    assert seen(1) != seen(2)
 
 
 def test_modules_count_by_what_their_lines_read_of_their_objects() -> None:
@@ -331,6 +378,10 @@ def test_more_than_can_be_looked_at_is_never_known(cell: nn.GRUCell) -> None:
     """Rather probed again than run under the plan of another; long plain containers are no trouble."""
     many = [SimpleNamespace(inner=each) for each in range(2 * MOST_VALUES)]
     assert known(loop_of(cell, many)) is not known(loop_of(cell, many))
+    chain: Any = None
+    for _ in range(10_000):
+        chain = (chain,)
+    assert known(loop_of(cell, chain)) is not known(loop_of(cell, chain))
     words = {f"word {index}": index for index in range(20_000)}
     assert known(loop_of(cell, words)) is known(loop_of(cell, dict(words)))
     assert known(loop_of(cell, words)) is not known(loop_of(cell, {**words, "word 3": 4}))
