@@ -17,10 +17,11 @@ from executor.models import CharacterModel, Window
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, best_plan, in_process
-from executor.probe import ProbeReport, StaticLine, beside_host_memory, probe_loop
+from executor.probe import ProbeReport, beside_host_memory, probe_loop
 from executor.reversible import Reversible
 from executor.sparse import SparseAudit, SparsitySpec
 from executor.sparse.modules import SparseRecurrence
+from executor.static_lines import StaticLine
 from executor.training import PlannedLoss, held_bytes
 from planner_service.chain.quantities import format_bytes
 

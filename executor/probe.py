@@ -22,9 +22,10 @@ from executor.offload.tape_costs import with_tapes_on_host
 from executor.offload.tape_run import HostTapes
 from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
-from executor.sizes import held_bytes, rounded_bytes
+from executor.sizes import held_bytes
 from executor.stage_costs import as_large_as, stage_bytes, stage_seconds
-from executor.sweep import exceeds
+from executor.static_lines import StaticLine, backward_only_bytes, static_lines
+from executor.survey import exceeds
 from executor.trace import paused
 from executor.undo_costs import with_reversals
 from planner_service.chain import (
@@ -47,18 +48,6 @@ those of 50, and to rehearse them takes half of the whole probe."""
 TIMING_ROUNDS = 5
 TIMING_SECONDS = 0.5
 """After so many no further round is begun, but for the second: long segments are timed well by two."""
-_LOSS_SCALARS = 8
-"""The caller's loss and its gradient, float32: a few scalars that a measurement around the whole sees."""
-
-
-@dataclass(frozen=True)
-class StaticLine:
-    """Bytes that the plan counts from start to end."""
-
-    name: str
-    bytes: int
-    formula: str
-    exactness: str = "exact"
 
 
 @dataclass(frozen=True)
@@ -208,7 +197,7 @@ def probe_loop(
                 rehearsal = Rehearsal(loop, needs, segment_steps)
                 shortest = shortest or rehearsal
                 _require_sums(loop, shortest, rehearsal)
-                static = static or _static_lines(loop, rehearsal)
+                static = static or static_lines(loop, rehearsal)
                 before = steps_differ
                 measured[segment_steps], steps_differ = _probe_segment(loop, rehearsal, before)
                 if steps_differ and not before and probes:  # shorter segments did not show it
@@ -307,18 +296,18 @@ def _probe_segment(
         accumulated,
         stages=rehearsal.stages,
         final_state_bytes=rehearsal.final_state_bytes,
-        backward_only_bytes=_backward_only_bytes(loop, rehearsal),
+        backward_only_bytes=backward_only_bytes(loop, rehearsal),
     )
     timed = _timing_rounds(rehearsal, device)
     if rehearsal.lost is None and (rehearsal.gaps.in_states or _is_first_larger(sized.stages)):
         steps_differ = True
     if rehearsal.lost is None and (steps_differ or (steps_differ is None and _leaves_it_open(rehearsal))):
-        swept = rehearsal.sweep()
-        peak = max(peak, swept.peak_bytes)
-        steps_differ = steps_differ or not swept.is_uniform
+        surveyed = rehearsal.survey()
+        peak = max(peak, surveyed.peak_bytes)
+        steps_differ = steps_differ or not surveyed.is_uniform
         if steps_differ:
             sized = as_large_as(
-                swept.most,
+                surveyed.most,
                 sized,
                 final_state_bytes=rehearsal.final_state_bytes,
                 initial_gradient_bytes=sum(held_bytes(leaf) for leaf in loop.initial if _has_gradient(leaf)),
@@ -372,33 +361,6 @@ def _timing_rounds(
         times = seconds_of_actions(rehearsal.run, device)
         spent += sum(seconds for _, seconds in times)
         yield times
-
-
-def _static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
-    outputs = loop.output_bytes(rehearsal.output_leaves)
-    gradients = sum(held_bytes(parameter) for parameter in Parameters(loop.modules).real)
-    captured = sum(held_bytes(tensor) for tensor in loop.captured)
-    slack = 0 if rehearsal.lost is None else rehearsal.lost.slack_bytes
-    return (
-        StaticLine("parameter gradients", gradients + captured, "one per parameter and captured tensor"),
-        StaticLine("outputs", outputs, "stacked over the steps, or one reduced"),
-        StaticLine("gradients of the outputs", _output_gradient_bytes(loop, rehearsal), "like the outputs"),
-        StaticLine("gradients of the inputs", loop.inputs.gradient_bytes, "like the inputs that need one"),
-        StaticLine("final state", rehearsal.final_state_bytes, "returned to the caller"),
-        StaticLine("gradient of the final state", rehearsal.state_gradient_bytes, "like the final state"),
-        StaticLine("archive's begun words and blocks", slack, "2 B a unit + 32 KiB a layer", "bound"),
-        StaticLine("loss", _LOSS_SCALARS * rounded_bytes(4, loop.device), "the caller's scalars", "bound"),
-    )
-
-
-def _output_gradient_bytes(loop: Loop, rehearsal: Rehearsal) -> int:
-    return loop.output_bytes([leaf for leaf in rehearsal.output_leaves if leaf.is_floating_point()])
-
-
-def _backward_only_bytes(loop: Loop, rehearsal: Rehearsal) -> int:
-    """Gradients among the static lines that do not exist yet in the first pass, parameters' aside."""
-    gradients = _output_gradient_bytes(loop, rehearsal) + rehearsal.state_gradient_bytes
-    return gradients + loop.inputs.gradient_bytes
 
 
 def _segment_record(segment: SegmentProbe) -> dict[str, Any]:

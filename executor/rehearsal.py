@@ -22,7 +22,7 @@ from executor.parameters import Parameters
 from executor.replay import Buffers, recomputing
 from executor.reversal import LostBits, unnoted_archives
 from executor.sizes import held_bytes, storage_bytes
-from executor.sweep import Gaps, Sweep, Swept, Watched
+from executor.survey import Gaps, Survey, Surveyed, Watched
 from executor.trees import Leaves
 from executor.undoing import UndoingRun
 from planner_service.chain import (
@@ -76,7 +76,7 @@ class Rehearsal:
         """Whether the state may tell one step from another."""
         return any(_counts(leaf) for leaf in self._whole.initial)
 
-    def sweep(self) -> Swept:
+    def survey(self) -> Surveyed:
         """Measure every stage of the whole loop. The outputs and their gradients exist beforehand."""
         loop = self._whole.shortened(self._whole.inputs.length)
         program = loop.program(self.segment_steps)
@@ -84,7 +84,7 @@ class Rehearsal:
         gradients = [
             _gradient_like(leaf, transposed=loop.outputs_transposed) for leaf in program.outputs.leaves
         ]
-        sweep = Sweep(
+        survey = Survey(
             program,
             loop.initial,
             (),
@@ -92,7 +92,7 @@ class Rehearsal:
             replay=loop.replay(self._needs),
             captured=loop.captured,
         )
-        return sweep.measured(gradients, loop.device)
+        return survey.measured(gradients, loop.device)
 
     def schedule(self) -> list[Action]:
         """Every action on every kind of stage; all but the last are advanced a second time."""

@@ -6,7 +6,7 @@ although they come to life with the first backward: what the first pass and that
 is taken off the last stage, so that the bound stays tight.
 
 All that assumes that the stages use the same parameters, and that each takes the bytes of the rehearsed one
-that stands for it. Where they do not, a sweep (`executor.sweep`) says what the largest takes, and every
+that stands for it. Where they do not, a survey (`executor.survey`) says what the largest takes, and every
 stage counts as that: `as_large_as`.
 """
 

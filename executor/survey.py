@@ -1,8 +1,8 @@
-"""A sweep: every stage of a loop advanced, taped and reversed once, from the first to the last.
+"""A survey: every stage of a loop advanced, taped and reversed once, from the first to the last.
 
 A rehearsal looks at three stages. Where steps differ (a module that is used at some steps only, a part of the
-state whose gradient comes and goes), these do not tell what the others take. A sweep looks at all of them; it
-holds two states and one tape at a time, and takes as long as an iteration or two.
+state whose gradient comes and goes), these do not tell what the others take. A survey looks at all of them;
+it holds two states and one tape at a time, and takes as long as an iteration or two.
 
 Gradients come to life in another order than in a run: all totals are there from the start, and every
 floating tensor of a state has a gradient. So what is measured is the most that a stage can take.
@@ -39,8 +39,8 @@ _FIELDS = (
 )
 
 
-class Swept(NamedTuple):
-    """What a sweep found."""
+class Surveyed(NamedTuple):
+    """What a survey found."""
 
     most: Stage
     """Field by field the largest of all stages; its tape holds the state after it, its costs are zero."""
@@ -48,7 +48,7 @@ class Swept(NamedTuple):
     """Whether all stages use the same parameters and captured tensors, and all but the first and the last,
     which may be smaller, take the same bytes."""
     peak_bytes: int
-    """What the sweep took."""
+    """What the survey took."""
 
 
 class _Marking(Run):
@@ -93,11 +93,11 @@ class Watched(_Marking, UndoingRun):
         self._gaps.in_states |= tape.stage > 1 and any(leaf.grad is None for leaf in state)
 
 
-class Sweep(_Marking):
+class Survey(_Marking):
     """A run that reverses every stage at once. Made without a schedule, and not used again."""
 
-    def measured(self, output_gradients: Sequence[Tensor | None], device: torch.device) -> Swept:
-        """Run all stages; see `Swept`. The program's outputs must have been allocated."""
+    def measured(self, output_gradients: Sequence[Tensor | None], device: torch.device) -> Surveyed:
+        """Run all stages; see `Surveyed`. The program's outputs must have been allocated."""
         self._output_gradients = list(output_gradients)
         self._checkpoints[0] = StoredState(self.initial, self._replay.take())
         self._runs_again = True  # nobody changes anything in between
@@ -117,7 +117,7 @@ class Sweep(_Marking):
         self.release()
         stages = [stage for stage, _ in found]
         is_uniform = len({gradients.used for _, gradients in found}) == 1 and _are_alike(stages)
-        return Swept(_most(stages), is_uniform, peak_bytes)
+        return Surveyed(_most(stages), is_uniform, peak_bytes)
 
     def _prepare_all_totals(self) -> None:
         self._prepare_sums()
