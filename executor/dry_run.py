@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,11 +88,8 @@ def dry_run(
             )
             mutated = buffers.changed_since(originals)
             if not draws:  # at least none that a stream shows: what is drawn in a fork of it does not
-                buffers.put(tensor.detach().clone() for tensor in originals)
-                for generator in generators:
-                    generator.manual_seed(generator.initial_seed() ^ _OTHER_SEED)
-                _, again = _two_stages(program, initial, Parameters(modules), captured)
-                draws = not all(map(_equal, found, again))
+                again = partial(_again, program, initial, modules, captured, buffers, originals, generators)
+                draws = not _alike(found, again(_OTHER_SEED)) and _alike(found, again(0))
     finally:
         buffers.put(originals)
         for generator, state in zip(generators, streams, strict=True):
@@ -99,8 +97,34 @@ def dry_run(
     return Needs(draws, mutated, lost)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
+def _again(
+    program: Program,
+    initial: Leaves,
+    modules: Sequence[nn.Module],
+    captured: Sequence[Tensor],
+    buffers: Buffers,
+    originals: Sequence[Tensor],
+    generators: Sequence[torch.Generator],
+    change: int,
+) -> list[Any]:
+    """What the stages find from the same buffers, and from the same random streams or, with a `change`, from
+    others. They have not moved so far.
+    """
+    buffers.put(tensor.detach().clone() for tensor in originals)
+    streams = [generator.get_state() for generator in generators]
+    for generator in generators if change else ():
+        generator.manual_seed(generator.initial_seed() ^ change)
+    try:
+        return _two_stages(program, initial, Parameters(modules), captured)[1]
+    finally:
+        for generator, state in zip(generators, streams, strict=True):
+            generator.set_state(state)
+
+
+def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two runs found the same tensors; numbers that are none agree with themselves."""
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if isinstance(a, Tensor)]
+    return all(a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
 
 
 def _two_stages(

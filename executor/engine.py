@@ -175,6 +175,14 @@ class Run:
         gradients = [*(shadow.grad for shadow in self.parameters.shadows), *self._captured_gradients]
         return storage_bytes(gradients)
 
+    def held_throughout(self) -> list[Any]:
+        """What the caller holds anyway: parameters, buffers that steps leave alone, inputs, initial state,
+        captured tensors.
+        """
+        parameters = [*self.parameters.shadows, *self.parameters.frozen]
+        given = [*self.initial, *self.program.inputs.leaves, *self.captured]
+        return [*parameters, *self._replay.left_alone(), *given]
+
     def prepare_input_gradients(self) -> None:
         """Allocate the gradients of the inputs now rather than in backward."""
         for position in self.program.inputs.differentiable:
@@ -345,7 +353,7 @@ class Run:
             self._accumulate(roots, gradients, self._leaves(tape))
         elif roots:
             _run_backward(tuple(roots), tuple(gradients), False, False, (), True, True)
-        self._gradient = [leaf.grad if _wants_gradient(leaf) else None for leaf in tape.state_leaves]
+        self._gradient = [_owned(leaf.grad) if _wants_gradient(leaf) else None for leaf in tape.state_leaves]
         self._keep_input_gradients(tape)
 
     def _leaves(self, tape: LiveTape) -> list[Any]:
@@ -395,6 +403,15 @@ class Run:
 def _wants_gradient(leaf: Any) -> bool:
     """Of a leaf of a state: tensors may, numbers never do."""
     return getattr(leaf, "requires_grad", False)
+
+
+def _owned(gradient: Tensor | None) -> Tensor | None:
+    """A gradient of a state as it is kept: a copy where it is a view of something more than twice as large,
+    which it would keep alive.
+    """
+    if gradient is None or gradient.untyped_storage().nbytes() <= 2 * gradient.nbytes:
+        return gradient
+    return gradient.clone()
 
 
 def _leads_back(root: Any) -> bool:

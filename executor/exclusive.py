@@ -20,19 +20,22 @@ def exclusively(owned: Iterable[dict[str, Any]]) -> Iterator[None]:
     ConcurrentUse when one is.
     """
     keys, me = {id(each) for each in owned}, threading.get_ident()
+    # A thread of autograd's works for one that waits, and may hold them.
+    is_autograds = isinstance(threading.current_thread(), threading._DummyThread)  # noqa: SLF001
     with _lock:
-        if any(_users.get(key, (me, 0))[0] != me for key in keys):
+        if not is_autograds and any(_users.get(key, (me, 0))[0] != me for key in keys):
             raise ConcurrentUse(
                 "another thread is running a loop of the same module, whose parameters are replaced while it "
                 "runs: give each thread a copy of the module, or let them take turns"
             )
         for key in keys:
-            _users[key] = (me, _users.get(key, (me, 0))[1] + 1)
+            user, depth = _users.get(key, (me, 0))
+            _users[key] = (user, depth + 1)
     try:
         yield
     finally:
         with _lock:
             for key in keys:
-                depth = _users.pop(key)[1] - 1
-                if depth:
-                    _users[key] = (me, depth)
+                user, depth = _users.pop(key)
+                if depth > 1:
+                    _users[key] = (user, depth - 1)

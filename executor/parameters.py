@@ -20,6 +20,7 @@ from executor.exclusive import exclusively
 
 _FLAT = ("_flat_weights", "_flat_weight_refs")
 """A recurrent module's lists of its weights, in the order of the kernels."""
+_ABSENT = object()
 _IS_SHADOW = "_is_shadow_of_tightfit"
 
 
@@ -66,7 +67,7 @@ class Parameters:
         """Whether an embedding wants sparse gradients, which a dense total would not keep."""
         seen: dict[int, int] = {}
         parts = [part for module in modules for part in module.named_modules()]
-        with exclusively(owner._parameters for _, owner in parts):  # else they might be another's shadows
+        with exclusively(owner._parameters for _, owner in parts if _trains(owner)):  # they might be shadows
             for prefix, owner in parts:
                 self._take(prefix, owner, seen)
         self.shadows: list[Tensor] = [_marked(nn.Parameter(parameter.detach())) for parameter in self.real]
@@ -90,23 +91,43 @@ class Parameters:
                 self.names.append(f"{prefix}.{name}" if prefix else name)
             self._slots.append((owner._parameters, name, seen[id(parameter)]))
 
+    @property
+    def frozen(self) -> list[Tensor]:
+        """Parameters that need no gradient, as the forward pass uses them."""
+        return [tensor for _, _, tensor in self._frozen]
+
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Within the context the modules use the shadows, and the frozen parameters of the forward pass."""
-        places = [(slots, name) for slots, name, _ in (*self._slots, *self._frozen)]
+        frozen = self._to_put_back()
+        places = [
+            *((slots, name) for slots, name, _ in self._slots),
+            *((slots, name) for slots, name, _ in frozen),
+        ]
         with exclusively(slots for slots, _ in places):
-            previous = [slots.get(name) for slots, name in places]
+            previous = [slots.get(name, _ABSENT) for slots, name in places]
             flat = [{name: vars(owner)[name] for name in _FLAT} for owner in self._recurrent]
             try:
-                for slots, name, frozen in self._frozen:
-                    slots[name] = nn.Parameter(frozen.detach(), False) if frozen.requires_grad else frozen
+                for slots, name, tensor in frozen:
+                    slots[name] = tensor
                 self._put(self.shadows)
                 yield
             finally:
-                for (slots, name), tensor in zip(places, previous, strict=True):
-                    slots[name] = tensor
+                for (slots, name), was in zip(places, previous, strict=True):
+                    if was is _ABSENT:
+                        slots.pop(name, None)
+                    else:
+                        slots[name] = was
                 for owner, lists in zip(self._recurrent, flat, strict=True):
                     vars(owner).update(lists)
+
+    def _to_put_back(self) -> list[tuple[dict[str, Any], str, Tensor]]:
+        """Frozen parameters of the forward pass where the modules hold others now, or would train them."""
+        return [
+            (slots, name, nn.Parameter(tensor.detach(), False) if tensor.requires_grad else tensor)
+            for slots, name, tensor in self._frozen
+            if slots.get(name) is not tensor or tensor.requires_grad
+        ]
 
     def renewed(self) -> list[Tensor]:
         """Put new leaves in the place of the shadows, within `swapped`; they share the shadows' memory.
@@ -170,3 +191,8 @@ class Parameters:
         for shadow in self.shadows:
             shadow.grad = None
         return gradients
+
+
+def _trains(owner: nn.Module) -> bool:
+    """Whether any parameter of the module itself needs a gradient."""
+    return any(each is not None and each.requires_grad for each in owner._parameters.values())

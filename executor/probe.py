@@ -237,13 +237,16 @@ def _beside_host_memory(
     if segment.host_tapes is not None or expected_bytes > budget_bytes:
         return segment
     found = None
-    with suppress(PlanMismatch):  # what a stage keeps changes from one time to the next: no slot fits it
+    # What a stage keeps changes from one time to the next, or it runs what saved-tensor hooks cannot enter
+    # (transforms of torch.func): then its tapes stay.
+    with suppress(PlanMismatch, RuntimeError):
         found = with_tapes_on_host(
             segment.stages(loop.inputs.length),
             loop,
             needs,
             segment.segment_steps,
             input_gradient_bytes=segment.input_gradient_bytes,
+            device_budget_bytes=budget_bytes,
             host_budget_bytes=host_budget_bytes,
         )
     if found is None:

@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from executor.errors import ModifiedBetweenPasses, ReplayError
 
 _running = threading.local()
+_ABSENT: Any = object()
 
 
 def is_recomputing() -> bool:
@@ -72,7 +73,7 @@ class Buffers:
     """All buffers of some modules, by the dictionaries that own them."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.slots: list[tuple[dict[str, Tensor | None], str]] = []
+        self.slots: list[tuple[dict[str, Any], str]] = []
         self.names: list[str] = []
         for module in modules:
             for prefix, owner in module.named_modules():
@@ -127,7 +128,7 @@ class Replay:
         self._generators = generators
         self._idle = idle
         self._modes = modes
-        self._left: list[tuple[dict[str, Tensor | None], str, Tensor, int]] = []
+        self._left: list[tuple[dict[str, Any], str, Tensor, int]] = []
         """Buffers that steps leave alone, with their versions, as the first pass left them."""
         self._mutated = mutated
         self._everything = everything
@@ -193,16 +194,26 @@ class Replay:
     @contextmanager
     def _with_those_left(self) -> Iterator[None]:
         """Within the context modules hold the buffers that the forward pass left alone."""
-        before = [(slots, name, slots.get(name)) for slots, name, _, _ in self._left]
-        for slots, name, tensor, _ in self._left:
+        others = [
+            (slots, name, tensor) for slots, name, tensor, _ in self._left if slots.get(name) is not tensor
+        ]
+        before = [slots.get(name, _ABSENT) for slots, name, _ in others]
+        for slots, name, tensor in others:
             slots[name] = tensor
         try:
             yield
         finally:
-            for slots, name, found in before:
-                slots[name] = found
+            for (slots, name, _), was in zip(others, before, strict=True):
+                if was is _ABSENT:
+                    slots.pop(name, None)
+                else:
+                    slots[name] = was
 
-    def _untouched(self) -> Iterator[tuple[dict[str, Tensor | None], str, Tensor]]:
+    def left_alone(self) -> list[Tensor]:
+        """Buffers that steps do not change."""
+        return [tensor for _, _, tensor in self._untouched()]
+
+    def _untouched(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
         """Buffers that steps leave alone, as they are in the modules now."""
         mutated = {(id(slots), name) for slots, name in self._mutated.slots}
         for slots, name in self._everything.slots:

@@ -1,5 +1,5 @@
-"""What a step function sees besides its arguments: its closure, defaults, the globals that it names, the
-attributes of its object; and what the functions among these see.
+"""What a step function sees besides its arguments: its closure, defaults, the globals and the attributes of
+its object that its lines name; and what the functions among these see.
 """
 
 from __future__ import annotations
@@ -7,10 +7,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import nn
+
+from executor.reads import is_library, names_read
 
 DEEPEST = 3
 """Functions in closures of closures are looked into down to this depth."""
@@ -56,26 +59,23 @@ def own_generators(function: Callable[..., Any], modules: Iterable[nn.Module]) -
 
 def _is_looked_into(value: Any, depth: int) -> bool:
     """Functions, partial ones and bound methods; of other objects the step function itself."""
-    if isinstance(value, functools.partial) or hasattr(value, "__func__"):
-        return True
-    if hasattr(value, "__code__"):
-        return not str(getattr(value, "__module__", "")).startswith("torch.")
-    return depth == 0
+    if isinstance(value, FunctionType | MethodType):
+        return not is_library(value.__module__)
+    return depth == 0 or isinstance(value, functools.partial)
 
 
 def _seen_by(function: Any) -> Iterator[Any]:
     if isinstance(function, functools.partial):
         yield from (function.func, *function.args, *function.keywords.values())
         return
-    owner = getattr(function, "__self__", None)
-    if owner is not None:
-        yield from _attributes(owner)
-    plain = getattr(function, "__func__", function)
-    code = getattr(plain, "__code__", None)
-    if code is None:  # an object that is called
-        yield from _attributes(plain)
-        yield type(plain).__call__
+    owner = function.__self__ if isinstance(function, MethodType) else function
+    plain = function.__func__ if isinstance(function, MethodType) else function
+    if not isinstance(plain, FunctionType):  # an object that is called
+        plain = getattr(type(plain), "__call__", None)  # noqa: B004 - the method, not whether there is one
+    if not isinstance(plain, FunctionType):
         return
+    names = names_read(plain.__code__)
+    yield from _attributes(owner, names)
     yield from plain.__defaults__ or ()
     yield from (plain.__kwdefaults__ or {}).values()
     for cell in plain.__closure__ or ():
@@ -83,9 +83,11 @@ def _seen_by(function: Any) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:  # not bound yet
             continue
-    yield from (plain.__globals__[name] for name in code.co_names if name in plain.__globals__)
+    yield from (plain.__globals__[name] for name in names if name in plain.__globals__)
 
 
-def _attributes(owner: Any) -> Iterator[Any]:
-    if not isinstance(owner, nn.Module | type) and hasattr(owner, "__dict__"):
-        yield from vars(owner).values()
+def _attributes(owner: Any, names: Iterable[str]) -> Iterator[Any]:
+    """Those of an object that its lines name."""
+    if not isinstance(owner, nn.Module | type | FunctionType) and hasattr(owner, "__dict__"):
+        found = vars(owner)
+        yield from (found[name] for name in names if name in found)

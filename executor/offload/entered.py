@@ -61,5 +61,12 @@ class _Enter(torch.autograd.Function):
         for reference, gradient in zip(ctx.receivers, gradients, strict=True):
             receiver = reference()
             if receiver is not None:
-                receiver.grad = gradient
+                receiver.grad = _owned(gradient)
         return (None, None, *(None for _ in gradients))
+
+
+def _owned(gradient: Tensor | None) -> Tensor | None:
+    """As a leaf would keep it: not as a view of something larger, which it would keep alive."""
+    if gradient is None or gradient.untyped_storage().nbytes() <= gradient.nbytes:
+        return gradient
+    return gradient.clone()

@@ -78,6 +78,7 @@ class Slots:
         self._is_pinned = is_pinned(tier, device)
         self._sizes = piece_sizes(count, slot_bytes, rounded=self._is_pinned)
         self._free: list[tuple[_Piece, Tensor]] = []
+        self._grown_bytes = 0
 
     def take(self, size_bytes: int) -> tuple[_Piece, Tensor]:
         """A slot: what keeps it alive, and `size_bytes` of it. Raises PlanMismatch when none is left."""
@@ -91,15 +92,32 @@ class Slots:
         piece, slot = self._free.pop()
         return piece, slot
 
+    def take_any(self, size_bytes: int, most_bytes: int) -> tuple[_Piece, Tensor]:
+        """Like `take`; what is larger than a slot gets memory of its own, as long as no more than
+        `most_bytes` are held. It is not taken again.
+        """
+        if size_bytes <= self._slot_bytes:
+            return self.take(size_bytes)
+        size = 1 << (size_bytes - 1).bit_length() if self._is_pinned else size_bytes
+        if self._grown_bytes + sum(self._sizes) + size > most_bytes:
+            return self.take(size_bytes)
+        piece = self._piece(size)
+        return piece, piece.bytes
+
     def put(self, slot: tuple[_Piece, Tensor]) -> None:
         """The slot may be taken again."""
-        self._free.append(slot)
+        if len(slot[1]) == self._slot_bytes:
+            self._free.append(slot)
+
+    def _piece(self, size_bytes: int) -> _Piece:
+        self._grown_bytes += size_bytes
+        return _Piece(self._tier, size_bytes, is_pinned=self._is_pinned)
 
     def _grow(self) -> None:
         if not self._sizes:
             return
         size_bytes = self._sizes.pop(0)
-        piece = _Piece(self._tier, size_bytes, is_pinned=self._is_pinned)
+        piece = self._piece(size_bytes)
         for first in range(0, size_bytes - self._slot_bytes + 1, self._slot_bytes):
             self._free.append((piece, piece.bytes.narrow(0, first, self._slot_bytes)))
 

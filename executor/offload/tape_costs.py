@@ -22,7 +22,7 @@ from executor.loop import Loop
 from executor.offload.host import transfer_seconds
 from executor.offload.layout import storages_of
 from executor.offload.slots import HOST, is_pinned, most_slots
-from executor.offload.tape_run import HostTapes, HostTapesRun, storages_kept
+from executor.offload.tape_run import HostTapes, HostTapesRun
 from executor.offload.tape_storages import Storage, TapeStorages
 from executor.rehearsal import Rehearsal
 from executor.states import owned
@@ -42,20 +42,21 @@ def with_tapes_on_host(
     segment_steps: int,
     *,
     input_gradient_bytes: int,
+    device_budget_bytes: int,
     host_budget_bytes: int,
 ) -> tuple[tuple[Stage, ...], HostTapes] | None:
     """`stages` (the first, an inner one, the last; or all, where they are fewer) with what their tapes take
     in host memory, and the room there. None where host memory has no room for the tapes of a rehearsal, or
-    nothing of a tape can go.
+    nothing of a tape can go; or where two tapes take more than `device_budget_bytes`.
     """
     rehearsal = Rehearsal(loop, needs, segment_steps, most_stages=MOST_STAGES)
     count, device = rehearsal.stages, loop.device
     known = _spread(stages, count)
     slot_bytes = _slot_bytes(rehearsal, device)
     most = most_slots(host_budget_bytes, slot_bytes, rounded=is_pinned(HOST, device))
-    if most < count or slot_bytes == 0:
+    if most < count or slot_bytes == 0 or 2 * slot_bytes > device_budget_bytes:
         return None
-    tapes = HostTapes(slot_bytes, count)
+    tapes = HostTapes(slot_bytes, count, host_budget_bytes)
     bytes_needed = _Bytes(known, input_gradient_bytes, rehearsal, tapes, device)
     seconds = _seconds(known, rehearsal, tapes, device)
     found = tuple(
@@ -105,7 +106,7 @@ class _CountingRun(Run):
     def __init__(self, *arguments: Any, device: torch.device, sizes: list[int], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._device, self._sizes = device, sizes
-        self._kept = storages_kept(self)
+        self._kept = storages_of(self.held_throughout())
 
     def _tape_stage(self, stage: int, leaves: Leaves) -> LiveTape:
         storages = TapeStorages(self._kept, self._device)

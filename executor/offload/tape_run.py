@@ -39,6 +39,8 @@ class HostTapes:
     """What of one tape leaves the device, at most."""
     most: int
     """How many tapes there is room for."""
+    budget_bytes: int = 0
+    """What host memory may hold: a tape that is larger than all that were rehearsed may take what is left."""
 
 
 @dataclass
@@ -82,9 +84,10 @@ class HostTapesRun(Run):
         super().__init__(*arguments, **options)
         self._device = device
         self._by_stage, self._settled = by_stage, settled
+        self._most_bytes = host_tapes.budget_bytes
         self._slots = Slots(HOST, count=host_tapes.most, slot_bytes=host_tapes.slot_bytes, device=device)
         self._writes, self._reads = make_stream(device), make_stream(device)
-        self._kept = storages_kept(self)
+        self._kept = storages_of(self.held_throughout())
         self._stretches: list[_Stretch] = []
         self._entered: list[Any] | None = None
         """What stands for the state that entered the tape that is made; None for a tape that stays."""
@@ -164,7 +167,7 @@ class HostTapesRun(Run):
     def _lowered(self, tape: LiveTape, stands: list[Any], leaving: list[Storage]) -> _Lowered:
         """The tape without what holds memory on the device, and its storages, which are being written."""
         size_bytes = sum(storage.size_bytes for storage in leaving)
-        slot = self._slots.take(size_bytes)
+        slot = self._slots.take_any(size_bytes, self._most_bytes)
         written = self._writes.copy([(part, each.flat) for part, each in _places(slot[1], leaving)])
         differentiable = self.program.inputs.differentiable
         slices = [each if index in differentiable else None for index, each in enumerate(tape.slices)]
@@ -214,15 +217,11 @@ class HostTapesRun(Run):
             self._observe(action)
 
 
-def storages_kept(run: Run) -> frozenset[int]:
-    """Where the storages begin that the caller holds anyway."""
-    return storages_of([*run.parameters.shadows, *run.captured, *run.initial, *run.program.inputs.leaves])
-
-
 def _leave(lowered: _Lowered) -> None:
     """The tape's memory on the device goes, once it is written."""
     lowered.written.wait()
     for storage in lowered.storages:
+        storage.leave()
         storage.memory = None
 
 

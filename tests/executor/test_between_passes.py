@@ -139,3 +139,15 @@ def test_weights_that_functional_call_lent_are_those_of_both_passes() -> None:
         gradients.append(torch.autograd.grad(outputs.square().sum(), x)[0])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
     assert all(each.grad is None for each in module.parameters())
+
+
+def test_a_buffer_that_was_deleted_stays_deleted(case: LoopCase) -> None:
+    """It is there while steps run again, and gone afterwards"""
+    module = case.modules()[0]
+    expected = weight_gradient(case, None, lambda: None)
+
+    def delete() -> None:
+        del module.mask
+
+    torch.testing.assert_close(weight_gradient(case, PLAN, delete), expected, rtol=1e-12, atol=1e-12)
+    assert "mask" not in module._buffers

@@ -104,3 +104,28 @@ def test_a_failure_inside_leaves_the_module_free() -> None:
     thread.start()
     thread.join()
     assert found
+
+
+def test_threads_may_share_a_teacher() -> None:
+    """A frozen module is not touched by either; from inside the other's step"""
+    teacher = nn.Linear(SIZE, SIZE).double().requires_grad_(False)
+    students = [nn.GRUCell(SIZE, SIZE).double() for _ in range(2)]
+    given, found = (states(), sequence()), []
+
+    def step_of(student: nn.Module, during: Any = None) -> Any:
+        def step(state: Tensor, x: Tensor) -> Any:
+            if during is not None and not found:
+                thread = threading.Thread(target=during)
+                thread.start()
+                thread.join()
+            state = student(teacher(x), state)
+            return state, state
+
+        return step
+
+    def second() -> None:
+        found.append(unroll(step_of(students[1]), *given, module=students[1], plan=PLAN)[0].sum())
+
+    outputs, _ = unroll(step_of(students[0], second), *given, module=students[0], plan=PLAN)
+    (outputs.sum() + found[0]).backward()
+    assert all(student.weight_hh.grad is not None for student in students)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from executor import unroll
+from executor.loop import Loop
 from executor.plan import checkpoint_every
 from executor.seen import bystanders, own_generators, values_seen
 from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, gradients, plain, sequence, states
@@ -144,14 +146,15 @@ def helper(x: Tensor) -> Tensor:
 
 
 class Stepper:
-    """An object with a step of its own."""
+    """An object with a step of its own, and with a module that it does not name."""
 
     def __init__(self, dropout: nn.Module) -> None:
         self.dropout = dropout
         self.generator = torch.Generator()
+        self.unused = nn.BatchNorm1d(3, affine=False)
 
     def step(self, state: Tensor, x: Tensor) -> Any:
-        return self.dropout(state + x), None
+        return self.dropout(state + x), torch.rand(1, generator=self.generator)
 
     __call__ = step
 
@@ -206,3 +209,51 @@ def test_globals_of_helpers_and_generators_of_objects_are_found() -> None:
     module.stream = torch.Generator()  # type: ignore[assignment]
     assert own_generators(lambda state, x: (state, x), (module,)) == (module.stream,)
     assert BATCH
+
+
+class Attributes(dict):
+    """A dictionary by attributes, as research code likes it: any name may raise KeyError."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_objects_of_any_kind_may_be_seen() -> None:
+    """A dictionary by attributes, and numpy's arrays in the state"""
+    options = Attributes(scale=0.5)
+
+    def step(state: Any, x: Tensor) -> Any:
+        hidden, count = state
+        hidden = torch.tanh(hidden * options.scale + x)
+        return (hidden, count + 1), hidden
+
+    state = (states(), np.zeros(3))
+    outputs, (_, count) = unroll(step, state, sequence(), plan=PLAN)
+    outputs.sum().backward()
+    assert (count == STEPS).all()
+
+
+def test_an_output_that_is_no_number_draws_nothing() -> None:
+    """A metric without a value yet: NaN is not NaN, but no random number either"""
+    cell, calls = nn.GRUCell(SIZE, SIZE).double(), [0]
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        state = cell(x, state)
+        return state, (state, state[:1].detach() * float("nan"))
+
+    assert not Loop.of(step, states(), sequence(), module=cell).needs().draws_random_numbers
+
+    def counting(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        calls[0] += 1
+        state = cell(x, state)
+        return state, state * calls[0]
+
+    assert not Loop.of(counting, states(), sequence(), module=cell).needs().draws_random_numbers
+
+
+def test_a_module_that_no_line_names_is_nobodys_business() -> None:
+    """It may change between the passes, and its buffers are not copied"""
+    stepper = Stepper(nn.Identity())
+    assert stepper.unused not in bystanders(stepper.step, ())
+    _, state = unroll(stepper.step, states(), sequence(), reduce="last", plan=PLAN)
+    stepper.unused.running_mean.add_(1)
+    state.sum().backward()

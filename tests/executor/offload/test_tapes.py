@@ -35,6 +35,7 @@ from planner_service.chain import (
     Archive,
     ArchiveNode,
     Chain,
+    CheckpointNode,
     Policy,
     TapeNode,
     Undo,
@@ -403,7 +404,128 @@ def test_a_job_may_move_tapes() -> None:
     assert StoredPlan(plan, None).text() is None
 
 
+def test_the_gradient_of_a_state_keeps_nothing_larger_alive() -> None:
+    """That of a part of [state, input] is a view of the gradient of both; a leaf of its own would copy it"""
+    hidden, wide = 4, 512
+    linear = nn.Linear(hidden + wide, hidden)
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.tanh(linear(torch.cat([state, x], 1)))
+        return state, state.square().sum()
+
+    options = {"module": linear, "reduce": "sum", "final_state": "detached"}
+    for batch in (1, 4):  # of one row the view is contiguous, and a leaf keeps it as it comes
+        loop = Loop.of(step, torch.zeros(batch, hidden), torch.randn(20, batch, wide), **options)
+        report = beside_host_memory(loop, probe_loop(loop, candidates=[1]), 2**30, 2**28)
+        nodes = (ArchiveNode(16, EMPTY), TapeNode(4, EMPTY), CheckpointNode(4, 0, 1))
+        plan = ExecutionPlan(20, 1, Policy(nodes, 2), host_tapes=report.host_tapes(1))
+        measured = measured_run(loop, plan, report)
+        assert measured.peak_bytes <= projected_peak_bytes(plan, report)
+
+
+def test_what_a_step_only_reads_does_not_travel() -> None:
+    """A data set, of which it sees a part, and a frozen layer: neither goes to the host, nor comes twice"""
+    data, cell = torch.randn(50_000, 4, 8), nn.Linear(8, 8)
+    frozen = nn.Linear(1024, 1024).requires_grad_(False)
+    into, out_of = nn.Linear(8, 1024), nn.Linear(1024, 8)
+
+    def reading(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.tanh(cell(state) * x)
+        return state, state.sum()
+
+    def through(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.tanh(out_of(frozen(into(state))) + x)
+        return state, state.sum()
+
+    state, x = torch.zeros(4, 8), torch.randn(60, 4, 8)
+    for loop in (
+        Loop.of(reading, state, lambda t: data[t], length=60, module=cell, reduce="sum"),
+        Loop.of(through, state, x, module=[into, out_of], reduce="sum"),
+    ):
+        report = probe_loop(loop, candidates=[1])
+        measured = measure(lambda: beside_host_memory(loop, report, 2**30, 2**28))  # noqa: B023
+        assert measured.result.host_tapes(1).slot_bytes <= 20_000
+        assert measured.peak_bytes <= 2 * report.segments[0].rehearsal_peak_bytes
+
+
+def test_a_tape_larger_than_all_that_were_rehearsed_gets_what_is_left_of_the_host() -> None:
+    """Later steps keep more than the first did; without room the plan says so"""
+    wide, back = nn.Linear(8, 64), nn.Linear(64, 8)
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.tanh(back(torch.relu(wide(x[x[:, 0] > 0]))).mean(0) + state)
+        return state, state.square().sum()
+
+    x = torch.randn(40, 16, 8)
+    x[:, :8, 0], x[:, 8:, 0] = 1, -1
+    x[20:, 8:10, 0] = 1
+    loop = Loop.of(step, torch.zeros(16, 8), x, module=[wide, back], reduce="sum", final_state="detached")
+    report = beside_host_memory(loop, probe_loop(loop, candidates=[1]), 2**30, 2**22)
+    tapes = report.host_tapes(1)
+    plan = ExecutionPlan(40, 1, Policy((ArchiveNode(40, EMPTY),), 0), host_tapes=tapes)
+    measured = measured_run(loop, plan, report)
+    assert 40 * tapes.slot_bytes < measured.tier_peak_bytes["host"] <= 2**22
+    assert not slots._held_bytes["host"]
+    with pytest.raises(PlanMismatch, match="host has no room"):
+        execute(loop, replace(plan, host_tapes=replace(tapes, budget_bytes=0)), report.needs)
+
+
 # What goes wrong
+
+
+def test_a_parameter_that_a_step_writes_to_is_refused_as_by_autograd() -> None:
+    """Its tape would have read the last version at every step"""
+    linear = nn.Linear(SIZE, SIZE).double()
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.tanh(linear(state) + x)
+        with torch.no_grad():
+            linear.weight.mul_(0.99)
+        return state, state
+
+    case = LoopCase(step, states(), sequence(), linear)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss_of(*planned(case, all_but(0))).backward()
+
+
+def test_changes_that_no_gradient_meets_are_no_fault() -> None:
+    """Of a tensor that is only put out, and by an optimisation within the step"""
+    linear = nn.Linear(SIZE, SIZE).double()
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        inner = state.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(torch.tanh(linear(inner)).square().sum(), inner, retain_graph=True)
+        with torch.no_grad():
+            inner.sub_(0.1 * gradient)
+        logits = linear(state) + x + inner.detach()
+        chances = torch.softmax(logits.detach().requires_grad_(), -1)
+        with torch.no_grad():
+            chances[:, 0] = 0
+        state = torch.tanh(logits)
+        return state, state
+
+    case = LoopCase(step, states(), sequence(), linear)
+    expected = gradients(case, lambda: plain(case))
+    found = gradients(case, lambda: planned(case, all_but(0)))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_steps_that_hooks_cannot_enter_keep_their_tapes() -> None:
+    """torch.func inside a step, nested tensors: planned for the device alone, or untouched"""
+    linear = nn.Linear(SIZE, SIZE).double()
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        found = torch.func.grad(lambda given: torch.tanh(linear(given)).square().sum())(state)
+        state = torch.tanh(state - 0.1 * found + x)
+        return state, state
+
+    case = LoopCase(step, states(), sequence(), linear)
+    expected = gradients(case, lambda: plain(case))
+    found = gradients(
+        case,
+        lambda: unroll(step, case.state, case.inputs, module=linear, budget="50KiB", host_budget="64MiB"),
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_what_changes_after_it_was_saved_is_refused_as_by_autograd() -> None:
