@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Variable
-from torch.autograd.graph import GradientEdge
 
 from executor.captures import require_no_captures, sequence_number, without_hooks
 from executor.errors import ModifiedBetweenPasses, PlanMismatch
+from executor.live_tape import LiveTape, added, leads_back, owned_gradient, wants_gradient
 from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Replay, state_only
@@ -37,24 +37,6 @@ Observer = Callable[[TieredAction | None], None]
 _run_backward = Variable._execution_engine.run_backward
 """`torch.autograd.backward` (tensors, gradients, keep graph, create graph, inputs, allow unreachable,
 accumulate) without its checks: those cost more than a small segment, and import a symbolic algebra."""
-
-
-class LiveTape(NamedTuple):
-    """One stage's graph."""
-
-    stage: int
-    state_leaves: list[Any]
-    """The input state as this graph's leaves."""
-    slices: list[Any]
-    """The inputs of the stage as this graph's leaves."""
-    after: Leaves
-    """The output state, with graph."""
-    blocks: list[Leaves]
-    """The outputs, with graph."""
-    state: StoredState
-    """The output state, detached."""
-    parameters: Sequence[Tensor] = ()
-    """Leaves of this graph in the place of the shadow parameters, step by step; none: the shadows."""
 
 
 class Run:
@@ -353,18 +335,20 @@ class Run:
             self._accumulate(roots, gradients, self._leaves(tape))
         elif roots:
             _run_backward(tuple(roots), tuple(gradients), False, False, (), True, True)
-        self._gradient = [_owned(leaf.grad) if _wants_gradient(leaf) else None for leaf in tape.state_leaves]
+        self._gradient = [
+            owned_gradient(leaf.grad) if wants_gradient(leaf) else None for leaf in tape.state_leaves
+        ]
         self._keep_input_gradients(tape)
 
     def _leaves(self, tape: LiveTape) -> list[Any]:
-        leaves = [leaf for leaf in tape.state_leaves if _wants_gradient(leaf)]
+        leaves = [leaf for leaf in tape.state_leaves if wants_gradient(leaf)]
         return leaves + [tape.slices[position] for position in self.program.inputs.differentiable]
 
     def _roots(self, tape: LiveTape) -> tuple[list[Any], list[Tensor]]:
         roots: list[Any] = []
         gradients: list[Tensor] = []
         for root, gradient in zip(tape.after, self._gradient, strict=True):
-            if gradient is not None and _leads_back(root):
+            if gradient is not None and leads_back(root):
                 roots.append(root)
                 gradients.append(gradient)
         if tape.blocks and tape.blocks[0]:
@@ -372,7 +356,7 @@ class Run:
             rows = self.program.outputs.gradients(first, count, self._output_gradients)
             for block, row in zip(tape.blocks, rows, strict=True):
                 for root, gradient in zip(block, row, strict=True):
-                    if gradient is not None and _leads_back(root):
+                    if gradient is not None and leads_back(root):
                         roots.append(root)
                         gradients.append(gradient)
         return roots, gradients
@@ -388,8 +372,8 @@ class Run:
         for leaf in leaves:
             leaf.grad = next(found)
         for shadow in shadows:
-            shadow.grad = _added(shadow.grad, next(found))
-        self._captured_gradients = [_added(total, next(found)) for total in self._captured_gradients]
+            shadow.grad = added(shadow.grad, next(found))
+        self._captured_gradients = [added(total, next(found)) for total in self._captured_gradients]
 
     def _keep_input_gradients(self, tape: LiveTape) -> None:
         for position in self.program.inputs.differentiable:
@@ -398,29 +382,3 @@ class Run:
                 continue
             total = self._input_gradients[position]
             total.narrow(0, *self.program.steps_of(tape.stage)).copy_(gradient)
-
-
-def _wants_gradient(leaf: Any) -> bool:
-    """Of a leaf of a state: tensors may, numbers never do."""
-    return getattr(leaf, "requires_grad", False)
-
-
-def _owned(gradient: Tensor | None) -> Tensor | None:
-    """A gradient of a state as it is kept: a copy where it is a view of something more than twice as large,
-    which it would keep alive.
-    """
-    if gradient is None or gradient.untyped_storage().nbytes() <= 2 * gradient.nbytes:
-        return gradient
-    return gradient.clone()
-
-
-def _leads_back(root: Any) -> bool:
-    """Whether a graph ends in `root`: a tensor, or the place in the graph where its gradient enters."""
-    return isinstance(root, GradientEdge) or (root is not None and root.requires_grad)
-
-
-def _added(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
-    """The total with `gradient` added in place; a copy where there was none."""
-    if gradient is None:
-        return total
-    return gradient.clone() if total is None else total.add_(gradient)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from executor.action_costs import ActionBytes, bytes_of_actions
 from executor.captures import without_hooks
-from executor.engine import LiveTape, Observer, Run
+from executor.engine import Observer, Run
+from executor.live_tape import LiveTape
 from executor.sizes import storage_bytes
 from executor.stage_costs import EMPTY_STAGE
 from executor.states import StoredState

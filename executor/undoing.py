@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.engine import LiveTape, Run
+from executor.engine import Run
 from executor.errors import PlanMismatch, ReversalMismatch
+from executor.live_tape import LiveTape
 from executor.replay import NOTHING, Surroundings, state_only
 from executor.reversal import Archiving, Undoing, note_archived, passing
 from executor.states import StoredState, owned

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from executor.action_costs import ActionBytes, bytes_of_actions, seconds_of_actions
 from executor.dry_run import Needs
-from executor.engine import LiveTape, Observer, Run
+from executor.engine import Observer, Run
+from executor.live_tape import LiveTape
 from executor.loop import Loop
 from executor.offload.host import transfer_seconds
 from executor.offload.layout import storages_of

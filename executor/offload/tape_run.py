@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from executor.engine import LiveTape, Run
+from executor.engine import Run
 from executor.errors import PlanMismatch
+from executor.live_tape import LiveTape
 from executor.offload.entered import entered
 from executor.offload.layout import storages_of
 from executor.offload.slots import HOST, Slots

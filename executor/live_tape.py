@@ -1,0 +1,56 @@
+"""A live tape: one stage's graph, with what goes into it and what comes out; and the gradients around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from executor.states import StoredState
+from executor.trees import Leaves
+
+
+class LiveTape(NamedTuple):
+    """One stage's graph."""
+
+    stage: int
+    state_leaves: list[Any]
+    """The input state as this graph's leaves."""
+    slices: list[Any]
+    """The inputs of the stage as this graph's leaves."""
+    after: Leaves
+    """The output state, with graph."""
+    blocks: list[Leaves]
+    """The outputs, with graph."""
+    state: StoredState
+    """The output state, detached."""
+    parameters: Sequence[Tensor] = ()
+    """Leaves of this graph in the place of the shadow parameters, step by step; none: the shadows."""
+
+
+def wants_gradient(leaf: Any) -> bool:
+    """Of a leaf of a state: tensors may, numbers never do."""
+    return getattr(leaf, "requires_grad", False)
+
+
+def owned_gradient(gradient: Tensor | None) -> Tensor | None:
+    """A gradient of a state as it is kept: a copy where it is a view of something more than twice as large,
+    which it would keep alive.
+    """
+    if gradient is None or gradient.untyped_storage().nbytes() <= 2 * gradient.nbytes:
+        return gradient
+    return gradient.clone()
+
+
+def leads_back(root: Any) -> bool:
+    """Whether a graph ends in `root`: a tensor, or the place in the graph where its gradient enters."""
+    return isinstance(root, GradientEdge) or (root is not None and root.requires_grad)
+
+
+def added(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    """The total with `gradient` added in place; a copy where there was none."""
+    if gradient is None:
+        return total
+    return gradient.clone() if total is None else total.add_(gradient)
