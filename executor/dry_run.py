@@ -1,9 +1,9 @@
 """One look at a step before it is trusted: what must be replayed, and whether it keeps the rules.
 
-The step is run twice for the tape on copies of its state, inputs and buffers, and twice more with other
-random numbers where it seems to draw none; random streams are put back. This is where a step that changes its
-state's shape, writes into its state or inputs, or captures an undeclared tensor is refused, before the
-caller's data was touched.
+The step is run twice for the tape on copies of its state, inputs and buffers, and again with other random
+numbers where it may draw some that leave no trace; random streams are put back. This is where a step that
+changes its state's shape, writes into its state or inputs, or captures an undeclared tensor is refused, before
+the caller's data was touched.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Buffers, recomputing
 from executor.reversal import LostBits, Watching, passing
+from executor.seen import names_seen
 from executor.states import leaf_needs_gradient, raise_mutated
 from executor.trees import Leaves, versions_of
 
@@ -87,7 +88,8 @@ def dry_run(
                 for state, generator in zip(streams, generators, strict=True)
             )
             mutated = buffers.changed_since(originals)
-            if not draws:  # at least none that a stream shows: what is drawn in a fork of it does not
+            # What is drawn in a fork of a stream leaves no trace in it. Other threads see the other seeds.
+            if not draws and "fork_rng" in names_seen(program.function, modules):
                 again = partial(_again, program, initial, modules, captured, buffers, originals, generators)
                 draws = not _alike(found, again(_OTHER_SEED)) and _alike(found, again(0))
     finally:

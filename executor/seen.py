@@ -57,6 +57,21 @@ def own_generators(function: Callable[..., Any], modules: Iterable[nn.Module]) -
     return tuple({id(each): each for each in found}.values())
 
 
+def names_seen(function: Callable[..., Any], modules: Iterable[nn.Module]) -> frozenset[str]:
+    """What the lines name of the function, of those that it sees, and of the modules' forward methods."""
+    forwards = (type(part).forward for module in modules for part in module.modules())
+    codes = (
+        getattr(each, "__code__", None)
+        for each in chain(values_seen(function), forwards)
+        if _is_a_function(each)
+    )
+    return frozenset[str]().union(*(names_read(code) for code in codes if code is not None))
+
+
+def _is_a_function(value: Any) -> bool:
+    return isinstance(value, FunctionType | MethodType) and not is_library(value.__module__)
+
+
 def _is_looked_into(value: Any, depth: int) -> bool:
     """Functions, partial ones and bound methods; of other objects the step function itself."""
     if isinstance(value, FunctionType | MethodType):

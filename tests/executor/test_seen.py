@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from executor import unroll
 from executor.loop import Loop
 from executor.plan import checkpoint_every
-from executor.seen import bystanders, own_generators, values_seen
+from executor.seen import bystanders, names_seen, own_generators, values_seen
 from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, gradients, plain, sequence, states
 
 PLAN = checkpoint_every(STEPS, 1, 3)
@@ -248,6 +248,29 @@ def test_an_output_that_is_no_number_draws_nothing() -> None:
         return state, state * calls[0]
 
     assert not Loop.of(counting, states(), sequence(), module=cell).needs().draws_random_numbers
+
+
+class Forking(nn.Module):
+    """A module that draws in a fork of the stream."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.random.fork_rng():
+            return x * torch.rand_like(x)
+
+
+def test_other_seeds_are_tried_only_where_a_fork_is_named() -> None:
+    """Other threads would see them: in the step, in a helper, in the forward pass of a module"""
+    forking = Forking()
+
+    def fork(x: Tensor) -> Tensor:
+        with torch.random.fork_rng():
+            return x * torch.rand_like(x)
+
+    assert "fork_rng" in names_seen(lambda state, x: (fork(state + x), None), ())
+    assert "fork_rng" in names_seen(lambda state, x: (forking(state + x), None), (nn.Sequential(forking),))
+    assert "fork_rng" not in names_seen(lambda state, x: (torch.tanh(state + x), None), (nn.GRUCell(2, 2),))
+    loop = Loop.of(lambda state, x: (forking(state + x), None), states(), sequence(), module=forking)
+    assert loop.needs().draws_random_numbers
 
 
 def test_a_module_that_no_line_names_is_nobodys_business() -> None:
