@@ -1,9 +1,9 @@
 """One look at a step before it is trusted: what must be replayed, and whether it keeps the rules.
 
 The step is run twice for the tape on copies of its state, inputs and buffers, and again with other random
-numbers where it may draw some that leave no trace; random streams are put back. This is where a step that
-changes its state's shape, writes into its state or inputs, or captures an undeclared tensor is refused, before
-the caller's data was touched.
+numbers where it may draw some that leave no trace; random streams are put back. This is where a step is
+refused that changes its state's shape, writes into its state or inputs, or captures an undeclared tensor,
+before the caller's data was touched.
 """
 
 from __future__ import annotations
