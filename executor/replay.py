@@ -245,7 +245,8 @@ class Replay:
         if streams != before[0]:
             raise ReplayError(
                 "the step drew random numbers, which it did not do while it was probed: recomputation would "
-                "draw others; let it draw in every step, or pass the numbers in as inputs"
+                "draw others; let it draw in every step, or pass the numbers in as inputs (if another thread "
+                "drew them, give that one a torch.Generator of its own)"
             )
         if buffers != before[1]:
             raise ReplayError(

@@ -118,21 +118,23 @@ import threading, torch
 from torch import nn
 from executor import measure, unroll
 
-def work(size, peaks):
-    cell = nn.GRUCell(size, size)
+x = torch.randn(60, 3, 6)
+
+def work(cell, peaks):
     def step(h, x):
         h = cell(x, h)
         return h, h
-    x = torch.randn(60, 3, size)
     def train():
-        unroll(step, torch.zeros(3, size), x, module=cell, budget="200KiB")[0].sum().backward()
+        unroll(step, torch.zeros(3, 6), x, module=cell, budget="200KiB")[0].sum().backward()
     train()
     cell.zero_grad()
     peaks.append(measure(train).peak_bytes)
 
+# Made before: a thread that draws from the stream that all share looks like a step that does.
+cells = [nn.GRUCell(6, 6) for _ in range(4)]
 alone, together = [], []
-work(6, alone)
-threads = [threading.Thread(target=work, args=(6, together)) for _ in range(3)]
+work(cells[3], alone)
+threads = [threading.Thread(target=work, args=(cell, together)) for cell in cells[:3]]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(len(together), max(*alone, *together) <= 200 * 1024)
