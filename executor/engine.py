@@ -28,7 +28,7 @@ from executor.replay import Replay, state_only
 from executor.sizes import storage_bytes
 from executor.states import StoredState, leaf_of, owned, raise_mutated
 from executor.trees import Leaves, versions_of
-from planner_service.chain import Advance, Backward, Free, Tape, TieredAction, Undo
+from planner_service.chain import Advance, Archive, Backward, Free, Tape, TieredAction, Undo
 from planner_service.chain.tiers_actions import describe
 
 Observer = Callable[[TieredAction | None], None]
@@ -204,10 +204,21 @@ class Run:
             self._backward(action.first, action.last)
         elif isinstance(action, Advance):
             self._advance(action.first, action.last)
+        elif isinstance(action, Archive):
+            self._archive(action.first, action.last)
+        elif isinstance(action, Undo):
+            self._undo(action.first, action.last)
         elif not isinstance(action, Free):
             raise PlanMismatch(f"{describe(action)} needs tiers, which this plan does not name")
         elif self._checkpoints.pop(action.state, None) is None:
             raise PlanMismatch(f"{describe(action)}: x_{action.state} is not a checkpoint")
+
+    def _archive(self, first: int, last: int) -> None:
+        """Runs that can undo stages say how: by what layers lose, or by tapes in host memory."""
+        raise PlanMismatch(f"stages {first}..{last} are to be archived, and nothing says how they are undone")
+
+    def _undo(self, first: int, last: int) -> None:
+        raise PlanMismatch(f"stages {first}..{last} are to be undone, and nothing says how")
 
     def _enter(self, first: int, last: int) -> Leaves:
         """The leaves of x_{first-1}; streams and buffers are set for stage `first`."""
@@ -319,13 +330,16 @@ class Run:
         require_no_captures(roots, declared, since, self.program.function)
 
     def _backward(self, first: int, last: int) -> None:
-        if first != self._gradient_at:
-            raise PlanMismatch(f"the gradient of x_{first} is not live: that of x_{self._gradient_at} is")
+        self._require_gradient(first)
         for stage in range(first, last - 1, -1):
             if not self._tapes or self._tapes[-1].stage != stage:
                 raise PlanMismatch(f"stage {stage} is not taped")
             self._backward_stage(self._tapes.pop())
             self._gradient_at = stage - 1
+
+    def _require_gradient(self, index: int) -> None:
+        if index != self._gradient_at:
+            raise PlanMismatch(f"the gradient of x_{index} is not live: that of x_{self._gradient_at} is")
 
     def _backward_stage(self, tape: LiveTape) -> None:
         roots, gradients = self._roots(tape)

@@ -35,11 +35,11 @@ def wants_gradient(leaf: Any) -> bool:
     return getattr(leaf, "requires_grad", False)
 
 
-def owned_gradient(gradient: Tensor | None) -> Tensor | None:
-    """A gradient of a state as it is kept: a copy where it is a view of something more than twice as large,
-    which it would keep alive.
+def owned_gradient(gradient: Tensor | None, *, most_ratio: float = 2.0) -> Tensor | None:
+    """A gradient of a state as it is kept: a copy where it is a view of something larger than `most_ratio`
+    times itself, which it would keep alive. Kernels may pad what they hand out.
     """
-    if gradient is None or gradient.untyped_storage().nbytes() <= 2 * gradient.nbytes:
+    if gradient is None or gradient.untyped_storage().nbytes() <= most_ratio * gradient.nbytes:
         return gradient
     return gradient.clone()
 

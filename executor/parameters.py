@@ -17,10 +17,10 @@ from torch.autograd.graph import increment_version
 
 from executor.errors import ModifiedBetweenPasses
 from executor.exclusive import exclusively
+from executor.put_back import put_back
 
 _FLAT = ("_flat_weights", "_flat_weight_refs")
 """A recurrent module's lists of its weights, in the order of the kernels."""
-_ABSENT = object()
 _IS_SHADOW = "_is_shadow_of_tightfit"
 
 
@@ -99,13 +99,9 @@ class Parameters:
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Within the context the modules use the shadows, and the frozen parameters of the forward pass."""
-        frozen = self._to_put_back()
-        places = [
-            *((slots, name) for slots, name, _ in self._slots),
-            *((slots, name) for slots, name, _ in frozen),
-        ]
-        with exclusively(slots for slots, _ in places):
-            previous = [slots.get(name, _ABSENT) for slots, name in places]
+        frozen = self._others_now()
+        places = [(slots, name) for slots, name, _ in (*self._slots, *frozen)]
+        with exclusively(slots for slots, _ in places), put_back(places):
             flat = [{name: vars(owner)[name] for name in _FLAT} for owner in self._recurrent]
             try:
                 for slots, name, tensor in frozen:
@@ -113,15 +109,10 @@ class Parameters:
                 self._put(self.shadows)
                 yield
             finally:
-                for (slots, name), was in zip(places, previous, strict=True):
-                    if was is _ABSENT:
-                        slots.pop(name, None)
-                    else:
-                        slots[name] = was
                 for owner, lists in zip(self._recurrent, flat, strict=True):
                     vars(owner).update(lists)
 
-    def _to_put_back(self) -> list[tuple[dict[str, Any], str, Tensor]]:
+    def _others_now(self) -> list[tuple[dict[str, Any], str, Tensor]]:
         """Frozen parameters of the forward pass where the modules hold others now, or would train them."""
         return [
             (slots, name, nn.Parameter(tensor.detach(), False) if tensor.requires_grad else tensor)

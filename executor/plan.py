@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from executor.errors import PlanMismatch
-from executor.offload.tape_run import HostTapes
+from executor.offload.host_tapes import HostTapes
 from planner_service.chain import (
     EMPTY,
     Archive,

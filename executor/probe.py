@@ -18,8 +18,8 @@ from executor.action_costs import bytes_of_actions, seconds_of_actions
 from executor.dry_run import Needs, without_saved_tensor_hooks
 from executor.errors import PlanMismatch, SparseGradients, UnsupportedOutput
 from executor.loop import Loop
+from executor.offload.host_tapes import HostTapes
 from executor.offload.tape_costs import with_tapes_on_host
-from executor.offload.tape_run import HostTapes
 from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
 from executor.sizes import held_bytes

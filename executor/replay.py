@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from executor.errors import ModifiedBetweenPasses, ReplayError
+from executor.put_back import put_back
 
 _running = threading.local()
-_ABSENT: Any = object()
 
 
 def is_recomputing() -> bool:
@@ -194,20 +194,11 @@ class Replay:
     @contextmanager
     def _with_those_left(self) -> Iterator[None]:
         """Within the context modules hold the buffers that the forward pass left alone."""
-        others = [
-            (slots, name, tensor) for slots, name, tensor, _ in self._left if slots.get(name) is not tensor
-        ]
-        before = [slots.get(name, _ABSENT) for slots, name, _ in others]
-        for slots, name, tensor in others:
-            slots[name] = tensor
-        try:
+        others = [each for each in self._left if each[0].get(each[1]) is not each[2]]
+        with put_back((slots, name) for slots, name, _, _ in others):
+            for slots, name, tensor, _ in others:
+                slots[name] = tensor
             yield
-        finally:
-            for (slots, name, _), was in zip(others, before, strict=True):
-                if was is _ABSENT:
-                    slots.pop(name, None)
-                else:
-                    slots[name] = was
 
     def left_alone(self) -> list[Tensor]:
         """Buffers that steps do not change."""

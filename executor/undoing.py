@@ -21,7 +21,6 @@ from executor.replay import NOTHING, Surroundings, state_only
 from executor.reversal import Archiving, Undoing, note_archived, passing
 from executor.states import StoredState, owned
 from executor.trees import Leaves
-from planner_service.chain import Archive, TieredAction, Undo
 
 
 @dataclass
@@ -49,14 +48,6 @@ class UndoingRun(Run):
         """See Run."""
         super().release()
         self._stretches.clear()
-
-    def _execute(self, action: TieredAction) -> None:
-        if isinstance(action, Archive):
-            self._archive(action.first, action.last)
-        elif isinstance(action, Undo):
-            self._undo(action.first, action.last)
-        else:
-            super()._execute(action)
 
     def _archive(self, first: int, last: int) -> None:
         leaves = self._enter(first, last)
@@ -90,8 +81,7 @@ class UndoingRun(Run):
             return self._advance_stage(stage, leaves)
 
     def _undo(self, first: int, last: int) -> None:
-        if first != self._gradient_at:
-            raise PlanMismatch(f"the gradient of x_{first} is not live: that of x_{self._gradient_at} is")
+        self._require_gradient(first)
         for stage in range(first, last - 1, -1):
             self._undo_stage(stage)
             self._gradient_at = stage - 1

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from executor.first_order import first_order
+from executor.live_tape import owned_gradient
 from executor.states import leaf_needs_gradient
 from executor.trees import Leaves
 
@@ -61,12 +62,5 @@ class _Enter(torch.autograd.Function):
         for reference, gradient in zip(ctx.receivers, gradients, strict=True):
             receiver = reference()
             if receiver is not None:
-                receiver.grad = _owned(gradient)
+                receiver.grad = owned_gradient(gradient, most_ratio=1.0)  # as a leaf would keep it
         return (None, None, *(None for _ in gradients))
-
-
-def _owned(gradient: Tensor | None) -> Tensor | None:
-    """As a leaf would keep it: not as a view of something larger, which it would keep alive."""
-    if gradient is None or gradient.untyped_storage().nbytes() <= gradient.nbytes:
-        return gradient
-    return gradient.clone()

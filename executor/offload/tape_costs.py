@@ -21,9 +21,10 @@ from executor.engine import Observer, Run
 from executor.live_tape import LiveTape
 from executor.loop import Loop
 from executor.offload.host import transfer_seconds
+from executor.offload.host_tapes import HostTapes
 from executor.offload.layout import storages_of
 from executor.offload.slots import HOST, is_pinned, most_slots
-from executor.offload.tape_run import HostTapes, HostTapesRun
+from executor.offload.tape_run import HostTapesRun
 from executor.offload.tape_storages import Storage, TapeStorages
 from executor.rehearsal import Rehearsal
 from executor.states import owned

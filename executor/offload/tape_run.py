@@ -21,6 +21,7 @@ from executor.engine import Run
 from executor.errors import PlanMismatch
 from executor.live_tape import LiveTape
 from executor.offload.entered import entered
+from executor.offload.host_tapes import HostTapes
 from executor.offload.layout import storages_of
 from executor.offload.slots import HOST, Slots
 from executor.offload.tape_storages import Storage, TapeStorages
@@ -30,18 +31,6 @@ from executor.trees import Leaves
 from planner_service.chain import Archive, TieredAction, Undo
 
 _PythonNode: type = BackwardCFunction  # its stub is no node to the type checker
-
-
-@dataclass(frozen=True)
-class HostTapes:
-    """Room for tapes in host memory, on CUDA pinned."""
-
-    slot_bytes: int
-    """What of one tape leaves the device, at most."""
-    most: int
-    """How many tapes there is room for."""
-    budget_bytes: int = 0
-    """What host memory may hold: a tape that is larger than all that were rehearsed may take what is left."""
 
 
 @dataclass
@@ -109,14 +98,6 @@ class HostTapesRun(Run):
                 lowered.written.wait()
                 if lowered.arriving is not None:
                     lowered.arriving.wait()
-
-    def _execute(self, action: TieredAction) -> None:
-        if isinstance(action, Archive):
-            self._archive(action.first, action.last)
-        elif isinstance(action, Undo):
-            self._undo(action.first, action.last)
-        else:
-            super()._execute(action)
 
     # Away
 
@@ -186,8 +167,7 @@ class HostTapesRun(Run):
     # Back
 
     def _undo(self, first: int, last: int) -> None:
-        if first != self._gradient_at:
-            raise PlanMismatch(f"the gradient of x_{first} is not live: that of x_{self._gradient_at} is")
+        self._require_gradient(first)
         stretch = self._stretches[-1] if self._stretches else None
         if stretch is None or (stretch.last, stretch.first) != (first, last):
             raise PlanMismatch(f"stages {first}..{last} are not those whose tapes went to host memory last")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from executor.offload.tape_run import HostTapes
+from executor.offload.host_tapes import HostTapes
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
 from planner_service.chain import EMPTY, ArchiveNode, CheckpointNode, Policy, TapeNode
 

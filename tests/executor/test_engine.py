@@ -26,6 +26,7 @@ from planner_service.chain import (
     Stage,
     Tape,
     TapeNode,
+    Undo,
     simulate,
 )
 from tests.executor.loops import PLANS, STEPS, cell_case, sequence, states
@@ -237,3 +238,13 @@ def test_an_unused_result_is_freed_without_backward() -> None:
     result = unroll(step, case.state, case.inputs, plan=tape_everything(STEPS, 1), module=case.module)
     del result
     assert not any(reference() is not None for reference in alive)
+
+
+@pytest.mark.parametrize("actions", [[Archive(1, STEPS)], [Tape(1, STEPS), Undo(STEPS, 1)]])
+def test_a_run_that_cannot_undo_refuses_to(actions: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a schedule archives and its plan names neither reversible layers nor host memory"""
+    case = cell_case("GRU")
+    plan = tape_everything(STEPS, 1)
+    monkeypatch.setattr(ExecutionPlan, "schedule", lambda _plan: iter(actions))
+    with pytest.raises(PlanMismatch, match="nothing says how"):
+        unroll(case.step, case.state, case.inputs, plan=plan, module=case.module)[0].sum().backward()

@@ -22,7 +22,8 @@ from executor.execute import execute
 from executor.job import job_from_record
 from executor.loop import Loop
 from executor.offload import slots
-from executor.offload.tape_run import HostTapes, HostTapesRun
+from executor.offload.host_tapes import HostTapes
+from executor.offload.tape_run import HostTapesRun
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything, undo_every
 from executor.planner import TAPES_ON_HOST
 from executor.prepared import PreparedJob

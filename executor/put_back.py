@@ -1,0 +1,26 @@
+"""Entries of dictionaries that are other ones for a while: a module's parameters and buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Place = tuple[dict[str, Any], str]
+"""A dictionary and a key of it."""
+
+_ABSENT = object()
+
+
+@contextmanager
+def put_back(places: Iterable[Place]) -> Iterator[None]:
+    """After the context the places hold what they hold now; what is absent is absent again."""
+    before = [(slots, name, slots.get(name, _ABSENT)) for slots, name in places]
+    try:
+        yield
+    finally:
+        for slots, name, was in before:
+            if was is _ABSENT:
+                slots.pop(name, None)
+            else:
+                slots[name] = was
