@@ -37,18 +37,13 @@ def test_the_claims_of_the_page_hold_in_the_result_files(part):
     assert max(differences) <= 1
 
 
-def test_structured_rules_keep_the_loss_in_three_quarters_of_the_time():
-    """Within 1 % of dense with three seeds: half of the rows after 150 iterations, in at most 0.75 of the
-    fastest dense time; 60 % of them after 600, in a hundredth or two more
-    """
+def test_a_structured_rule_keeps_the_loss_in_three_quarters_of_the_time():
+    """55 % of the rows: within 1 % of dense with three seeds, at most 0.75 of the fastest dense time"""
+    variant = "mixed keep_ratio=0.125 row_ratio=0.55"
+    (line,) = [each for each in table.longer_losses().splitlines() if f"{variant} |" in each]
+    seeds, difference = (line.split("|")[at].strip() for at in (3, 5))
+    assert seeds == "3"
+    assert float(difference.split()[0]) <= 1
     rows = json.loads((RESULTS / "sparse-frontier-time.json").read_text())["rows"]
-    time_of = {row["variant"]: row["time_ratio"] for row in rows if row["num_layers"] == 1}
-    half, more = (f"mixed keep_ratio=0.125 row_ratio={ratio}" for ratio in (0.5, 0.6))
-    (short,) = [each for each in table.frontier().splitlines() if f"| 1 | {half} |" in each]
-    (longer,) = [each for each in table.longer_losses().splitlines() if f"{more} |" in each]
-    for line, seeds_at, difference_at in ((short, 6, 8), (longer, 3, 5)):
-        cells = [cell.strip() for cell in line.split("|")]
-        assert cells[seeds_at] == "3"
-        assert float(cells[difference_at].split()[0]) <= 1
-    assert time_of[half] <= 0.75
-    assert time_of[more] <= 0.77
+    (ratio,) = [row["time_ratio"] for row in rows if row["variant"] == variant and row["num_layers"] == 1]
+    assert ratio <= 0.75
