@@ -14,7 +14,7 @@ from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.planner import best_plan, in_process
 from executor.probe import ProbeReport, beside_host_memory, probe_loop
-from planner_service.chain import EMPTY, MAXIMUM_BYTES, ArchiveNode, Policy
+from planner_service.chain import EMPTY, ArchiveNode, Policy
 
 STEPS, BATCH, SIZE = 400, 32, 256
 
@@ -83,11 +83,13 @@ def with_states_on_host(arguments: dict[str, Any], budget: int) -> tuple[Executi
     return best_plan(report, budget, in_process, host), report
 
 
-def with_tapes_on_host(arguments: dict[str, Any], segment_steps: int) -> tuple[ExecutionPlan, ProbeReport]:
+def with_tapes_on_host(
+    arguments: dict[str, Any], budget: int, *, segment_steps: int
+) -> tuple[ExecutionPlan, ProbeReport]:
     """The plan that moves every tape, whether that is faster than others or not."""
     loop = Loop.of(**arguments)
-    report = probe_loop(loop, candidates=[segment_steps])
-    report = beside_host_memory(loop, report, MAXIMUM_BYTES, HOST_BYTES)
+    report = probe_loop(loop, budget_bytes=budget, candidates=[segment_steps])
+    report = beside_host_memory(loop, report, budget, HOST_BYTES)
     policy = Policy((ArchiveNode(STEPS // segment_steps, EMPTY),), 0)
     tapes = report.host_tapes(segment_steps)
     return ExecutionPlan(STEPS, segment_steps, policy, host_tapes=tapes), report
