@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `tightfit` with the arguments `argv` (default: the process's own); returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()  # what is buffered would meet a reader that has left only at exit
+        return status
     except ValidationError as error:
         return _refuse(problem_from_validation(error))
     except PlanningError as error:

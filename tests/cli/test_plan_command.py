@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,10 +145,15 @@ def test_help_teaches_with_examples(arguments, capsys):
     assert "512MiB" in text
 
 
-def test_the_installed_program_survives_a_reader_that_leaves(request_path):
+@pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+def test_the_installed_program_survives_a_reader_that_leaves(request_path, buffering):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     program = [sys.executable, "-c", "import sys; from planner_service.cli import main; sys.exit(main())"]
     process = subprocess.Popen(
-        [*program, "plan", request_path(SMALL)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*program, "plan", request_path(SMALL)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**environment, **buffering},
     )
     process.stdout.close()
     errors = process.stderr.read()
