@@ -7,15 +7,15 @@ have been made by the tape itself.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from executor.errors import CaptureError, DependentCaptures
+from executor.seen import tensors_seen
 
 
 def independent(captured: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -108,35 +108,9 @@ def _undeclared(roots: Iterable[Any], declared: Sequence[Tensor], since: int) ->
 
 
 def _name(tensor: Tensor | None, function: Callable[..., Any]) -> str:
+    seen = list(tensors_seen(function))
     if tensor is None:
-        names = [
-            repr(name)
-            for name, value in _surroundings(function).items()
-            if isinstance(value, Tensor) and value.grad_fn is not None
-        ]
-        return f"captured {' or '.join(names)}" if names else "a captured tensor made by earlier operations"
-    shape = f"of shape {list(tensor.shape)}"
-    for name, value in _surroundings(function).items():
-        if value is tensor:
-            return f"captured {name!r} {shape}"
-        if isinstance(value, nn.Module):
-            for inner, parameter in value.named_parameters():
-                if parameter is tensor:
-                    return f"parameter {inner!r} {shape} of captured {name!r}"
-    return f"a captured tensor {shape}"
-
-
-def _surroundings(function: Callable[..., Any]) -> dict[str, Any]:
-    """Names that the function can see: its closure, globals, defaults, and its object's attributes."""
-    plain = inspect.unwrap(function)
-    owner = getattr(plain, "__self__", None)
-    names: dict[str, Any] = dict(vars(owner)) if hasattr(owner, "__dict__") else {}
-    try:
-        variables = inspect.getclosurevars(plain)
-        signature = inspect.signature(plain)
-    except (TypeError, ValueError):
-        return names
-    names.update(variables.globals)
-    names.update(variables.nonlocals)
-    names.update({key: p.default for key, p in signature.parameters.items()})
-    return names
+        names = [name for name, value in seen if value.grad_fn is not None]
+        return " or ".join(names) or "a captured tensor made by earlier operations"
+    name = next((name for name, value in seen if value is tensor), "a captured tensor")
+    return f"{name} of shape {list(tensor.shape)}"

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C._autograd import _pop_saved_tensors_default_hooks as _pop_hooks
 from torch._C._autograd import _push_saved_tensors_default_hooks as _push_hooks
 from torch._C._autograd import _top_saved_tensors_default_hooks as _top_hooks
@@ -25,7 +25,6 @@ from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Buffers, recomputing
 from executor.reversal import LostBits, Watching, passing
-from executor.seen import names_seen
 from executor.states import leaf_needs_gradient, raise_mutated
 from executor.trees import Leaves, versions_of
 
@@ -68,29 +67,33 @@ def without_saved_tensor_hooks() -> Iterator[None]:
 def dry_run(
     program: Program,
     initial: Leaves,
-    modules: Sequence[nn.Module],
+    buffers: Buffers,
+    parameters: Parameters,
     captured: Sequence[Tensor],
     generators: Sequence[torch.Generator],
+    *,
+    forks: bool,
 ) -> Needs:
-    """Run the first two stages of `program` on copies.
+    """Run the first two stages of `program` on copies. Where a step `forks` a random stream, what it draws
+    leaves no trace, and other seeds are tried; other threads see these.
 
     Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput.
     """
-    buffers = Buffers(modules)
     originals = buffers.current()
     streams = [generator.get_state() for generator in generators]
     try:
         with recomputing(), without_saved_tensor_hooks():
             buffers.put(tensor.detach().clone() for tensor in originals)
-            lost, found = _two_stages(program, initial, Parameters(modules), captured)
+            lost, found = _two_stages(program, initial, parameters, captured)
             draws = any(
                 not torch.equal(state, generator.get_state())
                 for state, generator in zip(streams, generators, strict=True)
             )
             mutated = buffers.changed_since(originals)
-            # What is drawn in a fork of a stream leaves no trace in it. Other threads see the other seeds.
-            if not draws and "fork_rng" in names_seen(program.function, modules):
-                again = partial(_again, program, initial, modules, captured, buffers, originals, generators)
+            if not draws and forks:
+                again = partial(
+                    _again, program, initial, parameters, captured, buffers, originals, generators
+                )
                 draws = not _alike(found, again(_OTHER_SEED)) and _alike(found, again(0))
     finally:
         buffers.put(originals)
@@ -102,7 +105,7 @@ def dry_run(
 def _again(
     program: Program,
     initial: Leaves,
-    modules: Sequence[nn.Module],
+    parameters: Parameters,
     captured: Sequence[Tensor],
     buffers: Buffers,
     originals: Sequence[Tensor],
@@ -117,7 +120,7 @@ def _again(
     for generator in generators if change else ():
         generator.manual_seed(generator.initial_seed() ^ change)
     try:
-        return _two_stages(program, initial, Parameters(modules), captured)[1]
+        return _two_stages(program, initial, parameters, captured)[1]
     finally:
         for generator, state in zip(generators, streams, strict=True):
             generator.set_state(state)

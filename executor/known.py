@@ -1,9 +1,9 @@
 """What was found out about loops before, so that only the first call with new shapes pays for it.
 
-Two calls are alike when the same function, seeing the same values (`executor.likeness`), runs on the same
+Two calls are alike when the same function, seeing the same values (`executor.seen`), runs on the same
 modules (in the same mode, with the same attributes and the same parameters frozen), with states and inputs of
-the same shapes, strides and need of gradients, under the same autocast. What is known is forgotten with the
-module or function that it is about.
+the same shapes, strides and need of gradients, under the same autocast and settings of torch. What is known
+is forgotten with the module or function that it is about.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+import torch
+
+from executor.backends import Backends
 from executor.dry_run import Needs
 from executor.likeness import (
     Same,
-    SeenValue,
     attributes_likeness,
     code_of,
     lasting,
-    seen_values,
     tensor_likeness,
 )
+from executor.look import SeenValue
 from executor.loop import Loop
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
@@ -196,14 +198,16 @@ def _signature(loop: Loop) -> _Signature:
         loop.outputs_transposed,
         tuple(tensor_likeness(leaf) for leaf in (*loop.initial, *loop.inputs.leaves, *loop.captured)),
         loop.inputs.length,
+        loop.told_apart_by,
         AutocastState.now(),
+        Backends.now(),
+        torch.get_default_dtype(),
     )
-    seen = seen_values((loop.function, loop.inputs.function), loop.modules)
-    return _Signature(work, seen, tuple(_modes(loop)))
+    return _Signature(work, loop.seen.values, tuple(_modes(loop)))
 
 
 def _modes(loop: Loop) -> Iterator[Hashable]:
-    for module in loop.modules:
+    for module in loop.seen.modules:
         for part in module.modules():
             yield _Attributes(Same(lasting(part)), tuple(attributes_likeness(part)))
             for parameter in part._parameters.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,9 +13,10 @@ from executor.captures import independent
 from executor.dry_run import Needs, ambient_generators, dry_run
 from executor.inputs import Inputs
 from executor.outputs import Outputs, Reduce
+from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Buffers, Modes, Replay
-from executor.seen import bystanders, own_generators
+from executor.seen import Seen
 from executor.sizes import held_bytes, rounded_bytes
 from executor.trees import Leaves, Structure, leaf_description, structure_of
 
@@ -33,14 +34,20 @@ class Loop:
     initial: Leaves
     inputs: Inputs
     modules: tuple[nn.Module, ...]
-    """Those whose parameters the step uses, and others that it sees (`executor.seen`)."""
-    own_generators: tuple[torch.Generator, ...]
-    """Random streams beside the ambient ones that the step sees."""
+    """Those whose parameters the step uses: the declared ones, and others that it sees and that train
+    nothing. Their gradients, and the frozen parameters, are this loop's business.
+    """
+    seen: Seen
+    """What the step, the callable that makes its inputs, and the modules see: other modules, too, whose
+    buffers and modes are part of a step.
+    """
     captured: tuple[Tensor, ...]
     reduce: Reduce
     final_state: FinalState
     outputs_transposed: bool = False
     """The caller turns stacked outputs to [batch, T, …], so that their gradients lie like that."""
+    told_apart_by: Hashable = None
+    """What else two calls must have in common to be alike: values of inputs that decide how much is done."""
 
     @classmethod
     def of(
@@ -56,6 +63,7 @@ class Loop:
         length: int | None = None,
         final_state: FinalState = "differentiable",
         outputs_transposed: bool = False,
+        told_apart_by: Hashable = None,
     ) -> Loop:
         """See `unroll` for the arguments."""
         function = segment if segment is not None else step
@@ -64,20 +72,23 @@ class Loop:
         if final_state not in ("differentiable", "detached"):
             raise ValueError(f"final_state={final_state!r} must be differentiable or detached")
         structure, leaves = structure_of(state)
-        modules = _modules(function, module)
-        modules = (*modules, *bystanders(function, modules))
+        given = Inputs(inputs, length)
+        declared = _modules(function, module)
+        seen = Seen.by((function, given.function), declared)
+        beside = (each for each in seen.modules[len(declared) :] if _trains_nothing(each))
         return cls(
             function=function,
             is_segment=segment is not None,
             structure=structure,
             initial=leaves,
-            inputs=Inputs(inputs, length),
-            modules=modules,
-            own_generators=own_generators(function, modules),
+            inputs=given,
+            modules=(*declared, *beside),
+            seen=seen,
             captured=independent((captured,) if isinstance(captured, Tensor) else captured),
             reduce=reduce,
             final_state=final_state,
             outputs_transposed=outputs_transposed,
+            told_apart_by=told_apart_by,
         )
 
     def program(self, segment_steps: int) -> Program:
@@ -132,22 +143,31 @@ class Loop:
 
     def generators(self) -> list[torch.Generator]:
         """The random streams that the step may draw from."""
-        return [*ambient_generators([*self.initial, *self.inputs.leaves]), *self.own_generators]
+        return [*ambient_generators([*self.initial, *self.inputs.leaves]), *self.seen.generators]
 
     def needs(self) -> Needs:
         """What must be replayed; refuses a step that breaks the rules. See `dry_run`."""
         steps = min(5, self.inputs.length) if self.is_segment else 1
-        return dry_run(self.program(steps), self.initial, self.modules, self.captured, self.generators())
+        program, forks = self.program(steps), "fork_rng" in self.seen.names
+        return dry_run(
+            program,
+            self.initial,
+            Buffers(self.seen.modules),
+            Parameters(self.modules),
+            self.captured,
+            self.generators(),
+            forks=forks,
+        )
 
     def replay(self, needs: Needs) -> Replay:
         """The replay that `needs` asks for."""
-        everything = Buffers(self.modules)
+        everything = Buffers(self.seen.modules)
         return Replay(
             generators=self.generators() if needs.draws_random_numbers else (),
             idle=() if needs.draws_random_numbers else self.generators(),
             mutated=everything.subset(needs.mutated_buffers),
             everything=everything,
-            modes=Modes(self.modules),
+            modes=Modes(self.seen.modules),
         )
 
 
@@ -165,3 +185,7 @@ def _modules(function: StepFunction, module: nn.Module | Sequence[nn.Module] | N
         return modules
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     return (owner,) if isinstance(owner, nn.Module) else ()
+
+
+def _trains_nothing(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())

@@ -21,15 +21,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from executor.activations import activation_bytes
-from executor.budget import parse_budget
+from executor.backends import Backends
+from executor.budget import parse_budget, parse_budget_bytes
 from executor.chain_weights import Anchor, ChainWeights
 from executor.compiled import outside_compiled_graphs
 from executor.device import free_bytes
 from executor.errors import BudgetTooSmall
 from executor.loop import Loop
-from executor.packing import pack, reverse_each, unpack
+from executor.packing import lengths_digest, pack, reverse_each, unpack
 from executor.recurrence import Recurrence, State, run_fused, segment_of
-from executor.sizes import held_bytes, parse_budget_bytes
+from executor.sizes import held_bytes
 from executor.taken_over import take_over_parameters
 from executor.unroll import run_within
 
@@ -69,9 +70,10 @@ class BudgetedRecurrence(nn.Module):
         self.train(module.training)
         self._budget = parse_budget(budget)
         self._anchors = [Anchor() for _ in chains]
-        self._host_share_bytes = (
-            None if host_budget is None else max(1, parse_budget_bytes(host_budget) // len(chains))
-        )
+        self._host_share_bytes: int | None = None
+        if host_budget is not None:
+            host_bytes = parse_budget_bytes(host_budget, name="host_budget")
+            self._host_share_bytes = max(1, host_bytes // len(chains))
         self._settled_bytes: dict[tuple[object, ...], int] = {}
 
     @classmethod
@@ -252,6 +254,7 @@ class BudgetedRecurrence(nn.Module):
             module=weights,
             captured=weights.computed,
             outputs_transposed=self.batch_first,
+            told_apart_by=None if batch_sizes is None else lengths_digest(batch_sizes),
         )
         return run_within(loop, budget_bytes, host_budget=self._host_share_bytes)
 
@@ -289,7 +292,7 @@ class BudgetedRecurrence(nn.Module):
         given = (x, *state, *(weight for chain in chains for weight in chain.all))
         trained = tuple(tensor.requires_grad for tensor in given)
         is_cast = torch.is_autocast_enabled(x.device.type)
-        key = (tuple(x.shape), x.dtype, x.device, self.training, is_cast, trained)
+        key = (tuple(x.shape), x.dtype, x.device, self.training, is_cast, trained, Backends.now())
         if key not in self._settled_bytes:
             self._settled_bytes[key] = self._budget.bytes(
                 activation_bytes=lambda: self._full_activation_bytes(chains, state, x, held=given),

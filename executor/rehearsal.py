@@ -190,14 +190,14 @@ def without_traces(loop: Loop) -> Iterator[None]:
     """Within the context runs of `loop` leave nothing behind: buffers are copies, streams come back, and
     modules that leave other traces see to those.
     """
-    buffers = Buffers(loop.modules)
+    buffers = Buffers(loop.seen.modules)
     originals = buffers.current()
     generators = loop.generators()
     streams = [generator.get_state() for generator in generators]
     buffers.put(tensor.detach().clone() for tensor in originals)
     try:
         with recomputing(), unnoted_archives(), ExitStack() as stack:
-            for module in loop.modules:
+            for module in loop.seen.modules:
                 for part in module.modules():
                     if isinstance(part, LeavesTraces):
                         stack.enter_context(part.without_traces())

@@ -75,8 +75,9 @@ class Buffers:
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.slots: list[tuple[dict[str, Any], str]] = []
         self.names: list[str] = []
+        taken: set[nn.Module] = set()
         for module in modules:
-            for prefix, owner in module.named_modules():
+            for prefix, owner in module.named_modules(taken):
                 for name, buffer in owner._buffers.items():
                     if buffer is not None:
                         self.slots.append((owner._buffers, name))
@@ -250,7 +251,9 @@ class Modes:
     """Which parts of some modules train."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._flags = [(part, part.training) for module in modules for part in module.modules()]
+        taken: set[nn.Module] = set()
+        parts = (part for module in modules for _, part in module.named_modules(taken))
+        self._flags = [(part, part.training) for part in parts]
 
     @contextmanager
     def restored(self) -> Iterator[None]:

@@ -1,108 +1,109 @@
-"""What a step function sees besides its arguments: its closure, defaults, the globals and the attributes of
-its object that its lines name; and what the functions among these see.
+"""What a step function sees besides its arguments, gathered in one look (`executor.look`): what counts of it
+for telling calls apart, and the modules and random streams that are part of a step without being declared.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
-from types import FunctionType, MethodType
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from executor.reads import is_library, names_read
+from executor.likeness import lines_of
+from executor.look import MOST_BESIDE, MOST_VALUES, Look, SeenValue
 
-DEEPEST = 3
-"""Functions in closures of closures are looked into down to this depth."""
-
-
-def values_seen(function: Callable[..., Any]) -> Iterator[Any]:
-    """The values, each once."""
-    visited: set[int] = set()
-    todo: list[tuple[Any, int]] = [(function, 0)]
-    while todo:
-        value, depth = todo.pop()
-        if id(value) in visited:
-            continue
-        visited.add(id(value))
-        yield value
-        if depth <= DEEPEST and _is_looked_into(value, depth):
-            todo.extend((each, depth + 1) for each in _seen_by(value))
+Function = Callable[..., Any]
 
 
-def bystanders(function: Callable[..., Any], modules: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
-    """Modules that the function sees beside `modules` and that train nothing: their buffers and modes are
-    part of a step (statistics of a BatchNorm, whether a dropout drops), as are those of the others.
+class Seen(NamedTuple):
+    """What some functions and modules see."""
+
+    values: tuple[SeenValue, ...]
+    """What counts of everything, in the order in which it was met."""
+    modules: tuple[nn.Module, ...]
+    """The modules that were given, then those that were met: their buffers and modes are part of a step, too
+    (statistics of a BatchNorm, whether a dropout drops).
     """
-    found = [value for value in values_seen(function) if isinstance(value, nn.Module)]
-    if not found:
-        return ()
-    known = {id(part) for module in modules for part in module.modules()}
-    return tuple(
-        each
-        for each in found
-        if id(each) not in known and not any(p.requires_grad for p in each.parameters())
-    )
+    generators: tuple[torch.Generator, ...]
+    names: frozenset[str]
+    """Those in the lines that were met."""
+
+    @classmethod
+    def by(cls, functions: Iterable[Function | None], modules: Sequence[nn.Module]) -> Seen:
+        """What `functions` and the forward methods of `modules` see."""
+        functions = tuple(functions)
+        anchor = lines_of(functions[0])
+        names = _names.get(id(anchor), (anchor, frozenset[str]()))[1]
+        while True:
+            look, found, generators = _around(functions, modules, names)
+            if look.names == names:
+                return cls(tuple(look.found), found, tuple(generators.values()), look.reads)
+            names = look.names  # a function that was met later reads more of what was met before
+            if len(_names) >= MOST_VALUES:
+                _names.clear()
+            _names[id(anchor)] = (anchor, names)
 
 
-def own_generators(function: Callable[..., Any], modules: Iterable[nn.Module]) -> tuple[torch.Generator, ...]:
-    """Random streams that the function sees, and those that are attributes of `modules`."""
-    attributes = (value for module in modules for part in module.modules() for value in vars(part).values())
-    found = (
-        value for value in chain(values_seen(function), attributes) if isinstance(value, torch.Generator)
-    )
-    return tuple({id(each): each for each in found}.values())
+_names: dict[int, tuple[Any, frozenset[str]]] = {}
+"""By the lines of a step: the names that it and its helpers read."""
 
 
-def names_seen(function: Callable[..., Any], modules: Iterable[nn.Module]) -> frozenset[str]:
-    """What the lines name of the function, of those that it sees, and of the modules' forward methods."""
-    forwards = (type(part).forward for module in modules for part in module.modules())
-    codes = (
-        getattr(each, "__code__", None)
-        for each in chain(values_seen(function), forwards)
-        if _is_a_function(each)
-    )
-    return frozenset[str]().union(*(names_read(code) for code in codes if code is not None))
+def _around(
+    functions: Sequence[Function | None], modules: Sequence[nn.Module], names: frozenset[str]
+) -> tuple[Look, tuple[nn.Module, ...], dict[int, torch.Generator]]:
+    """One look, the modules that were given or met, and the random streams."""
+    look, beside = Look(names), Look(names, MOST_BESIDE)
+    _at_all(look, functions)
+    parts: dict[int, nn.Module] = {}
+    found: list[nn.Module] = []
+    new = list(modules)
+    while True:
+        found += new
+        for part in (part for module in new for part in module.modules() if id(part) not in parts):
+            parts[id(part)] = part
+            look.at_part(part)
+        while look.private:
+            beside.at_private(*look.private.pop())
+        met = {**look.modules, **beside.modules}
+        new = [each for key, each in met.items() if key not in parts]
+        if not new:
+            break
+    look.names |= beside.names
+    look.reads |= beside.reads
+    return look, tuple(found), {**look.generators, **beside.generators}
 
 
-def _is_a_function(value: Any) -> bool:
-    return isinstance(value, FunctionType | MethodType) and not is_library(value.__module__)
+def _at_all(look: Look, functions: Iterable[Function | None]) -> None:
+    for function in functions:
+        look.at(getattr(function, "__name__", type(function).__name__), function)
 
 
-def _is_looked_into(value: Any, depth: int) -> bool:
-    """Functions, partial ones and bound methods; of other objects the step function itself."""
-    if isinstance(value, FunctionType | MethodType):
-        return not is_library(value.__module__)
-    return depth == 0 or isinstance(value, functools.partial)
+class _Named(Look):
+    """A look that keeps the tensors that it meets, with their names."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(names)
+        self.tensors: list[tuple[str, Tensor]] = []
+
+    def _of_tensor(self, name: str, tensor: Tensor) -> Hashable:
+        self.tensors.append((f"captured {name!r}", tensor))
+        return super()._of_tensor(name, tensor)
+
+    def _of_module(self, name: str, module: nn.Module) -> Hashable:
+        for inner, parameter in module.named_parameters():
+            self.tensors.append((f"parameter {inner!r} of captured {name!r}", parameter))
+        return super()._of_module(name, module)
 
 
-def _seen_by(function: Any) -> Iterator[Any]:
-    if isinstance(function, functools.partial):
-        yield from (function.func, *function.args, *function.keywords.values())
-        return
-    owner = function.__self__ if isinstance(function, MethodType) else function
-    plain = function.__func__ if isinstance(function, MethodType) else function
-    if not isinstance(plain, FunctionType):  # an object that is called
-        plain = getattr(type(plain), "__call__", None)  # noqa: B004 - the method, not whether there is one
-    if not isinstance(plain, FunctionType):
-        return
-    names = names_read(plain.__code__)
-    yield from _attributes(owner, names)
-    yield from plain.__defaults__ or ()
-    yield from (plain.__kwdefaults__ or {}).values()
-    for cell in plain.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # not bound yet
-            continue
-    yield from (plain.__globals__[name] for name in names if name in plain.__globals__)
-
-
-def _attributes(owner: Any, names: Iterable[str]) -> Iterator[Any]:
-    """Those of an object that its lines name."""
-    if not isinstance(owner, nn.Module | type | FunctionType) and hasattr(owner, "__dict__"):
-        found = vars(owner)
-        yield from (found[name] for name in names if name in found)
+def tensors_seen(function: Function) -> Iterator[tuple[str, Tensor]]:
+    """What `function` and the modules that it sees lead to, each described by where it was found: for
+    errors.
+    """
+    look = _Named(Seen.by((function,), ()).names)
+    _at_all(look, (function,))
+    for part in (part for module in tuple(look.modules.values()) for part in module.modules()):
+        look.at_part(part)
+    while look.private:
+        look.at_private(*look.private.pop())
+    yield from look.tensors

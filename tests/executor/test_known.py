@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from executor import ReplayError, measure, unroll
 from executor.known import MOST_LOOPS, MOVES_TOLD, known
-from executor.likeness import MOST_VALUES, seen_values
+from executor.look import MOST_VALUES
 from executor.loop import Loop
+from executor.seen import Seen
 
 STEPS, BATCH, SIZE = 5, 2, 4
 
@@ -318,7 +319,7 @@ def test_a_number_counts_however_it_is_wrapped(wrappings: list[str]) -> None:
         value: Any = number
         for name in wrappings:
             value = WRAPPINGS[name](value)
-        return seen_values((lambda state, x: (deeper(state + x, value), None), None), ())
+        return Seen.by((lambda state, x: (deeper(state + x, value), None),), ()).values
 
     assert seen(1) == seen(1)
     assert seen(1) != seen(2)
@@ -390,10 +391,10 @@ def test_more_than_can_be_looked_at_is_never_known(cell: nn.GRUCell) -> None:
 def test_a_known_call_is_recognised_quickly(cell: nn.GRUCell) -> None:
     """Counted, not timed: an ordinary step takes a look at a handful of values."""
     loop = loop_of(cell, torch.ones(2))
-    assert len(seen_values((loop.function, None), loop.modules)) < 10
+    assert len(loop.seen.values) < 10
     trainer = Trainer(1)
     trainer.history = [torch.ones(2)] * 1000
-    assert len(seen_values((trainer.step, None), ())) < 20
+    assert len(Seen.by((trainer.step,), ()).values) < 20
 
 
 def test_two_plans_are_made_where_the_step_grows() -> None:
@@ -414,3 +415,24 @@ def test_two_plans_are_made_where_the_step_grows() -> None:
         train()
         linear.zero_grad(set_to_none=True)
         assert measure(train).peak_bytes <= 8 * 1024
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
+def test_settings_of_torch_that_choose_kernels_make_a_call_new(cell: nn.GRUCell) -> None:
+    """Other kernels have other tapes"""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first = known(loop_of(cell))
+        torch.set_num_threads(2)
+        assert known(loop_of(cell)) is not first
+        torch.set_num_threads(1)
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert known(loop_of(cell)) is not first
+        torch.set_default_dtype(torch.float64)
+        assert known(loop_of(cell)) is not first
+        torch.set_default_dtype(torch.float32)
+        assert known(loop_of(cell)) is first
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(torch.float32)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from executor import unroll
+from executor.errors import CaptureError
+from executor.look import MOST_BESIDE
 from executor.loop import Loop
 from executor.plan import checkpoint_every
-from executor.seen import bystanders, names_seen, own_generators, values_seen
-from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, gradients, plain, sequence, states
+from executor.seen import Seen
+from tests.executor.loops import SIZE, STEPS, LoopCase, gradients, plain, sequence, states
 
 PLAN = checkpoint_every(STEPS, 1, 3)
 
@@ -138,6 +142,137 @@ def test_weights_cached_by_parametrize_belong_to_their_tape() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+class Bag:
+    """An object that a step reads one attribute of."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+
+class Hidden(nn.Module):
+    """A module with something in a private list, where it is no part of the module."""
+
+    def __init__(self, thing: Any) -> None:
+        super().__init__()
+        self._things = [thing]
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self) -> Any:
+        return self._things[0]
+
+
+PLACES: dict[str, Callable[[Any], Callable[[], Any]]] = {
+    "list": lambda thing: lambda things=[1, thing]: things[1],
+    "dict": lambda thing: lambda things={"some": thing}: things["some"],
+    "tuple": lambda thing: lambda things=(thing,): things[0],
+    "attribute": lambda thing: functools.partial(lambda bag: bag.thing, Bag(thing)),
+    "attribute of an attribute": lambda thing: functools.partial(
+        lambda bag: bag.thing.thing, Bag(Bag(thing))
+    ),
+    "list of objects": lambda thing: functools.partial(lambda bags: bags[0].thing, [Bag(thing)]),
+    "namespace": lambda thing: functools.partial(lambda bag: bag.thing, SimpleNamespace(thing=thing)),
+    "private list of a module": Hidden,
+    "cached helper": lambda thing: functools.cache(lambda: thing),
+    "partial": lambda thing: functools.partial(lambda one: one, thing),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", ["generator", "module"])
+def test_gradients_hold_wherever_a_step_has_what_it_draws_from_or_counts_in(place: str, kind: str) -> None:
+    """Containers, objects and helpers lead to random streams and to undeclared modules with statistics"""
+    norms = []
+
+    def make() -> LoopCase:
+        cell = nn.GRUCell(SIZE, SIZE).double()
+        norm, generator = nn.BatchNorm1d(SIZE, affine=False).double(), torch.Generator().manual_seed(3)
+        norms.append(norm)
+        thing = PLACES[place](generator if kind == "generator" else norm)
+
+        def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            if kind == "generator":
+                factor = torch.rand(state.shape, generator=thing(), dtype=torch.float64)
+            else:
+                factor = thing()(x) + thing().running_mean
+            state = cell(x, state * factor)
+            return state, state
+
+        return LoopCase(step, states(), sequence(), nn.ModuleList([cell]))
+
+    expected, found = both(make)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    if kind == "module":
+        assert norms[1].num_batches_tracked == STEPS
+
+
+def test_a_teacher_that_trains_elsewhere_need_not_be_declared() -> None:
+    """A step asks it without gradients: its statistics count once a step, and its dropout is as it was"""
+    teachers = []
+
+    def make() -> LoopCase:
+        cell = nn.GRUCell(SIZE, SIZE).double()
+        teacher = nn.Sequential(nn.Linear(SIZE, SIZE), nn.BatchNorm1d(SIZE), nn.Dropout(0.3)).double()
+        teachers.append(teacher)
+
+        def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                target = teacher(x)
+            state = cell(x, state)
+            return state, state * target
+
+        return LoopCase(step, states(), sequence(), cell)
+
+    expected, found = both(make)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert teachers[1][1].num_batches_tracked == STEPS
+    torch.testing.assert_close(teachers[1][1].running_var, teachers[0][1].running_var, rtol=0, atol=0)
+
+
+def test_long_private_lists_cost_little() -> None:
+    """A replay buffer in an attribute is looked at to a certain length only"""
+
+    class Trainer:
+        def __init__(self, length: int) -> None:
+            self._buffer = [Bag(Bag(torch.ones(1))) for _ in range(length)]
+
+        def step(self, state: Tensor, x: Tensor) -> Any:
+            return state + x * self._buffer[0].thing.thing, None
+
+    long = Trainer(20 * MOST_BESIDE)
+    assert Seen.by((long.step,), ()).values == Seen.by((long.step,), ()).values
+    assert len(Seen.by((long.step,), ()).values) == len(Seen.by((Trainer(1).step,), ()).values)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda w: functools.partial(lambda other, state, x: (state * other + x, None), w), "argument 0 of"),
+        (lambda w: lambda state, x, scale=w: (state * scale + x, None), "'scale'"),
+        (lambda w: lambda state, x: (state * BY_NAME["w"] + x, None), r"BY_NAME\['w'\]"),
+        (
+            lambda w: (lambda bag: lambda state, x: (state * bag.thing.thing + x, None))(Bag(Bag(w))),
+            "thing.thing",
+        ),
+        (lambda w: lambda state, x: (helped(state) + x, None), r"BY_NAME\['w'\]"),
+    ],
+    ids=["partial", "default", "dict", "object", "helper"],
+)
+def test_an_undeclared_tensor_is_named_wherever_it_is(
+    make: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    monkeypatch.setitem(BY_NAME, "w", weight)
+    with pytest.raises(CaptureError, match=rf"captured .*{name}.* of shape \[1\]"):
+        unroll(make(weight), states(), sequence(), plan=PLAN)
+
+
+BY_NAME: dict[str, Tensor] = {}
+
+
+def helped(x: Tensor) -> Tensor:
+    return x * BY_NAME["w"]
+
+
 SOME = nn.Dropout(0.1)
 
 
@@ -196,19 +331,22 @@ def by_partial(module: nn.Module) -> Any:
 def test_modules_are_found_wherever_a_step_has_them(make: Any) -> None:
     dropout = nn.Dropout(0.3)
     step = make(dropout)
-    assert bystanders(step, ()) == (dropout,)
-    assert bystanders(step, (nn.Sequential(dropout),)) == ()
-    assert bystanders(make(nn.Linear(2, 2)), ()) == ()  # what trains must be declared
+    assert Seen.by((step,), ()).modules == (dropout,)
+    given = (nn.Sequential(dropout),)
+    assert Seen.by((step,), given).modules == given
+    trains = nn.Linear(2, 2)
+    loop = Loop.of(make(trains), torch.ones(1, 2), torch.ones(3, 1, 2))
+    assert loop.modules == ()  # what trains must be declared
+    assert loop.seen.modules == (trains,)
 
 
 def test_globals_of_helpers_and_generators_of_objects_are_found() -> None:
-    assert SOME in list(values_seen(lambda state, x: (helper(state + x), None)))
+    assert SOME in Seen.by((lambda state, x: (helper(state + x), None),), ()).modules
     stepper = Stepper(nn.Identity())
-    assert own_generators(stepper.step, ()) == (stepper.generator,)
+    assert Seen.by((stepper.step,), ()).generators == (stepper.generator,)
     module = nn.Identity()
     module.stream = torch.Generator()  # type: ignore[assignment]
-    assert own_generators(lambda state, x: (state, x), (module,)) == (module.stream,)
-    assert BATCH
+    assert Seen.by((lambda state, x: (state, x),), (module,)).generators == (module.stream,)
 
 
 class Attributes(dict):
@@ -266,9 +404,12 @@ def test_other_seeds_are_tried_only_where_a_fork_is_named() -> None:
         with torch.random.fork_rng():
             return x * torch.rand_like(x)
 
-    assert "fork_rng" in names_seen(lambda state, x: (fork(state + x), None), ())
-    assert "fork_rng" in names_seen(lambda state, x: (forking(state + x), None), (nn.Sequential(forking),))
-    assert "fork_rng" not in names_seen(lambda state, x: (torch.tanh(state + x), None), (nn.GRUCell(2, 2),))
+    def names(step: Any, *modules: nn.Module) -> frozenset[str]:
+        return Seen.by((step,), modules).names
+
+    assert "fork_rng" in names(lambda state, x: (fork(state + x), None))
+    assert "fork_rng" in names(lambda state, x: (forking(state + x), None), nn.Sequential(forking))
+    assert "fork_rng" not in names(lambda state, x: (torch.tanh(state + x), None), nn.GRUCell(2, 2))
     loop = Loop.of(lambda state, x: (forking(state + x), None), states(), sequence(), module=forking)
     assert loop.needs().draws_random_numbers
 
@@ -276,7 +417,7 @@ def test_other_seeds_are_tried_only_where_a_fork_is_named() -> None:
 def test_a_module_that_no_line_names_is_nobodys_business() -> None:
     """It may change between the passes, and its buffers are not copied"""
     stepper = Stepper(nn.Identity())
-    assert stepper.unused not in bystanders(stepper.step, ())
+    assert stepper.unused not in Seen.by((stepper.step,), ()).modules
     _, state = unroll(stepper.step, states(), sequence(), reduce="last", plan=PLAN)
     stepper.unused.running_mean.add_(1)
     state.sum().backward()
