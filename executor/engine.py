@@ -25,6 +25,7 @@ from executor.live_tape import LiveTape, added, leads_back, owned_gradient, want
 from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Replay, state_only
+from executor.reversal import passing
 from executor.sizes import storage_bytes
 from executor.states import StoredState, leaf_of, owned, raise_mutated
 from executor.trees import Leaves, versions_of
@@ -86,7 +87,7 @@ class Run:
         self._fingerprint = self._replay.fingerprint()
         self._checkpoints[0] = StoredState(self.initial, self._replay.take())
         try:
-            with torch.no_grad(), self.parameters.swapped(), state_only(False):
+            with torch.no_grad(), self.parameters.swapped(), state_only(False), passing(None):
                 self._interpret(until_backward=True)
             self._require_first_pass_complete()
         except BaseException:
@@ -132,6 +133,7 @@ class Run:
             stack.enter_context(torch.no_grad())
             stack.enter_context(self._replay.isolated())
             stack.enter_context(self.parameters.swapped())
+            stack.enter_context(passing(None))
             stack.enter_context(without_hooks(self.captured))
             self._interpret(until_backward=False)
             if self._gradient_at:

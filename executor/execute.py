@@ -20,6 +20,7 @@ from executor.offload.tape_run import HostTapesRun
 from executor.parameters import Parameters
 from executor.plan import ExecutionPlan
 from executor.replay import state_only
+from executor.reversal import passing
 from executor.undoing import UndoingRun
 
 WITHOUT_GRADIENTS_STEPS = 100
@@ -88,7 +89,7 @@ def run_without_gradients(loop: Loop) -> tuple[Any, Any]:
     """Run every step once for its outputs only: nothing is kept for a backward."""
     program = loop.program(1 if not loop.is_segment else min(WITHOUT_GRADIENTS_STEPS, loop.inputs.length))
     leaves = loop.initial
-    with torch.no_grad(), state_only(False):
+    with torch.no_grad(), state_only(False), passing(None):
         for stage in range(1, program.length + 1):
             slices = program.inputs.slices(*program.steps_of(stage))
             leaves = program.run(

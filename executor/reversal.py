@@ -90,13 +90,14 @@ def passage() -> Passage | None:
 
 
 @contextmanager
-def passing(how: Passage) -> Iterator[None]:
-    """Within the context segments are run in this way."""
+def passing(how: Passage | None) -> Iterator[None]:
+    """Within the context segments are run in this way; a loop inside of a segment begins with None."""
+    before = passage()
     _running.passage = how
     try:
         yield
     finally:
-        _running.passage = None
+        _running.passage = before
 
 
 @dataclass

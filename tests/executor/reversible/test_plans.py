@@ -285,3 +285,29 @@ def test_a_state_of_another_batch_or_type_on_the_way_back_is_refused():
         module.segment(state, torch.randn(4, 5, 3))
     with pytest.raises(InvalidReversible, match=r"float32"):
         module.segment(state, torch.randn(4, 2, 3, dtype=torch.float64))
+
+
+def test_a_loop_inside_a_segment_archives_nothing_for_the_loop_around_it():
+    """An inner loop of reversible layers, run with and without gradients, in a segment of the outer ones"""
+    outer, inner = RevGRU(3, 6, dtype=torch.float64), RevGRU(3, 4, dtype=torch.float64)
+    x = torch.randn(STEPS, 2, 3, dtype=torch.float64, requires_grad=True)
+
+    def segment(state, given):
+        plan = undo_every(len(given), 1, 2)
+        with torch.no_grad():
+            unroll(None, inner.initial_state(2), given, segment=inner.segment, module=inner, plan=plan)
+        with torch.enable_grad():
+            aside = given.detach().requires_grad_()
+            y, _ = unroll(None, inner.initial_state(2), aside, segment=inner.segment, module=inner, plan=plan)
+            (learned,) = torch.autograd.grad((y**2).sum(), aside)
+        return outer.segment(state, given + learned)
+
+    def run(plan):
+        for module in (outer, inner):
+            module.zero_grad()
+        y, _ = unroll(None, outer.initial_state(2), x, segment=segment, module=outer, plan=plan)
+        return [y.detach(), *torch.autograd.grad((y**2).sum(), [x, *outer.parameters()])]
+
+    expected = run(tape_everything(STEPS, K))
+    found = run(ExecutionPlan(STEPS, K, PLANS["every stage undone"]))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
