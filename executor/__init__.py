@@ -1,20 +1,25 @@
 """tightfit's executor: train unrolled PyTorch models inside a byte budget, exactly."""
 
+from executor.budget import InvalidBudget
 from executor.errors import (
     BudgetTooSmall,
     CaptureError,
+    ConcurrentUse,
     DependentCaptures,
     DoubleBackward,
     ExecutorError,
     ModifiedBetweenPasses,
     PlanMismatch,
+    ProfilerBusy,
     ReplayError,
+    ReversalMismatch,
     SparseGradients,
     StateChanged,
     StateMutated,
     UnsupportedOutput,
+    UnsupportedTransform,
 )
-from executor.measure import measure, measure_timeline
+from executor.measure import Measurement, measure, measure_timeline
 from executor.modules import GRU, LSTM, RNN
 from executor.plan import ExecutionPlan
 from executor.predict import Prediction, predict, probe
@@ -28,19 +33,25 @@ __all__ = [
     "RNN",
     "BudgetTooSmall",
     "CaptureError",
+    "ConcurrentUse",
     "DependentCaptures",
     "DoubleBackward",
     "ExecutionPlan",
     "ExecutorError",
+    "InvalidBudget",
+    "Measurement",
     "ModifiedBetweenPasses",
     "PlanMismatch",
     "Prediction",
     "ProbeReport",
+    "ProfilerBusy",
     "ReplayError",
+    "ReversalMismatch",
     "SparseGradients",
     "StateChanged",
     "StateMutated",
     "UnsupportedOutput",
+    "UnsupportedTransform",
     "is_recomputing",
     "measure",
     "measure_timeline",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import index
 
 from planner_service.chain.quantities import InvalidQuantity, format_bytes, parse_bytes
 
@@ -12,17 +13,22 @@ FREE = "free"
 """The budget that takes what the device has left."""
 
 _PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
+_KINDS = f'give bytes (2**29, "512MiB"), a share of the activations of full BPTT ("5%", 0.05), or "{FREE}"'
+_OF_OTHERS = (
+    f'shares of full BPTT and "{FREE}" are for LSTM, GRU and RNN of this package and for jobs '
+    "(predict(...).full_bptt_peak_bytes tells what a share is of)"
+)
 
 
 class InvalidBudget(ValueError):
-    """A budget that is neither bytes, nor a share, nor "free"; `value` is what was given."""
+    """A budget that is neither bytes, nor a share, nor "free"; `value` is what was given as `name`."""
 
-    def __init__(self, value: object) -> None:
-        self.value = value
-        super().__init__(
-            f"budget={value!r} is not a budget: give a positive whole number of bytes, text with a unit "
-            f'("512MiB", "2GB"), a share of the activations of full BPTT ("5%" or 0.05), or "{FREE}"'
-        )
+    def __init__(self, value: object, reason: str, name: str = "budget") -> None:
+        self.value, self.reason, self.name = value, reason, name
+        super().__init__(f"{name}={value!r}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (InvalidBudget, (self.value, self.reason, self.name))
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,6 @@ class Budget:
     """The budget in bytes, when it was given in bytes."""
     activation_ratio: float | None = None
     """The budget as a share of the bytes that full BPTT keeps between its forward and backward pass."""
-
-    @property
-    def is_free(self) -> bool:
-        """True for the budget that takes what the device has left."""
-        return self.given_bytes is None and self.activation_ratio is None
 
     def bytes(self, *, activation_bytes: Callable[[], int], free_bytes: Callable[[], int]) -> int:
         """The budget in bytes; asks for the activations or for the free bytes only when it needs them."""
@@ -60,20 +61,37 @@ def parse_budget(value: object) -> Budget:
 
     Raises InvalidBudget for anything else, for zero and for shares above 1.
     """
-    if value == FREE:
+    if isinstance(value, str) and value.strip() == FREE:
         return Budget()
     ratio = _ratio(value)
-    if ratio is not None:
-        if not 0 < ratio <= 1:
-            raise InvalidBudget(value)
-        return Budget(activation_ratio=ratio)
+    if ratio is None:
+        return Budget(given_bytes=_positive_bytes(value, "budget", _KINDS))
+    if not 0 < ratio <= 1:
+        raise InvalidBudget(value, f"a share of full BPTT is above 0 and at most 1; {_KINDS}")
+    return Budget(activation_ratio=ratio)
+
+
+def parse_budget_bytes(value: object, *, name: str = "budget") -> int:
+    """Bytes of 536870912, "512MiB" or "2 GB".
+
+    Raises InvalidBudget, which calls it by `name`, unless they are a positive number.
+    """
+    is_of_others = isinstance(value, str) and (_PERCENTAGE.fullmatch(value) or value.strip() == FREE)
+    return _positive_bytes(value, name, _OF_OTHERS if is_of_others else "")
+
+
+def _positive_bytes(value: object, name: str, hint: str) -> int:
+    hint = f"; {hint}" if hint else ""
     try:
-        given_bytes = parse_bytes(value)
-    except InvalidQuantity as error:
-        raise InvalidBudget(value) from error
+        given = value if isinstance(value, int | float | str) else index(value)  # type: ignore[arg-type]
+        given_bytes = parse_bytes(given)
+    except InvalidQuantity as refusal:
+        raise InvalidBudget(value, f"{refusal.reason}{hint}", name) from None
+    except TypeError:
+        raise InvalidBudget(value, f"write a number of bytes{hint}", name) from None
     if given_bytes == 0:
-        raise InvalidBudget(value)
-    return Budget(given_bytes=given_bytes)
+        raise InvalidBudget(value, f"must be positive{hint}", name)
+    return given_bytes
 
 
 def _ratio(value: object) -> float | None:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 import torch
 
+from executor.budget import parse_budget_bytes
 from executor.cuda_memory import cuts_every_block, indexed, warm_up
-from executor.sizes import parse_budget_bytes
 
 SEGMENTS_BYTES = 22 * 2**20
 """One begun segment of each of the allocator's two pools of shared segments."""

@@ -22,8 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from executor.budget import Budget, InvalidBudget, parse_budget
-from executor.sizes import parse_budget_bytes
+from executor.budget import Budget, InvalidBudget, parse_budget, parse_budget_bytes
 from executor.sparse import InvalidSparsity, SparsitySpec
 
 REVERSIBLE_CELLS = ("rev_gru", "rev_lstm", "nf_rev_gru", "nf_rev_lstm")
@@ -217,7 +216,7 @@ def job_from_record(record: object) -> Job:
     try:
         budget = parse_budget(fields["budget"])
     except InvalidBudget as error:
-        raise InvalidJob("budget", str(error)) from error
+        raise InvalidJob("budget", f"{error.value!r}: {error.reason}") from error
     sections = {name: _section(name, fields[name]) for name in _SECTIONS if name in fields}
     return Job(budget=budget, host_budget_bytes=_host_budget_bytes(fields), **sections)
 
@@ -226,9 +225,9 @@ def _host_budget_bytes(fields: Mapping[str, Any]) -> int | None:
     if fields.get("host_budget") is None:
         return None
     try:
-        return parse_budget_bytes(fields["host_budget"])
-    except ValueError as error:
-        raise InvalidJob("host_budget", str(error)) from error
+        return parse_budget_bytes(fields["host_budget"], name="host_budget")
+    except InvalidBudget as error:
+        raise InvalidJob("host_budget", f"{error.value!r}: {error.reason}") from error
 
 
 def _section(name: str, record: object) -> Any:

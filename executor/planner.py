@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain as concatenated
 from typing import Any, NamedTuple, Protocol
 
+from executor.environment import API_KEY
 from executor.errors import BudgetTooSmall, PlanMismatch
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
@@ -179,10 +180,6 @@ def _beside_tiers(
         raise min(refusals, key=lambda refusal: refusal.minimum_budget_bytes)
     _, strategy, policy = min(found, key=lambda answer: answer[0])
     return strategy, policy
-
-
-API_KEY = "TIGHTFIT_API_KEY"
-"""The variable with the key for services that ask for one."""
 
 
 def over_http(url: str) -> AskPlanner:

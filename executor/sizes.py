@@ -1,44 +1,14 @@
-"""Byte counts: as people write them, and as allocators count them."""
+"""Byte counts as allocators make them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from executor.cuda_memory import most_block_bytes
-from planner_service.chain.quantities import InvalidQuantity, parse_bytes
-
-
-def parse_budget_bytes(budget: int | str, *, name: str = "budget") -> int:
-    """Bytes of 536870912, "512MiB" or "2 GB". Raises ValueError, which calls it by `name`, unless they are a
-    positive number.
-    """
-    try:
-        given: Any = budget
-        if not isinstance(given, int | float | str):  # numpy's whole numbers are no ints
-            given = index(given)
-        budget_bytes = parse_bytes(given)
-    except InvalidQuantity as refusal:
-        raise ValueError(f"{name}={budget!r}: {refusal.reason}{_of_others(budget)}") from None
-    except TypeError:
-        raise ValueError(f"{name}={budget!r}: write a number of bytes") from None
-    if budget_bytes == 0:
-        raise ValueError(f"{name}={budget!r} must be positive")
-    return budget_bytes
-
-
-def _of_others(budget: object) -> str:
-    """What is said of budgets that only some calls take."""
-    if isinstance(budget, str) and (budget.strip().endswith("%") or budget.strip() == "free"):
-        return (
-            '; shares of full BPTT and "free" are for LSTM, GRU and RNN of this package and for jobs '
-            "(predict(...).full_bptt_peak_bytes tells what a share of is)"
-        )
-    return ""
 
 
 def held_bytes(tensor: Tensor) -> int:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 from pathlib import Path
 
-from executor.sizes import parse_budget_bytes
+from executor.budget import parse_budget_bytes
+from executor.environment import API_KEY, PLANNER_URL, node_name
 
-API_KEY = "TIGHTFIT_API_KEY"
-PLANNER_URL = "TIGHTFIT_PLANNER_URL"
-SLURM_NODE = "SLURMD_NODENAME"
 """Slurm's name of the node, which need not be the host's."""
 
 _ATTEMPT_HELP = """\
@@ -98,7 +95,7 @@ def _attempt(parsed: argparse.Namespace) -> int:
         planner_url=parsed.planner,
         job_id=parsed.job,
         work_dir=parsed.work_dir,
-        node=parsed.node or os.environ.get(SLURM_NODE) or platform.node(),
+        node=parsed.node or node_name(),
         data_roots=parsed.data_root,
         memory_bytes=parsed.memory,
         save_seconds=parsed.save_seconds,
@@ -113,7 +110,7 @@ def _agent(parsed: argparse.Namespace) -> int:
 
     options = AgentOptions(
         planner_url=parsed.planner,
-        node=parsed.node or platform.node(),
+        node=parsed.node or node_name(),
         work_dir=parsed.work_dir.resolve(),
         slots=parsed.slots,
         memory_bytes=parsed.memory,

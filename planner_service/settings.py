@@ -11,8 +11,11 @@ from typing import Any, get_type_hints
 
 PREFIX = "TIGHTFIT_"
 SECONDS_PER_DAY = 86_400
-CLIENT_VARIABLES = frozenset({"TIGHTFIT_API_KEY"})
-"""Read by commands that ask a service, and none of its settings."""
+OTHERS_VARIABLES = frozenset(
+    PREFIX + name
+    for name in ("API_KEY", "LAUNCH_TOKEN", "FUSED_KERNELS", "SPARSE_KERNELS", "REVERSIBLE_KERNELS")
+)
+"""Read by commands that ask a service and by workers, and none of its settings."""
 DATABASE_FILE = "tightfit.sqlite3"
 """In the data folder, unless a URL is given."""
 ENGINE_NAMES = ("local", "agents", "slurm", "ray", "kubernetes")
@@ -194,7 +197,7 @@ class Settings:
         does not exist: a misspelt limit must not be a limit that is not there.
         """
         known = {variable(item.name): item.name for item in fields(cls)}
-        given = {name for name in environ if name.startswith(PREFIX)} - CLIENT_VARIABLES
+        given = {name for name in environ if name.startswith(PREFIX)} - OTHERS_VARIABLES
         if unknown := sorted(given - known.keys()):
             raise InvalidSetting(f"unknown variable {unknown[0]}; there are {', '.join(known)}")
         kinds = get_type_hints(cls)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from planner_service.settings import InvalidSetting, Settings, settings_table
+from planner_service.settings import (
+    OTHERS_VARIABLES,
+    PREFIX,
+    InvalidSetting,
+    Settings,
+    settings_table,
+    variable,
+)
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -25,6 +33,18 @@ def test_variables_are_read_in_their_own_types():
 
 def test_other_programs_variables_are_ignored():
     assert Settings.from_environ({"PORT": "1", "HOME": "/root"}) == Settings()
+
+
+def test_what_other_commands_of_ours_read_is_no_setting():
+    """A shell that has the client's address or a kernel's switch set can start a service, too"""
+    named = set()
+    for folder in ("executor", "planner_service"):
+        for source in (Path(__file__).parents[1] / folder).rglob("*.py"):
+            named |= set(re.findall(rf'"({PREFIX}[A-Z_]+)"', source.read_text()))
+    assert {"TIGHTFIT_PLANNER_URL", "TIGHTFIT_API_KEY", "TIGHTFIT_FUSED_KERNELS"} <= named
+    settings = {variable(name) for name in vars(Settings())}
+    assert named - settings - {"TIGHTFIT_BUDGET_BYTES"} == OTHERS_VARIABLES  # which a job finds set
+    assert Settings.from_environ(dict.fromkeys(OTHERS_VARIABLES, "off")) == Settings()
 
 
 def test_an_override_beats_the_environment_and_none_does_not():

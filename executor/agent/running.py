@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executor.agent.node import PCI_ORDER
-from executor.attempt.command import LAUNCH_TOKEN
-
-API_KEY = "TIGHTFIT_API_KEY"
-"""The node's: a job gets its launch token instead, which is good for that job alone."""
+from executor.environment import API_KEY, LAUNCH_TOKEN
 
 WORKER = "import sys; from executor.cli import main; sys.exit(main())"
 

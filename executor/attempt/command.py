@@ -14,10 +14,10 @@ from executor.attempt.data_roots import within_roots
 from executor.attempt.stopping import STOP_SIGNALS
 from executor.attempt.supervisor import GRACE_SECONDS, Ending, Supervisor
 from executor.attempt.task import Task, job_of
+from executor.environment import LAUNCH_TOKEN
 from executor.job import InvalidJob
 from executor.service_link import Attempt, AttemptLink, Refused, Unanswered, open_attempt
 
-LAUNCH_TOKEN = "TIGHTFIT_LAUNCH_TOKEN"  # noqa: S105 - the variable's name, not a token
 OPEN_SECONDS = 120.0
 """How long a service that does not answer is asked for the attempt."""
 

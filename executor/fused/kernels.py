@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
+from executor.environment import FUSED_KERNELS
 from executor.native_library import compiled_library
 
-SWITCH = "FUSED_NATIVE_KERNELS"
-"""Environment variable: "off" keeps to torch's kernels."""
 DTYPES = (torch.float32, torch.float64)
 MODES = ("LSTM", "GRU")
 _SOURCE = Path(__file__).with_name("kernels.c")
@@ -65,5 +64,5 @@ def _function(library: ctypes.CDLL, name: str) -> Any:
 @functools.cache
 def kernels_for(dtype: torch.dtype) -> Kernels | None:
     """The kernels for tensors of `dtype` on the CPU; None where there are none."""
-    library = compiled_library(_SOURCE, switch=SWITCH) if dtype in DTYPES else None
+    library = compiled_library(_SOURCE, switch=FUSED_KERNELS) if dtype in DTYPES else None
     return None if library is None else Kernels(library, dtype)

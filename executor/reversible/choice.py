@@ -6,9 +6,10 @@ import functools
 
 import torch
 
+from executor.environment import REVERSIBLE_KERNELS
 from executor.reversible.fixed_point import ONE
 from executor.reversible.kernels import Kernels, TorchKernels
-from executor.reversible.native import SWITCH, NativeKernels, compiled_library
+from executor.reversible.native import NativeKernels, compiled_library
 from executor.triton_library import kernels_that_run
 
 
@@ -22,7 +23,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
 
 @functools.cache
 def _triton_kernels(device: torch.device) -> Kernels | None:
-    return kernels_that_run(tried, device, switch=SWITCH)
+    return kernels_that_run(tried, device, switch=REVERSIBLE_KERNELS)
 
 
 def tried(device: torch.device) -> Kernels:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from executor.budget import parse_budget
+from executor.budget import parse_budget_bytes
 from executor.errors import StateChanged
 from executor.given_state import parts_of_state
 from executor.replay import is_recomputing
@@ -66,7 +66,7 @@ class Reversible(nn.Module):
 
     Raises:
         InvalidReversible: sizes, forget bits, dtype or dropout out of range.
-        InvalidBudget: a budget that is none.
+        InvalidBudget: a budget that is no number of bytes.
 
     """
 
@@ -120,7 +120,7 @@ class Reversible(nn.Module):
     @budget.setter
     def budget(self, budget: int | str | None) -> None:
         if budget is not None:
-            parse_budget(budget)
+            parse_budget_bytes(budget)
         self._budget = budget
 
     def _cell(self, forget_bits: int | None) -> Cell:

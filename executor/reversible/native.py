@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from executor import native_library
+from executor.environment import REVERSIBLE_KERNELS
 from executor.reversible.archive import Archive
 
 SOURCE = Path(__file__).with_name("native.c")
-SWITCH = "REVERSIBLE_NATIVE_KERNELS"
-"""Environment variable: "off" keeps to the torch kernels, on CUDA too."""
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
 _UPDATE = (_COUNT, *[_POINTER] * 5)
 
@@ -73,4 +72,4 @@ def _update(
 
 def compiled_library() -> ctypes.CDLL | None:
     """native.c compiled and loaded, or None where that cannot be done or is switched off."""
-    return native_library.compiled_library(SOURCE, switch=SWITCH)
+    return native_library.compiled_library(SOURCE, switch=REVERSIBLE_KERNELS)

@@ -6,15 +6,15 @@ from functools import cache
 
 import torch
 
+from executor.environment import SPARSE_KERNELS
 from executor.sparse.gathered import GatheredProducts, Products
-from executor.sparse.native import SWITCH
 from executor.triton_library import kernels_that_run
 
 
 @cache
 def candidates(device: torch.device, dtype: torch.dtype) -> tuple[Products, ...]:
     """Gathered copies everywhere; on CUDA devices, for float32, Triton's programs too, by size of tiles."""
-    indexed = kernels_that_run(tried, device, switch=SWITCH) if dtype == torch.float32 else None
+    indexed = kernels_that_run(tried, device, switch=SPARSE_KERNELS) if dtype == torch.float32 else None
     return (GatheredProducts(), *(indexed or ()))
 
 

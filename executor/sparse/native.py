@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from executor.environment import SPARSE_KERNELS
 from executor.native_library import compiled_library
 from executor.sparse.repeated import LEAST_STEPS
 
-SWITCH = "SPARSE_NATIVE_KERNELS"
-"""Environment variable: "off" keeps to torch's operations."""
 _SOURCE = Path(__file__).with_name("native.c")
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 
@@ -49,7 +48,7 @@ def _kernel(name: str, widths: tuple[int, ...], read_only: int) -> Kernel | None
     """The function of that name; its tensors are [B, width * H]. The first `read_only` of them may be copied
     to be contiguous.
     """
-    library = compiled_library(_SOURCE, switch=SWITCH)
+    library = compiled_library(_SOURCE, switch=SPARSE_KERNELS)
     if library is None:
         return None
     function = getattr(library, name)

@@ -1,8 +1,11 @@
 """Budgets as people write them."""
 
+import pickle
+
+import numpy as np
 import pytest
 
-from executor.budget import InvalidBudget, parse_budget
+from executor.budget import InvalidBudget, parse_budget, parse_budget_bytes
 
 
 def resolved(value, activation_bytes=1_000, free_bytes=77):
@@ -13,6 +16,7 @@ def resolved(value, activation_bytes=1_000, free_bytes=77):
     ("value", "expected"),
     [
         (1, 1),
+        (np.int64(7), 7),
         ("512MiB", 512 * 2**20),
         ("2 GB", 2 * 10**9),
         ("5%", 50),
@@ -35,6 +39,27 @@ def test_anything_else_is_refused_by_name(value):
     with pytest.raises(InvalidBudget, match="budget=") as caught:
         parse_budget(value)
     assert caught.value.value is value
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("12 parsecs", "unknown unit"), (0, "must be positive"), (1.5, "at most 1"), (None, "number of bytes")],
+)
+def test_the_reason_comes_with_what_can_be_given(value, reason):
+    with pytest.raises(InvalidBudget, match=rf'{reason}.*; give bytes .*"512MiB".*"5%".*"free"'):
+        parse_budget(value)
+
+
+@pytest.mark.parametrize("value", [np.int64(2**20), 1048576.0, "1 MiB"])
+def test_every_way_of_writing_bytes_is_known_where_shares_are_not(value):
+    assert parse_budget_bytes(value) == 2**20
+
+
+@pytest.mark.parametrize("value", ["30%", " free ", 0.3])
+def test_shares_are_refused_where_only_bytes_will_do(value):
+    with pytest.raises(InvalidBudget, match=r"^host_budget=") as caught:
+        parse_budget_bytes(value, name="host_budget")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - our own
 
 
 def test_only_what_is_needed_is_measured():

@@ -137,7 +137,7 @@ def test_after_an_oom_the_next_attempt_gets_a_tighter_budget_and_succeeds(
     url, started, tmp_path, monkeypatch
 ):
     """The device has less than the budget said: the excess is fed back, on the same machine it then fits"""
-    monkeypatch.setenv("FUSED_NATIVE_KERNELS", "off")  # our own tape is so small that all of it would fit
+    monkeypatch.setenv("TIGHTFIT_FUSED_KERNELS", "off")  # our own tape is so small that all of it would fit
     job = {
         **JOB,
         "model": {"kind": "gru", "hidden_size": 128, "embedding_size": 16, "dtype": "float32"},
