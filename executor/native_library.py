@@ -1,8 +1,9 @@
 """C kernels compiled with whatever C compiler the machine has, once per machine.
 
 No compiler, no matter: who asks for a library has other kernels for the same work. A library is built for
-this very processor, so its file is named after the source, the flags and the processor; it is kept in a
-folder of the user's own, which nobody else may write to.
+this very processor, so its file is named after the source, the flags and the processor, and after its own
+bytes, which are looked at before it is loaded: half a file would end the process. It is kept in a folder of
+the user's own, which nobody else may write to.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
@@ -27,40 +30,81 @@ def compiled_library(source: Path, *, switch: str) -> ctypes.CDLL | None:
     """`source` compiled and loaded, or None where that cannot be done or the environment variable `switch`
     says "off".
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    compiler = _compiler()
     if compiler is None or os.environ.get(switch, "").lower() == "off":
         return None
     try:
         folder = _own_folder()
         if folder is not None:
-            return ctypes.CDLL(str(_kept(source, compiler, folder)))
+            return _loaded(source, compiler, folder)
         with tempfile.TemporaryDirectory(prefix="tightfit-") as passing:
-            return ctypes.CDLL(str(_kept(source, compiler, Path(passing))))
+            return _loaded(source, compiler, Path(passing))
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _kept(source: Path, compiler: str, folder: Path) -> Path:
-    """The library's file in `folder`, compiled unless it is there."""
-    library = folder / f"{source.stem}-{_name(source, compiler)}.so"
-    if not library.exists():
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False) as file:
-            unfinished = Path(file.name)
+def _compiler() -> tuple[str, ...] | None:
+    """The words of CC, "gcc -O2" or "ccache gcc", the first of them as a path; `cc` where it names none."""
+    for words in (_words(os.environ.get("CC", "")), ("cc",)):
+        found = shutil.which(words[0]) if words else None
+        if found is not None:
+            return (found, *words[1:])
+    return None
+
+
+def _words(command: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(command))
+    except ValueError:  # a quotation that does not end
+        return ()
+
+
+def _loaded(source: Path, compiler: Sequence[str], folder: Path) -> ctypes.CDLL:
+    """The library of `folder`; compiled where there is none that is whole and can be loaded."""
+    name = f"{source.stem}-{_name(source, compiler)}"
+    for library in sorted(folder.glob(f"{name}-*.so")):
         try:
-            command = [compiler, *_FLAGS, str(source), "-o", str(unfinished), "-lm"]
-            subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS)  # noqa: S603 - own source
-            unfinished.replace(library)  # whole or not at all: several processes may compile at once
-        finally:
-            unfinished.unlink(missing_ok=True)
-    return library
+            if library.name == _named(name, library):
+                return ctypes.CDLL(str(library))
+        except OSError:  # whole, and yet none: compiled once more
+            pass
+        library.unlink(missing_ok=True)
+    return _compiled(source, compiler, folder, name)
 
 
-def _name(source: Path, compiler: str) -> str:
+def _compiled(source: Path, compiler: Sequence[str], folder: Path, name: str) -> ctypes.CDLL:
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False) as file:
+        unfinished = Path(file.name)
+    try:
+        command = [*compiler, *_FLAGS, str(source), "-o", str(unfinished), "-lm"]
+        subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS)  # noqa: S603 - own source
+        loaded = ctypes.CDLL(str(unfinished))  # what cannot be loaded is not kept
+        _flush(unfinished)
+        # Whole or not at all: several processes may compile at once, and any may be killed.
+        unfinished.replace(folder / _named(name, unfinished))
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return loaded
+
+
+def _named(name: str, library: Path) -> str:
+    """What a library of that name with these bytes is called."""
+    return f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _flush(file: Path) -> None:
+    """Its bytes are on the disk before its name is."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _name(source: Path, compiler: Sequence[str]) -> str:
     """What the library depends on, in one word: the headers beside the source count too."""
     digest = hashlib.sha256()
     for file in (source, *sorted(source.parent.glob("*.h"))):
         digest.update(file.read_bytes())
-    for part in (*_FLAGS, compiler, str(Path(compiler).stat().st_mtime_ns), platform.machine(), _processor()):
+    built_at = str(Path(compiler[0]).stat().st_mtime_ns)
+    for part in (*_FLAGS, *compiler, built_at, platform.machine(), _processor()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]
 

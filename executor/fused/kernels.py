@@ -65,4 +65,7 @@ def _function(library: ctypes.CDLL, name: str) -> Any:
 def kernels_for(dtype: torch.dtype) -> Kernels | None:
     """The kernels for tensors of `dtype` on the CPU; None where there are none."""
     library = compiled_library(_SOURCE, switch=FUSED_KERNELS) if dtype in DTYPES else None
-    return None if library is None else Kernels(library, dtype)
+    try:
+        return None if library is None else Kernels(library, dtype)
+    except AttributeError:  # a compiler that left our functions out
+        return None
