@@ -28,7 +28,8 @@ enum {
 #define INTEGER int32_t
 #define MANTISSA_BITS 23
 #define EXPONENT_BIAS 127
-#define LARGEST_EXPONENT 87.0f /* exp of more overflows */
+#define LARGEST_EXPONENT 87.0f
+#define OVERFLOWING 89.0f /* its exponential is infinite */
 #define LN2_HIGH 0.693359375f
 #define LN2_LOW -2.12194440e-4f
 #define TAYLOR_TERMS 8 /* |r| <= ln(2)/2: the first term left out is below 1e-9 of the sum */
@@ -39,6 +40,7 @@ enum {
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS
 #undef LARGEST_EXPONENT
+#undef OVERFLOWING
 #undef LN2_HIGH
 #undef LN2_LOW
 #undef TAYLOR_TERMS
@@ -49,6 +51,7 @@ enum {
 #define MANTISSA_BITS 52
 #define EXPONENT_BIAS 1023
 #define LARGEST_EXPONENT 708.0
+#define OVERFLOWING 710.0
 #define LN2_HIGH 6.93145751953125e-1
 #define LN2_LOW 1.42860682030941723212e-6
 #define TAYLOR_TERMS 14

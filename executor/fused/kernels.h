@@ -12,15 +12,20 @@ typedef INTEGER NAME(ivec) __attribute__((vector_size(VECTOR_BYTES)));
 
 INLINE VEC NAME(choose)(IVEC mask, VEC yes, VEC no) { return (VEC)((mask & (IVEC)yes) | (~mask & (IVEC)no)); }
 
-/* x within -bound..bound; a NaN stays one. */
-INLINE VEC NAME(clamp)(VEC x, REAL bound) {
-    const VEC high = (VEC){0} + bound;
-    x = NAME(choose)(x > high, high, x);
-    return NAME(choose)(x < -high, -high, x);
+/* x within low..high; a NaN stays one. */
+INLINE VEC NAME(clamp)(VEC x, REAL low, REAL high) {
+    const VEC least = (VEC){0} + low, most = (VEC){0} + high;
+    x = NAME(choose)(x > most, most, x);
+    return NAME(choose)(x < least, least, x);
 }
 
-/* exp(x) - 1, for |x| < LARGEST_EXPONENT: 2^n (p + 1) - 1 with p = exp(r) - 1 by its Taylor series. */
-INLINE VEC NAME(expm1)(VEC x) {
+/* exp(x) = scale (p + 1), for -LARGEST_EXPONENT < x <= OVERFLOWING: scale a power of two, p = exp(r) - 1 by its
+ * Taylor series. */
+typedef struct {
+    VEC scale, p;
+} NAME(exponential);
+
+INLINE NAME(exponential) NAME(exp)(VEC x) {
     const VEC shift = (VEC){0} + (REAL)((int64_t)3 << (MANTISSA_BITS - 1)); /* adding it rounds to an integer */
     const VEC n = (x * (REAL)1.4426950408889634 + shift) - shift;
     const VEC r = (x - n * LN2_HIGH) - n * LN2_LOW;
@@ -29,16 +34,19 @@ INLINE VEC NAME(expm1)(VEC x) {
     factorial[0] = 1;
     for (int i = 1; i <= TAYLOR_TERMS; i++) factorial[i] = factorial[i - 1] * i;
     for (int i = TAYLOR_TERMS; i >= 2; i--) p = (p + 1 / factorial[i]) * r;
-    p = p * r + r;
-    const VEC scale = (VEC)((__builtin_convertvector(n, IVEC) + EXPONENT_BIAS) << MANTISSA_BITS);
-    return scale * p + (scale - 1);
+    return (NAME(exponential)){(VEC)((__builtin_convertvector(n, IVEC) + EXPONENT_BIAS) << MANTISSA_BITS), p * r + r};
 }
 
-INLINE VEC NAME(sigmoid)(VEC x) { return 1 / (2 + NAME(expm1)(NAME(clamp)(-x, LARGEST_EXPONENT))); }
+/* Exactly 0 where exp(-x) overflows: a closed gate lets nothing of an infinity through but a NaN, as torch's. */
+INLINE VEC NAME(sigmoid)(VEC x) {
+    const NAME(exponential) e = NAME(exp)(NAME(clamp)(-x, -LARGEST_EXPONENT, OVERFLOWING));
+    return 1 / (1 + e.scale * (e.p + 1));
+}
 
 INLINE VEC NAME(tanh)(VEC x) {
-    const VEC e = NAME(expm1)(NAME(clamp)(2 * x, LARGEST_EXPONENT / 2));
-    return e / (e + 2);
+    const NAME(exponential) e = NAME(exp)(NAME(clamp)(2 * x, -LARGEST_EXPONENT / 2, LARGEST_EXPONENT / 2));
+    const VEC less_1 = e.scale * e.p + (e.scale - 1);
+    return less_1 / (less_1 + 2);
 }
 
 /* [batch][size], `stride` from one sequence to the next, to [size][columns], zeros in the padding; and back, without

@@ -115,6 +115,25 @@ def test_a_nan_stays_one_in_its_sequence(mode):
     assert not isnan[:, 6:].any()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("place", ["input", "state"])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), "huge"])
+@pytest.mark.parametrize("mode", MODULES)
+def test_infinities_go_where_torch_s_go(mode, value, place, dtype):
+    """A closed gate is 0, so that an infinity behind it is a NaN; what is large and finite stays so"""
+    huge = 1e30 if dtype == torch.float32 else 1e300
+    module, x, state = problem(mode, (9, 8, 6, 10), dtype)
+    with torch.no_grad():
+        (x[4, 3] if place == "input" else state[0][2])[2] = huge if value == "huge" else value
+    found, expected = gradients(run, module, x, state), gradients(run_torch, module, x, state)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.equal(mine.isnan(), theirs.isnan())
+        assert torch.equal(mine.isinf(), theirs.isinf())
+        known = theirs.isfinite()
+        scale = max((float(number.abs()) for number in theirs[known]), default=0.0)
+        torch.testing.assert_close(mine[known], theirs[known], rtol=0, atol=10 * TOLERANCES[dtype] * scale)
+
+
 @pytest.mark.parametrize("mode", MODULES)
 def test_a_step_gives_the_same_bits_in_any_segment(mode):
     """Cut into segments, taped or not, the outputs are bitwise those of one call"""
