@@ -133,6 +133,11 @@ class Chain:
         return all(run.stage.reversal is not None for run in self.runs)
 
     @cached_property
+    def has_reversals(self) -> bool:
+        """Whether some stage can be undone: some schedule then undoes it."""
+        return any(run.stage.reversal is not None for run in self.runs)
+
+    @cached_property
     def store_all_makespan(self) -> float:
         """Cost of taping and reversing every stage once: what full BPTT costs."""
         return sum(run.count * (run.stage.taped_forward_cost + run.stage.backward_cost) for run in self.runs)

@@ -59,9 +59,7 @@ def curve_of_candidates(candidates: Sequence[Candidate], cancellation: Cancellat
 
 def _outline(chain: Chain) -> Outline | None:
     """None where stages are not alike, or can be undone: that is not counted."""
-    if any(run.stage.reversal is not None for run in chain.runs):
-        return None
-    return Outline.of(chain)
+    return None if chain.has_reversals else Outline.of(chain)
 
 
 def sketched(outlines: Sequence[Outline], full: FullBptt, least_bytes: int) -> Curve:

@@ -71,7 +71,7 @@ def _offloaded(
 ) -> OffloadSolution:
     """The plan with tiers. What it proves is about schedules that undo nothing, and is left out elsewhere."""
     offloaded = solve_offload(chain, budget_bytes, tiers, cancellation=cancellation)
-    if not chain.is_reversible:
+    if not chain.has_reversals:
         return offloaded
     return replace(offloaded, lower_bound=knapsack_bound(chain, budget_bytes), optimality="bounded")
 
@@ -86,7 +86,7 @@ def _alone(
         return None
     if alone.verdict.makespan > offloaded.verdict.makespan:
         return None
-    proven = alone if chain.is_reversible else offloaded
+    proven = alone if chain.has_reversals else offloaded
     return replace(
         alone,
         lower_bound=min(proven.lower_bound, alone.verdict.makespan),

@@ -113,7 +113,7 @@ def _judged(chain: Chain, budget_bytes: int, draft: Draft) -> Solution:
         raise UnsoundPlan(f"{draft.strategy}: makespan {verdict.makespan} is below the bound {bound}")
     met = verdict.makespan <= bound * (1 + ROUNDING)
     # What a solver proves of schedules that undo nothing is not proven of those that do.
-    proven = "bounded" if chain.is_reversible else draft.optimality
+    proven = "bounded" if chain.has_reversals else draft.optimality
     optimality: Optimality = "optimal" if met else proven
     return Solution(
         strategy=draft.strategy,

@@ -19,6 +19,7 @@ from planner_service.chain import (
     expand,
     simulate,
 )
+from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.solution import Cancellation, Solution
 
 
@@ -36,13 +37,15 @@ def solve_truncated(chain: Chain, budget_bytes: int, cancellation: Cancellation)
     if low == 0:
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=_peak_bytes(chain, 1))
     verdict = _replay(chain, low)
+    exact = low >= chain.length
+    bound = knapsack_bound(chain, budget_bytes) if exact else verdict.makespan
     return Solution(
         strategy="truncated",
         policy=Policy((TapeNode(low, EMPTY),), 0),
         verdict=verdict,
-        lower_bound=verdict.makespan,
+        lower_bound=min(bound, verdict.makespan),
         optimality="bounded",
-        exact_gradient=low >= chain.length,
+        exact_gradient=exact,
         reason=f"windows of {low} stages; what reaches further back is cut",
     )
 

@@ -113,8 +113,11 @@ def test_stages_without_a_reversal_cannot_be_archived():
     """The judge says which stage it is"""
     plain = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=1, state_bytes=1, tape_bytes=1)
     mixed = Chain((StageRun(2, STAGE), StageRun(1, plain)))
+    assert mixed.has_reversals
     assert not mixed.is_reversible
+    assert chain(3).has_reversals
     assert chain(3).is_reversible
+    assert not Chain((StageRun(1, plain),)).has_reversals
     assert "stage 3 cannot be undone" in str(simulate(mixed, [Archive(1, 3)]).illegal)
 
 

@@ -81,6 +81,15 @@ def reversible_chains(draw: st.DrawFn, *, max_length: int = 7) -> Chain:
 
 
 @st.composite
+def partly_reversible_chains(draw: st.DrawFn, *, max_length: int = 5) -> Chain:
+    """A chain of 1..max_length stages, some of which can be undone: none, one or all among them."""
+    plain = draw(chains(max_length=max_length))
+    hows = draw(st.lists(st.none() | reversals(), min_size=plain.length, max_size=plain.length))
+    stages = [replace(stage, reversal=how) for stage, how in zip(plain.stages(), hows, strict=True)]
+    return replace(plain, runs=Chain.of(stages).runs)
+
+
+@st.composite
 def chains(draw: st.DrawFn, *, max_length: int = 7, homogeneous: bool | None = None) -> Chain:
     """A chain of 1..max_length stages in a few runs; one run when `homogeneous`."""
     if homogeneous is None:
