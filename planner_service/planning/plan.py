@@ -27,6 +27,7 @@ from planner_service.planning.tiered import tiers_used
 from planner_service.planning.version import PLANNER_VERSION
 from planner_service.solvers import Cancellation
 from planner_service.solvers.offload import OffloadSolution
+from planner_service.solvers.polling import polled
 
 
 def plan(
@@ -53,6 +54,7 @@ def plan(
         memory=_memory(
             choice,
             tiers,
+            cancellation or Cancellation(),
             budget_bytes=budget_bytes,
             store_all_peak_bytes=full.peak_bytes,
             # Beside tiers the least is not always searched for; this budget is enough, as we see.
@@ -85,6 +87,7 @@ def _cost(choice: Choice, store_all_makespan: float) -> PlanCost:
 def _memory(
     choice: Choice,
     tiers: Sequence[Tier],
+    cancellation: Cancellation,
     *,
     budget_bytes: int,
     store_all_peak_bytes: int,
@@ -97,22 +100,23 @@ def _memory(
         projected_peak_bytes=verdict.peak_bytes,
         store_all_peak_bytes=store_all_peak_bytes,
         minimum_budget_bytes=minimum_budget_bytes,
-        ledger=[PlanLedgerLine(**line._asdict()) for line in _device_ledger(choice, tiers)]
+        ledger=[PlanLedgerLine(**line._asdict()) for line in _device_ledger(choice, tiers, cancellation)]
         + [_tier_line(use) for use in uses],
         tiers=uses,
     )
 
 
-def _device_ledger(choice: Choice, tiers: Sequence[Tier]) -> list[LedgerLine]:
+def _device_ledger(choice: Choice, tiers: Sequence[Tier], cancellation: Cancellation) -> list[LedgerLine]:
     candidate, solution = choice.candidate, choice.solution
     peak_bytes = solution.verdict.peak_bytes
     if isinstance(solution, OffloadSolution):
-        replay = timed_moments(candidate.chain, tiers, expand_tiers(solution.policy))
-        return peak_ledger(candidate, replay, peak_bytes)
+        moves = polled(expand_tiers(solution.policy), cancellation)
+        return peak_ledger(candidate, timed_moments(candidate.chain, tiers, moves), peak_bytes)
     policy = solution.policy
     if policy.length != candidate.chain.length:  # truncated: the policy is that of one window
         return window_ledger(candidate, policy.length, peak_bytes)
-    return peak_ledger(candidate, moments(candidate.chain, expand(policy)), peak_bytes)
+    actions = polled(expand(policy), cancellation)
+    return peak_ledger(candidate, moments(candidate.chain, actions), peak_bytes)
 
 
 def _tier_line(use: TierUseRecord) -> PlanLedgerLine:

@@ -33,8 +33,7 @@ from planner_service.planning.candidates import candidates_of, segmented_as
 from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.schedules import actions_of, tiered_actions_of
 from planner_service.solvers import Cancellation
-
-ACTIONS_PER_POLL = 4096
+from planner_service.solvers.polling import polled
 
 AnyAction = TypeVar("AnyAction")
 
@@ -107,10 +106,7 @@ class _Polled(Generic[AnyAction]):
         self._cancellation = cancellation
 
     def __iter__(self) -> Iterator[AnyAction]:
-        for position, action in enumerate(self._actions):
-            if position % ACTIONS_PER_POLL == 0:
-                self._cancellation.check()
-            yield action
+        return polled(self._actions, self._cancellation)
 
 
 def _candidate(request: SimulationRequest, known_profiles: Sequence[Profile]) -> Candidate:

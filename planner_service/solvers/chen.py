@@ -54,7 +54,7 @@ def draft_chen_recursive(chain: Chain, budget_bytes: int, cancellation: Cancella
     cuts = 1
     while cuts < 2 * chain.length:
         cancellation.check()
-        prices = replays.prices(recursive_policy, cuts)
+        prices = replays.prices(recursive_policy, cuts, cancellation)
         leanest = prices.peak_bytes if leanest is None else min(leanest, prices.peak_bytes)
         if prices.peak_bytes <= budget_bytes and (best is None or (prices.makespan, cuts) < best):
             best = prices.makespan, cuts

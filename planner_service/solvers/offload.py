@@ -30,6 +30,7 @@ from planner_service.chain.tiers_policy import TieredPolicy, expand_tiers
 from planner_service.chain.tiers_simulator import TieredVerdict, simulate_tiers
 from planner_service.solvers.offload_bounds import offload_bound
 from planner_service.solvers.offload_search import find_policy
+from planner_service.solvers.polling import polled
 from planner_service.solvers.solution import ROUNDING, Cancellation, Optimality
 from planner_service.solvers.solve import UnsoundPlan
 
@@ -68,7 +69,7 @@ def solve_offload(
     check_tiers(tiers)
     cancellation = cancellation or Cancellation()
     found = find_policy(chain, budget_bytes, tiers, cancellation)
-    verdict = simulate_tiers(chain, tiers, expand_tiers(found.policy), budget_bytes)
+    verdict = simulate_tiers(chain, tiers, polled(expand_tiers(found.policy), cancellation), budget_bytes)
     if not verdict.legal:
         raise UnsoundPlan(f"offload: {verdict.illegal}")
     bound = offload_bound(chain, budget_bytes - chain.static_bytes - chain.input_bytes, tiers, cancellation)

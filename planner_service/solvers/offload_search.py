@@ -28,6 +28,7 @@ from planner_service.solvers.offload_levels import TierLevels, tier_levels, unli
 from planner_service.solvers.offload_policy import build_policy
 from planner_service.solvers.offload_tables import Ground, OffloadTables, alone_view, device_view, ground
 from planner_service.solvers.optimal import draft_optimal
+from planner_service.solvers.polling import polled
 from planner_service.solvers.solution import Cancellation
 
 MOST_ADDITIONS = 1_000_000_000
@@ -121,7 +122,7 @@ class _Search:
 
     def makespan(self, policy: TieredPolicy) -> float:
         """Infinite when the policy overflows a tier."""
-        verdict = simulate_tiers(self.chain, self.tiers, expand_tiers(policy))
+        verdict = simulate_tiers(self.chain, self.tiers, polled(expand_tiers(policy), self.cancellation))
         return verdict.makespan if verdict.legal else inf
 
     def with_unlimited_tiers(self) -> Found | None:

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from planner_service.chain import Chain, Policy, expand, simulate
+from planner_service.solvers.polling import polled
+from planner_service.solvers.solution import Cancellation
 
 CHAINS = 4
 """Chains that are remembered: a comparison looks at one for long, and a long chain takes memory."""
@@ -31,11 +33,17 @@ class Replays:
         self._chain = chain
         self._known: dict[tuple[Callable[[int, int], Policy], int], Prices] = {}
 
-    def prices(self, policy_of: Callable[[int, int], Policy], parameter: int) -> Prices:
-        """Those of `policy_of(length, parameter)`, by the simulator."""
+    def prices(
+        self,
+        policy_of: Callable[[int, int], Policy],
+        parameter: int,
+        cancellation: Cancellation | None = None,
+    ) -> Prices:
+        """Those of `policy_of(length, parameter)`, by the simulator. Raises Cancelled."""
         key = policy_of, parameter
         if key not in self._known:
-            verdict = simulate(self._chain, expand(policy_of(self._chain.length, parameter)))
+            actions = expand(policy_of(self._chain.length, parameter))
+            verdict = simulate(self._chain, polled(actions, cancellation or Cancellation()))
             self._known[key] = Prices(verdict.makespan, verdict.peak_bytes)
         return self._known[key]
 

@@ -128,11 +128,11 @@ def _most_slots(
     while high - low > 1:
         cancellation.check()
         slots = (low + high) // 2
-        if replays.prices(policy, slots).peak_bytes <= budget_bytes:
+        if replays.prices(policy, slots, cancellation).peak_bytes <= budget_bytes:
             low = slots
         else:
             high = slots
     if low == 0:
-        leanest = replays.prices(policy, 1).peak_bytes
+        leanest = replays.prices(policy, 1, cancellation).peak_bytes
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=leanest)
     return low

@@ -11,6 +11,7 @@ from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.chen import draft_chen_recursive
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.optimal import draft_mixed, draft_optimal
+from planner_service.solvers.polling import polled
 from planner_service.solvers.reversible import draft_reversible
 from planner_service.solvers.sketch import Outline, frontier_sketch
 from planner_service.solvers.slots import draft_hidden, draft_internal
@@ -77,12 +78,12 @@ def solve(
         return solve_truncated(chain, budget_bytes, cancellation)
     if strategy == REVERSIBLE:
         draft = draft_reversible(chain, budget_bytes, cancellation, most_archived=most_archived)
-        return _judged(chain, budget_bytes, draft)
+        return _judged(chain, budget_bytes, draft, cancellation)
     if strategy not in DRAFTS:
         raise UnknownStrategy(strategy=strategy, known=(*STRATEGIES, REVERSIBLE))
     if strategy == "auto" and chain.is_reversible:
         return _cheaper_of_both(chain, budget_bytes, cancellation, most_archived)
-    return _judged(chain, budget_bytes, DRAFTS[strategy](chain, budget_bytes, cancellation))
+    return _judged(chain, budget_bytes, DRAFTS[strategy](chain, budget_bytes, cancellation), cancellation)
 
 
 def _cheaper_of_both(
@@ -97,15 +98,15 @@ def _cheaper_of_both(
         except BudgetTooSmall as refusal:
             refusals.append(refusal.with_traceback(None))  # a traceback holds this frame
             continue
-        solutions.append(_judged(chain, budget_bytes, draft))
+        solutions.append(_judged(chain, budget_bytes, draft, cancellation))
     if not solutions:
         raise min(refusals, key=lambda refusal: refusal.minimum_budget_bytes)
     return min(solutions, key=lambda solution: (solution.verdict.makespan, solution.verdict.peak_bytes))
 
 
-def _judged(chain: Chain, budget_bytes: int, draft: Draft) -> Solution:
-    """The draft as a solution, after its replay."""
-    verdict = simulate(chain, expand(draft.policy), budget_bytes)
+def _judged(chain: Chain, budget_bytes: int, draft: Draft, cancellation: Cancellation) -> Solution:
+    """The draft as a solution, after its replay. Raises Cancelled."""
+    verdict = simulate(chain, polled(expand(draft.policy), cancellation), budget_bytes)
     if not verdict.legal:
         raise UnsoundPlan(f"{draft.strategy}: {verdict.illegal}")
     bound = knapsack_bound(chain, budget_bytes)

@@ -33,10 +33,14 @@ def solve_truncated(chain: Chain, budget_bytes: int, cancellation: Cancellation)
     while high - low > 1:
         cancellation.check()
         window = (low + high) // 2
-        low, high = (window, high) if _peak_bytes(chain, window) <= budget_bytes else (low, window)
+        low, high = (
+            (window, high) if _peak_bytes(chain, window, cancellation) <= budget_bytes else (low, window)
+        )
     if low == 0:
-        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=_peak_bytes(chain, 1))
-    verdict = _replay(chain, low)
+        raise BudgetTooSmall(
+            budget_bytes=budget_bytes, minimum_budget_bytes=_peak_bytes(chain, 1, cancellation)
+        )
+    verdict = _replay(chain, low, cancellation)
     exact = low >= chain.length
     bound = knapsack_bound(chain, budget_bytes) if exact else verdict.makespan
     return Solution(
@@ -50,10 +54,11 @@ def solve_truncated(chain: Chain, budget_bytes: int, cancellation: Cancellation)
     )
 
 
-def _windows(chain: Chain, window: int) -> Iterator[tuple[int, Chain]]:
+def _windows(chain: Chain, window: int, cancellation: Cancellation) -> Iterator[tuple[int, Chain]]:
     """How many times each different window comes, and the window as a chain of its own."""
     first, previous, times = 1, None, 0
     while first <= chain.length:
+        cancellation.check()
         last = min(first + window - 1, chain.length)
         parts = chain.parts(first, last)
         piece = Chain(
@@ -71,13 +76,13 @@ def _windows(chain: Chain, window: int) -> Iterator[tuple[int, Chain]]:
         yield times, previous
 
 
-def _peak_bytes(chain: Chain, window: int) -> int:
-    return _replay(chain, window).peak_bytes
+def _peak_bytes(chain: Chain, window: int, cancellation: Cancellation) -> int:
+    return _replay(chain, window, cancellation).peak_bytes
 
 
-def _replay(chain: Chain, window: int) -> Verdict:
+def _replay(chain: Chain, window: int, cancellation: Cancellation) -> Verdict:
     total = Verdict(0, 0, 0, 0, 0, 0, 0, None)
-    for times, piece in _windows(chain, window):
+    for times, piece in _windows(chain, window, cancellation):
         verdict = simulate(piece, expand(Policy((TapeNode(piece.length, EMPTY),), 0)))
         total = Verdict(
             makespan=total.makespan + times * verdict.makespan,

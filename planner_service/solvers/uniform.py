@@ -76,7 +76,7 @@ def _cheapest(chain: Chain, budget_bytes: int, segments: Iterable[int], cancella
     leanest: int | None = None
     for segment in segments:
         cancellation.check()
-        prices = replays.prices(segments_policy, segment)
+        prices = replays.prices(segments_policy, segment, cancellation)
         leanest = prices.peak_bytes if leanest is None else min(leanest, prices.peak_bytes)
         fits = prices.peak_bytes <= budget_bytes
         if fits and (best is None or prices.makespan < best[1].makespan):
