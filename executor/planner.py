@@ -253,7 +253,7 @@ class RemotePlanner:
         request: Mapping[str, Any],
         held_bytes: int,
         host: HostMemory | None = None,
-    ) -> tuple[ExecutionPlan, str]:
+    ) -> ServicePlan:
         """The service's plan for the loop of `report`, and its id.
 
         `request` describes the model, the sequence and the training, and carries the profile. The service
@@ -261,19 +261,6 @@ class RemotePlanner:
 
         Raises BudgetTooSmall, and PlanMismatch for a plan that breaks the rules or the budget here.
         """
-        answer = self.ask(report, budget_bytes, request=request, held_bytes=held_bytes, host=host)
-        return answer.plan, answer.plan_id
-
-    def ask(
-        self,
-        report: ProbeReport,
-        budget_bytes: int,
-        *,
-        request: Mapping[str, Any],
-        held_bytes: int,
-        host: HostMemory | None = None,
-    ) -> ServicePlan:
-        """Like `plan`."""
         tiers: Tiers = ()
         if host is not None:  # a state has the same size whatever the segment
             tiers = host.tiers(report.chain(report.length, report.segments[0].segment_steps))

@@ -27,14 +27,6 @@ Gradients = Mapping[str, Tensor | None]
 """Gradients by parameter name; None where there is none."""
 
 
-class GradientMismatch(Exception):
-    """Gradients differ from those of full BPTT; `check` holds every comparison."""
-
-    def __init__(self, check: GradientCheck) -> None:
-        self.check = check
-        super().__init__(str(check))
-
-
 @dataclass(frozen=True)
 class GradientDifference:
     """How far the gradient of one tensor is from that of full BPTT."""
@@ -71,11 +63,6 @@ class GradientCheck:
         """True when every difference is within the tolerance."""
         return self.largest_relative_difference <= self.tolerance
 
-    def require(self) -> None:
-        """Raise GradientMismatch unless the check passed."""
-        if not self.passed:
-            raise GradientMismatch(self)
-
     def record(self) -> dict[str, object]:
         """The check as it stands in a report: JSON has no infinity, so that is the largest number there."""
         worst = self.differences[0].name if self.differences else None
@@ -99,10 +86,8 @@ class GradientCheck:
         return f"{where} differ from full BPTT by more than {self.tolerance:g}: {named}{more}"
 
 
-def compare_gradients(
-    expected: Gradients, found: Gradients, *, steps: int, tolerance: float | None = None
-) -> GradientCheck:
-    """Compare gradients by name. The tolerance is that of the coarsest dtype unless it is given.
+def compare_gradients(expected: Gradients, found: Gradients, *, steps: int) -> GradientCheck:
+    """Compare gradients by name. The tolerance is that of the coarsest dtype.
 
     Raises ValueError when the two do not name the same tensors.
     """
@@ -116,7 +101,7 @@ def compare_gradients(
     return GradientCheck(
         dtype=str(coarsest).removeprefix("torch."),
         steps=steps,
-        tolerance=TOLERANCES[coarsest] if tolerance is None else tolerance,
+        tolerance=TOLERANCES[coarsest],
         differences=tuple(differences),
     )
 

@@ -146,7 +146,7 @@ def _from_service(prepared: PreparedJob, task: Task) -> ServicePlan:
     planner = RemotePlanner(task.planner_url, token=task.planner_token)
     request: Mapping[str, Any] = {**prepared.request(), "strategy": task.strategy}
     try:
-        return planner.ask(
+        return planner.plan(
             prepared.probe,
             prepared.budget_bytes,
             request=request,

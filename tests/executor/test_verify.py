@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from executor.verify import TOLERANCES, GradientMismatch, compare_gradients
+from executor.verify import TOLERANCES, compare_gradients
 
 
 def gradients(dtype=torch.float64):
@@ -50,8 +50,7 @@ def test_a_missing_or_broken_gradient_is_a_difference(broken):
     found = {**gradients(), "weight": broken}
     check = compare_gradients(gradients(), found, steps=1)
     assert check.largest_relative_difference == math.inf
-    with pytest.raises(GradientMismatch, match="weight by inf"):
-        check.require()
+    assert "weight by inf" in str(check)
 
 
 def test_a_gradient_where_full_bptt_has_none_is_a_difference():
