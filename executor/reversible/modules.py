@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from executor.budget import parse_budget_bytes
+from executor.compiled import outside_compiled_graphs
 from executor.errors import StateChanged
 from executor.given_state import parts_of_state
 from executor.replay import is_recomputing
@@ -40,10 +41,7 @@ from executor.reversible.taped import PlainState, plain_start, run_taped
 from executor.reversible.trajectory import Coding
 
 SEGMENT_STEPS = 4
-"""Steps per segment: more are faster, up to some 16, and hold the tapes of more steps on the way back.
-
-Each step more holds some 12 hidden states more, whatever T; 4 are within a fifth of the time that 8 take.
-"""
+"""Steps per segment: more are faster, up to some 16, and hold the tapes of more steps on the way back."""
 
 
 class Reversible(nn.Module):
@@ -137,6 +135,7 @@ class Reversible(nn.Module):
         limit = "" if self.cell.forget_bits is None else f", forget_bits={self.cell.forget_bits}"
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}{limit}"
 
+    @outside_compiled_graphs
     def forward(self, x: Tensor, state: Tensor | tuple[Tensor, ...] | None = None) -> tuple[Tensor, Any]:
         """Outputs [T, B, hidden] of x [T, B, input], and the last state.
 
@@ -149,6 +148,7 @@ class Reversible(nn.Module):
         self._check_input(x)
         return self._run(x, state, before=None, after=Outer(None), targets=None)
 
+    @outside_compiled_graphs
     def collect(
         self,
         inputs: Tensor,
@@ -167,6 +167,7 @@ class Reversible(nn.Module):
             self._check_input(inputs)
         return self._run(inputs, state, before=before, after=Outer(after), targets=None)
 
+    @outside_compiled_graphs
     def reduce(
         self,
         inputs: Tensor,
@@ -205,6 +206,7 @@ class Reversible(nn.Module):
         check_range(start, 0)
         return plain_start(self._recipe(), start)
 
+    @outside_compiled_graphs
     def step(self, state: PlainState, x: Tensor) -> tuple[PlainState, Tensor]:
         """One step as an ordinary differentiable function: x [B, input] -> y [B, hidden].
 
@@ -215,6 +217,7 @@ class Reversible(nn.Module):
         after, y = self.segment(state, x.unsqueeze(0))
         return after, y.squeeze(0)
 
+    @outside_compiled_graphs
     def segment(self, state: PlainState, x: Tensor) -> tuple[PlainState, Tensor]:
         """Like `step` for the k steps of x [k, B, input]; y is [k, B, hidden]."""
         self._check_input(x)

@@ -36,11 +36,11 @@ class NativeKernels:
 
     def advance(self, fixed: Tensor, buffer: Tensor, factor: Tensor, addend: Tensor, value: Tensor) -> None:
         """See Kernels."""
-        _update(self._advance, fixed, buffer, factor.contiguous(), addend.contiguous(), value)
+        _update(self._advance, fixed, buffer, factor, addend, value)
 
     def reverse(self, fixed: Tensor, buffer: Tensor, factor: Tensor, addend: Tensor, value: Tensor) -> None:
         """See Kernels."""
-        _update(self._reverse, fixed, buffer, factor.contiguous(), addend.contiguous(), value)
+        _update(self._reverse, fixed, buffer, factor, addend, value)
 
     def move_full(self, buffer: Tensor, factor: Tensor, gate: float, archive: Archive) -> None:
         """See Kernels."""
@@ -66,7 +66,8 @@ def _function(library: ctypes.CDLL, name: str, arguments: tuple[Any, ...], resul
 def _update(
     kernel: Any, fixed: Tensor, buffer: Tensor, factor: Tensor, addend: Tensor, value: Tensor
 ) -> None:
-    pointers = (fixed.data_ptr(), buffer.data_ptr(), factor.data_ptr(), addend.data_ptr(), value.data_ptr())
+    factor, addend = factor.contiguous(), addend.contiguous()  # copies, which must outlive the call
+    pointers = [tensor.data_ptr() for tensor in (fixed, buffer, factor, addend, value)]
     kernel(fixed.numel(), *pointers)
 
 

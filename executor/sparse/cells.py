@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from executor.compiled import outside_compiled_graphs
 from executor.errors import StateChanged
 from executor.given_state import parts_of_state
 from executor.sparse.accounting import IterationRecord
@@ -68,6 +69,7 @@ class SparseCell(KeepsPosition, nn.RNNCellBase):
         super().__init__(*sizes, **options)
         self.sparsifier = sparsifier
 
+    @outside_compiled_graphs
     def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
         """Like the torch cell's, for x [B, input]: (h, c) of an LSTM, h of a GRU, each [B, H]; B may be
         missing everywhere.

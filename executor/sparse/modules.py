@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from executor.compiled import outside_compiled_graphs
 from executor.errors import StateChanged
 from executor.given_state import parts_of_state
 from executor.sparse.accounting import IterationRecord
@@ -116,6 +117,7 @@ class SparseRecurrence(KeepsPosition, nn.RNNBase):
         """The torch module's, and the rule."""
         return f"{super().extra_repr()}, rule={self.sparsifier.rule}"
 
+    @outside_compiled_graphs
     def forward(self, input: Any, hx: Any = None) -> tuple[Tensor, Any]:  # noqa: A002
         """Like the torch module's. In training each call begins an iteration of the schedule.
 
@@ -142,6 +144,7 @@ class SparseRecurrence(KeepsPosition, nn.RNNBase):
             return y.squeeze(1), self._as_torch(tuple(part.squeeze(1) for part in after))
         return y.transpose(0, 1) if self.batch_first else y, self._as_torch(after)
 
+    @outside_compiled_graphs
     def segment(self, state: StackedState, x: Tensor) -> tuple[StackedState, Tensor]:
         """Run the k steps of x [k, B, input] from `state`: for `unroll`. End iterations yourself.
 
