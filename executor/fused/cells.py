@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from executor.fused.choice import own_kernels
-from executor.fused.layer import STATE_PARTS, Weights, run_layer
+from executor.fused.layer import STATE_PARTS, Weights, run_step
 from executor.taken_over import take_over_parameters
 
 
@@ -59,8 +59,7 @@ class _Cell(nn.RNNCellBase):
         kernels = own_kernels(x, weights.all, state)
         if kernels is None:
             return None
-        _, after = run_layer(kernels, self.mode, x.unsqueeze(0), tuple(state), weights)
-        return after
+        return run_step(kernels, self.mode, x, tuple(state), weights)
 
 
 class LSTMCell(_Cell, nn.LSTMCell):

@@ -11,6 +11,8 @@ typedef struct {
     REAL *gates;                                  /* the tape [steps][4][hidden][columns], or null */
     REAL *cells;                                  /* the tape [steps][hidden][columns] (LSTM), or null */
     REAL *y;                                      /* [steps][batch][hidden], or null */
+    const int64_t *sizes;                         /* [steps]: how many sequences go on, never more than before, the
+                                                     first ones; null for all. Columns of the others are garbage */
 } NAME(Forward);
 
 /* What a step reads and writes, in columns. */
@@ -18,6 +20,7 @@ typedef struct {
     const REAL *x, *h;
     REAL *c, *next;     /* c before, then after (LSTM); h after */
     REAL *gates, *cells; /* this step's tape, or null */
+    int64_t columns;     /* of the sequences that go on */
 } NAME(Step);
 
 /* A tile of sums: rows of weights times vectors of sequences. */
@@ -113,6 +116,20 @@ INLINE void NAME(gru_units)(int units, int vectors, const NAME(Forward) *f, cons
                            sums[i][v], sums[3 * units + i][v]);
 }
 
+/* The state of sequences that do not begin is handed on. */
+INLINE void NAME(keep)(const NAME(Forward) *f, int64_t begun) {
+    const int64_t at = begun * f->hidden, bytes = (f->batch - begun) * f->hidden * sizeof(REAL);
+    if (f->h_after) memcpy(f->h_after + at, f->h + at, bytes);
+    if (f->c_after) memcpy(f->c_after + at, f->c + at, bytes);
+}
+
+/* The last state of sequences from..to-1. */
+INLINE void NAME(put_out)(const NAME(Forward) *f, int64_t from, int64_t to, const REAL *h, const REAL *c) {
+    const int64_t at = from * f->hidden;
+    if (f->h_after) NAME(from_columns)(to - from, f->hidden, f->columns, h + from, f->h_after + at);
+    if (c) NAME(from_columns)(to - from, f->hidden, f->columns, c + from, f->c_after + at);
+}
+
 #define DEFINE_FORWARD(KIND, PARTS)                                                                           \
     INLINE void NAME(KIND##_column)(int units, int vectors, const NAME(Forward) *f, const NAME(Step) *s,      \
                                     int64_t column) {                                                         \
@@ -123,25 +140,32 @@ INLINE void NAME(gru_units)(int units, int vectors, const NAME(Forward) *f, cons
     }                                                                                                         \
     INLINE void NAME(KIND##_step)(const NAME(Forward) *f, const NAME(Step) *s) {                              \
         int64_t column = 0;                                                                                   \
-        for (; column + VECTORS * LANES <= f->columns; column += VECTORS * LANES)                             \
+        for (; column + VECTORS * LANES <= s->columns; column += VECTORS * LANES)                             \
             NAME(KIND##_column)(UNITS, VECTORS, f, s, column);                                                \
-        for (; column < f->columns; column += LANES) NAME(KIND##_column)(UNITS, 1, f, s, column);             \
+        for (; column < s->columns; column += LANES) NAME(KIND##_column)(UNITS, 1, f, s, column);             \
     }                                                                                                         \
     void NAME(KIND##_forward)(const NAME(Forward) *f) {                                                       \
         const int64_t B = f->batch, H = f->hidden, P = f->columns, size = H * P;                              \
-        REAL *h = f->scratch, *next = h + size, *c = next + size, *x = h + PARTS * size;                      \
-        NAME(to_columns)(B, H, P, f->h, H, h);                                                                \
-        if (PARTS == 3) NAME(to_columns)(B, H, P, f->c, H, c);                                                \
+        REAL *h = f->scratch, *next = h + size, *c = PARTS == 3 ? next + size : 0, *x = h + PARTS * size;     \
+        int64_t live = f->sizes ? f->sizes[0] : B;                                                            \
+        NAME(to_columns)(live, H, P, f->h, H, h);                                                             \
+        if (c) NAME(to_columns)(live, H, P, f->c, H, c);                                                      \
+        NAME(keep)(f, live);                                                                                  \
         for (int64_t step = 0; step < f->steps; step++) {                                                     \
-            NAME(to_columns)(B, f->inputs, P, f->x + step * f->x_step, f->x_sequence, x);                     \
+            if (f->sizes && f->sizes[step] < live) {                                                          \
+                NAME(put_out)(f, f->sizes[step], live, h, c);                                                 \
+                live = f->sizes[step];                                                                        \
+            }                                                                                                 \
+            NAME(to_columns)(live, f->inputs, P, f->x + step * f->x_step, f->x_sequence, x);                  \
             const NAME(Step) now = {x, h, c, next, f->gates ? f->gates + step * 4 * size : 0,                 \
-                                    f->cells ? f->cells + step * size : 0};                                   \
+                                    f->cells ? f->cells + step * size : 0, NAME(padded)(live)};               \
             NAME(KIND##_step)(f, &now);                                                                       \
             next = h, h = now.next;                                                                           \
-            if (f->y) NAME(from_columns)(B, H, P, h, f->y + step * B * H);                                    \
+            if (!f->y) continue;                                                                              \
+            NAME(from_columns)(live, H, P, h, f->y + step * B * H);                                           \
+            memset(f->y + (step * B + live) * H, 0, (B - live) * H * sizeof(REAL));                           \
         }                                                                                                     \
-        if (f->h_after) NAME(from_columns)(B, H, P, h, f->h_after);                                           \
-        if (PARTS == 3) NAME(from_columns)(B, H, P, c, f->c_after);                                           \
+        NAME(put_out)(f, 0, live, h, c);                                                                      \
     }
 DEFINE_FORWARD(lstm, 3)
 DEFINE_FORWARD(gru, 2)

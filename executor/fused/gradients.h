@@ -22,6 +22,14 @@ typedef struct {
     const REAL *rest;        /* [steps (less 1 with `first`)][batch][width] */
 } NAME(Values);
 
+/* The same without the steps before `step`. */
+INLINE NAME(Values) NAME(values_from)(NAME(Values) values, int64_t step) {
+    if (step == 0) return values;
+    values.rest += (step - (values.first ? 1 : 0)) * values.step;
+    values.first = 0;
+    return values;
+}
+
 /* The gradient of a weight matrix is the sum over all sequences of all steps of d times values. */
 typedef struct {
     int64_t steps, batch, columns, rows;
@@ -98,7 +106,7 @@ INLINE void NAME(add_rows)(const NAME(Outer) *o, REAL *sum) {
     for (int64_t row = 0; row < o->rows; row++) {
         VEC total = {0};
         for (int64_t step = 0; step < o->steps; step++)
-            for (int64_t b = 0; b < o->columns; b += LANES)
+            for (int64_t b = 0; b < o->batch; b += LANES)
                 total += LOAD(o->d + step * o->step_stride + row * o->columns + b);
         REAL one = 0;
         for (int64_t lane = 0; lane < LANES; lane++) one += total[lane];

@@ -49,18 +49,27 @@ INLINE VEC NAME(tanh)(VEC x) {
     return less_1 / (less_1 + 2);
 }
 
-/* [batch][size], `stride` from one sequence to the next, to [size][columns], zeros in the padding; and back, without
- * gaps. In squares, which stay in cache. */
-
 INLINE int64_t NAME(least)(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static void NAME(to_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *restrict natural,
-                             int64_t stride, REAL *restrict out) {
+/* The columns of so many sequences: whole vectors. */
+INLINE int64_t NAME(padded)(int64_t sequences) { return (sequences + LANES - 1) / LANES * LANES; }
+
+/* [batch][size], `stride` from one sequence to the next, to [size][columns]; and back, without gaps. In squares,
+ * which stay in cache. */
+
+static void NAME(fill_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *restrict natural,
+                               int64_t stride, REAL *restrict out) {
     for (int64_t from = 0; from < batch; from += LANES)
         for (int64_t unit = 0; unit < size; unit += LANES)
             for (int64_t u = unit; u < NAME(least)(unit + LANES, size); u++)
                 for (int64_t b = from; b < NAME(least)(from + LANES, batch); b++)
                     out[u * columns + b] = natural[b * stride + u];
+}
+
+/* The same, with zeros in the columns beyond the batch. */
+static void NAME(to_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *restrict natural,
+                             int64_t stride, REAL *restrict out) {
+    NAME(fill_columns)(batch, size, columns, natural, stride, out);
     for (int64_t u = 0; u < size; u++)
         for (int64_t b = batch; b < columns; b++) out[u * columns + b] = 0;
 }

@@ -28,7 +28,7 @@ class Forward(ctypes.Structure):
 
     _fields_ = _fields(
         "steps batch columns inputs hidden x_step x_sequence",
-        "x w_ih w_hh b_ih b_hh h c h_after c_after scratch gates cells y",
+        "x w_ih w_hh b_ih b_hh h c h_after c_after scratch gates cells y sizes",
     )
 
 
@@ -37,7 +37,7 @@ class Backward(ctypes.Structure):
 
     _fields_ = _fields(
         "steps batch columns inputs hidden x_step x_sequence dy_step dy_sequence dy_unit",
-        "w_ih w_hh x y dy h c dh_after dc_after dh dc scratch gates cells dw_ih dw_hh db_ih db_hh dx",
+        "w_ih w_hh x y dy h c dh_after dc_after dh dc scratch gates cells dw_ih dw_hh db_ih db_hh dx sizes",
     )
 
 

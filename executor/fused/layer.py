@@ -3,7 +3,7 @@
 Per step the tape keeps four gates, the cell state of an LSTM, and the outputs, which the caller's loss keeps
 as well: 6 (LSTM) or 5 (GRU) tensors of [batch, hidden], where torch's kernels keep up to 18; the h after a
 segment is its last output. The backward pass turns the gates into their gradients in place and adds each
-weight's gradient up over the segment.
+weight's gradient up over the segment. A tape takes the same bytes whichever of its sequences go on.
 """
 
 from __future__ import annotations
@@ -52,30 +52,57 @@ class Tape:
 
 
 def run_layer(
-    kernels: Kernels, mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Weights
+    kernels: Kernels,
+    mode: str,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    weights: Weights,
+    sizes: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run the steps of `x` [k, batch, input] from `state` (h and, for an LSTM, c; each [batch, hidden]).
 
-    Returns y [k, batch, hidden] and the state after. mode is LSTM or GRU. Raises StateChanged for a state or
-    weights of other shapes or types than the inputs'.
+    Returns y [k, batch, hidden] and the state after. mode is LSTM or GRU. `sizes` [k] are the numbers of
+    sequences that go on, of a packed batch: the others keep their state, and their rows of y are zeros.
+    Raises StateChanged for a state or weights of other shapes or types than the inputs', and for sizes
+    that grow.
     """
-    _require_fitting(mode, x, state, weights)
+    _require_fitting(mode, x, state, weights, sizes)
     if not torch.is_grad_enabled():
         y = x.new_empty(*x.shape[:2], state[0].shape[1])
-        return y, _forward(kernels, mode, x, state, weights, y=y, tape=None)
-    y, *rest = _Layer.apply(kernels, mode, x, *weights.all, *state)  # type: ignore[no-untyped-call]
+        return y, _forward(kernels, mode, x, state, weights, sizes, y=y, tape=None)
+    y, *rest = _Layer.apply(kernels, mode, True, sizes, x, *weights.all, *state)  # type: ignore[no-untyped-call]
     return y, tuple(rest)
 
 
-def advance_layer(
+def run_step(
     kernels: Kernels, mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Weights
 ) -> tuple[Tensor, ...]:
+    """The state after one step, `x` [batch, input], in memory of its own: it may be changed in place. Raises
+    like `run_layer`.
+    """
+    if not torch.is_grad_enabled():
+        return advance_layer(kernels, mode, x.unsqueeze(0), state, weights)
+    _require_fitting(mode, x.unsqueeze(0), state, weights, None)
+    after = _Layer.apply(kernels, mode, False, None, x.unsqueeze(0), *weights.all, *state)  # type: ignore[no-untyped-call]
+    return tuple(after)
+
+
+def advance_layer(
+    kernels: Kernels,
+    mode: str,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    weights: Weights,
+    sizes: Tensor | None = None,
+) -> tuple[Tensor, ...]:
     """The state after `run_layer`, without outputs and without a graph. Raises like it."""
-    _require_fitting(mode, x, state, weights)
-    return _forward(kernels, mode, x, state, weights, y=None, tape=None)
+    _require_fitting(mode, x, state, weights, sizes)
+    return _forward(kernels, mode, x, state, weights, sizes, y=None, tape=None)
 
 
-def _require_fitting(mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Weights) -> None:
+def _require_fitting(
+    mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Weights, sizes: Tensor | None
+) -> None:
     """The kernels are given addresses, and would read and write past what is smaller than they are told."""
     hidden = weights.w_hh.shape[1]
     size, kind = (x.shape[1], hidden), x.dtype
@@ -93,6 +120,18 @@ def _require_fitting(mode: str, x: Tensor, state: tuple[Tensor, ...], weights: W
         raise StateChanged(
             f"the state is {found}, expected {STATE_PARTS[mode]} of {list(size)} and {kind} on the CPU"
         )
+    if sizes is not None:
+        _require_falling(sizes, steps=x.shape[0], batch=x.shape[1])
+
+
+def _require_falling(sizes: Tensor, *, steps: int, batch: int) -> None:
+    numbers = sizes.tolist()
+    if sizes.dtype != torch.int64 or not sizes.is_contiguous() or sizes.shape != (steps,):
+        raise StateChanged(
+            f"batch sizes must be {steps} whole numbers, are {sizes.dtype} {list(sizes.shape)}"
+        )
+    if numbers != sorted(numbers, reverse=True) or not 1 <= numbers[-1] <= numbers[0] <= batch:
+        raise StateChanged(f"batch sizes must fall, from {batch} at most to 1 at least, and are {numbers}")
 
 
 def _forward(
@@ -101,19 +140,20 @@ def _forward(
     x: Tensor,
     state: tuple[Tensor, ...],
     weights: Weights,
+    sizes: Tensor | None,
     *,
     y: Tensor | None,
     tape: Tape | None,
 ) -> tuple[Tensor, ...]:
-    """The state after the steps of `x`; fills `y` and `tape` where they are given. With a tape, h is the
-    last row of `y`, which is kept anyway.
+    """The state after the steps of `x`; fills `y` and `tape` where they are given. With both, h is the
+    last row of `y`, which is kept anyway, unless sequences end before.
     """
     steps, batch, inputs = x.shape
     hidden, columns = state[0].shape[1], kernels.columns(batch)
     x = _rows(x)
     before = [part.contiguous() for part in state]
     scratch = x.new_empty((len(state) + 1) * hidden + inputs, columns)
-    is_last_y = tape is not None and y is not None
+    is_last_y = tape is not None and y is not None and sizes is None
     after = [y[-1] if is_last_y else x.new_empty(batch, hidden)]  # type: ignore[index]
     after += [x.new_empty(batch, hidden) for _ in state[1:]]
     given = Forward(
@@ -133,16 +173,17 @@ def _forward(
         None if tape is None else tape.gates.data_ptr(),
         None if tape is None else _pointer(tape.cells),
         _pointer(y),
+        _pointer(sizes),
     )
     kernels.forward[mode](ctypes.byref(given))
     return tuple(after)
 
 
-def _empty_tape(kernels: Kernels, mode: str, x: Tensor, *, hidden: int) -> tuple[Tensor, Tape]:
+def _empty_tape(kernels: Kernels, mode: str, x: Tensor, *, hidden: int) -> Tape:
     steps, batch, _ = x.shape
     columns = kernels.columns(batch)
     cells = x.new_empty(steps, hidden, columns) if mode == "LSTM" else None
-    return x.new_empty(steps, batch, hidden), Tape(x.new_empty(steps, GATES, hidden, columns), cells)
+    return Tape(x.new_empty(steps, GATES, hidden, columns), cells)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -157,32 +198,43 @@ def _pointer(tensor: Tensor | None) -> int | None:
 
 
 class _Layer(torch.autograd.Function):
-    """x, weights and state in; y and the state after out."""
+    """x, weights and state in; y, unless it is a single step's, and the state after out."""
 
     @staticmethod
-    def forward(ctx: Any, kernels: Kernels, mode: str, x: Tensor, *given: Tensor | None) -> Any:
+    def forward(
+        ctx: Any,
+        kernels: Kernels,
+        mode: str,
+        has_y: bool,
+        sizes: Tensor | None,
+        x: Tensor,
+        *given: Tensor | None,
+    ) -> Any:
         weights, state = Weights(*given[:4]), given[4:]  # type: ignore[arg-type]
-        y, tape = _empty_tape(kernels, mode, x, hidden=weights.w_hh.shape[1])
-        after = _forward(kernels, mode, x, state, weights, y=y, tape=tape)  # type: ignore[arg-type]
+        hidden = weights.w_hh.shape[1]
+        y = x.new_empty(*x.shape[:2], hidden) if has_y else None
+        tape = _empty_tape(kernels, mode, x, hidden=hidden)
+        after = _forward(kernels, mode, x, state, weights, sizes, y=y, tape=tape)  # type: ignore[arg-type]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *given, y, tape.gates, tape.cells)
-        ctx.kernels, ctx.mode, ctx.is_spent = kernels, mode, False
-        return y, *after
+        ctx.save_for_backward(x, *given, sizes, y, tape.gates, tape.cells)
+        ctx.kernels, ctx.mode, ctx.has_y, ctx.is_spent = kernels, mode, has_y, False
+        return after if y is None else (y, *after)
 
     @staticmethod
     @first_order("a fused layer")
-    def backward(ctx: Any, dy: Tensor | None, *dafter: Tensor | None) -> Any:
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         if ctx.is_spent:
             raise DoubleBackward("backward ran already: it turned the tape of this segment into gradients")
         ctx.is_spent = True
-        x, *given, y, gates, cells = ctx.saved_tensors
+        dy, *dafter = gradients if ctx.has_y else (None, *gradients)
+        x, *given, sizes, y, gates, cells = ctx.saved_tensors
         tape = Tape(gates, cells)
         weights, state = Weights(*given[:4]), given[4:]
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[4:]
         sums, made = _sums(weights, wanted[1:5])
         dx = torch.empty_like(x, memory_format=torch.contiguous_format) if wanted[0] else None
-        dbefore = _reverse(ctx.kernels, ctx.mode, tape, (x, y, dy, dx), weights, state, dafter, sums)
-        return None, None, dx, *made, *dbefore
+        dbefore = _reverse(ctx.kernels, ctx.mode, tape, (x, y, dy, dx), weights, state, dafter, sums, sizes)
+        return None, None, None, None, dx, *made, *dbefore
 
 
 def _sums(weights: Weights, wanted: tuple[bool, ...]) -> tuple[list[Tensor | None], list[Tensor | None]]:
@@ -200,24 +252,25 @@ def _reverse(
     kernels: Kernels,
     mode: str,
     tape: Tape,
-    sequence: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    sequence: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
     weights: Weights,
     state: list[Tensor],
-    dafter: tuple[Tensor | None, ...],
+    dafter: list[Tensor | None],
     sums: list[Tensor | None],
+    sizes: Tensor | None,
 ) -> list[Tensor]:
     """The gradient of the state before; turns the tape into gradients of the gates, adds to `sums`, and
     fills dx of `sequence` (x, y, dy, dx), where there is one.
     """
     x, y, dy, dx = sequence
     steps, _, hidden, columns = tape.gates.shape
-    batch, size = y.shape[1], y[0].numel()
+    batch = x.shape[1]
     x = _rows(x)
     before = [part.contiguous() for part in state]
     after = [None if part is None else part.contiguous() for part in dafter]
     # Worked on in columns, so with room for those; given out as [batch, hidden].
-    dbefore = [y.new_empty(hidden * columns)[:size].view(batch, hidden) for _ in state]
-    scratch = y.new_empty(hidden, columns)
+    dbefore = [x.new_empty(hidden * columns)[: batch * hidden].view(batch, hidden) for _ in state]
+    scratch = x.new_empty(hidden, columns)
     given = Backward(
         steps,
         batch,
@@ -225,11 +278,11 @@ def _reverse(
         x.shape[2],
         hidden,
         *x.stride()[:2],
-        *(y if dy is None else dy).stride(),
+        *((0, 0, 0) if dy is None else dy.stride()),
         weights.w_ih.data_ptr(),
         weights.w_hh.data_ptr(),
         x.data_ptr(),
-        y.data_ptr(),
+        _pointer(y),
         _pointer(dy),
         before[0].data_ptr(),
         before[-1].data_ptr(),
@@ -242,6 +295,7 @@ def _reverse(
         _pointer(tape.cells),
         *(_pointer(total) for total in sums),
         _pointer(dx),
+        _pointer(sizes),
     )
     kernels.backward[mode](ctypes.byref(given))
     return dbefore

@@ -57,6 +57,41 @@ def test_gradients_in_a_loop_are_those_of_the_torch_cell(kind, plan, batch):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("is_unrolled", [False, True])
+@pytest.mark.parametrize("kind", CELLS)
+def test_h_may_be_changed_in_place_after_a_step(kind, is_unrolled):
+    """A loop that resets finished sequences has the gradients that it has with torch's cells"""
+    torch_class, own_class = CELLS[kind]
+    cell = torch_class(INPUT, HIDDEN, dtype=torch.float64)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64, requires_grad=True)
+    state = tuple(torch.zeros(BATCH, HIDDEN, dtype=torch.float64) for _ in range(2 if kind == "lstm" else 1))
+    done = torch.rand(BATCH) < 0.5
+
+    def resetting(cell):
+        def step(x_t, state):
+            after = cell(x_t, state)
+            (after[0] if kind == "lstm" else after)[done] = 0
+            return after
+
+        return step
+
+    leaves = [x, *cell.parameters()]
+    expected = torch.autograd.grad(torch_loop(kind, resetting(cell), x, state), leaves)
+    own = own_class.from_torch(cell)
+    if is_unrolled:
+        step = resetting(own)
+
+        def of_state(state, x_t):
+            after = step(x_t, state if kind == "lstm" else state[0])
+            after = after if kind == "lstm" else (after,)
+            return after, after[0].square().sum()
+
+        loss, _ = unroll(of_state, state, x, module=own, reduce="sum", budget="1MiB")
+    else:
+        loss = torch_loop(kind, resetting(own), x, state)
+    torch.testing.assert_close(torch.autograd.grad(loss, leaves), expected, rtol=1e-12, atol=1e-13)
+
+
 def test_parameters_are_shared_under_the_same_names():
     """The cell holds the very parameters of the torch cell"""
     cell = nn.GRUCell(2, 3, bias=False)

@@ -130,8 +130,65 @@ def test_infinities_go_where_torch_s_go(mode, value, place, dtype):
         assert torch.equal(mine.isnan(), theirs.isnan())
         assert torch.equal(mine.isinf(), theirs.isinf())
         known = theirs.isfinite()
-        scale = max((float(number.abs()) for number in theirs[known]), default=0.0)
+        scale = float(theirs.detach().nan_to_num(0.0, 0.0, 0.0).abs().max())
         torch.testing.assert_close(mine[known], theirs[known], rtol=0, atol=10 * TOLERANCES[dtype] * scale)
+
+
+# How many of 20 sequences go on, step by step: vectors end, or parts of them, most at once; some do not begin.
+FALLING = [[20] * 4 + [17, 17, 16, 15, 3], [20, 1, 1], [9, 9, 8, 1], [1], [20, 19, 18, 10, 9, 8, 7, 1, 1]]
+
+
+@pytest.mark.parametrize("sizes", FALLING, ids=str)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("mode", MODULES)
+def test_sequences_may_end_before_others(mode, dtype, sizes):
+    """Of each sequence its own steps alone: outputs, its last state, and all gradients, by torch's module"""
+    module, x, state = problem(mode, (len(sizes), 20, 5, 7), dtype)
+
+    def run_own(module, x, state):
+        layer = (kernels_for(x.dtype), mode, x, state, weights_of(module), torch.tensor(sizes))
+        y, after = run_layer(*layer)
+        with torch.no_grad():
+            advanced = advance_layer(*layer)
+        assert all(torch.equal(one, other) for one, other in zip(after, advanced, strict=True))
+        return y, after
+
+    def run_each(module, x, state):
+        outputs, finals = [], []
+        for column in range(20):
+            steps = sum(size > column for size in sizes)
+            before = tuple(part[column : column + 1] for part in state)
+            y, after = run_torch(module, x[:steps, column : column + 1], before) if steps else (None, before)
+            rest = x.new_zeros(len(sizes) - steps, 1, 7)
+            outputs.append(rest if y is None else torch.cat([y, rest]))
+            finals.append(after)
+        return torch.cat(outputs, 1), tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
+
+    found = gradients(run_own, module, x, state)
+    require_close(found, gradients(run_each, *in_float64(module, x, state)), dtype)
+
+
+@pytest.mark.parametrize("mode", MODULES)
+def test_a_nan_of_a_sequence_that_ended_reaches_no_other(mode):
+    """What its columns hold afterwards is no gradient's business"""
+    module, x, state = problem(mode, (6, 20, 5, 7), torch.float32)
+    with torch.no_grad():
+        x[0, 19] = float("nan")
+    y, _ = run_layer(
+        kernels_for(x.dtype), mode, x, state, weights_of(module), torch.tensor([20, 19, 19, 19, 17, 3])
+    )
+    dx, dh = torch.autograd.grad(y[:, :19].sum(), [x, state[0]])
+    assert y[:, :19].isfinite().all()
+    assert dx[:, :19].isfinite().all()
+    assert dh[:19].isfinite().all()
+
+
+@pytest.mark.parametrize("wrong", [[3, 4], [17, 1], [1, 0], [16], [16, 16, 16]], ids=str)
+def test_batch_sizes_that_the_kernels_would_read_or_write_past_are_refused(wrong):
+    """They fall, from the batch at most to one at least, and there is one for every step"""
+    module, x, state = problem("GRU", (2, 16, 5, 7), torch.float32)
+    with pytest.raises(StateChanged, match="batch sizes must"):
+        run_layer(kernels_for(x.dtype), "GRU", x, state, weights_of(module), torch.tensor(wrong))
 
 
 @pytest.mark.parametrize("mode", MODULES)
