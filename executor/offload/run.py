@@ -15,7 +15,7 @@ from executor.engine import Run
 from executor.errors import PlanMismatch
 from executor.offload.layout import storages_of
 from executor.offload.shelf import Shelf
-from executor.offload.transfers import MakeStream, Transfer, copy_stream
+from executor.offload.transfers import Transfer
 from executor.states import StoredState
 from planner_service.chain import Discard, Fetch, Free, Move, Store, Tier, TieredAction
 
@@ -32,15 +32,11 @@ class TieredRun(Run):
         tiers: Sequence[Tier],
         most_states: Mapping[str, int],
         device: torch.device,
-        make_stream: MakeStream = copy_stream,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._shelves = {
-            tier.name: Shelf(
-                tier, most_states=most_states.get(tier.name, 0), device=device, make_stream=make_stream
-            )
-            for tier in tiers
+            tier.name: Shelf(tier, most_states=most_states.get(tier.name, 0), device=device) for tier in tiers
         }
         self._kept = storages_of(self.initial)
         self._arriving: dict[int, Transfer] = {}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from executor.errors import PlanMismatch
+from executor.offload import transfers
 from executor.offload.layout import Layout, put_together, taken_apart
 from executor.offload.slots import Slots
-from executor.offload.transfers import MakeStream, Transfer
+from executor.offload.transfers import Transfer
 from executor.states import StoredState
 from planner_service.chain import Tier
 
@@ -30,14 +31,12 @@ class Shelf:
     PlanMismatch for what a schedule may not do.
     """
 
-    def __init__(
-        self, tier: Tier, *, most_states: int, device: torch.device, make_stream: MakeStream
-    ) -> None:
+    def __init__(self, tier: Tier, *, most_states: int, device: torch.device) -> None:
         self._tier = tier
         self._most_states = most_states
         self._device = device
-        self._writes = make_stream(device)
-        self._reads = make_stream(device)
+        self._writes = transfers.copy_stream(device)
+        self._reads = transfers.copy_stream(device)
         self._slots: Slots | None = None
         self._copies: dict[int, _Copy] = {}
 

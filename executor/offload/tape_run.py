@@ -20,12 +20,13 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from executor.engine import Run
 from executor.errors import PlanMismatch
 from executor.live_tape import LiveTape
+from executor.offload import transfers
 from executor.offload.entered import entered
 from executor.offload.host_tapes import HostTapes
 from executor.offload.layout import storages_of
 from executor.offload.slots import HOST, Slots
 from executor.offload.tape_storages import Storage, TapeStorages
-from executor.offload.transfers import MakeStream, Transfer, copy_stream
+from executor.offload.transfers import Transfer
 from executor.states import StoredState, owned
 from executor.trees import Leaves
 from planner_service.chain import Archive, TieredAction, Undo
@@ -66,7 +67,6 @@ class HostTapesRun(Run):
         *arguments: Any,
         host_tapes: HostTapes,
         device: torch.device,
-        make_stream: MakeStream = copy_stream,
         by_stage: bool = False,
         settled: bool = False,
         **options: Any,
@@ -76,7 +76,7 @@ class HostTapesRun(Run):
         self._by_stage, self._settled = by_stage, settled
         self._most_bytes = host_tapes.budget_bytes
         self._slots = Slots(HOST, count=host_tapes.most, slot_bytes=host_tapes.slot_bytes, device=device)
-        self._writes, self._reads = make_stream(device), make_stream(device)
+        self._writes, self._reads = transfers.copy_stream(device), transfers.copy_stream(device)
         self._kept = storages_of(self.held_throughout())
         self._stretches: list[_Stretch] = []
         self._entered: list[Any] | None = None

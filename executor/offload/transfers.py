@@ -7,7 +7,7 @@ Python thread goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -81,9 +81,6 @@ class _Event:
 
     def wait(self) -> None:
         torch.cuda.current_stream(self._device).wait_event(self._event)
-
-
-MakeStream = Callable[[torch.device], CopyStream]
 
 
 def copy_stream(device: torch.device) -> CopyStream:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from executor import BudgetTooSmall, PlanMismatch, measure, predict, unroll
 from executor.execute import execute
 from executor.loop import Loop
-from executor.offload.run import TieredRun
 from executor.plan import ExecutionPlan, tape_everything
 from executor.probe import probe_loop
 from executor.projection import projected_peak_bytes
@@ -35,7 +34,6 @@ from planner_service.chain import (
 )
 from planner_service.solvers.offload import solve_offload
 from tests.executor.loops import STEPS, LoopCase, cell_case, gradients, loss_of, plain, sequence, states
-from tests.executor.offload.late import LateStream
 
 SECONDS = {"write_latency_seconds": 0.25, "read_latency_seconds": 0.25}
 TIERS = {
@@ -70,29 +68,13 @@ def tiered_plan(loop: Loop, name: str) -> tuple[ExecutionPlan, Chain]:
     return ExecutionPlan(loop.inputs.length, 1, solution.policy, tiers=tuple(tiers)), chain
 
 
-@pytest.fixture
-def late_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every copy is as late as it may be."""
-    defaults = dict(TieredRun.__init__.__kwdefaults__, make_stream=LateStream)
-    monkeypatch.setattr(TieredRun.__init__, "__kwdefaults__", defaults)
-
-
+@pytest.mark.usefixtures("either_stream")
 @pytest.mark.parametrize("name", TIERS)
 @pytest.mark.parametrize("kind", ["GRU", "LSTM"])
 def test_gradients_are_bitwise_those_of_full_bptt(kind: str, name: str) -> None:
-    """A state that went to the host or to a file and came back is the state that left."""
-    case = cell_case(kind)
-    plan, _ = tiered_plan(loop_of(case), name)
-    expected = gradients(case, lambda: plain(case))
-    found = gradients(case, lambda: unroll(case.step, case.state, case.inputs, plan=plan, module=case.module))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-
-
-@pytest.mark.usefixtures("late_streams")
-@pytest.mark.parametrize("name", TIERS)
-@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
-def test_nobody_reads_a_copy_that_is_still_under_way(kind: str, name: str) -> None:
-    """With copies that happen only when they are waited for, a missing wait would give NaN."""
+    """A state that went to the host or to a file and came back is the state that left; of copies that happen
+    only when they are waited for, a missing wait would give NaN.
+    """
     case = cell_case(kind)
     plan, _ = tiered_plan(loop_of(case), name)
     expected = gradients(case, lambda: plain(case))

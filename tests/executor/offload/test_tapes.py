@@ -23,7 +23,6 @@ from executor.job import job_from_record
 from executor.loop import Loop
 from executor.offload import slots
 from executor.offload.host_tapes import HostTapes
-from executor.offload.tape_run import HostTapesRun
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything, undo_every
 from executor.planner import TAPES_ON_HOST
 from executor.prepared import PreparedJob
@@ -56,7 +55,6 @@ from tests.executor.loops import (
     sequence,
     states,
 )
-from tests.executor.offload.late import LateStream
 
 ROOM = HostTapes(slot_bytes=2**18, most=STEPS)
 
@@ -87,13 +85,6 @@ PLANS: dict[str, Callable[[], ExecutionPlan]] = {
 }
 ONE_BY_ONE = [name for name in PLANS if "segment" not in name]
 """Plans in segments of one step, whose sums are added up in the order of full BPTT."""
-
-
-@pytest.fixture
-def late_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every copy is as late as it may be."""
-    defaults = dict(HostTapesRun.__init__.__kwdefaults__, make_stream=LateStream)
-    monkeypatch.setattr(HostTapesRun.__init__, "__kwdefaults__", defaults)
 
 
 def planned(case: LoopCase, plan: ExecutionPlan) -> tuple[Any, Any]:
