@@ -16,6 +16,7 @@ from executor.errors import (
     SparseGradients,
     StateChanged,
     StateMutated,
+    UnsupportedHook,
     UnsupportedOutput,
     UnsupportedTransform,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "SparseGradients",
     "StateChanged",
     "StateMutated",
+    "UnsupportedHook",
     "UnsupportedOutput",
     "UnsupportedTransform",
     "is_recomputing",

@@ -8,6 +8,7 @@ before the caller's data was touched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,12 +22,14 @@ from torch._C._autograd import _push_saved_tensors_default_hooks as _push_hooks
 from torch._C._autograd import _top_saved_tensors_default_hooks as _top_hooks
 
 from executor.captures import require_no_captures, sequence_number
+from executor.errors import ReplayError, UnsupportedHook
 from executor.parameters import Parameters
 from executor.program import Program
-from executor.replay import Buffers, recomputing
+from executor.replay import Buffers, copied, recomputing
 from executor.reversal import LostBits, Watching, passing
+from executor.seen import tensors_seen
 from executor.states import leaf_needs_gradient, raise_mutated
-from executor.trees import Leaves, versions_of
+from executor.trees import Leaves, detached, versions_of
 
 _OTHER_SEED = 0x5DEECE66D
 
@@ -77,59 +80,90 @@ def dry_run(
     """Run the first two stages of `program` on copies. Where a step `forks` a random stream, what it draws
     leaves no trace, and other seeds are tried; other threads see these.
 
-    Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput.
+    Raises StateChanged, StateMutated, CaptureError, UnsupportedOutput or UnsupportedHook; ReplayError where
+    the step does not do the same when it runs again.
     """
     originals = buffers.current()
     streams = [generator.get_state() for generator in generators]
+    look = partial(_two_stages, program, initial, parameters, captured)
+    again = partial(_again, look, buffers, originals, generators, streams)
+    before = _tensors_now(program.function)
     try:
         with recomputing(), without_saved_tensor_hooks():
-            buffers.put(tensor.detach().clone() for tensor in originals)
-            lost, found = _two_stages(program, initial, parameters, captured)
+            buffers.put(copied(originals))
+            lost, found = look()
             draws = any(
                 not torch.equal(state, generator.get_state())
                 for state, generator in zip(streams, generators, strict=True)
             )
             mutated = buffers.changed_since(originals)
-            if not draws and forks:
-                again = partial(
-                    _again, program, initial, parameters, captured, buffers, originals, generators
-                )
-                draws = not _alike(found, again(_OTHER_SEED)) and _alike(found, again(0))
+            if not _alike(found, again(0)):
+                _raise_not_again(before, _tensors_now(program.function))
+            if forks and not draws:
+                draws = not _alike(found, again(_OTHER_SEED))
     finally:
         buffers.put(originals)
-        for generator, state in zip(generators, streams, strict=True):
-            generator.set_state(state)
+        _set(generators, streams)
+    buffers.require_apart(mutated)
     return Needs(draws, mutated, lost)
 
 
 def _again(
-    program: Program,
-    initial: Leaves,
-    parameters: Parameters,
-    captured: Sequence[Tensor],
+    look: Callable[[], tuple[LostBits | None, list[Any]]],
     buffers: Buffers,
     originals: Sequence[Tensor],
     generators: Sequence[torch.Generator],
+    streams: Sequence[Tensor],
     change: int,
 ) -> list[Any]:
     """What the stages find from the same buffers, and from the same random streams or, with a `change`, from
-    others. They have not moved so far.
+    others.
     """
-    buffers.put(tensor.detach().clone() for tensor in originals)
-    streams = [generator.get_state() for generator in generators]
+    buffers.put(copied(originals))
+    _set(generators, streams)
     for generator in generators if change else ():
         generator.manual_seed(generator.initial_seed() ^ change)
-    try:
-        return _two_stages(program, initial, parameters, captured)[1]
-    finally:
-        for generator, state in zip(generators, streams, strict=True):
-            generator.set_state(state)
+    return look()[1]
+
+
+def _set(generators: Sequence[torch.Generator], streams: Sequence[Tensor]) -> None:
+    for generator, state in zip(generators, streams, strict=True):
+        generator.set_state(state)
+
+
+def _tensors_now(function: Callable[[Any, Any], Any]) -> dict[str, tuple[int, int]]:
+    """By where the function sees them: which tensors there are, and their versions."""
+    return {name: (id(tensor), tensor._version) for name, tensor in tensors_seen(function)}
+
+
+def _raise_not_again(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+    """Refuse a step that does not do the same when it runs again."""
+    moved = sorted(name for name, what in after.items() if before.get(name) != what)
+    seems = f" (it changes {' and '.join(moved)})" if moved else ""
+    raise ReplayError(
+        "the step did not give the same results when it ran again from the same state, inputs, buffers and "
+        f"random streams{seems}: what it keeps from step to step must be part of its state, or a buffer that "
+        "is registered; numbers that count steps, iterators, and draws of numpy or Python's random belong "
+        "into the state or the inputs"
+    )
 
 
 def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two runs found the same tensors; numbers that are none agree with themselves."""
+    """Whether two runs found the same tensors, but for rounding: sums of some kernels have no order. Numbers
+    that are none agree with themselves.
+    """
     pairs = [(a, b) for a, b in zip(one, other, strict=True) if isinstance(a, Tensor)]
-    return all(a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
+    return all(a.shape == b.shape and _is_close(a, b) for a, b in pairs)
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    if one.numel() == 0:
+        return True
+    if not (one.is_floating_point() or one.is_complex()):
+        return torch.equal(one, other)
+    tolerance = math.sqrt(torch.finfo(one.dtype).eps)
+    size = float(torch.nan_to_num(one.abs(), posinf=0.0).max())
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance * size, equal_nan=True)
 
 
 def _two_stages(
@@ -183,13 +217,14 @@ def _one_stage(
             raise
     if versions != versions_of((*given, *slices)):
         raise_mutated(stage)
+    _refuse_hooks(given)
     watching.conclude(given, after)
     roots = [*after, *(leaf for block in blocks for leaf in block)]
     inputs = [slices[position] for position in program.inputs.differentiable]
     declared = [leaf for leaf in given if isinstance(leaf, Tensor)]
     declared += [*inputs, *parameters.shadows, *captured]
     require_no_captures(roots, declared, since, program.function)
-    return _detached(after), _detached([leaf for block in blocks for leaf in block])
+    return detached(after), detached(leaf for block in blocks for leaf in block)
 
 
 def _returning_pairs(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -210,5 +245,10 @@ def _returning_pairs(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any]
     return checked
 
 
-def _detached(leaves: Sequence[Any]) -> Leaves:
-    return tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+def _refuse_hooks(given: Leaves) -> None:
+    """Raise UnsupportedHook where a step registered one on its state."""
+    if any(isinstance(leaf, Tensor) and leaf._backward_hooks for leaf in given):  # noqa: SLF001 - as in `captures`
+        raise UnsupportedHook(
+            "the step registers a hook on the state that it is given: it would see the share of the gradient "
+            "that comes through this step alone; register it on the new state, where the step makes it"
+        )

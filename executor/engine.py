@@ -28,7 +28,7 @@ from executor.replay import Replay, state_only
 from executor.reversal import passing
 from executor.sizes import storage_bytes
 from executor.states import StoredState, leaf_of, owned, raise_mutated
-from executor.trees import Leaves, versions_of
+from executor.trees import Leaves, detached, versions_of
 from planner_service.chain import Advance, Archive, Backward, Free, Tape, TieredAction, Undo
 from planner_service.chain.tiers_actions import describe
 
@@ -94,8 +94,9 @@ class Run:
             self._replay.restore(self._checkpoints[0].surroundings)
             self.release()
             raise
+        if len(self._tapes) < self.program.length:  # some stage will run again
+            self._replay.remember()
         self.parameters.remember_versions()
-        self._replay.remember()
         self._versions = versions_of(self._given())
         return self.program.outputs.leaves, self._state(self.program.length).leaves
 
@@ -266,6 +267,8 @@ class Run:
         self._checkpoints[last] = StoredState(owned(leaves), self._replay.take())
 
     def _advance_stage(self, stage: int, leaves: Leaves) -> Leaves:
+        if stage == 1:  # a hook that a step registers on it is not to reach the caller's tensor
+            leaves = detached(leaves)
         versions = self._versions_given(leaves)
         emit = None if self._recomputing else self.program.outputs.write_block
         after = self.program.run(stage, leaves, self._slices(stage), emit)
@@ -297,7 +300,8 @@ class Run:
         blocks: list[Leaves] = []
         renewed: list[Tensor] = []
         renew = (lambda: renewed.extend(self.parameters.renewed())) if self._renews_parameters else None
-        since = sequence_number() if self._is_first_tape() else None
+        is_checked = self.program.sees_undeclared or self._is_first_tape()
+        since = sequence_number() if is_checked else None
         versions = self._versions_given(state_leaves)
         with torch.enable_grad():
             after = self.program.run(
@@ -310,8 +314,7 @@ class Run:
             raise_mutated(stage)
         if not self._recomputing:
             self.program.outputs.write(*self.program.steps_of(stage), blocks)
-        detached = tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in after)
-        state = StoredState(detached, self._replay.take())
+        state = StoredState(detached(after), self._replay.take())
         tape = LiveTape(stage, state_leaves, slices, after, blocks, state, renewed)
         if since is not None:
             self._require_no_captures(tape, since)

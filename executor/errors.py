@@ -23,6 +23,7 @@ __all__ = [
     "SparseGradients",
     "StateChanged",
     "StateMutated",
+    "UnsupportedHook",
     "UnsupportedOutput",
     "UnsupportedTransform",
 ]
@@ -87,6 +88,10 @@ class UnsupportedTransform(ExecutorError, RuntimeError):
     """A loop was called under a transform of torch.func, or with tangents of forward mode."""
 
 
+class UnsupportedHook(ExecutorError, RuntimeError):
+    """The step registers a hook on the state that it is given, whose gradient is made of several parts."""
+
+
 class UnsupportedOutput(ExecutorError, TypeError):
     """The step's output cannot be stacked or summed, or it changed its shape between steps."""
 
@@ -112,7 +117,9 @@ class ProfilerBusy(ExecutorError, RuntimeError):
 
 
 class ReplayError(ExecutorError, RuntimeError):
-    """The step drew random numbers or changed buffers although the probe saw neither."""
+    """A step would not do the same when it runs again: it drew random numbers or changed buffers although the
+    probe saw neither, or goes by something that it changes and that is no part of its state.
+    """
 
 
 class ReversalMismatch(ExecutorError, RuntimeError):

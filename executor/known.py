@@ -16,14 +16,17 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from executor.backends import Backends
 from executor.dry_run import Needs
 from executor.likeness import (
+    PLAIN,
     Same,
     attributes_likeness,
     code_of,
     lasting,
+    plain_likeness,
     tensor_likeness,
 )
 from executor.look import SeenValue
@@ -32,10 +35,12 @@ from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.probe import ProbeReport, SegmentProbe, beside_host_memory, probe_loop
 from executor.replay import AutocastState
+from executor.states import may_count
 from executor.trace import paused
 
 MOST_LOOPS = 64
 """Loops of one module, or of one function's lines, that are remembered; those used longest ago go first."""
+_NUMBERS_OF_TENSORS = frozenset({"int", "item", "tolist"})
 MOVES_TOLD = 5
 """After so many calls that are new for the sake of a few values alone, a warning names these."""
 
@@ -48,9 +53,24 @@ class Known:
         self._report: ProbeReport | None = None
         self.plans: dict[Hashable, ExecutionPlan] = {}
         """By budget, planner and host budget."""
+        self._beginnings: dict[Hashable, Known] = {}
         self._hosts: dict[int, HostMemory] = {}
         self._beside: dict[int, dict[int, SegmentProbe]] = {}
         """By host budget and segment length: segments with what their tapes take in host memory."""
+
+    def from_the_start_of(self, loop: Loop) -> Known:
+        """What is known about loops that begin where this one does, where steps differ or make a number of
+        what counts them in a tensor: a chunk that begins later may do other work.
+        """
+        differ = self._report is not None and self._report.steps_differ
+        if not differ and _NUMBERS_OF_TENSORS.isdisjoint(loop.seen.names):
+            return self
+        counts = tuple(int(leaf) for leaf in loop.initial if isinstance(leaf, Tensor) and may_count(leaf))
+        if not counts:
+            return self
+        if len(self._beginnings) >= MOST_LOOPS:
+            self._beginnings.clear()
+        return self._beginnings.setdefault(counts, Known())
 
     def needs(self, loop: Loop) -> Needs:
         """What must be replayed, looked into once."""
@@ -176,7 +196,7 @@ def known(loop: Loop) -> Known:
     """What is known about loops like this one."""
     anchor, signature = _anchor(loop), _signature(loop)
     with _lock:
-        return _known.setdefault(anchor, _Remembered()).at(signature)
+        return _known.setdefault(anchor, _Remembered()).at(signature).from_the_start_of(loop)
 
 
 def forget(loop: Loop) -> None:
@@ -203,7 +223,15 @@ def _signature(loop: Loop) -> _Signature:
         Backends.now(),
         torch.get_default_dtype(),
     )
-    return _Signature(work, loop.seen.values, tuple(_modes(loop)))
+    return _Signature(work, (*loop.seen.values, *_plain_leaves(loop)), tuple(_modes(loop)))
+
+
+def _plain_leaves(loop: Loop) -> Iterator[SeenValue]:
+    """Numbers and words in the state and the inputs: steps may do more the larger they are."""
+    for where, leaves in (("state", loop.initial), ("inputs", loop.inputs.leaves)):
+        for index, leaf in enumerate(leaves):
+            if type(leaf) in PLAIN:
+                yield SeenValue(f"leaf {index} of the {where}", plain_likeness(leaf))
 
 
 def _modes(loop: Loop) -> Iterator[Hashable]:

@@ -20,6 +20,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from executor.trees import leaf_description
 
@@ -49,18 +50,29 @@ class Same:
 
 
 def tensor_likeness(value: Any) -> Hashable:
-    """Shape, strides, type, device and need of a gradient of a tensor; the type of anything else."""
+    """Shape, strides, type, device and need of a gradient of a tensor; the type of anything else.
+
+    Raises TypeError for a parameter of a lazy module that has no shape yet.
+    """
     if not isinstance(value, Tensor):
         return leaf_description(value)
+    if isinstance(value, UninitializedParameter | UninitializedBuffer):
+        raise TypeError("a lazy module has no parameters yet: call it once before it is run in a budget")
     layout = value.stride() if value.layout is torch.strided else value.layout
     return (*leaf_description(value), layout, value.requires_grad)
 
 
 def attributes_likeness(owner: Any) -> Iterator[tuple[str, Hashable]]:
-    """The plain values among an object's public attributes: a module's sizes, flags and rates."""
+    """What counts of `plain_attributes`: a module's sizes, flags and rates."""
+    for name, value in plain_attributes(owner):
+        yield name, _tuple_likeness(value) if isinstance(value, tuple) else plain_likeness(value)
+
+
+def plain_attributes(owner: Any) -> Iterator[tuple[str, Any]]:
+    """The public attributes with plain values, tuples among them."""
     for name, value in vars(owner).items():
         if isinstance(value, bool | int | float | str | tuple) and not name.startswith("_"):
-            yield name, _tuple_likeness(value) if isinstance(value, tuple) else plain_likeness(value)
+            yield name, value
 
 
 def code_of(function: Callable[..., Any]) -> Any:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from enum import Enum
 from itertools import islice
 from numbers import Integral, Real
@@ -44,6 +45,8 @@ MOST_BESIDE = 500
 DEEPEST = 40
 """Of them in one another."""
 
+_ALL_ENTRIES = frozenset({"items", "values"})
+"""Lines with one of these may read entries of dictionaries that they do not name."""
 _NUMBERS = frozenset({bool, int, float, complex})
 _NAMESPACES = frozenset({"SimpleNamespace", "Namespace"})
 """Classes of the standard library whose objects are nothing but their attributes."""
@@ -89,6 +92,10 @@ class Look:
         self.modules: dict[int, nn.Module] = {}
         """Modules that were met, by identity."""
         self.generators: dict[int, torch.Generator] = {}
+        self.plain: list[tuple[str, Any]] = []
+        """Plain values outside of lists, as they are."""
+        self.differentiable: set[int] = set()
+        """Identities of tensors that need a gradient."""
         self.private: list[tuple[str, list[Any]]] = []
         """Private lists, which do not count, and may lead to modules and random streams all the same."""
         self._most_values = most_values
@@ -99,6 +106,7 @@ class Look:
         """Take in a value, and what it leads to."""
         kind = type(value)
         if kind in PLAIN:
+            self.plain.append((name, value))
             self._add(name, plain_likeness(value))
         elif isinstance(value, Tensor):
             self._add(name, self._of_tensor(name, value))
@@ -137,6 +145,8 @@ class Look:
         self.found.append(SeenValue(name, counts))
 
     def _of_tensor(self, name: str, tensor: Tensor) -> Hashable:
+        if tensor.requires_grad:
+            self.differentiable.add(id(tensor))
         return tensor_likeness(tensor)
 
     def _of_module(self, name: str, module: nn.Module) -> Hashable:
@@ -197,6 +207,8 @@ class Look:
                     self._add(name, plain_values_likeness(type(values), tuple(parts)))
                 return
             for key, value in values.items():
+                if not isinstance(key, str) or key in self.names or not _ALL_ENTRIES.isdisjoint(self.names):
+                    self.plain.append((f"{name}[{key!r}]", value))
                 self._add(f"{name}[{key!r}]", (key, plain_likeness(value)))
         else:
             for key, value in values.items():
@@ -217,7 +229,8 @@ class Look:
         types = set(map(type, values))
         kinds: set[Hashable] = set(types & _NUMBERS)
         tensors: Counter[Hashable] = Counter()
-        outer = self.found
+        outer, plain = self.found, self.plain
+        self.plain = []
         for value in values if types - _NUMBERS else ():
             if isinstance(value, Tensor):
                 tensors[self._of_tensor(f"{name}[…]", value)] += 1
@@ -225,7 +238,7 @@ class Look:
                 self.found = []
                 self.at(f"{name}[…]", value)
                 kinds.add(tuple(self.found))
-        self.found = outer
+        self.found, self.plain = outer, plain
         return frozenset(kinds), frozenset(tensors.items())
 
     def _object(self, name: str, value: Any) -> None:
@@ -233,6 +246,8 @@ class Look:
         own = getattr(value, "__dict__", None)
         if isinstance(value, Integral | Real):  # numpy's, say
             self._add(name, plain_likeness(int(value) if isinstance(value, Integral) else float(value)))
+        elif isinstance(value, ContextVar):
+            self.at(name, value.get(None))
         elif isinstance(value, Enum):
             self._add(name, (kind, value.name))
         elif hasattr(kind, "__array_interface__"):

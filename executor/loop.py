@@ -19,9 +19,12 @@ from executor.replay import Buffers, Modes, Replay
 from executor.seen import Seen
 from executor.sizes import held_bytes, rounded_bytes
 from executor.trees import Leaves, Structure, leaf_description, structure_of
+from executor.watch import Watch
 
 StepFunction = Callable[[Any, Any], Any]
 FinalState = Literal["differentiable", "detached"]
+_FORKS = frozenset({"fork_rng", "set_rng_state", "set_state"})
+"""Lines with one of these may draw from a random stream without leaving a trace in it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class Loop:
     final_state: FinalState
     outputs_transposed: bool = False
     """The caller turns stacked outputs to [batch, T, …], so that their gradients lie like that."""
+    declared: tuple[nn.Module, ...] = ()
+    sees_undeclared: bool = False
+    """Whether it sees tensors that need a gradient and were not declared; steps may use them or not."""
     told_apart_by: Hashable = None
     """What else two calls must have in common to be alike: values of inputs that decide how much is done."""
 
@@ -73,7 +79,9 @@ class Loop:
             raise ValueError(f"final_state={final_state!r} must be differentiable or detached")
         structure, leaves = structure_of(state)
         given = Inputs(inputs, length)
+        _refuse_opaque((*leaves, *given.leaves))
         declared = _modules(function, module)
+        chosen = independent((captured,) if isinstance(captured, Tensor) else captured)
         seen = Seen.by((function, given.function), declared)
         beside = (each for each in seen.modules[len(declared) :] if _trains_nothing(each))
         return cls(
@@ -84,10 +92,12 @@ class Loop:
             inputs=given,
             modules=(*declared, *beside),
             seen=seen,
-            captured=independent((captured,) if isinstance(captured, Tensor) else captured),
+            captured=chosen,
             reduce=reduce,
             final_state=final_state,
             outputs_transposed=outputs_transposed,
+            declared=declared,
+            sees_undeclared=_sees_undeclared(seen, declared, (*leaves, *given.leaves, *chosen)),
             told_apart_by=told_apart_by,
         )
 
@@ -101,6 +111,7 @@ class Loop:
             inputs=self.inputs,
             outputs=Outputs(self.reduce, self.inputs.length, blocks_are_segments=self.is_segment),
             segment_steps=segment_steps,
+            sees_undeclared=self.sees_undeclared,
         )
 
     def shortened(self, length: int) -> Loop:
@@ -143,12 +154,14 @@ class Loop:
 
     def generators(self) -> list[torch.Generator]:
         """The random streams that the step may draw from."""
-        return [*ambient_generators([*self.initial, *self.inputs.leaves]), *self.seen.generators]
+        given = (*self.initial, *self.inputs.leaves)
+        own = (*self.seen.generators, *(each for each in given if isinstance(each, torch.Generator)))
+        return [*ambient_generators(given), *{id(each): each for each in own}.values()]
 
     def needs(self) -> Needs:
         """What must be replayed; refuses a step that breaks the rules. See `dry_run`."""
         steps = min(5, self.inputs.length) if self.is_segment else 1
-        program, forks = self.program(steps), "fork_rng" in self.seen.names
+        program, forks = self.program(steps), not _FORKS.isdisjoint(self.seen.names)
         return dry_run(
             program,
             self.initial,
@@ -168,6 +181,7 @@ class Loop:
             mutated=everything.subset(needs.mutated_buffers),
             everything=everything,
             modes=Modes(self.seen.modules),
+            watch=Watch((self.function, self.inputs.function), self.declared, self.seen),
         )
 
 
@@ -189,3 +203,26 @@ def _modules(function: StepFunction, module: nn.Module | Sequence[nn.Module] | N
 
 def _trains_nothing(module: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _sees_undeclared(seen: Seen, declared: Sequence[nn.Module], given: Sequence[Any]) -> bool:
+    """Whether a tensor that was met needs a gradient, and is neither `given` nor a declared parameter."""
+    known, others = {id(leaf) for leaf in given}, seen.modules[len(declared) :]
+    if not others and seen.differentiable <= known:
+        return False
+    known |= {id(parameter) for module in declared for parameter in module.parameters()}
+    found = (parameter for module in others for parameter in module.parameters() if parameter.requires_grad)
+    return not seen.differentiable <= known or any(id(parameter) not in known for parameter in found)
+
+
+def _refuse_opaque(leaves: Sequence[Any]) -> None:
+    """Raise TypeError for an object with tensors in it that is no tree: their gradients would be lost."""
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor) and any(
+            isinstance(value, Tensor) for value in getattr(leaf, "__dict__", {}).values()
+        ):
+            kind = type(leaf).__name__
+            raise TypeError(
+                f"a {kind} with tensors in it is a leaf of the state or the inputs: register it, so that "
+                f"they are found (torch.utils._pytree.register_dataclass({kind})), or pass a tuple or a dict"
+            )

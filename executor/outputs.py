@@ -33,16 +33,25 @@ class Outputs:
         self._length = length
         self._segments = blocks_are_segments
         self._structure: Structure | None = None
+        self._is_silent: bool | None = None
+        """Whether steps put out None."""
         self.leaves: list[Tensor] = []
 
     def flatten(self, block: Any) -> Leaves:
         """The leaves of one block; of None, none. Raises UnsupportedOutput when it changed."""
+        if self._is_silent is None:
+            self._is_silent = block is None
+        if self._is_silent is not (block is None):
+            raise UnsupportedOutput(
+                "some steps put out None and others do not: return zeros where there is nothing to put out "
+                "(torch.zeros(()) for a loss that is added up)"
+            )
+        if block is None:
+            return ()
         if self._structure is None:
             self._structure, leaves = structure_of(block)
         else:
             leaves = self._flatten_again(block)
-        if block is None:
-            return ()
         if not all(isinstance(leaf, Tensor) for leaf in leaves):
             raise UnsupportedOutput(
                 f"a step's output must be tensors, not {[type(leaf).__name__ for leaf in leaves]}"

@@ -37,6 +37,8 @@ class Program:
     inputs: Inputs
     outputs: Outputs
     segment_steps: int
+    sees_undeclared: bool = False
+    """Whether the function sees tensors that need a gradient and were not declared: steps may use them."""
 
     @cached_property
     def length(self) -> int:

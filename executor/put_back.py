@@ -15,7 +15,10 @@ _ABSENT = object()
 @contextmanager
 def put_back(places: Iterable[Place]) -> Iterator[None]:
     """After the context the places hold what they hold now; what is absent is absent again."""
-    before = [(slots, name, slots.get(name, _ABSENT)) for slots, name in places]
+    before = [
+        (slots, name, slots[name] if name in slots else _ABSENT)  # noqa: SIM401 - scripted modules have no get
+        for slots, name in places
+    ]
     try:
         yield
     finally:

@@ -19,9 +19,10 @@ from executor.dry_run import Needs
 from executor.engine import Observer, Run
 from executor.loop import Loop
 from executor.parameters import Parameters
-from executor.replay import Buffers, recomputing
+from executor.replay import Buffers, copied, recomputing
 from executor.reversal import LostBits, unnoted_archives
 from executor.sizes import held_bytes, storage_bytes
+from executor.states import may_count
 from executor.survey import Gaps, Survey, Surveyed, Watched
 from executor.trees import Leaves
 from executor.undoing import UndoingRun
@@ -74,7 +75,7 @@ class Rehearsal:
     @property
     def counts(self) -> bool:
         """Whether the state may tell one step from another."""
-        return any(_counts(leaf) for leaf in self._whole.initial)
+        return any(may_count(leaf) for leaf in self._whole.initial)
 
     def survey(self) -> Surveyed:
         """Measure every stage of the whole loop. The outputs and their gradients exist beforehand."""
@@ -194,7 +195,7 @@ def without_traces(loop: Loop) -> Iterator[None]:
     originals = buffers.current()
     generators = loop.generators()
     streams = [generator.get_state() for generator in generators]
-    buffers.put(tensor.detach().clone() for tensor in originals)
+    buffers.put(copied(originals))
     try:
         with recomputing(), unnoted_archives(), ExitStack() as stack:
             for module in loop.seen.modules:
@@ -206,13 +207,6 @@ def without_traces(loop: Loop) -> Iterator[None]:
         buffers.put(originals)
         for generator, state in zip(generators, streams, strict=True):
             generator.set_state(state)
-
-
-def _counts(leaf: Any) -> bool:
-    """Whether a part of a state may tell one step from another: a number, or one in a tensor."""
-    if isinstance(leaf, Tensor):
-        return leaf.numel() == 1 and not (leaf.is_floating_point() or leaf.is_complex())
-    return leaf is not None
 
 
 def _gradient_like(leaf: Any, *, transposed: bool = False) -> Tensor | None:

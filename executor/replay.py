@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from executor.errors import ModifiedBetweenPasses, ReplayError
+from executor.errors import ModifiedBetweenPasses, ReplayError, StateMutated
 from executor.put_back import put_back
+from executor.watch import Watch
 
 _running = threading.local()
 
@@ -69,6 +70,15 @@ class Surroundings(NamedTuple):
 NOTHING = Surroundings((), ())
 
 
+def copied(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Copies without graphs; what stands there twice has one copy: tied buffers stay tied."""
+    copies: dict[int, Tensor] = {}
+    return [
+        copies[id(each)] if id(each) in copies else copies.setdefault(id(each), each.detach().clone())
+        for each in tensors
+    ]
+
+
 class Buffers:
     """All buffers of some modules, by the dictionaries that own them."""
 
@@ -100,6 +110,17 @@ class Buffers:
             if before.shape != after.shape or not torch.equal(before, after)
         )
 
+    def require_apart(self, changed: frozenset[str]) -> None:
+        """Raise StateMutated where one of those that steps change is a view of another buffer."""
+        storages: dict[int, tuple[str, Tensor]] = {}
+        for name, tensor in zip(self.names, self.current(), strict=True):
+            other, found = storages.setdefault(tensor.untyped_storage().data_ptr(), (name, tensor))
+            if found is not tensor and tensor.numel() and not changed.isdisjoint((name, other)):
+                raise StateMutated(
+                    f"the step changes buffers {other} and {name}, of which one is a view of the other: put "
+                    "back as copies they would be two; register one of them, and make the other from it"
+                )
+
     def subset(self, names: frozenset[str]) -> Buffers:
         """Only the buffers of these names."""
         chosen = Buffers(())
@@ -125,13 +146,16 @@ class Replay:
         mutated: Buffers,
         everything: Buffers,
         modes: Modes,
+        watch: Watch | None = None,
     ) -> None:
         self._generators = generators
         self._idle = idle
         self._modes = modes
+        self._watch = watch
         self._left: list[tuple[dict[str, Any], str, Tensor, int]] = []
         """Buffers that steps leave alone, with their versions, as the first pass left them."""
         self._mutated = mutated
+        self._begun_with = mutated.current()
         self._everything = everything
         self._autocast = AutocastState.now()
         self.is_autocast = self._autocast.is_enabled
@@ -143,20 +167,21 @@ class Replay:
             return NOTHING
         return Surroundings(
             tuple(generator.get_state() for generator in self._generators),
-            tuple(buffer.detach().clone() for buffer in self._mutated.current()),
+            tuple(copied(self._mutated.current())),
         )
 
     def rewind(self, surroundings: Surroundings) -> None:
         """Set the streams and put copies of the buffers into the modules."""
         for generator, state in zip(self._generators, surroundings.streams, strict=True):
             generator.set_state(state)
-        self._mutated.put(buffer.clone() for buffer in surroundings.buffers)
+        self._mutated.put(copied(surroundings.buffers))
 
     def restore(self, surroundings: Surroundings) -> None:
         """Undo a forward pass that failed: streams and values of the buffers as they were."""
         for generator, state in zip(self._generators, surroundings.streams, strict=True):
             generator.set_state(state)
-        for buffer, value in zip(self._mutated.current(), surroundings.buffers, strict=True):
+        self._mutated.put(self._begun_with)  # a step may have put others in their place
+        for buffer, value in zip(self._begun_with, surroundings.buffers, strict=True):
             buffer.copy_(value)
 
     @contextmanager
@@ -166,7 +191,7 @@ class Replay:
         """
         streams = [generator.get_state() for generator in self._generators]
         buffers = self._mutated.current()
-        self._mutated.put(buffer.detach().clone() for buffer in buffers)
+        self._mutated.put(copied(buffers))
         with ExitStack() as stack:
             stack.enter_context(recomputing())
             stack.enter_context(self._autocast.entered())
@@ -180,11 +205,15 @@ class Replay:
                     generator.set_state(state)
 
     def remember(self) -> None:
-        """To be called at the end of the forward pass."""
+        """To be called at the end of a forward pass whose steps run again."""
+        if self._watch is not None:
+            self._watch.remember()
         self._left = [(slots, name, tensor, tensor._version) for slots, name, tensor in self._untouched()]
 
     def require_unchanged(self) -> None:
-        """Raise ModifiedBetweenPasses when a buffer changed since `remember`."""
+        """Raise ModifiedBetweenPasses when a buffer, or what is watched, changed since `remember`."""
+        if self._watch is not None:
+            self._watch.require_unchanged()
         for _, name, tensor, version in self._left:
             if tensor._version != version:
                 raise ModifiedBetweenPasses(

@@ -28,6 +28,10 @@ class Seen(NamedTuple):
     generators: tuple[torch.Generator, ...]
     names: frozenset[str]
     """Those in the lines that were met."""
+    plain: tuple[tuple[str, Any], ...]
+    """Numbers and strings that were met outside of lists, with their names."""
+    differentiable: frozenset[int]
+    """Identities of tensors that were met, no parameters of modules, and need a gradient."""
 
     @classmethod
     def by(cls, functions: Iterable[Function | None], modules: Sequence[nn.Module]) -> Seen:
@@ -38,7 +42,14 @@ class Seen(NamedTuple):
         while True:
             look, found, generators = _around(functions, modules, names)
             if look.names == names:
-                return cls(tuple(look.found), found, tuple(generators.values()), look.reads)
+                return cls(
+                    tuple(look.found),
+                    found,
+                    tuple(generators.values()),
+                    look.reads,
+                    tuple(look.plain),
+                    frozenset(look.differentiable),
+                )
             names = look.names  # a function that was met later reads more of what was met before
             if len(_names) >= MOST_VALUES:
                 _names.clear()
@@ -71,6 +82,7 @@ def _around(
             break
     look.names |= beside.names
     look.reads |= beside.reads
+    look.differentiable |= beside.differentiable
     return look, tuple(found), {**look.generators, **beside.generators}
 
 

@@ -27,6 +27,13 @@ def leaf_needs_gradient(leaf: Any, inside: bool) -> bool:
     return leaf.requires_grad or (inside and (leaf.is_floating_point() or leaf.is_complex()))
 
 
+def may_count(leaf: Any) -> bool:
+    """Whether a part of a state may tell one step from another: a number, or one in a tensor."""
+    if isinstance(leaf, Tensor):
+        return leaf.numel() == 1 and not (leaf.is_floating_point() or leaf.is_complex())
+    return leaf is not None
+
+
 def owned(leaves: Leaves) -> Leaves:
     """The leaves, copied where they are views that would keep a larger storage alive."""
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]

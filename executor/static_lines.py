@@ -42,7 +42,9 @@ def static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
 
 
 def _output_gradient_bytes(loop: Loop, rehearsal: Rehearsal) -> int:
-    return loop.output_bytes([leaf for leaf in rehearsal.output_leaves if leaf.is_floating_point()])
+    return loop.output_bytes(
+        [leaf for leaf in rehearsal.output_leaves if leaf.is_floating_point() or leaf.is_complex()]
+    )
 
 
 def backward_only_bytes(loop: Loop, rehearsal: Rehearsal) -> int:

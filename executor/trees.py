@@ -91,6 +91,11 @@ def leaf_description(leaf: Any) -> tuple[Any, ...]:
     return (type(leaf),)
 
 
+def detached(leaves: Iterable[Any]) -> Leaves:
+    """The leaves without their graphs."""
+    return tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+
+
 def versions_of(leaves: Iterable[Any]) -> list[int]:
     """Autograd's version counters of the tensors among `leaves`: they move with in-place changes."""
     return [leaf._version for leaf in leaves if isinstance(leaf, Tensor)]

@@ -20,7 +20,7 @@ from executor.live_tape import LiveTape
 from executor.replay import NOTHING, Surroundings, state_only
 from executor.reversal import Archiving, Undoing, note_archived, passing
 from executor.states import StoredState, owned
-from executor.trees import Leaves
+from executor.trees import Leaves, detached
 
 
 @dataclass
@@ -98,7 +98,7 @@ class UndoingRun(Run):
         if self._replay.is_active:
             self._replay.rewind(surroundings)
         tape = self._undone(stage, after, stretch)
-        before = StoredState(_detached(tape.state_leaves), surroundings)
+        before = StoredState(detached(tape.state_leaves), surroundings)
         self._backward_stage(tape)
         self._put(stage - 1, before, stretch)
 
@@ -137,10 +137,6 @@ def raise_not_back(index: int, what: str) -> None:
         "input changed in place, another number of threads, or numbers that are not finite); no gradient is "
         "given"
     )
-
-
-def _detached(leaves: list[Any]) -> Leaves:
-    return tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves)
 
 
 def _equal(left: Leaves, right: Leaves) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -92,7 +93,8 @@ def run_within(
     if not torch.is_grad_enabled():
         return run_without_gradients(loop)
     if not any(tensor.requires_grad for tensor in loop.tensors()):
-        known(loop).needs(loop)  # refuses a tensor that needs one and was not declared
+        with suppress(ReplayError):  # nothing will run again
+            known(loop).needs(loop)  # refuses a tensor that needs one and was not declared
         return run_without_gradients(loop)
     return _run(loop, plan_for(loop, budget, planner, host_budget))
 

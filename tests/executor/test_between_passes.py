@@ -31,6 +31,13 @@ class Parts(nn.Module):
         return state, state
 
 
+class Settings:
+    """An object with a rate that a step reads."""
+
+    def __init__(self) -> None:
+        self.rate, self.other, self._calls = 0.5, 1, 0
+
+
 @pytest.fixture
 def case() -> LoopCase:
     torch.manual_seed(2)
@@ -151,3 +158,77 @@ def test_a_buffer_that_was_deleted_stays_deleted(case: LoopCase) -> None:
 
     torch.testing.assert_close(weight_gradient(case, PLAN, delete), expected, rtol=1e-12, atol=1e-12)
     assert "mask" not in module._buffers
+
+
+def annealed(case: LoopCase, what: str, plan: ExecutionPlan) -> Callable[[], Tensor]:
+    """The gradient after a number was changed that the step reads as `what`."""
+    settings, module = Settings(), case.modules()[0]
+    options, rates = {"rate": 0.5, "calls": 0}, [0.5]
+    module.rate = 0.5
+    counted = 0
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal counted
+        counted += 1  # the step may count its calls
+        settings._calls += 1
+        rate = {"object": settings.rate, "dict": options["rate"], "module": module.rate, "none": 1.0}[what]
+        return module(state * rate, x)
+
+    outputs, _ = unroll(step, case.state, case.inputs, module=module, plan=plan)
+    if what == "object":
+        settings.rate = 0.25
+    elif what == "dict":
+        options["rate"] = 0.25
+    elif what == "module":
+        module.rate = 0.25
+    settings.other, options["calls"], rates[0] = 2, 1, 0.1  # nobody reads them
+    return lambda: torch.autograd.grad(outputs.square().sum(), module.cell.weight_ih)[0]
+
+
+@pytest.mark.parametrize("what", ["object", "dict", "module"])
+def test_a_number_that_was_changed_is_refused_where_steps_run_again(case: LoopCase, what: str) -> None:
+    """And is no matter where every step is taped"""
+    with pytest.raises(ModifiedBetweenPasses, match=r"rate.* was 0.5 in the forward pass and is 0.25 now"):
+        annealed(case, what, PLAN)()
+    annealed(case, what, tape_everything(STEPS, 1))()
+    annealed(case, "none", PLAN)()
+
+
+def test_the_weights_of_a_teacher_are_watched(case: LoopCase) -> None:
+    """It trains, is not declared, and is asked without gradients"""
+    module, teacher = case.modules()[0], nn.Linear(SIZE, SIZE).double()
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            target = teacher(x)
+        state, _ = module(state, x)
+        return state, state * target
+
+    outputs, _ = unroll(step, case.state, case.inputs, module=module, plan=PLAN)
+    with torch.no_grad():
+        teacher.weight.mul_(0.9)
+    with pytest.raises(ModifiedBetweenPasses, match="parameter weight of a module that the step uses"):
+        outputs.sum().backward()
+
+
+def test_draws_in_a_stream_that_is_put_back_by_hand_are_replayed(case: LoopCase) -> None:
+    """Whatever the caller draws between the passes"""
+    cell = case.modules()[0].cell
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        before = torch.get_rng_state()
+        noise = torch.rand_like(state)
+        torch.set_rng_state(before)
+        state = cell(x, state * noise)
+        return state, state
+
+    found = []
+    for plan in (None, PLAN):
+        torch.manual_seed(1)
+        made = LoopCase(step, case.state, case.inputs, cell)
+        outputs, _ = (
+            plain(made) if plan is None else unroll(step, case.state, case.inputs, module=cell, plan=plan)
+        )
+        torch.rand(3)
+        found.append(torch.autograd.grad(outputs.square().sum(), cell.weight_ih)[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from executor import ReplayError, measure, unroll
+from executor import BudgetTooSmall, ReplayError, measure, unroll
 from executor.known import MOST_LOOPS, MOVES_TOLD, known
 from executor.look import MOST_VALUES
 from executor.loop import Loop
@@ -436,3 +436,49 @@ def test_settings_of_torch_that_choose_kernels_make_a_call_new(cell: nn.GRUCell)
     finally:
         torch.set_num_threads(threads)
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["number", "word", "input", "clock"])
+def test_what_a_step_goes_by_in_its_state_or_inputs_makes_a_call_new(cell: nn.GRUCell, kind: str) -> None:
+    """Twenty inner iterations are run under a plan of their own, as does a chunk that begins later"""
+
+    def step(state: Any, given: Any) -> Any:
+        hidden, goes_by = state
+        x, count = (given["x"], given["count"]) if kind == "input" else (given, goes_by)
+        rounds = {"number": count, "word": 20 if count == "deep" else 1, "input": count}
+        for _ in range(rounds[kind] if kind != "clock" else int(count) // 5 + 1):
+            hidden = cell(x, hidden)
+        return (hidden, goes_by + 1 if kind == "clock" else goes_by), hidden.mean()
+
+    x = torch.randn(5, 4, SIZE)
+
+    def run(is_large: bool) -> None:
+        goes_by = {
+            "number": 20 if is_large else 1,
+            "word": "deep" if is_large else "flat",
+            "input": 0,
+            "clock": torch.tensor(95 if is_large else 0),
+        }[kind]
+        inputs = {"x": x, "count": 20 if is_large else 1} if kind == "input" else x
+        loss, _ = unroll(
+            step, (torch.zeros(4, SIZE), goes_by), inputs, module=cell, reduce="sum", budget=9_000
+        )
+        loss.backward()
+
+    run(False)
+    cell.zero_grad()
+    assert measure(lambda: run(False)).peak_bytes <= 9_000
+    with pytest.raises(BudgetTooSmall):
+        run(True)
+
+
+def test_a_lazy_module_is_told_to_be_called_first() -> None:
+    cell = nn.LazyLinear(SIZE)
+    with pytest.raises(TypeError, match="call it once"):
+        unroll(
+            lambda h, x: (cell(h + x), h),
+            torch.zeros(2, SIZE),
+            torch.zeros(3, 2, SIZE),
+            module=cell,
+            budget=9_000,
+        )

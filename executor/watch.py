@@ -1,0 +1,69 @@
+"""What steps read besides their state, inputs, declared parameters and buffers, watched between the passes: a
+step that runs again must read what it read in the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from executor.errors import ModifiedBetweenPasses
+from executor.likeness import plain_attributes
+from executor.seen import Function, Seen
+
+
+class Watch:
+    """Of plain values that the lines of a step name, and of the weights of modules that were not declared."""
+
+    def __init__(
+        self, functions: Sequence[Function | None], declared: Sequence[nn.Module], seen: Seen
+    ) -> None:
+        self._functions = functions
+        self._declared = declared
+        self._modules = seen.modules
+        self._plain: dict[str, list[Any]] = {}
+        self._weights: list[tuple[str, Tensor, int]] = []
+
+    def remember(self) -> None:
+        """To be called at the end of the forward pass: a step may count its calls."""
+        self._plain = self._plain_now()
+        self._weights = [(name, weight, weight._version) for name, weight in self._undeclared_weights()]
+
+    def require_unchanged(self) -> None:
+        """Raise ModifiedBetweenPasses when something changed since `remember`."""
+        for name, weight, version in self._weights:
+            if weight._version != version:
+                raise ModifiedBetweenPasses(
+                    f"parameter {name} of a module that the step uses was changed in place between forward "
+                    "and backward: recomputation would use other weights; change it after backward"
+                )
+        now = self._plain_now()
+        for name, values in self._plain.items():
+            others = now.get(name, values)
+            for one, other in zip(values, others, strict=True) if len(values) == len(others) else ():
+                if _differ(one, other):
+                    raise ModifiedBetweenPasses(
+                        f"{name} was {one!r} in the forward pass and is {other!r} now: steps that run again "
+                        "would read the new value; change it after backward, or pass it in the inputs"
+                    )
+
+    def _plain_now(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for name, value in Seen.by(self._functions, self._declared).plain:
+            found.setdefault(name, []).append(value)
+        for module in self._modules:
+            for path, part in module.named_modules():
+                for key, value in plain_attributes(part):
+                    found.setdefault(f"{path}.{key}" if path else key, []).append(value)
+        return found
+
+    def _undeclared_weights(self) -> Iterator[tuple[str, Tensor]]:
+        for module in self._modules[len(self._declared) :]:
+            yield from module.named_parameters()
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Numbers that are none agree with themselves."""
+    return type(one) is not type(other) or (one != other and (one == one or other == other))
