@@ -2,13 +2,13 @@
 
 Source: Gruslys, Munos, Danihelka, Lanctot, Graves (2016), arXiv:1606.03401, sections 3.1 and 3.2. Where to
 store next has a closed form (Griewank, Walther 2000: the binomial schedule), so no table is needed:
-O(distinct subproblems) time. The slots of the paper have no size; here the largest number of slots whose
-replay fits the budget is taken. Made for equal stages; on others the policy fits, but is not tuned.
+O(distinct subproblems) time. The slots of the paper have no size; here their number is that of the cheapest
+replay that fits the budget. Made for equal stages; on others the policy fits, but is not tuned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import comb
 from typing import NamedTuple
 
@@ -24,6 +24,13 @@ from planner_service.chain import (
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.replays import replays_of
 from planner_service.solvers.solution import Cancellation
+
+MOST_TRIED = 64
+"""Up to so many stages every number of slots is replayed."""
+MOST_GUESSES = 32
+"""Numbers of slots, evenly spread by their ratios, that are replayed of longer chains."""
+MOST_RUNS_ALIKE = 3
+"""Equal stages, and a first and a last one that differ."""
 
 
 class _Slots(NamedTuple):
@@ -60,13 +67,13 @@ def internal_policy(stages: int, slots: int) -> Policy:
 
 def draft_hidden(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
     """HSM with as many hidden states as fit. Raises BudgetTooSmall, Cancelled."""
-    slots = _most_slots(chain, budget_bytes, hidden_policy, cancellation)
+    slots = _best_slots(chain, budget_bytes, hidden_policy, cancellation)
     return Draft("hidden", hidden_policy(chain.length, slots), "bounded", f"{slots} hidden states fit")
 
 
 def draft_internal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
     """ISM with as many internal states as fit. Raises BudgetTooSmall, Cancelled."""
-    slots = _most_slots(chain, budget_bytes, internal_policy, cancellation)
+    slots = _best_slots(chain, budget_bytes, internal_policy, cancellation)
     return Draft("internal", internal_policy(chain.length, slots), "bounded", f"{slots} internal states fit")
 
 
@@ -119,20 +126,44 @@ def _build(root: _Slots, split: _Split) -> Policy:
     return Policy(tuple(nodes), index[root])
 
 
-def _most_slots(
+def _best_slots(
     chain: Chain, budget_bytes: int, policy: Callable[[int, int], Policy], cancellation: Cancellation
 ) -> int:
-    """The largest number of slots whose replay fits, by bisection: more slots hold more at a time."""
+    """The number of slots whose replay is the cheapest that fits; ties go to the larger number.
+
+    On short chains of all numbers; on long ones of some dozens, whose leanest is the least budget, and of
+    those of a bisection.
+    """
     replays = replays_of(chain)
-    low, high = 0, chain.length + 1
+    tried = {slots: replays.prices(policy, slots, cancellation) for slots in _guesses(chain, policy)}
+    least_bytes = min(prices.peak_bytes for prices in tried.values())
+    if budget_bytes < least_bytes:
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=least_bytes)
+    low, high = 0, 0 if chain.length <= MOST_TRIED else chain.length + 1
     while high - low > 1:
-        cancellation.check()
         slots = (low + high) // 2
-        if replays.prices(policy, slots, cancellation).peak_bytes <= budget_bytes:
-            low = slots
-        else:
-            high = slots
-    if low == 0:
-        leanest = replays.prices(policy, 1, cancellation).peak_bytes
-        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=leanest)
-    return low
+        tried[slots] = replays.prices(policy, slots, cancellation)
+        low, high = (slots, high) if tried[slots].peak_bytes <= budget_bytes else (low, slots)
+    fitting = [
+        (prices.makespan, -slots) for slots, prices in tried.items() if prices.peak_bytes <= budget_bytes
+    ]
+    return -min(fitting)[1]
+
+
+def _guesses(chain: Chain, policy: Callable[[int, int], Policy]) -> Iterable[int]:
+    """Numbers of slots that are replayed whatever the budget."""
+    if chain.length <= MOST_TRIED:
+        return range(1, chain.length + 1)
+    if policy is hidden_policy or _more_slots_hold_more(chain):
+        return (1,)
+    return {round(chain.length ** (power / MOST_GUESSES)) for power in range(MOST_GUESSES + 1)}
+
+
+def _more_slots_hold_more(chain: Chain) -> bool:
+    """Whether one internal state is the leanest: not where taping is a leaner way to advance."""
+    stages = [run.stage for run in chain.runs]
+    return len(stages) <= MOST_RUNS_ALIKE and all(
+        stage.tape_bytes >= stage.state_bytes
+        and stage.taped_forward_workspace_bytes >= stage.forward_workspace_bytes
+        for stage in stages
+    )

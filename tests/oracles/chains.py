@@ -81,6 +81,17 @@ def reversible_chains(draw: st.DrawFn, *, max_length: int = 7) -> Chain:
 
 
 @st.composite
+def lean_chains(draw: st.DrawFn, *, max_length: int = 8) -> Chain:
+    """A chain whose tapes may be smaller than its states, which autograd never makes."""
+    plain = draw(chains(max_length=max_length))
+    tapes = draw(st.lists(st.integers(0, 9), min_size=len(plain.runs), max_size=len(plain.runs)))
+    runs = zip(plain.runs, tapes, strict=True)
+    return replace(
+        plain, runs=tuple(StageRun(run.count, replace(run.stage, tape_bytes=size)) for run, size in runs)
+    )
+
+
+@st.composite
 def partly_reversible_chains(draw: st.DrawFn, *, max_length: int = 5) -> Chain:
     """A chain of 1..max_length stages, some of which can be undone: none, one or all among them."""
     plain = draw(chains(max_length=max_length))
