@@ -1,8 +1,8 @@
-"""Buffers of the modules that run inside segments: updated once, and on the way back as they were then."""
+"""Buffers and modes of the modules that run inside segments: on the way back they are as they were then."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
@@ -17,13 +17,14 @@ class Rewinding:
     numbers are not its business: see `Recipe.replayed`.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._everything = Buffers(modules)
+        self._modes = Modes(modules)
         self._replay = self._replay_of(self._everything)
         self._taken: list[Surroundings] = []
 
     def _replay_of(self, mutated: Buffers) -> Replay:
-        return Replay(generators=(), idle=(), mutated=mutated, everything=self._everything, modes=Modes(()))
+        return Replay(generators=(), idle=(), mutated=mutated, everything=self._everything, modes=self._modes)
 
     @contextmanager
     def advancing(self) -> Iterator[None]:
@@ -48,9 +49,17 @@ class Rewinding:
         named = zip(self._everything.names, before.buffers, strict=True)
         return Surroundings((), tuple(buffer for name, buffer in named if name in changed))
 
+    def remember(self) -> None:
+        """After the last segment of the way forward."""
+        self._replay.remember()
+
     @contextmanager
     def recomputing(self) -> Iterator[None]:
-        """Around the way back: what it does to buffers is forgotten, and `is_recomputing()` is true."""
+        """Around the way back: what it does to buffers is forgotten, and `is_recomputing()` is true.
+
+        Raises ModifiedBetweenPasses for a buffer that segments leave alone and that was changed since.
+        """
+        self._replay.require_unchanged()
         with self._replay.isolated():
             yield
 

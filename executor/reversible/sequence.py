@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.errors import DoubleBackward
+from executor.errors import DoubleBackward, ModifiedBetweenPasses
 from executor.first_order import first_order
 from executor.reversal import note_archived
 from executor.reversible.cell import Parts
@@ -24,6 +24,7 @@ from executor.reversible.recipe import Recipe
 from executor.reversible.rewinding import Rewinding
 from executor.reversible.stack import LayerGrads, Stack
 from executor.reversible.trajectory import Moment, Trajectory, archives_for, start_moment
+from executor.trees import versions_of
 
 LARGEST_STATE = 2.0**27
 """A state grows by at most 1 a step: initial value plus steps must stay below this, so that it is exact."""
@@ -47,7 +48,7 @@ class Pass:
     archived: list[int]
     """Receives the archived bytes."""
     rewinding: Rewinding
-    """Of the buffers of `before` and `after`."""
+    """Of the buffers and modes of `before` and `after`."""
 
     def split(self, tensors: Sequence[Tensor]) -> tuple[State, list[Tensor], list[Tensor], list[Tensor]]:
         """The state, the layers' parameters, and those of `before` and `after`, from one flat list."""
@@ -71,9 +72,11 @@ class ReversibleSequence(torch.autograd.Function):
         state, weights, _, _ = work.split(tensors)
         trajectory = start_trajectory(work.recipe, state, weights, len(inputs), reversible=work.reversible)
         outputs = _advance(work, inputs, tensors, trajectory)
+        work.rewinding.remember()
         work.archived[:] = [trajectory.archived_bytes]
         note_archived(trajectory.archived_bytes)
         ctx.work, ctx.trajectory = work, trajectory
+        ctx.target_versions = versions_of((work.targets,))
         return outputs, *join_state([layer.values() for layer in trajectory.layers])
 
     @staticmethod
@@ -83,7 +86,12 @@ class ReversibleSequence(torch.autograd.Function):
         trajectory, ctx.trajectory = ctx.trajectory, None
         if trajectory is None:
             raise DoubleBackward("the sequence was reversed by the first backward: run it forward again")
-        inputs, *tensors = ctx.saved_tensors
+        inputs, *tensors = ctx.saved_tensors  # autograd refuses those that were changed in place
+        if ctx.target_versions != versions_of((ctx.work.targets,)):
+            raise ModifiedBetweenPasses(
+                "the targets were changed in place between forward and backward: the loss of each segment is "
+                "computed again and would read other values; pass a clone"
+            )
         way_back = _WayBack(ctx.work, inputs, tensors, trajectory, needs=ctx.needs_input_grad)
         with ctx.work.rewinding.recomputing(), torch.autocast(inputs.device.type, enabled=False):
             return None, *way_back.run(grad_outputs, grad_state)

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from executor import is_recomputing  # noqa: E402
-from executor.errors import CaptureError, ReplayError  # noqa: E402
+from executor.errors import CaptureError, ModifiedBetweenPasses, ReplayError  # noqa: E402
 from executor.reversible import InvalidReversible, RevGRU, RevLSTM  # noqa: E402
 
 from .built import BATCH, HIDDEN, INPUT, Head, build, sequence  # noqa: E402
@@ -229,3 +229,52 @@ def test_a_pass_inside_a_checkpoint_of_torchs_own_is_the_same():
     loss, _ = checkpoint(layers.reduce, x, targets, after, use_reentrant=False)
     inside = torch.autograd.grad(loss, parameters)
     assert all(torch.equal(one, other) for one, other in zip(inside, plain, strict=True))
+
+
+class Scaled(Head):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+
+    def forward(self, y, targets):
+        return super().forward(y, targets) * self.scale
+
+
+def summed(budget, between):
+    """Gradients of a sum over segments; `between` is called between the passes."""
+    module = build(RevGRU, 3, budget=budget, segment_steps=SEGMENT)
+    torch.manual_seed(5)
+    head, x, targets = Scaled(), sequence().detach(), torch.randint(11, (STEPS, BATCH))
+    total, _ = module.reduce(x, targets, head)
+    between(module, head, targets)
+    total.backward()
+    return [parameter.grad.clone() for parameter in (*module.parameters(), *head.parameters())]
+
+
+BUDGETS = pytest.mark.parametrize("budget", [None, "4MiB"])
+
+
+def to_evaluation(module, head, _targets):
+    module.eval()
+    head.eval()
+
+
+def other_buffer(_module, head, _targets):
+    head.scale = torch.zeros_like(head.scale)
+
+
+@BUDGETS
+@pytest.mark.parametrize("between", [to_evaluation, other_buffer])
+def test_the_way_back_sees_the_modes_and_buffers_of_the_way_forward(budget, between):
+    expected = summed(budget, lambda *_: None)
+    torch.testing.assert_close(summed(budget, between), expected)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [lambda _module, _head, targets: targets.zero_(), lambda _module, head, _targets: head.scale.fill_(3)],
+    ids=["targets", "buffer"],
+)
+def test_what_was_changed_in_place_between_the_passes_is_refused(between):
+    with pytest.raises(ModifiedBetweenPasses, match="in place"):
+        summed(None, between)
