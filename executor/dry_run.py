@@ -25,7 +25,7 @@ from executor.captures import require_no_captures, sequence_number
 from executor.errors import ReplayError, UnsupportedHook
 from executor.parameters import Parameters
 from executor.program import Program
-from executor.replay import Buffers, copied, recomputing
+from executor.replay import Buffers, copied, recomputing, set_streams, untouched
 from executor.reversal import LostBits, Watching, passing
 from executor.seen import tensors_seen
 from executor.states import leaf_needs_gradient, raise_mutated
@@ -83,27 +83,20 @@ def dry_run(
     Raises StateChanged, StateMutated, CaptureError, UnsupportedOutput or UnsupportedHook; ReplayError where
     the step does not do the same when it runs again.
     """
-    originals = buffers.current()
-    streams = [generator.get_state() for generator in generators]
     look = partial(_two_stages, program, initial, parameters, captured)
-    again = partial(_again, look, buffers, originals, generators, streams)
     before = _tensors_now(program.function)
-    try:
-        with recomputing(), without_saved_tensor_hooks():
-            buffers.put(copied(originals))
-            lost, found = look()
-            draws = any(
-                not torch.equal(state, generator.get_state())
-                for state, generator in zip(streams, generators, strict=True)
-            )
-            mutated = buffers.changed_since(originals)
-            if not _alike(found, again(0)):
-                _raise_not_again(before, _tensors_now(program.function))
-            if forks and not draws:
-                draws = not _alike(found, again(_OTHER_SEED))
-    finally:
-        buffers.put(originals)
-        _set(generators, streams)
+    with recomputing(), without_saved_tensor_hooks(), untouched(buffers, generators) as (originals, streams):
+        again = partial(_again, look, buffers, originals, generators, streams)
+        lost, found = look()
+        draws = any(
+            not torch.equal(state, generator.get_state())
+            for state, generator in zip(streams, generators, strict=True)
+        )
+        mutated = buffers.changed_since(originals)
+        if not _alike(found, again(0)):
+            _raise_not_again(before, _tensors_now(program.function))
+        if forks and not draws:
+            draws = not _alike(found, again(_OTHER_SEED))
     buffers.require_apart(mutated)
     return Needs(draws, mutated, lost)
 
@@ -120,15 +113,10 @@ def _again(
     others.
     """
     buffers.put(copied(originals))
-    _set(generators, streams)
+    set_streams(generators, streams)
     for generator in generators if change else ():
         generator.manual_seed(generator.initial_seed() ^ change)
     return look()[1]
-
-
-def _set(generators: Sequence[torch.Generator], streams: Sequence[Tensor]) -> None:
-    for generator, state in zip(generators, streams, strict=True):
-        generator.set_state(state)
 
 
 def _tensors_now(function: Callable[[Any, Any], Any]) -> dict[str, tuple[int, int]]:

@@ -19,7 +19,7 @@ from executor.dry_run import Needs
 from executor.engine import Observer, Run
 from executor.loop import Loop
 from executor.parameters import Parameters
-from executor.replay import Buffers, copied, recomputing
+from executor.replay import Buffers, recomputing, untouched
 from executor.reversal import LostBits, unnoted_archives
 from executor.sizes import held_bytes, storage_bytes
 from executor.states import may_count
@@ -191,22 +191,15 @@ def without_traces(loop: Loop) -> Iterator[None]:
     """Within the context runs of `loop` leave nothing behind: buffers are copies, streams come back, and
     modules that leave other traces see to those.
     """
-    buffers = Buffers(loop.seen.modules)
-    originals = buffers.current()
-    generators = loop.generators()
-    streams = [generator.get_state() for generator in generators]
-    buffers.put(copied(originals))
-    try:
-        with recomputing(), unnoted_archives(), ExitStack() as stack:
-            for module in loop.seen.modules:
-                for part in module.modules():
-                    if isinstance(part, LeavesTraces):
-                        stack.enter_context(part.without_traces())
-            yield
-    finally:
-        buffers.put(originals)
-        for generator, state in zip(generators, streams, strict=True):
-            generator.set_state(state)
+    with ExitStack() as stack:
+        stack.enter_context(recomputing())
+        stack.enter_context(unnoted_archives())
+        stack.enter_context(untouched(Buffers(loop.seen.modules), loop.generators()))
+        for module in loop.seen.modules:
+            for part in module.modules():
+                if isinstance(part, LeavesTraces):
+                    stack.enter_context(part.without_traces())
+        yield
 
 
 def _gradient_like(leaf: Any, *, transposed: bool = False) -> Tensor | None:

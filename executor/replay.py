@@ -131,6 +131,29 @@ class Buffers:
         return chosen
 
 
+def set_streams(generators: Iterable[torch.Generator], states: Iterable[Tensor]) -> None:
+    """Set random streams to what `get_state` said of them."""
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
+
+
+@contextmanager
+def untouched(
+    buffers: Buffers, generators: Sequence[torch.Generator]
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Within the context modules hold copies of their buffers; afterwards the buffers themselves, and the
+    random streams are where they were. Gives both as they were.
+    """
+    originals = buffers.current()
+    streams = [generator.get_state() for generator in generators]
+    buffers.put(copied(originals))
+    try:
+        yield originals, streams
+    finally:
+        buffers.put(originals)
+        set_streams(generators, streams)
+
+
 class Replay:
     """Takes and restores `Surroundings`.
 
@@ -172,14 +195,12 @@ class Replay:
 
     def rewind(self, surroundings: Surroundings) -> None:
         """Set the streams and put copies of the buffers into the modules."""
-        for generator, state in zip(self._generators, surroundings.streams, strict=True):
-            generator.set_state(state)
+        set_streams(self._generators, surroundings.streams)
         self._mutated.put(copied(surroundings.buffers))
 
     def restore(self, surroundings: Surroundings) -> None:
         """Undo a forward pass that failed: streams and values of the buffers as they were."""
-        for generator, state in zip(self._generators, surroundings.streams, strict=True):
-            generator.set_state(state)
+        set_streams(self._generators, surroundings.streams)
         self._mutated.put(self._begun_with)  # a step may have put others in their place
         for buffer, value in zip(self._begun_with, surroundings.buffers, strict=True):
             buffer.copy_(value)
@@ -189,20 +210,13 @@ class Replay:
         """Everything inside is recomputation: afterwards the ambient streams and buffers are back. Modules
         train or not as they did in the forward pass, on the buffers that they had.
         """
-        streams = [generator.get_state() for generator in self._generators]
-        buffers = self._mutated.current()
-        self._mutated.put(copied(buffers))
         with ExitStack() as stack:
+            stack.enter_context(untouched(self._mutated, self._generators))
             stack.enter_context(recomputing())
             stack.enter_context(self._autocast.entered())
             stack.enter_context(self._modes.restored())
             stack.enter_context(self._with_those_left())
-            try:
-                yield
-            finally:
-                self._mutated.put(buffers)
-                for generator, state in zip(self._generators, streams, strict=True):
-                    generator.set_state(state)
+            yield
 
     def remember(self) -> None:
         """To be called at the end of a forward pass whose steps run again."""
