@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planner_service.chain import PlanningError
+from planner_service.jobs.standing import LIVE
 
 
 class JobRefusal(PlanningError):
@@ -22,7 +23,12 @@ class JobNotAssigned(JobRefusal):
 
     def __init__(self, *, state: str) -> None:
         self.state = state
-        super().__init__(f"the job is {state}: only an assigned or running job can be attempted; stop")
+        reason = "only an assigned or running job can be attempted"
+        if state in LIVE:  # and nobody's launch token is good for it
+            reason = (
+                "an earlier attempt, thought lost, has taken it back, and the launch token lapsed with that"
+            )
+        super().__init__(f"the job is {state}: {reason}; stop")
 
 
 class JobEnded(JobRefusal):

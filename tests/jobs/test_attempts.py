@@ -54,6 +54,13 @@ def test_no_attempt_is_opened_at_a_job_that_nobody_was_given(standing):
         open_attempt(standing)
 
 
+def test_a_launch_token_that_lapsed_is_refused_for_that_and_not_for_the_state():
+    """The store refuses it at a running job: an earlier attempt took the job back"""
+    lapsed = str(JobNotAssigned(state=State.RUNNING))
+    assert "an earlier attempt" in lapsed
+    assert "only an assigned or running job" not in lapsed
+
+
 def test_a_number_that_was_never_given_out_is_unknown():
     with pytest.raises(UnknownAttempt, match="no attempt 2: the last one is 1"):
         beat(running(), 2)
