@@ -227,7 +227,7 @@ class PlannerClient:
         try:
             for line in response.iter_lines():
                 if line.startswith("data: "):
-                    yield JobEvent.model_validate_json(line.removeprefix("data: "))
+                    yield self._read(line.removeprefix("data: "), JobEvent)
         except httpx.HTTPError as error:
             raise PlannerUnreachable(self.url, _reason(error)) from error
         finally:
@@ -301,9 +301,12 @@ class PlannerClient:
             raise PlannerUnreachable(self.url, str(error)) from error
 
     def _parsed(self, request: httpx.Request, kind: type[Reply]) -> Reply:
-        response = self._send(request)
+        return self._read(self._send(request).content, kind)
+
+    def _read(self, content: str | bytes, kind: type[Reply]) -> Reply:
+        """Raises PlannerUnreachable for what no planner says."""
         try:
-            return kind.model_validate_json(response.content)
+            return kind.model_validate_json(content)
         except ValidationError as error:
             reason = f"its answer is no {kind.__name__} ({error.error_count()} fields differ)"
             raise PlannerUnreachable(self.url, reason) from error

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from planner_service.client import PlannerClient
+from planner_service.client import PlannerClient, Reply
 from planner_service.contract.attempts import (
     Attempt,
     AttemptReport,
@@ -42,13 +42,11 @@ class WorkerClient(PlannerClient):
 
     def claim(self, claim: ClaimRequest) -> Assignment | None:
         """A job that fits the node, or None when there is none."""
-        response = self._send(self._message("POST", "/v1/claims", claim))
-        return None if response.status_code == 204 else Assignment.model_validate_json(response.content)
+        return self._claimed(self._message("POST", "/v1/claims", claim), Assignment)
 
     def claim_probe(self, node: str) -> Probe | None:
         """What the node is to measure, or None."""
-        response = self._send(self._message("POST", "/v1/claims/probes", ProbeClaim(node=node)))
-        return None if response.status_code == 204 else Probe.model_validate_json(response.content)
+        return self._claimed(self._message("POST", "/v1/claims/probes", ProbeClaim(node=node)), Probe)
 
     def report_probe(self, probe_id: str, report: ProbeReport) -> Probe:
         """What was measured, or why it could not be; the first report counts."""
@@ -70,6 +68,10 @@ class WorkerClient(PlannerClient):
     def report(self, job_id: str, number: int, report: AttemptReport) -> Job:
         """How the attempt ended; the same report again is answered the same."""
         return self._parsed(self._attempt(job_id, number, "report", report), Job)
+
+    def _claimed(self, request: httpx.Request, kind: type[Reply]) -> Reply | None:
+        response = self._send(request)
+        return None if response.status_code == 204 else self._read(response.content, kind)
 
     def _attempt(self, job_id: str, number: int, what: str, message: Message) -> httpx.Request:
         return self._message("POST", f"{_job_path(job_id)}/attempts/{number}/{what}", message)

@@ -15,6 +15,8 @@ from planner_service.chain import Advance, Backward, Free, Store, Tape
 from planner_service.client import PlannerClient, PlannerRefused, PlannerUnreachable
 from planner_service.contract import PlanReply, PlanRequest
 from planner_service.contract.measurements import MeasurementReport
+from planner_service.contract.nodes import ClaimRequest
+from planner_service.worker_client import WorkerClient
 from tests.serving import CHAIN, chain_request
 
 REPORT = {
@@ -194,5 +196,23 @@ def test_a_server_that_is_no_planner_is_recognised(status, media_type, body):
         url = f"http://127.0.0.1:{server.server_address[1]}"
         with PlannerClient(url) as client, pytest.raises(PlannerUnreachable, match=url):
             client.get_plan("abc")
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"null", b"[]", b"<html>log in</html>"])
+def test_an_answer_to_a_claim_that_cannot_be_read_is_no_planners(answer):
+    """200 with anything else than a job: agents wait such an answer out"""
+    said = type("Said", (_SomethingElse,), {"status": 200, "body": answer, "do_POST": _SomethingElse.do_GET})
+    with HTTPServer(("127.0.0.1", 0), said) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        with WorkerClient(f"http://127.0.0.1:{server.server_address[1]}") as client:
+            for call in (
+                lambda: client.claim(ClaimRequest(node="a", memory_free_bytes=1)),
+                lambda: client.claim_probe("a"),
+            ):
+                with pytest.raises(PlannerUnreachable, match="its answer is no"):
+                    call()
         server.shutdown()
         thread.join()
