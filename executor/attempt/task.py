@@ -61,6 +61,8 @@ class Result:
     excess_bytes: int | None = None
     minimum_budget_bytes: int | None = None
     """The least budget that would do, when there is no plan within this one."""
+    is_permanent: bool = False
+    """An error that every other attempt would end in, too."""
 
     def record(self) -> dict[str, Any]:
         """The result as fields of the report; nothing for what is not known."""

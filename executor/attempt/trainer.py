@@ -32,6 +32,7 @@ from executor.attempt.task import Result, Task
 from executor.attempt.weights_file import TrainingState, load_latest, save
 from executor.device import free_bytes
 from executor.errors import BudgetTooSmall
+from executor.job import InvalidJob
 from executor.measure import default_device
 from executor.models import Window
 from executor.plan import ExecutionPlan
@@ -100,7 +101,8 @@ class Training:
         """The result of a fault outside the cap: out of memory while it was prepared, or something else."""
         asked_bytes = refused_bytes(error)
         if asked_bytes is None:
-            return self.result("error", f"{type(error).__name__}: {error}")
+            result = self.result("error", f"{type(error).__name__}: {error}")
+            return replace(result, is_permanent=isinstance(error, InvalidJob))
         promised_bytes = self._budget_bytes or self._task.job.budget.given_bytes or 0
         missing = missing_after(error, promised_bytes, before_bytes)
         excess_bytes = max(1, asked_bytes, missing)

@@ -12,6 +12,7 @@ from executor.attempt.supervisor import Supervisor  # noqa: E402
 from executor.attempt.task import Task, job_of  # noqa: E402
 from executor.attempt.trainer import Training  # noqa: E402
 from executor.errors import BudgetTooSmall  # noqa: E402
+from executor.job import InvalidJob  # noqa: E402
 from planner_service.contract.jobs import JobRequest  # noqa: E402
 
 REQUEST = {
@@ -57,6 +58,16 @@ def test_a_stopped_run_goes_on_with_the_losses_of_one_that_was_not(service, tmp_
     done = resumed.run()
     assert done.measurement["losses"] == whole.measurement["losses"]
     assert (done.iteration, done.measurement["iterations"]) == (6, 5)
+
+
+def test_a_job_that_is_invalid_whoever_tries_is_not_tried_again(service, tmp_path):
+    """A text shorter than one sequence: the trainer says that it is for good; another fault is not"""
+    job = job_of({**REQUEST, "data": {"text": "python", "characters": 10}}, 40_000)
+    training = Training(task_of(service.url, tmp_path, job=job), lambda _message: None, Stopping())
+    with pytest.raises(InvalidJob) as refused:
+        training.run()
+    assert training.failed(refused.value, 0).record()["is_permanent"]
+    assert not training.failed(ArithmeticError("another fault"), 0).record()["is_permanent"]
 
 
 def test_states_move_to_the_host_memory_that_the_job_names(service, tmp_path):
