@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from executor.attempt.saying import lossy_text
+
 _SET_DEATH_SIGNAL = 1
 """prctl's PR_SET_PDEATHSIG."""
 _READ_BYTES = 65536
@@ -40,8 +42,9 @@ class Trainer:
     def __init__(self, work: Callable[[Emit], None], *, log: Path) -> None:
         self._reading, writing = os.pipe()
         supervisor = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for output in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                output.flush()
         self.process_id = os.fork()
         if self.process_id == 0:
             os.close(self._reading)
@@ -120,13 +123,13 @@ def _run_child(work: Callable[[Emit], None], *, writing: int, log: Path, supervi
 
 
 def _redirect_output(log: Path) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    os.close(descriptor)
-    for output in (sys.stdout, sys.stderr):
-        if hasattr(output, "reconfigure"):
-            output.reconfigure(line_buffering=True)
+    """Standard output and error go to `log`, or where the supervisor's go when there is no room for one."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (1, 2):
+            os.dup2(descriptor, stream)
+        os.close(descriptor)
+    sys.stdout, sys.stderr = lossy_text(1), lossy_text(2)
 
 
 def _emitter(writing: int) -> Emit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from executor.attempt.child import die_with_parent
 from executor.attempt.data_roots import within_roots
+from executor.attempt.saying import say
 from executor.attempt.stopping import STOP_SIGNALS
 from executor.attempt.supervisor import GRACE_SECONDS, Ending, Supervisor
 from executor.attempt.task import Task, job_of
@@ -51,12 +51,12 @@ def run_attempt(options: AttemptOptions) -> Ending:
         attempt = _opened(options, launch_token)
     except (Refused, Unanswered) as error:
         return _refuse(str(error))
-    link = AttemptLink(options.planner_url, attempt)
     try:
         task = _task(options, attempt)
-    except (InvalidJob, OSError) as error:
-        return _report_unfit(link, error)
-    return Supervisor(task, attempt, link, grace_seconds=options.grace_seconds).run()
+        link = AttemptLink(options.planner_url, attempt)
+        return Supervisor(task, attempt, link, grace_seconds=options.grace_seconds).run()
+    except (InvalidJob, OSError) as error:  # an attempt that ends without a word costs the lease
+        return _report_unfit(AttemptLink(options.planner_url, attempt), error)
 
 
 def _opened(options: AttemptOptions, launch_token: str) -> Attempt:
@@ -101,10 +101,10 @@ def _report_unfit(link: AttemptLink, error: Exception) -> Ending:
         return Ending.UNREPORTED
     finally:
         link.close()
-    print(f"tightfit-worker: {error}", file=sys.stderr)  # noqa: T201 - the command's own message
+    say(f"tightfit-worker: {error}")
     return Ending.FAILED
 
 
 def _refuse(reason: str) -> Ending:
-    print(f"tightfit-worker: {reason}", file=sys.stderr)  # noqa: T201 - the command's own message
+    say(f"tightfit-worker: {reason}")
     return Ending.REFUSED

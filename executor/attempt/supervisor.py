@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from executor.attempt.child import Trainer
 from executor.attempt.log_tail import LogTail
 from executor.attempt.oom_killer import oom_kills
 from executor.attempt.refusals import require_no_fence, without_what_may_be_refused
+from executor.attempt.saying import say
 from executor.attempt.stopping import STOP_SIGNALS
 from executor.attempt.task import Task
 from executor.attempt.trainer import run_task
@@ -94,7 +94,7 @@ class Supervisor:
             return self._report(trainer.exit_status or 0, logs, was_oom=oom_kills() > kills)
         except Refused as fence:
             trainer.kill_group()
-            _say(f"fenced, the trainer's process group is stopped: {fence}")
+            say(f"fenced, the trainer's process group is stopped: {fence}")
             return Ending.FENCED
         finally:
             trainer.close()
@@ -139,10 +139,10 @@ class Supervisor:
             if self.link.heartbeat(self.progress) and self.stop_asked is None:
                 self.stop_asked = "cancel"
         except Unanswered as error:
-            _say(f"no answer to the heartbeat, training goes on: {error}")
+            say(f"no answer to the heartbeat, training goes on: {error}")
         except Refused as refusal:
             require_no_fence(refusal)
-            _say(f"the heartbeat is not taken, training goes on: {refusal}")
+            say(f"the heartbeat is not taken, training goes on: {refusal}")
 
     def _stream(self, logs: LogTail) -> None:
         if self.clock() < self._logs_at:
@@ -161,13 +161,25 @@ class Supervisor:
             return False
         except Refused as refusal:
             require_no_fence(refusal)
-            _say(f"lines of the log are not taken: {refusal}")
+            say(f"lines of the log are not taken: {refusal}")
         logs.taken(lines)
         return len(lines.lines) == MAXIMUM_LINES
 
     def _report(self, exit_status: int, logs: LogTail, *, was_oom: bool) -> Ending:
         fields = self._fields(exit_status, was_oom=was_oom)
-        self.task.report.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        try:
+            return self._sent(fields, logs)
+        finally:  # after it was sent: a disk that is full or hangs keeps the result from nobody
+            self._keep(fields)
+
+    def _keep(self, fields: dict[str, Any]) -> None:
+        """The whole report, in the work folder."""
+        try:
+            self.task.report.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            say(f"the report is NOT kept in the work folder: {error}")
+
+    def _sent(self, fields: dict[str, Any], logs: LogTail) -> Ending:
         deadline, pause = self.clock() + REPORT_SECONDS, 0.5
         while True:
             try:
@@ -176,19 +188,20 @@ class Supervisor:
                 self.link.report(fields)
             except Refused as refusal:
                 require_no_fence(refusal)
-                _say(f"the report is not taken: {refusal}")
+                say(f"the report is not taken: {refusal}")
                 shorter = without_what_may_be_refused(fields, str(refusal))
                 if shorter is None:
                     return Ending.UNREPORTED
                 fields = shorter
             except Unanswered as error:
+                self._keep(fields)  # whatever becomes of this process while it waits
                 if self.clock() + pause > deadline:
-                    _say(f"the report was not taken: {error}")
+                    say(f"the report was not taken: {error}")
                     return Ending.UNREPORTED
                 time.sleep(pause)
                 pause = min(2 * pause, float(self.attempt.heartbeat_seconds))
             else:
-                _say(f"attempt {self.task.number} of job {self.task.job_id}: {fields['outcome']}")
+                say(f"attempt {self.task.number} of job {self.task.job_id}: {fields['outcome']}")
                 return _ENDINGS[fields["outcome"]]
 
     def _fields(self, exit_status: int, *, was_oom: bool) -> dict[str, Any]:
@@ -220,7 +233,3 @@ _ENDINGS = {
     "cancelled": Ending.SUCCEEDED,
     "preempted": Ending.GIVEN_BACK,
 }
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the supervisor's own log
