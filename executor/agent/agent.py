@@ -7,7 +7,6 @@ agent that is killed takes its attempts with it, and the service gives their job
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +16,10 @@ from types import FrameType
 
 from executor.agent.node import NodeFacts, node_facts
 from executor.agent.probing import RunningProbe, start_probe
-from executor.agent.running import RunningAttempt, start_attempt
+from executor.agent.running import RunningAttempt, give_back, start_attempt
+from executor.agent.work_folder import UnusableWorkFolder, require_work_folder
 from executor.attempt.child import die_with_parent
+from executor.attempt.saying import say
 from executor.attempt.supervisor import GRACE_SECONDS
 from executor.budget import FREE
 from executor.service_link import Assignment, NodeLink, Refused, Unanswered
@@ -72,17 +73,23 @@ class Agent:
         self._kind = "cpu"
 
     def run(self) -> int:
-        """Work until SIGTERM or Ctrl-C; 0, or 2 when the service refuses this node."""
+        """Work until SIGTERM or Ctrl-C; 0, or 2 when the service refuses this node, or its work folder is
+        none when it begins.
+        """
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._on_signal)
         if self._options.parent is not None:
             die_with_parent(self._options.parent, signal.SIGTERM)
         try:
+            require_work_folder(self._options.work_dir)
             while not self._stop.is_set() and not self._is_done():
                 self._round()
                 self._stop.wait(self._pause or self._options.poll_seconds)
         except Refused as refusal:
-            _say(f"the service refuses this node: {refusal}")
+            say(f"the service refuses this node: {refusal}")
+            return 2
+        except UnusableWorkFolder as error:
+            say(f"tightfit-worker: {error}")
             return 2
         finally:
             self._stop_all()
@@ -101,18 +108,19 @@ class Agent:
         try:
             self._register()
             self._report_probe()
+            require_work_folder(self._options.work_dir)
             if self._probe is None and self._has_slot():
                 self._claim_probe()
             while self._may_claim() and self._claim():
                 pass
-        except Unanswered as error:
+        except (Unanswered, UnusableWorkFolder, OSError) as error:
             self._pause = min(max(1.0, 2 * self._pause), LONGEST_PAUSE_SECONDS)
-            _say(f"asking again in {self._pause:g} s: {error}")
+            say(f"asking again in {self._pause:g} s: {error}")
         except Refused as refusal:
             if refusal.slug != UNKNOWN_NODE:
                 raise
             self._registered_at = float("-inf")  # its database is another one: the next round registers
-            _say(f"registering again: {refusal}")
+            say(f"registering again: {refusal}")
         else:
             self._pause = 0.0
 
@@ -120,7 +128,7 @@ class Agent:
         ended = [attempt for attempt in self._running if attempt.exit_status is not None]
         for attempt in ended:
             self._running.remove(attempt)
-            _say(f"job {attempt.job_id}: attempt ended with exit status {attempt.exit_status}")
+            say(f"job {attempt.job_id}: attempt ended with exit status {attempt.exit_status}")
 
     def _register(self) -> None:
         now = time.monotonic()
@@ -131,7 +139,7 @@ class Agent:
         registration = facts.registration(most_bytes=self._options.memory_bytes)
         self._link.register({**registration, "engines": tuple(self._options.engines)})
         if self._registered_at == float("-inf"):
-            _say(f"node {self._options.node}: {facts.device}, asking {self._options.planner_url} for jobs")
+            say(f"node {self._options.node}: {facts.device}, asking {self._options.planner_url} for jobs")
         self._registered_at = now
 
     def _may_claim(self) -> bool:
@@ -155,7 +163,7 @@ class Agent:
             memory_bytes=self._free_bytes(),
             data_roots=self._options.data_roots,
         )
-        _say(f"probe {asked.id}: started, {self._probe.memory_bytes} bytes")
+        say(f"probe {asked.id}: started, {self._probe.memory_bytes} bytes")
 
     def _report_probe(self) -> None:
         """Send what the probe found, once it has ended; kept until somebody takes it."""
@@ -165,18 +173,24 @@ class Agent:
         try:
             self._link.report_probe(ended.probe_id, ended.findings())
         except Refused as refusal:  # forgotten meanwhile: nobody wants it any more
-            _say(f"probe {ended.probe_id}: its report is not wanted: {refusal}")
+            say(f"probe {ended.probe_id}: its report is not wanted: {refusal}")
         else:
-            _say(f"probe {ended.probe_id}: ended with exit status {ended.exit_status}, reported")
+            say(f"probe {ended.probe_id}: ended with exit status {ended.exit_status}, reported")
         self._probe = None
 
     def _claim(self) -> bool:
-        """Ask for a job and start it; whether there was one."""
+        """Ask for a job and start it; whether there was one. Raises OSError where it cannot be started: then
+        others may have it.
+        """
         free = self._free_bytes()
         assignment = self._link.claim(memory_free_bytes=free, engines=list(self._options.engines))
         if assignment is None:
             return False
-        self._start(assignment, free)
+        try:
+            self._start(assignment, free)
+        except OSError as error:
+            give_back(assignment, self._options.planner_url, node=self._options.node, reason=str(error))
+            raise
         return True
 
     def _free_bytes(self) -> int:
@@ -206,7 +220,7 @@ class Agent:
             )
         )
         self._started += 1
-        _say(f"job {job.id} ({job.name}): started, {taken} bytes")
+        say(f"job {job.id} ({job.name}): started, {taken} bytes")
 
     def _stop_all(self) -> None:
         """Every attempt finishes its step and gives its job back; what does not is killed."""
@@ -221,7 +235,3 @@ class Agent:
             if attempt.exit_status is None:
                 attempt.kill()
         self._collect()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the agent's own log

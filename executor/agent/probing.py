@@ -23,6 +23,7 @@ from executor.agent.running import environment_of_children
 from executor.attempt.child import die_with_parent
 from executor.attempt.data_roots import within_roots
 from executor.attempt.memory_cap import OutOfMemory, memory_cap
+from executor.attempt.saying import say
 from executor.attempt.task import job_of
 from executor.device import device_name
 from executor.errors import ExecutorError
@@ -107,10 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             memory_bytes=parsed.memory,
             data_roots=parsed.data_root,
         )
+        parsed.output.write_text(json.dumps(profile), encoding="utf-8")
     except (InvalidJob, ExecutorError, OutOfMemory, OSError) as error:
-        print(f"tightfit-worker: {error}", file=sys.stderr)  # noqa: T201 - the agent reads it
+        say(f"tightfit-worker: {error}")  # the agent reads it
         return REFUSED
-    parsed.output.write_text(json.dumps(profile), encoding="utf-8")
     return 0
 
 
@@ -125,7 +126,7 @@ def probed(
     job = within_roots(job_of(request, request["budget"]), data_roots)
     device = default_device()
     with memory_cap(memory_bytes, device):
-        prepared = PreparedJob.of(job, _say, device, device_bytes=memory_bytes)
+        prepared = PreparedJob.of(job, say, device, device_bytes=memory_bytes)
     return {**prepared.profile(), "device_name": device_name(device)}
 
 
@@ -137,10 +138,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--data-root", type=Path, action="append", default=[])
     return parser
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the probe's log
 
 
 if __name__ == "__main__":

@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from executor.agent.node import PCI_ORDER
+from executor.attempt.saying import say
 from executor.environment import API_KEY, LAUNCH_TOKEN
+from executor.service_link import Assignment, AttemptLink, Refused, open_attempt
 
 WORKER = "import sys; from executor.cli import main; sys.exit(main())"
 
@@ -55,7 +58,10 @@ def start_attempt(
     save_seconds: float,
     grace_seconds: float,
 ) -> RunningAttempt:
-    """Start `tightfit-worker attempt`. It is told to stop when this process dies, however that comes."""
+    """Start `tightfit-worker attempt`. It is told to stop when this process dies, however that comes.
+
+    Raises OSError.
+    """
     work_dir.mkdir(parents=True, exist_ok=True)
     arguments = [
         *("attempt", "--planner", planner_url, "--job", job_id, "--work-dir", str(work_dir), "--node", node),
@@ -64,7 +70,7 @@ def start_attempt(
     ]
     for root in data_roots:
         arguments += ["--data-root", str(root)]
-    with (work_dir / "attempts.log").open("ab") as log:
+    with _log(work_dir) as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-c", WORKER, *arguments],
             env={**environment_of_children(os.environ), LAUNCH_TOKEN: launch_token},
@@ -74,6 +80,31 @@ def start_attempt(
             start_new_session=True,
         )
     return RunningAttempt(job_id, memory_bytes, process)
+
+
+def give_back(assignment: Assignment, planner_url: str, *, node: str, reason: str) -> None:
+    """Return a job that could not be started to the queue; else its lease would have to run out.
+
+    Raises Unanswered.
+    """
+    job_id = assignment.job.id
+    with suppress(Refused):  # somebody else has it already
+        attempt = open_attempt(planner_url, job_id, assignment.launch_token, node=node)
+        with closing(AttemptLink(planner_url, attempt)) as link:
+            link.report({"outcome": "preempted", "detail": f"node {node} could not start it: {reason}"})
+    say(f"job {job_id}: given back")
+
+
+@contextmanager
+def _log(work_dir: Path) -> Iterator[IO[bytes] | None]:
+    """What supervisors say; None, for the agent's own output, where there is no room for such a file."""
+    try:
+        log = (work_dir / "attempts.log").open("ab")
+    except OSError:
+        yield None
+    else:
+        with log:
+            yield log
 
 
 def environment_of_children(environ: Mapping[str, str]) -> dict[str, str]:
