@@ -119,14 +119,21 @@ def _again(
     return look()[1]
 
 
-def _tensors_now(function: Callable[[Any, Any], Any]) -> dict[str, tuple[int, int]]:
-    """By where the function sees them: which tensors there are, and their versions."""
-    return {name: (id(tensor), tensor._version) for name, tensor in tensors_seen(function)}
+Versions = dict[str, tuple[Tensor, int]]
 
 
-def _raise_not_again(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+def _tensors_now(function: Callable[[Any, Any], Any]) -> Versions:
+    """By where the function sees them: the tensors, and their versions."""
+    return {name: (tensor, tensor._version) for name, tensor in tensors_seen(function)}
+
+
+def _raise_not_again(before: Versions, after: Versions) -> None:
     """Refuse a step that does not do the same when it runs again."""
-    moved = sorted(name for name, what in after.items() if before.get(name) != what)
+    moved = sorted(
+        name
+        for name, (tensor, version) in after.items()
+        if name not in before or before[name][0] is not tensor or before[name][1] != version
+    )
     seems = f" (it changes {' and '.join(moved)})" if moved else ""
     raise ReplayError(
         "the step did not give the same results when it ran again from the same state, inputs, buffers and "
