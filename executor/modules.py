@@ -12,6 +12,7 @@ share the budget.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
@@ -26,10 +27,11 @@ from executor.budget import parse_budget, parse_budget_bytes
 from executor.chain_weights import Anchor, ChainWeights
 from executor.compiled import outside_compiled_graphs
 from executor.device import free_bytes
+from executor.drop_in_calls import require_dtype, require_no_tracing, streams_put_back
 from executor.errors import BudgetTooSmall
 from executor.loop import Loop
 from executor.packing import lengths_digest, pack, reverse_each, unpack
-from executor.recurrence import Recurrence, State, run_fused, segment_of
+from executor.recurrence import Recurrence, State, run_fused, runs_in_own_kernels, segment_of
 from executor.sizes import held_bytes
 from executor.taken_over import take_over_parameters
 from executor.unroll import run_within
@@ -106,6 +108,24 @@ class BudgetedRecurrence(nn.Module):
         """The sizes and the budget, for print(module)."""
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, budget={self._budget}"
 
+    @property
+    def mode(self) -> str:
+        """LSTM, GRU, RNN_TANH or RNN_RELU, as of torch's modules."""
+        return self._whole.mode
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The weights and biases, a list per layer and direction, as of torch's modules."""
+        chains = self._recurrences()
+        names = [chain.weight_names(layer) for chain in chains for layer in range(chain.num_layers)]
+        return [[getattr(self, name) for name in layer] for layer in names]
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as torch's modules do."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
     def flatten_parameters(self) -> None:
         """Nothing to do: weights are used as they lie. Here because torch's modules have it."""
 
@@ -114,8 +134,11 @@ class BudgetedRecurrence(nn.Module):
         """Like the torch module's: (output, final state), gradients for everything that needs one.
 
         Raises BudgetTooSmall, with the least budget that would do, at the first call that does not fit. Where
-        nothing needs a gradient nothing is planned, and no budget looked at.
+        nothing needs a gradient nothing is planned, and no budget looked at. Raises ValueError for an input,
+        TypeError or ValueError for an initial state, that does not go with the weights.
         """
+        require_no_tracing(type(self).__name__)
+        require_dtype(getattr(self, self._whole.weight_names(0)[0]), input.data, hx)
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
         if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
@@ -138,7 +161,7 @@ class BudgetedRecurrence(nn.Module):
         if packed.sorted_indices is not None and hx is not None:
             state = tuple(part.index_select(1, packed.sorted_indices) for part in state)
         made_bytes = _made_bytes(state, None if packed.sorted_indices is not None else hx)
-        beside_bytes = self._unpacked_bytes(packed, x) + made_bytes
+        beside_bytes = self._unpacked_bytes(x, trains_input=packed.data.requires_grad) + made_bytes
         y, state = self._run(x, state, packed.batch_sizes, beside_bytes=beside_bytes)
         if packed.unsorted_indices is not None:
             state = tuple(part.index_select(1, packed.unsorted_indices) for part in state)
@@ -203,22 +226,23 @@ class BudgetedRecurrence(nn.Module):
         between_bytes = self._between_bytes(x)
         share = max(1, (budget_bytes - between_bytes) // len(chains))
         try:
-            return self._both_directions(chains, state, x, batch_sizes, partial(self._unroll, share))
+            with streams_put_back([x, *state]):  # a layer may refuse when dropout has drawn for it
+                return self._both_directions(chains, state, x, batch_sizes, partial(self._unroll, share))
         except BudgetTooSmall as error:
             needed = between_bytes + self._least_bytes(chains, state, x, batch_sizes) * len(chains)
             raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
 
-    def _unpacked_bytes(self, packed: PackedSequence, x: Tensor) -> int:
+    def _unpacked_bytes(self, x: Tensor, *, trains_input: bool) -> int:
         """What a packed call holds beside its chains: padded inputs and where they came from, packed outputs
-        and where they go, and the gradients of both.
+        and where they go, and the gradients of both. As if every sequence had full length: what is left to
+        the chains, and with it the plan, is the same for all lengths.
         """
-        rows, places = packed.data.shape[0], x.shape[0] * x.shape[1]
+        places = x.shape[0] * x.shape[1]
         width = self._whole.output_size * (2 if self.bidirectional else 1)
-        outputs = 2 * rows * (width * x.element_size() + _INDEX_BYTES)
-        inputs = 2 * rows * _INDEX_BYTES + places * (1 + x.shape[-1] * x.element_size())
-        if packed.data.requires_grad:
-            inputs += rows * x.shape[-1] * x.element_size()
-        return outputs + inputs
+        row_bytes = x.shape[-1] * x.element_size()
+        outputs = 2 * (width * x.element_size() + _INDEX_BYTES)
+        inputs = 2 * _INDEX_BYTES + 1 + row_bytes * (2 if trains_input else 1)
+        return places * (outputs + inputs)
 
     def _least_bytes(
         self, chains: list[ChainWeights], state: State, x: Tensor, batch_sizes: Tensor | None
@@ -254,7 +278,7 @@ class BudgetedRecurrence(nn.Module):
             module=weights,
             captured=weights.computed,
             outputs_transposed=self.batch_first,
-            told_apart_by=None if batch_sizes is None else lengths_digest(batch_sizes),
+            told_apart_by=_lengths_that_count(weights, state, x, batch_sizes),
         )
         return run_within(loop, budget_bytes, host_budget=self._host_share_bytes)
 
@@ -321,6 +345,15 @@ def _run_in_one(
     """One chain as full BPTT would run it."""
     after, y = run_fused(weights, weights.recurrence, state, x, batch_sizes)
     return y, after
+
+
+def _lengths_that_count(
+    weights: ChainWeights, state: State, x: Tensor, batch_sizes: Tensor | None
+) -> str | None:
+    """What tells packed batches apart: their lengths, unless our own kernels run them, in the same bytes."""
+    if batch_sizes is None or runs_in_own_kernels(weights, weights.recurrence, state, x):
+        return None
+    return lengths_digest(batch_sizes)
 
 
 def _needs_gradient(weights: ChainWeights, state: State, x: Tensor) -> bool:

@@ -144,9 +144,14 @@ def run_packed_segment(
 ) -> tuple[State, Tensor]:
     """Like `run_segment`, but step t concerns only the first `batch_sizes[t]` sequences.
 
-    The others keep their state, and their rows of y are zeros. Batch sizes must not increase. Under autocast
-    torch's kernels may return other types for segments whose sequences all go on: those of the state count.
+    The others keep their state, and their rows of y are zeros. Batch sizes must not increase. Our own kernels
+    take the same bytes whatever they are; torch's do not, and may, under autocast, return other types for
+    segments whose sequences all go on: those of the state count.
     """
+    layers = _weights(module, recurrence)
+    kernels = _own_kernels(recurrence, state, x, layers)
+    if kernels is not None:
+        return _run_own(kernels, recurrence, state, x, layers, batch_sizes, is_training=module.training)
     sizes = batch_sizes.tolist()
     data = torch.cat([x_t[:size] for x_t, size in zip(x.unbind(0), sizes, strict=True)])
     running = tuple(part[:, : sizes[0]].contiguous() for part in state)
@@ -186,6 +191,11 @@ def _is_for_cells(recurrence: Recurrence, x: Tensor) -> bool:
     return not x.is_cuda and x.shape[0] < FUSED_SEGMENT_STEPS and not recurrence.proj_size
 
 
+def runs_in_own_kernels(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> bool:
+    """Whether segments of that state and input, of whatever length, run in our own kernels."""
+    return _own_kernels(recurrence, state, x, _weights(module, recurrence)) is not None
+
+
 def _own_kernels(
     recurrence: Recurrence, state: State, x: Tensor, layers: list[list[Tensor]]
 ) -> Kernels | None:
@@ -201,6 +211,7 @@ def _run_own(
     state: State,
     x: Tensor,
     layers: list[list[Tensor]],
+    batch_sizes: Tensor | None = None,
     *,
     is_training: bool,
 ) -> tuple[State, Any]:
@@ -212,9 +223,9 @@ def _run_own(
         weights = Weights(*layers[layer])
         before = tuple(part[layer] for part in state)
         if layer + 1 == recurrence.num_layers and not torch.is_grad_enabled() and not outputs_needed():
-            y, after = None, advance_layer(kernels, recurrence.mode, y, before, weights)
+            y, after = None, advance_layer(kernels, recurrence.mode, y, before, weights, batch_sizes)
         else:
-            y, after = run_layer(kernels, recurrence.mode, y, before, weights)
+            y, after = run_layer(kernels, recurrence.mode, y, before, weights, batch_sizes)
         finals.append(after)
     return tuple(_stacked(parts) for parts in zip(*finals, strict=True)), y
 

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from executor import GRU, LSTM, RNN, BudgetTooSmall, measure, unroll
 from executor.activations import activation_bytes
 from executor.budget import InvalidBudget
+from executor.errors import UnsupportedTransform
 from executor.plan import tape_everything
 from executor.probe import probe_loop
 
@@ -488,3 +489,55 @@ def test_what_is_no_budget_is_refused_before_anything_runs():
     """A budget is checked when the drop-in is made"""
     with pytest.raises(InvalidBudget):
         GRU.from_torch(nn.GRU(2, 2), budget="much")
+
+
+def test_a_refused_call_draws_no_random_numbers():
+    """Dropout between bidirectional layers has drawn when the second layer refuses: the stream is put back"""
+    module = nn.LSTM(2, HIDDEN, num_layers=2, bidirectional=True, dropout=0.5)
+    x = torch.randn(STEPS, BATCH, 2)
+    with pytest.raises(BudgetTooSmall) as caught:
+        LSTM.from_torch(module, budget=1)(x)
+    least = caught.value.minimum_budget_bytes
+    refusing, state = LSTM.from_torch(module, budget=least - 1), torch.get_rng_state()
+    with pytest.raises(BudgetTooSmall):
+        refusing(x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_another_type_than_the_weights_is_refused_with_what_to_do(is_packed):
+    """An input in torch's words, an initial state likewise; autocast casts both"""
+    x = torch.randn(STEPS, BATCH, INPUT)
+    given = pack_sequence(list(x.unbind(1))) if is_packed else x
+    drop_in = GRU.from_torch(nn.GRU(INPUT, HIDDEN), budget="1MiB")
+    with pytest.raises(ValueError, match=r"input dtype \(torch\.float64\) does not match .*Convert input:"):
+        drop_in(given.double())
+    with pytest.raises(ValueError, match=r"hx dtype \(torch\.float64\) does not match .*Convert hx:"):
+        drop_in(given, torch.zeros(1, BATCH, HIDDEN, dtype=torch.float64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        drop_in(x.bfloat16())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_tracing_is_refused_by_name():
+    """A graph of one plan's operations would be no module inside a budget"""
+    drop_in = LSTM.from_torch(nn.LSTM(INPUT, HIDDEN), budget="1MiB")
+    with pytest.raises(UnsupportedTransform, match="a call of LSTM inside a byte budget cannot be traced"):
+        torch.jit.trace(nn.Sequential(drop_in), torch.randn(STEPS, BATCH, INPUT))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parameters_are_drawn_and_listed_as_by_the_torch_module(kind):
+    """`reset_parameters` gives the numbers that torch's gives, `all_weights` and `mode` are its own"""
+    torch_class, drop_in_class = KINDS[kind]
+    module = torch_class(INPUT, HIDDEN, num_layers=2, bidirectional=True)
+    drop_in = drop_in_class.from_torch(module, budget="1MiB")
+    assert drop_in.mode == module.mode
+    for mine, theirs in zip(drop_in.all_weights, module.all_weights, strict=True):
+        assert all(one is other for one, other in zip(mine, theirs, strict=True))
+    torch.manual_seed(3)
+    module.reset_parameters()
+    expected = [parameter.clone() for parameter in module.parameters()]
+    torch.manual_seed(3)
+    nn.Sequential(drop_in).apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None)
+    assert all(torch.equal(*pair) for pair in zip(module.parameters(), expected, strict=True))

@@ -134,7 +134,7 @@ def test_infinities_go_where_torch_s_go(mode, value, place, dtype):
         torch.testing.assert_close(mine[known], theirs[known], rtol=0, atol=10 * TOLERANCES[dtype] * scale)
 
 
-# How many of 20 sequences go on, step by step: vectors end, or parts of them, most at once; some do not begin.
+# How many of 20 sequences go on, step by step: vectors end, or parts of them, most at once; some never begin.
 FALLING = [[20] * 4 + [17, 17, 16, 15, 3], [20, 1, 1], [9, 9, 8, 1], [1], [20, 19, 18, 10, 9, 8, 7, 1, 1]]
 
 

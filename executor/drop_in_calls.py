@@ -1,0 +1,50 @@
+"""What a call of a drop-in is refused for before anything runs, and what a refusal leaves as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from executor.dry_run import ambient_generators
+from executor.errors import UnsupportedTransform
+
+
+def require_no_tracing(name: str) -> None:
+    """Raise UnsupportedTransform under `torch.jit.trace`, which would record the operations of one plan."""
+    if torch._C._get_tracing_state() is not None:  # noqa: SLF001 - what torch.jit.is_tracing, which is untyped, asks
+        raise UnsupportedTransform(
+            f"a call of {name} inside a byte budget cannot be traced: its plan and its backward pass are no "
+            "part of a graph; trace the torch module that has the same parameters"
+        )
+
+
+def require_dtype(weight: Tensor, x: Tensor, hx: Any) -> None:
+    """Raise ValueError for an input or initial state of another type than the weights; under autocast
+    kernels cast them.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        return
+    state = hx if isinstance(hx, tuple | list) else (hx,)
+    for name, given in [("input", x), *(("hx", part) for part in state)]:
+        if isinstance(given, Tensor) and given.dtype != weight.dtype:
+            raise ValueError(
+                f"{name} dtype ({given.dtype}) does not match weight dtype ({weight.dtype}). Convert {name}: "
+                f"{name}.to({weight.dtype}), or convert model: model.to({given.dtype})"
+            )
+
+
+@contextmanager
+def streams_put_back(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Random streams are as before where an exception leaves the context."""
+    generators = ambient_generators(tensors)
+    before = [generator.get_state() for generator in generators]
+    try:
+        yield
+    except BaseException:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+        raise
