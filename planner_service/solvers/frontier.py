@@ -11,7 +11,7 @@ from math import isfinite
 
 import numpy as np
 
-from planner_service.chain import Chain
+from planner_service.chain import BudgetTooSmall, Chain
 from planner_service.solvers.frontier_points import FrontierPoint, non_dominated, thinned
 from planner_service.solvers.frontier_sampling import sampled
 from planner_service.solvers.intervals import IntervalTable, additions_per_level
@@ -21,7 +21,7 @@ from planner_service.solvers.offload import OffloadSolution
 from planner_service.solvers.optimal import AFFORDABLE_ADDITIONS, minimum_budget_bytes
 from planner_service.solvers.sections import Sections
 from planner_service.solvers.solution import Cancellation, Solution
-from planner_service.solvers.solve import solve
+from planner_service.solvers.solve import REVERSIBLE, solve
 from planner_service.solvers.wide import is_wide
 
 MOST_LEVELS = 4_000
@@ -43,7 +43,8 @@ def frontier(
     """
     cancellation = cancellation or Cancellation()
     needs = chain_needs(chain)
-    levels = None if is_wide(needs) else _all_levels(needs)
+    # The table is of policies that undo nothing.
+    levels = None if is_wide(needs) or chain.is_reversible else _all_levels(needs)
     if levels is not None:
         return thinned(_tabulated(chain, needs, levels, cancellation), most_points)
 
@@ -53,10 +54,19 @@ def frontier(
 
     return sampled(
         price,
-        least_bytes=minimum_budget_bytes(chain, cancellation=cancellation),
+        least_bytes=_least_bytes(chain, cancellation),
         most_bytes=_held_bytes(chain) + needs.store_all_bytes,
         most_points=min(most_points, affordable_points(chain)),
     )
+
+
+def _least_bytes(chain: Chain, cancellation: Cancellation) -> int:
+    if not chain.is_reversible:
+        return minimum_budget_bytes(chain, cancellation=cancellation)
+    try:
+        return solve(chain, 0, cancellation=cancellation).verdict.peak_bytes
+    except BudgetTooSmall as refusal:
+        return refusal.minimum_budget_bytes
 
 
 def affordable_points(chain: Chain) -> int:
@@ -71,9 +81,11 @@ def affordable_points(chain: Chain) -> int:
 def sufficient_bytes(solution: Solution | OffloadSolution, budget_bytes: int) -> int:
     """The least budget known to give a plan as quick as `solution`, which is that of `budget_bytes`.
 
-    An optimum is the optimum of its own peak as well. Of other plans that is not known.
+    An optimum is the optimum of its own peak as well. Of other plans that is not known; nor is a plan that
+    undoes stages found there, though it met the bound: its search counts stages that differ as the largest.
     """
-    return budget_bytes if solution.optimality == "bounded" else solution.verdict.peak_bytes
+    found_again = solution.optimality != "bounded" and solution.strategy != REVERSIBLE
+    return solution.verdict.peak_bytes if found_again else budget_bytes
 
 
 def _held_bytes(chain: Chain) -> int:

@@ -9,14 +9,18 @@ are stored every so often and one stretch at a time is archived and undone:
 
 with c checkpoints held, and leaf(n, c) the cheapest mix of archived and taped stages that fits beside them.
 
-Guarantee: the cheapest of all policies of this form on equal stages, up to MOST_UNITS of them exactly; on
-more, of those whose checkpoints lie at multiples of ⌈L / MOST_UNITS⌉ stages. Stages that differ count as
-large as the largest. Reported with a lower bound for every schedule.
+Guarantee: the cheapest of all policies of this form, up to MOST_UNITS stages; on more, of those whose
+checkpoints lie at multiples of ⌈L / MOST_UNITS⌉ stages (MOST_UNLIKE_UNITS where stages differ all along).
+Every stage costs what it costs. Where sizes differ, the stages of a stretch count as large as its largest, a
+checkpoint as the largest state: a policy that fits a budget so fits every larger one, and more bytes never
+cost more. Reported with a lower bound for every schedule.
 """
 
 from __future__ import annotations
 
 from math import isfinite
+
+import numpy as np
 
 from planner_service.chain import (
     EMPTY,
@@ -31,10 +35,14 @@ from planner_service.chain import (
 )
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.solution import Cancellation
-from planner_service.solvers.stretches import LEAF, Sizes, Tables, fill
+from planner_service.solvers.stretch_tables import LEAF, Stretches, Tables, fill, least_free_bytes
+from planner_service.solvers.stretches import Bytes
 
 MOST_UNITS = 200
 """Places for checkpoints that are tried; one at every stage of shorter chains."""
+MOST_UNLIKE_UNITS = 80
+"""The same where hardly two stretches are alike, so that a plan takes a second."""
+MOST_ROWS = MOST_UNLIKE_UNITS * (MOST_UNLIKE_UNITS + 1) // 2
 
 
 class NotReversible(PlanningError, ValueError):
@@ -60,38 +68,32 @@ def draft_reversible(
     """
     if not chain.is_reversible:
         raise NotReversible
-    sizes, unit = Sizes.of(chain, most_archived), -(-chain.length // MOST_UNITS)
-    units = -(-chain.length // unit)
+    stretches = _stretches(chain, most_archived)
     outside_bytes = chain.static_bytes + chain.input_bytes
-    free_bytes = budget_bytes - outside_bytes
-    least_bytes = _least_free_bytes(sizes, units=units, unit=unit)
-    if free_bytes < least_bytes:
-        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=outside_bytes + least_bytes)
-    most_held = min(units - 1, _most_checkpoints(sizes, free_bytes, unit))
-    tables = fill(
-        sizes,
-        units=units,
-        unit=unit,
-        free_bytes=free_bytes,
-        most_held=most_held,
-        cancellation=cancellation,
+    rooms = _rooms(stretches, budget_bytes - outside_bytes)
+    tables = fill(stretches, rooms, cancellation)
+    if not isfinite(tables.cost[-1, 0]):
+        least_bytes = outside_bytes + least_free_bytes(stretches, cancellation)
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=least_bytes)
+    policy = _Builder(stretches, tables, rooms).policy()
+    return Draft("reversible", policy, "bounded", _reason(policy, stretches.unit))
+
+
+def _stretches(chain: Chain, most_archived: int | None) -> Stretches:
+    every = Stretches.of(chain, -(-chain.length // MOST_UNITS), most_archived)
+    if len(every.rows) <= MOST_ROWS:
+        return every
+    return Stretches.of(chain, -(-chain.length // MOST_UNLIKE_UNITS), most_archived)
+
+
+def _rooms(stretches: Stretches, free_bytes: int) -> Bytes:
+    """The bytes left beside 0, 1, 2, … checkpoints, while some may be left; at least one number."""
+    most = stretches.units - 1
+    if stretches.held_bytes:
+        most = min(most, max(0, free_bytes) // stretches.held_bytes)
+    return np.array(
+        [free_bytes - held * stretches.held_bytes for held in range(most + 1)], dtype=stretches.dtype
     )
-    policy = _Builder(chain, sizes, tables, unit, free_bytes).policy(units)
-    return Draft("reversible", policy, "bounded", _reason(policy, unit))
-
-
-def _least_free_bytes(sizes: Sizes, *, units: int, unit: int) -> int:
-    """The least room in which some policy of the form fits: one leaf, or a checkpoint at every place."""
-    whole = sizes.least_leaf_bytes(units * unit)
-    if units == 1:
-        return whole
-    return min(whole, max(sizes.state + sizes.least_leaf_bytes(unit), sizes.advance_bytes))
-
-
-def _most_checkpoints(sizes: Sizes, free_bytes: int, unit: int) -> int:
-    """How many checkpoints leave room for a leaf of one unit beside them."""
-    room = free_bytes - sizes.least_leaf_bytes(unit)
-    return max(0, room) // sizes.state if sizes.state else MOST_UNITS
 
 
 def _reason(policy: Policy, unit: int) -> str:
@@ -109,37 +111,36 @@ def _reason(policy: Policy, unit: int) -> str:
 class _Builder:
     """Writes the nodes that the tables decide on, equal subproblems once."""
 
-    def __init__(self, chain: Chain, sizes: Sizes, tables: Tables, unit: int, free_bytes: int) -> None:
-        self._length, self._unit, self._free_bytes = chain.length, unit, free_bytes
-        self._sizes, self._tables = sizes, tables
+    def __init__(self, stretches: Stretches, tables: Tables, rooms: Bytes) -> None:
+        self._stretches, self._tables, self._rooms = stretches, tables, rooms
         self._nodes: list[PolicyNode] = []
         self._index: dict[tuple[int, int], int] = {}
 
-    def policy(self, units: int) -> Policy:
-        """The policy of the whole chain, whose last unit may be shorter."""
-        if not isfinite(self._tables.cost[units, 0]):
-            raise AssertionError("the least budget was met, and yet nothing fits")
-        root = self._add(units, 0, self._length)
+    def policy(self) -> Policy:
+        """The policy of the whole chain."""
+        root = self._add(len(self._stretches.rows) - 1, 0)
         return Policy(tuple(self._nodes), root)
 
-    def _add(self, units: int, held: int, length: int) -> int:
-        """The node of `length` stages, which are `units` units, with `held` checkpoints."""
-        if (length, held) not in self._index:
-            first = int(self._tables.split[units, held])
+    def _add(self, row: int, held: int) -> int:
+        """The node of a stretch with `held` checkpoints."""
+        if (row, held) not in self._index:
+            first = int(self._tables.split[row, held])
             if first == LEAF:
-                node = self._leaf(length, held)
+                node = self._leaf(row, held)
             else:
-                span = first * self._unit
-                right = self._add(units - first, held + 1, length - span)
-                node = self._append(CheckpointNode(span, right, self._add(first, held, span)))
-            self._index[length, held] = node
-        return self._index[length, held]
+                right, left = (int(rows[first - 1]) for rows in self._stretches.halves(row))
+                after = self._add(right, held + 1)
+                before = self._add(left, held)
+                node = self._append(CheckpointNode(first * self._stretches.unit, after, before))
+            self._index[row, held] = node
+        return self._index[row, held]
 
-    def _leaf(self, length: int, held: int) -> int:
-        archived = self._sizes.leaf(length, self._free_bytes - held * self._sizes.state)
-        assert archived is not None  # noqa: S101 - no longer than what the table found to fit
-        taped = EMPTY if archived == length else self._append(TapeNode(length - archived, EMPTY))
-        return self._append(ArchiveNode(archived, taped)) if archived else taped
+    def _leaf(self, row: int, held: int) -> int:
+        stretch = self._stretches.stretch(row)
+        archived = int(stretch.leaf(self._rooms).archived[held])
+        taped = stretch.length - archived
+        rest = self._append(TapeNode(taped, EMPTY)) if taped else EMPTY
+        return self._append(ArchiveNode(archived, rest)) if archived else rest
 
     def _append(self, node: PolicyNode) -> int:
         self._nodes.append(node)
