@@ -66,7 +66,7 @@ def run(tests: Tests, built: Built) -> bool:
     settings = tests.settings
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
     command += [] if settings.is_all_on_cuda else ["-m", "gpu"]
-    command += ["-p", "tests.cuda_stand_in.values"] if settings.has_values else []
+    command += ["-p", f"tests.cuda_stand_in.{'values' if settings.has_values else 'nothing'}"]
     done = subprocess.run(
         [*command, *tests.arguments],
         cwd=ROOT,
@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--everything-on-cuda", action="store_true", help="tests for the CPU, tensors on CUDA by default"
     )
-    found.add_argument("--module", help="run this module instead of tests, without values")
+    found.add_argument("--module", help="run this module instead of tests, with nothing computed")
     return found
 
 
@@ -120,7 +120,7 @@ def main() -> int:
     built = build(Path(torch.__file__).parents[1], Path(sys.prefix) / "cuda-stand-in")
     settings = Settings(options.values, not options.plain_segments, options.everything_on_cuda)
     if options.module:
-        command = [sys.executable, "-m", options.module, *arguments]
+        command = [sys.executable, "-m", "tests.cuda_stand_in.nothing", options.module, *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment(settings, built), check=False).returncode
     chosen = (Tests(tuple(arguments), settings),) if arguments else USUAL
     with ThreadPoolExecutor(AT_ONCE) as pool:
