@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from planner_service.security import ApiKey
 
 SCOPES = ("read", "plan", "submit", "worker", "admin")
+MAXIMUM_DAYS = 36_500
+"""A hundred years."""
 _DESCRIPTION = (
     "API keys for a service that listens on more than loopback. The database is found as `tightfit serve` "
     "finds it; the service may run meanwhile and takes notice within five seconds."
@@ -37,9 +39,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     create.add_argument(
         "--scope", action="append", choices=SCOPES, required=True, help="what it is good for; give again"
     )
-    create.add_argument("--days", type=float, help="it expires after so many days (never)")
+    create.add_argument("--days", type=_days, help="it expires after so many days (never)")
     _action(actions, "list", _list, "all keys, without their secrets")
     _action(actions, "revoke", _revoke, "make a key worthless").add_argument("id", help="as `list` shows it")
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = 0.0
+    if not 0 < days <= MAXIMUM_DAYS:  # a key that has expired already, or that no calendar can tell
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0, at most {MAXIMUM_DAYS}")
+    return days
 
 
 Command = Callable[["Engine", argparse.Namespace], int]
