@@ -8,9 +8,13 @@ from planner_service.chain.quantities import format_bytes
 
 
 def table(rows: Sequence[Sequence[str]], *, right_aligned: frozenset[int] = frozenset()) -> str:
-    """`rows` in columns two spaces apart; the columns in `right_aligned` are flush right."""
+    """`rows` in columns two spaces apart; the columns in `right_aligned` are flush right.
+
+    Line breaks and control characters, in names that somebody gave to something, are escaped.
+    """
     if not rows:
         return ""
+    rows = [[_on_one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -20,6 +24,12 @@ def table(rows: Sequence[Sequence[str]], *, right_aligned: frozenset[int] = froz
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _on_one_line(cell: str) -> str:
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in cell
+    )
 
 
 def bytes_text(count: int) -> str:

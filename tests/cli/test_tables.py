@@ -8,6 +8,11 @@ def test_columns_are_aligned_and_lines_have_no_trailing_space():
     assert table([]) == ""
 
 
+def test_names_with_line_breaks_do_not_break_the_table():
+    lines = table([("name", "state"), ("two\nlines\x1b[2J", "ready"), ("Knoten-ü", "lost")]).splitlines()
+    assert lines == ["name               state", r"two\nlines\x1b[2J  ready", "Knoten-ü           lost"]
+
+
 def test_quantities_carry_their_units():
     assert bytes_text(2 * 2**30) == "2 GiB (2147483648 bytes)"
     assert bytes_text(250) == "250 bytes"
