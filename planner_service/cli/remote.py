@@ -26,7 +26,9 @@ API_KEY = "TIGHTFIT_API_KEY"
 
 
 def add_planner_option(parser: argparse.ArgumentParser) -> None:
-    """`--planner URL`, which every command that asks a service takes."""
+    """`--planner URL`, of commands that cannot do without a service. Those that plan here unless they are
+    given one (`place`, `sbatch`) have an option of their own, and do not look at the variable.
+    """
     url = os.environ.get(PLANNER_URL) or DEFAULT_URL
     parser.add_argument(
         "--planner", metavar="URL", default=url, help=f"the service ({PLANNER_URL}, or {DEFAULT_URL})"
