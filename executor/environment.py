@@ -19,6 +19,21 @@ SPARSE_KERNELS = "TIGHTFIT_SPARSE_KERNELS"
 REVERSIBLE_KERNELS = "TIGHTFIT_REVERSIBLE_KERNELS"
 
 
+MAXIMUM_NODE_CHARACTERS = 200
+
+
 def node_name() -> str:
-    """Slurm's name of this node where there is one, or the host's."""
+    """Slurm's name of this node where there is one, or the host's; both agents and attempts are called so."""
     return os.environ.get(SLURM_NODE) or platform.node()
+
+
+def checked_node_name(name: str) -> str:
+    """`name`, which is to be a part of a path and a cell of a table. Raises ValueError with the reason."""
+    is_path = "/" in name or name in {".", ".."}
+    is_word = name.isprintable() and name == name.strip() and 0 < len(name) <= MAXIMUM_NODE_CHARACTERS
+    if is_path or not is_word:
+        raise ValueError(
+            f"{name!r} cannot be a node's name: give 1 to {MAXIMUM_NODE_CHARACTERS} printable characters "
+            "without a slash, such as gpu-17"
+        )
+    return name

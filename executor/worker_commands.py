@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
 
-from executor.budget import parse_budget_bytes
-from executor.environment import API_KEY, PLANNER_URL, node_name
+from executor.budget import InvalidBudget, parse_budget_bytes
+from executor.environment import API_KEY, PLANNER_URL, checked_node_name, node_name
 
-"""Slurm's name of the node, which need not be the host's."""
+Number = TypeVar("Number", int, float)
+
+MAXIMUM_SECONDS = 10**7
+"""A third of a year; no wait of a system call may be much longer."""
 
 _ATTEMPT_HELP = """\
 environment: TIGHTFIT_LAUNCH_TOKEN, the right to open attempts at this one job.
@@ -55,24 +61,33 @@ def _add_agent(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--slots", type=_positive, default=1, help="jobs at a time (1)")
     command.add_argument("--jobs", type=_positive, help="leave after that many jobs (default: never)")
     command.add_argument(
-        "--poll-seconds", type=float, default=2.0, help="between two questions for a job (2)"
+        "--poll-seconds", type=_seconds, default=2.0, help="between two questions for a job (2)"
     )
     command.add_argument("--local", action="store_true", help="take the jobs of the engine `local` too")
     command.set_defaults(run=_agent)
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
-    url = os.environ.get(PLANNER_URL)
+    url = os.environ.get(PLANNER_URL) or None
     command.add_argument(
-        "--planner", required=url is None, default=url, metavar="URL", help=f"the service ({PLANNER_URL})"
+        "--planner",
+        type=_service_url,
+        required=url is None,
+        default=url,
+        metavar="URL",
+        help=f"the service ({PLANNER_URL})",
     )
     command.add_argument(
         "--work-dir", type=Path, default=Path("tightfit-work"), help="weights files and logs (tightfit-work)"
     )
-    command.add_argument("--node", metavar="NAME", help="this node's name (Slurm's or the host's)")
     command.add_argument(
-        "--memory", type=parse_budget_bytes, metavar="BYTES", help="most memory to use, such as 8GiB"
+        "--node",
+        type=_node,
+        default=node_name(),
+        metavar="NAME",
+        help="this node's name (Slurm's where there is one, or the host's)",
     )
+    command.add_argument("--memory", type=_memory, metavar="BYTES", help="most memory to use, such as 8GiB")
     command.add_argument(
         "--data-root",
         type=Path,
@@ -82,10 +97,10 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         help="folder whose files jobs may name as data.text; may be given again",
     )
     command.add_argument(
-        "--grace-seconds", type=float, default=30.0, help="to finish the step when asked to stop (30)"
+        "--grace-seconds", type=_seconds, default=30.0, help="to finish the step when asked to stop (30)"
     )
     command.add_argument("--parent", type=int, metavar="PID", help="stop when that process ends")
-    command.add_argument("--save-seconds", type=float, default=60.0, help="between two weights files (60)")
+    command.add_argument("--save-seconds", type=_seconds, default=60.0, help="between two weights files (60)")
 
 
 def _attempt(parsed: argparse.Namespace) -> int:
@@ -95,7 +110,7 @@ def _attempt(parsed: argparse.Namespace) -> int:
         planner_url=parsed.planner,
         job_id=parsed.job,
         work_dir=parsed.work_dir,
-        node=parsed.node or node_name(),
+        node=parsed.node,
         data_roots=parsed.data_root,
         memory_bytes=parsed.memory,
         save_seconds=parsed.save_seconds,
@@ -110,7 +125,7 @@ def _agent(parsed: argparse.Namespace) -> int:
 
     options = AgentOptions(
         planner_url=parsed.planner,
-        node=parsed.node or node_name(),
+        node=parsed.node,
         work_dir=parsed.work_dir.resolve(),
         slots=parsed.slots,
         memory_bytes=parsed.memory,
@@ -126,8 +141,47 @@ def _agent(parsed: argparse.Namespace) -> int:
     return Agent(options).run()
 
 
+def _service_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port that is no number
+        is_address = False
+    if not is_address:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address of a service: give http://HOST:PORT")
+    return text
+
+
+def _node(text: str) -> str:
+    try:
+        return checked_node_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _memory(text: str) -> int:
+    try:
+        return parse_budget_bytes(text)
+    except InvalidBudget as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error.reason}") from error
+
+
+def _seconds(text: str) -> float:
+    seconds = _number(text, float)
+    if not 0 <= seconds <= MAXIMUM_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r}: give 0 to {MAXIMUM_SECONDS} seconds")
+    return seconds
+
+
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _number(text, int)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1")
     return number
+
+
+def _number(text: str, kind: Callable[[str], Number]) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None

@@ -2,13 +2,14 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from executor import cli
+from executor import cli, worker_commands
 from executor.cli import main
 
 JOB = {
@@ -71,6 +72,47 @@ def test_refusals_are_one_line_and_status_2(job_file, capsys, changes, options, 
     assert printed.startswith("tightfit-worker: ")
     assert reason in printed
     assert "\n" not in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--planner", "x"], "'x' is no address of a service: give http://HOST:PORT"),
+        (["--planner", "planner.example:8443"], "is no address of a service"),
+        (["--planner", "ftp://host"], "is no address of a service"),
+        (["--planner", "http://["], "is no address of a service"),
+        (["--planner", "http://host:port"], "is no address of a service"),
+        (["--memory", "3Q"], "'3Q': "),
+        (["--memory", "0"], "'0': must be positive"),
+        (["--node", ""], "'' cannot be a node's name"),
+        (["--node", ".."], "'..' cannot be a node's name"),
+        (["--node", "a/b"], "'a/b' cannot be a node's name"),
+        (["--node", "two\nlines"], r"'two\nlines' cannot be a node's name"),
+        (["--node", "n" * 201], "give 1 to 200 printable characters without a slash"),
+        (["--slots", "0"], "'0' must be at least 1"),
+        (["--jobs", "many"], "'many' is no number"),
+        (["--poll-seconds", "nan"], "'nan': give 0 to 10000000 seconds"),
+        (["--save-seconds", "-1"], "'-1': give 0 to 10000000 seconds"),
+    ],
+)
+def test_an_agent_refuses_what_can_never_work_with_the_reason(capsys, monkeypatch, options, reason):
+    """Exit status 2 and one line that says what to give, whatever function reads the argument"""
+    monkeypatch.setattr(
+        worker_commands, "_agent", lambda _parsed: 0
+    )  # one that takes them would ask for ever
+    with pytest.raises(SystemExit) as refused:
+        main(["agent", "--planner", "http://127.0.0.1:1", *options])
+    assert refused.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"tightfit-worker agent: error: argument {options[0]}: ")
+    assert reason in line
+
+
+def test_agents_and_attempts_are_called_by_slurms_name_of_the_node_or_the_hosts(monkeypatch):
+    for command in (["agent"], ["attempt", "--job", "id"]):
+        for slurms, name in (("gpu-17", "gpu-17"), ("", platform.node())):
+            monkeypatch.setenv("SLURMD_NODENAME", slurms)
+            assert cli._parser().parse_args([*command, "--planner", "http://planner"]).node == name
 
 
 def test_a_report_that_cannot_be_written_is_a_refusal(job_file, tmp_path, capsys):
