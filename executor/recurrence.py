@@ -168,15 +168,42 @@ def run_packed_segment(
 def run_fused(
     module: nn.Module, recurrence: Recurrence, state: State, x: Tensor, batch_sizes: Tensor | None = None
 ) -> tuple[State, Tensor]:
-    """Like `run_segment`, by torch's fused kernels whatever the size: what torch's own module calls."""
-    weights = list(chain.from_iterable(_weights(module, recurrence)))
+    """Like `run_segment`, by torch's fused kernels whatever the size: what torch's own module calls.
+
+    On CUDA layers with dropout between them run one by one: cuDNN draws from a stream of its own, which
+    cannot be put back for steps that run again.
+    """
+    layers = _weights(module, recurrence)
+    if not (x.is_cuda and module.training and recurrence.dropout and recurrence.num_layers > 1):
+        return _run_torchs(recurrence, layers, state, x, batch_sizes, is_training=module.training)
+    finals: list[State] = []
+    y, one = x, recurrence._replace(num_layers=1, dropout=0.0)
+    for layer, weights in enumerate(layers):
+        if layer:
+            y = nn.functional.dropout(y, recurrence.dropout)
+        before = tuple(part[layer : layer + 1] for part in state)
+        after, y = _run_torchs(one, [weights], before, y, batch_sizes, is_training=True)
+        finals.append(after)
+    return tuple(torch.cat(parts) for parts in zip(*finals, strict=True)), y
+
+
+def _run_torchs(
+    recurrence: Recurrence,
+    layers: list[list[Tensor]],
+    state: State,
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    *,
+    is_training: bool,
+) -> tuple[State, Tensor]:
+    weights = list(chain.from_iterable(layers))
     hx = state if recurrence.mode == "LSTM" else state[0]
     one_direction = (
         weights,
         recurrence.bias,
         recurrence.num_layers,
         recurrence.dropout,
-        module.training,
+        is_training,
         False,
     )
     if batch_sizes is None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from executor import measure, predict, unroll
+from executor import GRU, LSTM, BudgetTooSmall, measure, predict, unroll
 from executor.plan import tape_everything
 from executor.projection import projected_peak_bytes
 from tests.executor.gpu_loops import (
@@ -139,3 +139,27 @@ def test_a_loop_of_cells_whose_tapes_move_has_the_gradients_of_full_bptt() -> No
         found = torch.autograd.grad(unroll(**loop, plan=plan)[0], parameters)
         expected = torch.autograd.grad(unroll(**loop, plan=everything)[0], parameters)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("drop_in", "kind"), [(LSTM, torch.nn.LSTM), (GRU, torch.nn.GRU)])
+def test_gradients_with_dropout_between_layers_are_those_of_the_loss(drop_in: Any, kind: Any) -> None:
+    """Steps that run again drop what they dropped: against differences of the loss, from the same seed"""
+    torch.manual_seed(1)
+    torchs = kind(8, 16, 2, dropout=0.5, device="cuda", dtype=torch.float64)
+    x = torch.randn(40, 4, 8, device="cuda", dtype=torch.float64, requires_grad=True)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        drop_in.from_torch(torchs, budget=1)(x)
+    module = drop_in.from_torch(torchs, budget=int(1.1 * refusal.value.minimum_budget_bytes))
+    weights = torch.linspace(-1, 2, 16, device="cuda", dtype=torch.float64)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(3)
+        y, _ = module(x)
+        return (y * weights).sum()
+
+    (gradient,) = torch.autograd.grad(loss(x), x)
+    direction = torch.randn_like(x)
+    with torch.no_grad():
+        ends = [(x + sign * 1e-5 * direction).requires_grad_() for sign in (1, -1)]
+    difference = float((loss(ends[0]) - loss(ends[1])).detach()) / 2e-5
+    assert difference == pytest.approx(float((gradient * direction).sum()), rel=1e-5)
