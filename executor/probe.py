@@ -22,6 +22,7 @@ from executor.offload.host_tapes import HostTapes
 from executor.offload.tape_costs import with_tapes_on_host
 from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
+from executor.rehearsal_peak import expected_peak_bytes
 from executor.sizes import held_bytes
 from executor.stage_costs import as_large_as, stage_bytes, stage_seconds
 from executor.static_lines import StaticLine, backward_only_bytes, static_lines
@@ -44,7 +45,7 @@ SEGMENT_CANDIDATES = (1, 2, 5, 10, 20, 50, 100)
 """Segment lengths tried for a segment function; the shortest serve the smallest budgets."""
 REVERSIBLE_CANDIDATES = SEGMENT_CANDIDATES[:-1]
 """The lengths tried for reversible layers. Their steps run one by one: segments of 100 steps gain little over
-those of 50, and to rehearse them takes half of the whole probe."""
+those of 50, and take as long to rehearse as all others together."""
 TIMING_ROUNDS = 5
 TIMING_SECONDS = 0.5
 """After so many no further round is begun, but for the second: long segments are timed well by two."""
@@ -167,8 +168,8 @@ def probe_loop(
 ) -> ProbeReport:
     """Probe `loop` for each candidate segment length (by default the usual ones), and for the extra ones.
 
-    Candidates are tried in rising order as long as their rehearsal, by the two before it, will not
-    exceed `budget_bytes`; the first is always tried. What `already` has is not measured again.
+    Candidates are tried in rising order as long as their rehearsal, by those before it, will not exceed
+    `budget_bytes`; the first is always tried. What `already` has is not measured again.
 
     What three stages show is taken for all: steps are expected to differ in values, not in what they use.
     Where a rehearsal leaves that open (`_leaves_it_open`), all stages are looked at. A parameter without a
@@ -188,18 +189,20 @@ def probe_loop(
         static = None if already is None else already.static
         measured = {} if already is None else {s.segment_steps: s for s in already.segments}
         steps_differ = None if already is None else already.steps_differ
-        shortest: Rehearsal | None = None
+        shortest: list[torch.Size] | None = None
         probes: list[SegmentProbe] = []
         for segment_steps in sorted({*(candidates or usual_candidates(loop, needs)), *extra}):
             if segment_steps not in measured:
-                if probes and _expected_peak_bytes(probes, segment_steps) > (budget_bytes or MAXIMUM_BYTES):
+                expected_bytes = expected_peak_bytes(loop, static or (), probes, segment_steps)
+                if expected_bytes > (budget_bytes or MAXIMUM_BYTES):
                     continue
                 rehearsal = Rehearsal(loop, needs, segment_steps)
-                shortest = shortest or rehearsal
+                shortest = shortest or rehearsal.output_shapes
                 _require_sums(loop, shortest, rehearsal)
                 static = static or static_lines(loop, rehearsal)
                 before = steps_differ
                 measured[segment_steps], steps_differ = _probe_segment(loop, rehearsal, before)
+                del rehearsal  # its gradients, before those of the next are made
                 if steps_differ and not before and probes:  # shorter segments did not show it
                     start = ProbeReport(loop.inputs.length, needs, static, (), str(loop.device), steps_differ)
                     again = {*extra, *(probe.segment_steps for probe in probes)}
@@ -265,24 +268,13 @@ def usual_candidates(loop: Loop, needs: Needs) -> list[int]:
     return [steps for steps in usual if steps < loop.inputs.length] or [loop.inputs.length]
 
 
-def _expected_peak_bytes(probes: list[SegmentProbe], segment_steps: int) -> float:
-    last = probes[-1]
-    if len(probes) == 1:
-        return last.rehearsal_peak_bytes
-    before = probes[-2]
-    slope = (last.rehearsal_peak_bytes - before.rehearsal_peak_bytes) / (
-        last.segment_steps - before.segment_steps
-    )
-    return last.rehearsal_peak_bytes + slope * (segment_steps - last.segment_steps)
-
-
-def _require_sums(loop: Loop, shortest: Rehearsal, rehearsal: Rehearsal) -> None:
+def _require_sums(loop: Loop, shortest: list[torch.Size], rehearsal: Rehearsal) -> None:
     """Raise UnsupportedOutput when the sum that segments put out depends on how long they are."""
-    sums = [[list(leaf.shape) for leaf in each.output_leaves] for each in (shortest, rehearsal)]
+    sums = [[list(shape) for shape in shapes] for shapes in (shortest, rehearsal.output_shapes)]
     if loop.reduce == "sum" and loop.is_segment and sums[0] != sums[1]:
         raise UnsupportedOutput(
-            f"with reduce='sum' a segment puts out the sum over its steps, but segments of "
-            f"{shortest.segment_steps} and {rehearsal.segment_steps} steps put out {sums[0]} and {sums[1]}: "
+            "with reduce='sum' a segment puts out the sum over its steps, but segments of fewer and of "
+            f"{rehearsal.segment_steps} steps put out {sums[0]} and {sums[1]}: "
             "add the steps up (output.sum(0)), or use reduce='stack'"
         )
 
@@ -317,13 +309,14 @@ def _probe_segment(
             )
     stages = stage_seconds(timed, sized.stages)
     if rehearsal.lost is not None:
-        stages = with_reversals(
+        stages, undoing_peak = with_reversals(
             stages,
             rehearsal,
             rehearsal.lost,
             device=device,
             input_gradient_bytes=sized.input_gradient_bytes,
         )
+        peak = max(peak, undoing_peak)
     probe = SegmentProbe(
         segment_steps=rehearsal.segment_steps,
         last_steps=rehearsal.last_steps,
@@ -332,7 +325,7 @@ def _probe_segment(
         last=stages[-1],
         input_gradient_bytes=sized.input_gradient_bytes,
         surroundings_bytes=rehearsal.surroundings_bytes(pieces),
-        rehearsal_peak_bytes=peak,
+        rehearsal_peak_bytes=peak + rehearsal.held_bytes,
         first_pass_last=sized.first_pass_last,
         late_bytes=sized.late_bytes,
     )

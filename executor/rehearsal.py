@@ -67,6 +67,7 @@ class Rehearsal:
         self.accumulated_bytes: list[int] = []
         """Gradients of parameters and captured tensors that were live before each observed action."""
         self.output_leaves: list[Tensor] = []
+        """Like the outputs; they hold one number each."""
         self.final_state_bytes = 0
         """What the final state adds to the initial one."""
         self.gaps = Gaps()
@@ -74,8 +75,8 @@ class Rehearsal:
 
     @property
     def counts(self) -> bool:
-        """Whether the state may tell one step from another."""
-        return any(may_count(leaf) for leaf in self._whole.initial)
+        """Whether one step may be told from another: by the state, or by values of the inputs."""
+        return self._whole.told_apart_by is not None or any(may_count(leaf) for leaf in self._whole.initial)
 
     def survey(self) -> Surveyed:
         """Measure every stage of the whole loop. The outputs and their gradients exist beforehand."""
@@ -129,7 +130,7 @@ class Rehearsal:
         """Forward and backward once, by default by `schedule()`; `observer` is called as by the engine."""
         loop = self._loop
         program = loop.program(self.segment_steps)
-        program.outputs.leaves = [torch.zeros_like(leaf) for leaf in self.output_leaves]
+        program.outputs.leaves = [leaf.new_zeros(leaf.shape) for leaf in self.output_leaves]
         run = make_run(
             program,
             loop.initial,
@@ -155,6 +156,17 @@ class Rehearsal:
         return self._needs.lost
 
     @property
+    def output_shapes(self) -> list[torch.Size]:
+        """Shapes of the outputs."""
+        return [leaf.shape for leaf in self.output_leaves]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the gradients that come in, which are there beside every run."""
+        given = [*self._output_gradients, *self._state_gradients]
+        return sum(held_bytes(gradient) for gradient in given if gradient is not None)
+
+    @property
     def state_gradient_bytes(self) -> int:
         """Bytes of the gradients that may come in for the final state."""
         return sum(held_bytes(gradient) for gradient in self._state_gradients if gradient is not None)
@@ -177,7 +189,7 @@ class Rehearsal:
         return observe
 
     def _learn(self, outputs: list[Tensor], final: Leaves) -> None:
-        self.output_leaves = outputs
+        self.output_leaves = [leaf.new_zeros(()).expand(leaf.shape) for leaf in outputs]
         self._output_gradients = [
             _gradient_like(leaf, transposed=self._loop.outputs_transposed) for leaf in outputs
         ]

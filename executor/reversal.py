@@ -67,6 +67,8 @@ class Archiving:
     """Keeps the lost bits of a stretch in `archives`, one per layer, which the layer makes."""
 
     archives: list[Any]
+    in_small_blocks: bool = False
+    """Archives that are made take little more than their words: many of them live at once."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ import torch
 
 from executor.action_costs import bytes_of_actions, seconds_of_actions
 from executor.rehearsal import Rehearsal
-from executor.reversal import LostBits
+from executor.reversal import Archiving, LostBits, passing
 from executor.trees import Leaves
 from executor.undoing import UndoingRun
 from planner_service.chain import Archive, Reversal, Stage, Undo
@@ -25,7 +25,8 @@ ROUNDS = 2
 
 class _BlocksKept(UndoingRun):
     """Archives stay from run to run, one set per stage, and so do their blocks. These are a line of their own
-    in every plan: none may come or go while it is measured what else an action takes.
+    in every plan: none may come or go while it is measured what else an action takes. They are small, since
+    those of all stages are there at once.
     """
 
     def __init__(self, *given: Any, archives: dict[int, list[Any]], **options: Any) -> None:
@@ -35,7 +36,8 @@ class _BlocksKept(UndoingRun):
     def _archive_stage(self, stage: int, leaves: Leaves) -> Leaves:
         archives = self._stretches[-1].archives
         archives.extend(self._archives.get(stage, ()))
-        after = super()._archive_stage(stage, leaves)
+        with passing(Archiving(archives, in_small_blocks=True)):
+            after = super()._archive_stage(stage, leaves)
         for archive in archives:
             archive.keep_blocks()
         self._archives[stage] = list(archives)
@@ -49,16 +51,18 @@ def with_reversals(
     *,
     device: torch.device,
     input_gradient_bytes: int,
-) -> tuple[Stage, ...]:
-    """`stages` with what undoing them takes.
+) -> tuple[tuple[Stage, ...], int]:
+    """`stages` with what undoing them takes, and the peak of the runs that measured it.
 
     Archiving a stage needs what advancing it does, which was measured in both passes; the last stage, which
     is never advanced, is archived in the first pass alone.
     """
-    make_run = partial(_BlocksKept, archives={})
+    archives: dict[int, list[Any]] = {}
+    make_run = partial(_BlocksKept, archives=archives)
     run = partial(rehearsal.run, schedule=rehearsal.undoing_schedule(), make_run=make_run)
     timed = [seconds_of_actions(run, device) for _ in range(ROUNDS)]
-    pieces, _ = bytes_of_actions(run, device)  # last: the blocks are there
+    pieces, peak = bytes_of_actions(run, device)  # last: the blocks are there
+    block_bytes = sum(archive.allocated_bytes for each in archives.values() for archive in each)
     found = list(stages)
     workspaces = [stage.forward_workspace_bytes for stage in stages]
     gradients = [input_gradient_bytes, *(stage.live_gradient_bytes for stage in stages)]
@@ -80,7 +84,7 @@ def with_reversals(
                 archive_workspace_bytes=workspaces[index],
             )
             found[index] = replace(found[index], reversal=reversal)
-    return tuple(found)
+    return tuple(found), peak + block_bytes
 
 
 def _seconds_of(action: Undo, times: Sequence[tuple[object, float]]) -> float:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WORD_BITS = 16
-WORD_BYTES = 2
+from executor.reversal import WORD_BYTES
+
+WORD_BITS = 8 * WORD_BYTES
 BLOCK_WORDS = 2**14
 """Words allocated at a time, 32 KiB: what a stack may hold beyond its words."""
+LEAST_BLOCK_WORDS = 2**8
+"""CUDA's allocator hands out no less."""
+
+
+def block_words(units: int) -> int:
+    """The smallest block that is worth its while for `units` that move words at once."""
+    return min(BLOCK_WORDS, max(LEAST_BLOCK_WORDS, units))
 
 
 class Archive:
@@ -33,8 +41,8 @@ class Archive:
 
     @property
     def allocated_bytes(self) -> int:
-        """Bytes of the blocks that hold them: less than one block more."""
-        return len(self._blocks) * self._block_words * WORD_BYTES
+        """Bytes of the blocks that hold them, less than one block more, and of those that wait."""
+        return (len(self._blocks) + len(self._idle)) * self._block_words * WORD_BYTES
 
     def keep_blocks(self) -> None:
         """From now on blocks wait for further words when they are empty, instead of being given back."""

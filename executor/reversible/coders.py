@@ -17,7 +17,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from executor.reversible.archive import WORD_BITS, WORD_BYTES, Archive
+from executor.reversal import WORD_BYTES
+from executor.reversible.archive import WORD_BITS, Archive
 from executor.reversible.fixed_point import EXACT_BITS, FACTOR_BITS
 from executor.reversible.kernels import Kernels, join_words, split_words
 

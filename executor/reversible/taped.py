@@ -17,8 +17,8 @@ from torch import Tensor
 from executor.errors import StateChanged
 from executor.first_order import first_order
 from executor.parameters import gradient_sum
-from executor.reversal import Archiving, LostBits, Undoing, Watching, passage
-from executor.reversible.archive import BLOCK_WORDS, WORD_BYTES, Archive
+from executor.reversal import WORD_BYTES, Archiving, LostBits, Undoing, Watching, passage
+from executor.reversible.archive import BLOCK_WORDS, Archive
 from executor.reversible.cell import Parts
 from executor.reversible.coders import bits_of_a_step
 from executor.reversible.fixed_point import ONE
@@ -66,9 +66,9 @@ def run_taped(
     if isinstance(how, Undoing):
         return _undone(_Taped(recipe, step - x.shape[0], masks, *counts), how, state, x, weights)
     taped = _Taped(recipe, step, masks, *counts)
-    archives = how.archives if isinstance(how, Archiving) else None
+    advanced = _Advanced(how if isinstance(how, Archiving) else None)
     tensors = state[: sum(counts)]
-    y, *after = _TapedSegment.apply(taped, _Advanced(archives), x, *tensors, *weights)  # type: ignore[no-untyped-call]
+    y, *after = _TapedSegment.apply(taped, advanced, x, *tensors, *weights)  # type: ignore[no-untyped-call]
     returned = (*after, step + x.shape[0]) if scheduled else tuple(after)
     if isinstance(how, Watching):
         how.calls.append((state, returned, lost_bits(recipe, units=tensors[0].numel() * counts[0])))
@@ -118,19 +118,27 @@ def _undone(
 class _Advanced:
     """A segment whose tape and state after it come from advancing."""
 
-    archives: list[Archive] | None
-    """Where the lost bits go, one per layer, made here when the list is empty; None to forget them."""
+    archiving: Archiving | None
+    """Where the lost bits go: archives, one per layer, made here when there are none; None to forget them."""
 
     def compute(
         self, taped: _Taped, x: Tensor, tensors: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> tuple[SegmentTape, Sequence[Tensor]]:
         """The tape, and the registers and buffers after the segment."""
         recipe = taped.recipe
-        trajectory = _trajectory(taped, tensors, weights, self.archives)
+        trajectory = _trajectory(taped, tensors, weights, self._archives(taped, tensors))
         with torch.autocast(x.device.type, enabled=False):
             tape = Stack.of(recipe.cell, weights).advance(x, trajectory, taped.masks)
         moments = [layer.moment(steps=x.shape[0]) for layer in trajectory.layers]
         return tape, _plain(recipe, moments)[: len(tensors)]
+
+    def _archives(self, taped: _Taped, tensors: Sequence[Tensor]) -> list[Archive]:
+        moments, how = _moments_of(taped, tensors), self.archiving
+        if how is None:
+            return archives_for(moments, reversible=False)
+        if not how.archives:
+            how.archives.extend(archives_for(moments, reversible=True, in_small_blocks=how.in_small_blocks))
+        return how.archives
 
 
 @dataclass(frozen=True)
@@ -175,15 +183,11 @@ class _TapedSegment(torch.autograd.Function):
 
 
 def _trajectory(
-    taped: _Taped, tensors: Sequence[Tensor], weights: Sequence[Tensor], archives: list[Archive] | None
+    taped: _Taped, tensors: Sequence[Tensor], weights: Sequence[Tensor], archives: list[Archive]
 ) -> Trajectory:
-    """The registers at `tensors`, with what goes to `archives`, which are made when there are none yet."""
-    recipe, count = taped.recipe, taped.register_count
-    moments = _moments(taped, tensors[:count], tensors[count:])
-    if archives is not None and not archives:
-        archives.extend(archives_for(moments, reversible=True))
-    used = archives or archives_for(moments, reversible=False)
-    return Trajectory(recipe.cell, moments, dtype=weights[0].dtype, coding=recipe.coding, archives=used)
+    """The registers at `tensors`, with what goes to `archives` or comes from them."""
+    recipe, moments = taped.recipe, _moments_of(taped, tensors)
+    return Trajectory(recipe.cell, moments, dtype=weights[0].dtype, coding=recipe.coding, archives=archives)
 
 
 def _counts(recipe: Recipe) -> tuple[int, int]:
@@ -203,8 +207,9 @@ def _split(taped: _Taped, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], 
     return tensors[:first], tensors[first:second], tensors[second:]
 
 
-def _moments(taped: _Taped, fixed: Sequence[Tensor], buffers: Sequence[Tensor]) -> list[Moment]:
-    halves, rest = _halves(taped, fixed), _halves(taped, buffers)
+def _moments_of(taped: _Taped, tensors: Sequence[Tensor]) -> list[Moment]:
+    count = taped.register_count
+    halves, rest = _halves(taped, tensors[:count]), _halves(taped, tensors[count:])
     return [Moment(*parts, taped.step) for parts in zip(halves, rest, strict=True)]
 
 

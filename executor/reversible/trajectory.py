@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from executor.reversible.archive import Archive, Discard
+from executor.reversible.archive import BLOCK_WORDS, Archive, Discard, block_words
 from executor.reversible.cell import Cell, Parts
 from executor.reversible.choice import kernels_for
 from executor.reversible.coders import Coder, EntropyCoder, ScheduledCoder
@@ -33,9 +33,18 @@ class Moment:
     """Steps taken since the buffers were empty."""
 
 
-def archives_for(moments: Sequence[Moment], *, reversible: bool) -> list[Archive]:
-    """An empty archive for each layer; one that forgets what it is given where nobody goes back."""
-    return [(Archive if reversible else Discard)(moment.fixed[0][0].device) for moment in moments]
+def archives_for(
+    moments: Sequence[Moment], *, reversible: bool, in_small_blocks: bool = False
+) -> list[Archive]:
+    """An empty archive for each layer; one that forgets what it is given where nobody goes back. Small blocks
+    have room for the words that are moved at once.
+    """
+    kind = Archive if reversible else Discard
+    registers = [moment.fixed[0][0] for moment in moments]
+    return [
+        kind(register.device, block_words=block_words(register.numel()) if in_small_blocks else BLOCK_WORDS)
+        for register in registers
+    ]
 
 
 def start_moment(cell: Cell, fixed: tuple[Parts, Parts], coding: Coding) -> Moment:
