@@ -117,13 +117,24 @@ def iterate(
 
     `audit` keeps the books where gradients are sparsified. Raises EverythingDropped before such a step.
     """
-    optimizer.zero_grad(set_to_none=True)
+    loss = both_passes(loss_of, optimizer.zero_grad, audit)
+    optimizer.step()
+    return float(loss)
+
+
+def both_passes(
+    loss_of: Callable[[], Tensor], zero_grad: Callable[[], object], audit: SparseAudit | None = None
+) -> Tensor:
+    """What `iterate` does before the optimizer's step; the loss, detached. `zero_grad` drops the gradients.
+
+    Where `audit` compares the gradient with the dense one, `loss_of` runs twice.
+    """
+    zero_grad()
     if audit is not None:
         audit.compare(loss_of)
-        optimizer.zero_grad(set_to_none=True)
+        zero_grad()
     loss = loss_of()
     backward(loss)
     if audit is not None:
         audit.close()
-    optimizer.step()
-    return float(loss.detach())
+    return loss.detach()

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.autograd import backward
 
 from executor.computed_peak import computed_peak_bytes
@@ -30,7 +31,7 @@ from executor.planner import RemotePlanner, simulated_in_process
 from executor.prepared import PreparedJob, Progress
 from executor.ranks import Forward, Ranks
 from executor.report import RunReport, SegmentCounts
-from executor.training import PlannedLoss, iterate, optimizer_for
+from executor.training import PlannedLoss, both_passes, iterate, optimizer_for
 from executor.verify import GradientCheck, compare_gradients, gradients_of
 from planner_service.chain.quantities import format_bytes
 
@@ -172,14 +173,22 @@ def _iterations(
 def measured_iteration(
     prepared: PreparedJob, plan: ExecutionPlan, forward: Forward | None = None
 ) -> tuple[Measurement[None], SegmentCounts]:
-    """Peak bytes of one forward and backward pass, and how often it ran segments. Nothing is learned.
+    """Peak bytes of one forward and backward pass, and how often it ran segments. Nothing is learned. Where
+    gradients are sparsified, the comparison with the dense one, if it is due, is part of the peak.
 
     `forward` is that of `Ranks`; None: of one process.
     """
-    window = prepared.window
+    window, run = prepared.window, forward or prepared.loss.forward
     prepared.loss.prepare(window)
-    run = forward or prepared.loss.forward
-    measured = measure(lambda: backward(run(window, plan)))
+
+    def loss_of() -> Tensor:
+        prepared.loss.take_counts()  # those of a comparison are no part of the plan
+        return run(window, plan)
+
+    def passes() -> None:
+        both_passes(loss_of, prepared.model.zero_grad, prepared.audit)
+
+    measured = measure(passes, device=prepared.loss.device)
     prepared.model.zero_grad(set_to_none=True)
     return measured, prepared.loss.take_counts()
 

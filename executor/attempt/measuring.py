@@ -15,11 +15,11 @@ from executor.attempt.action_times import ActionTimes
 from executor.attempt.planning import StoredPlan, peak_by_formulas
 from executor.attempt.task import Task
 from executor.device import device_name, driver_version
-from executor.measure import measure
 from executor.offload.slots import HOST
 from executor.plan import ExecutionPlan
 from executor.prepared import PreparedJob
 from executor.report import SegmentCounts
+from executor.worker import measured_iteration
 
 _KIB = 1 if sys.platform == "darwin" else 1024
 """The unit of the kernel's high-water mark."""
@@ -49,12 +49,11 @@ class Measured:
 
     @classmethod
     def of(cls, prepared: PreparedJob, plan: ExecutionPlan) -> Measured:
-        """Measure; the model is as it was. Bytes are counted first, and seconds in a second pass."""
+        """Measure; the model is as it was. Bytes are counted first, with the books of sparsified gradients,
+        and seconds in a second pass.
+        """
         window, loss, device = prepared.window, prepared.loss, prepared.loss.device
-        loss.prepare(window)
-        measured = measure(lambda: backward(loss.forward(window, plan)), device=device)
-        counts = loss.take_counts()
-        prepared.model.zero_grad(set_to_none=True)
+        measured, counts = measured_iteration(prepared, plan)
         times = ActionTimes(device)
         begin = time.perf_counter()
         backward(loss.forward(window, plan, times))

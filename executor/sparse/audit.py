@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import backward
 
 from executor.sparse.accounting import IterationRecord
-from executor.sparse.cosines import GradientCosines, gradient_cosines
+from executor.sparse.cosines import GradientCosines, gradient_cosines, workspace_bytes
 from executor.sparse.modules import SparseRecurrence
 
 MOST_RECORDS = 1000
@@ -39,9 +39,12 @@ class SparseAudit:
     @property
     def held_bytes(self) -> int:
         """What the audit and error feedback hold beside an iteration, at most."""
-        parameter_bytes = sum(parameter.nbytes for parameter in self._module.parameters())
-        copies = (self._cosine_every > 0) + 2 * self._module.sparsifier.has_feedback
-        return copies * parameter_bytes
+        parameters = list(self._module.parameters())
+        parameter_bytes = sum(parameter.nbytes for parameter in parameters)
+        held = 2 * parameter_bytes * self._module.sparsifier.has_feedback
+        if self._cosine_every:
+            held += parameter_bytes + workspace_bytes(parameters, gates=len(self._module.cell.gate_names))
+        return held
 
     def compare(self, loss_of: Callable[[], Tensor]) -> None:
         """Run `loss_of` and its backward pass densely, if it is this iteration's turn."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from executor.errors import BudgetTooSmall  # noqa: E402
 from executor.job import InvalidJob, job_from_record  # noqa: E402
 from executor.loop import Loop  # noqa: E402
 from executor.measure import measure  # noqa: E402
@@ -27,10 +29,10 @@ from executor.sparse import (  # noqa: E402
     SparseLSTM,
     SparsitySpec,
 )
-from executor.sparse.cosines import gradient_cosines  # noqa: E402
+from executor.sparse.cosines import PIECE, gradient_cosines, workspace_bytes  # noqa: E402
 from executor.training import iterate  # noqa: E402
 from executor.unroll import unroll  # noqa: E402
-from executor.worker import run_job  # noqa: E402
+from executor.worker import measured_iteration, planned_counts, run_job  # noqa: E402
 from tests.executor.sparse.choices import leave_out_with  # noqa: E402
 
 torch.set_num_threads(1)
@@ -169,6 +171,14 @@ def test_cosines_of_known_gradients():
     found = gradient_cosines(sparse, dense, ("i", "f", "g", "o"), iteration=3)
     assert found.gates == pytest.approx({"i": math.sqrt(0.5), "f": 0.0, "g": 1.0, "o": -1.0})
     assert found.whole == pytest.approx((1 + 9 - 16) / math.sqrt(27 * 30))
+
+
+def test_cosines_take_no_more_than_they_say():
+    """Copies of whole gradients in float64 were as large as some budgets"""
+    gradients = [torch.randn(12), torch.randn(4 * 64, PIECE // 4)]
+    measured = measure(lambda: gradient_cosines(gradients, gradients, "ifgo", iteration=0))
+    assert measured.peak_bytes <= workspace_bytes(gradients, gates=4) < gradients[1].nbytes / 10
+    assert measured.result.whole == pytest.approx(1)
 
 
 def test_an_audit_counts_every_iteration_and_compares_some():
@@ -356,13 +366,27 @@ def test_a_job_trains_sparsely_under_its_plan_and_says_that_it_is_inexact():
     assert "INEXACT" in report.table()
 
 
+def test_an_iteration_that_compares_gradients_keeps_the_budget():
+    """Which the report's peak is one of: the least budget of a job whose weights are most of what it holds"""
+    wide = {**JOB, "model": {**JOB["model"], "hidden_size": 96}, "sequence": {"length": 20, "batch_size": 1}}
+    prepared = PreparedJob.of(job_from_record({**wide, "budget": "64MiB"}), lambda _line: None)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        replace(prepared, budget_bytes=1).plan(None)
+    plan, _ = replace(prepared, budget_bytes=refusal.value.minimum_budget_bytes).plan(None)
+    measured, counts = measured_iteration(prepared, plan)
+    assert prepared.audit.cosines
+    assert counts == planned_counts(plan)
+    assert measured.peak_bytes <= refusal.value.minimum_budget_bytes
+
+
 def test_the_books_are_part_of_the_budget():
     """Copies for comparison and error feedback are lines of the probe that every plan counts."""
     prepared = PreparedJob.of(
         job_from_record(changed(rule="top", keep_ratio=0.3, error_feedback=True)), lambda _line: None
     )
     layers = sum(parameter.nbytes for parameter in prepared.model.recurrent.parameters())
-    assert prepared.probe.static[-1].bytes == 3 * layers
+    workspace = workspace_bytes(list(prepared.model.recurrent.parameters()), gates=4)
+    assert prepared.probe.static[-1].bytes == 3 * layers + workspace
     assert prepared.request()["training"]["gradient_sparsity"]["error_feedback"] is True
     assert prepared.profile()["gradient_sparsity"] == prepared.request()["training"]["gradient_sparsity"]
 
