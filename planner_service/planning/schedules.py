@@ -23,6 +23,8 @@ from planner_service.chain import (
     tiered_policy_from_record,
 )
 from planner_service.contract import SimulationRequest
+from planner_service.solvers import Cancellation
+from planner_service.solvers.polling import polled
 
 MOST_ACTIONS = 5_000_000
 """As many as a request may spell out; about ten seconds of replay."""
@@ -59,11 +61,11 @@ class ScheduleTooLong(PlanningError):
         return (ScheduleTooLong, (self.action_count,))
 
 
-def actions_of(request: SimulationRequest, chain: Chain) -> list[Action]:
+def actions_of(request: SimulationRequest, chain: Chain, cancellation: Cancellation) -> list[Action]:
     """The actions of a request without tiers.
 
     Raises InvalidSchedule for a record that is no action, InvalidChain for a policy that is none,
-    ScheduleTooLong.
+    ScheduleTooLong and Cancelled.
     """
     if request.policy is None:
         return _read(request, action_from_record)
@@ -72,16 +74,18 @@ def actions_of(request: SimulationRequest, chain: Chain) -> list[Action]:
     count = action_count(policy)
     if count > MOST_ACTIONS:
         raise ScheduleTooLong(count)
-    return list(expand(policy))
+    return list(polled(expand(policy), cancellation))
 
 
-def tiered_actions_of(request: SimulationRequest, chain: Chain) -> list[TieredAction]:
+def tiered_actions_of(
+    request: SimulationRequest, chain: Chain, cancellation: Cancellation
+) -> list[TieredAction]:
     """The actions of a request with tiers. Raises what `actions_of` raises."""
     if request.policy is None:
         return _read(request, tiered_action_from_record)
     policy = tiered_policy_from_record(request.policy)
     _require_length(policy, chain)
-    actions = list(islice(expand_tiers(policy), MOST_ACTIONS + 1))
+    actions = list(islice(polled(expand_tiers(policy), cancellation), MOST_ACTIONS + 1))
     if len(actions) > MOST_ACTIONS:
         raise ScheduleTooLong(len(actions))
     return actions

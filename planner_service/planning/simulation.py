@@ -91,9 +91,9 @@ def _replayed(
 ) -> _Replayed:
     budget_bytes = request.memory.device_budget_bytes
     if not tiers:
-        actions = _Polled(actions_of(request, chain), cancellation)
+        actions = _Polled(actions_of(request, chain, cancellation), cancellation)
         return _Replayed(simulate(chain, actions, budget_bytes), _instants(chain, actions, budget_bytes))
-    timed = _Polled(tiered_actions_of(request, chain), cancellation)
+    timed = _Polled(tiered_actions_of(request, chain, cancellation), cancellation)
     verdict = simulate_tiers(chain, tiers, timed, budget_bytes)
     return _Replayed(verdict, _timed_instants(chain, tiers, timed, budget_bytes))
 

@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 
 from planner_service.chain import Chain, Stage, StageRun
-from planner_service.contract import PlanRequest
+from planner_service.contract import PlanRequest, SimulationRequest
 from planner_service.planning import Planner
 from planner_service.solvers import Cancellation, Cancelled, solve
 from planner_service.solvers.polling import ACTIONS_PER_POLL
@@ -89,4 +89,16 @@ def test_a_plan_stops_in_the_replay_of_its_ledger_and_of_its_tiers(monkeypatch, 
         request["strategy"] = "offload"
     with pytest.raises(Cancelled):
         Planner(()).plan(PlanRequest.model_validate(request), drawn.cancellation)
+    assert_stopped(drawn)
+
+
+@pytest.mark.parametrize(("name", "tiers"), [("expand", []), ("expand_tiers", [TIER])])
+def test_a_policy_to_simulate_stops_while_it_is_expanded(monkeypatch, name, tiers):
+    """Up to five million actions, before the first is replayed"""
+    request = changed(CHAIN, "model", "stages", 0, "count", to=LENGTH)
+    plan = Planner(()).plan(PlanRequest.model_validate({**request, "memory": {"device_budget_bytes": 60}}))
+    drawn = Drawn(monkeypatch, "planning.schedules", name)
+    asked = {"model": request["model"], "policy": plan.policy, "memory": {"tiers": tiers}}
+    with pytest.raises(Cancelled):
+        Planner(()).simulate(SimulationRequest.model_validate(asked), drawn.cancellation)
     assert_stopped(drawn)
