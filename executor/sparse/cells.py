@@ -79,6 +79,8 @@ class SparseCell(KeepsPosition, nn.RNNCellBase):
             raise StateChanged(
                 f"input of shape {list(input.shape)} must be [batch, {features}] or [{features}]"
             )
+        if not input.numel():
+            raise StateChanged(f"input of shape {list(input.shape)} is empty: give at least one row")
         is_batched, count = input.dim() == 2, len(self.cell.state_names)
         x = input if is_batched else input.unsqueeze(0)
         zeros = torch.zeros(len(x), self.hidden_size, dtype=self.weight_hh.dtype, device=x.device)

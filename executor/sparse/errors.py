@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import TypeGuard
+
 from executor.errors import ExecutorError
+
+_MOST_BITS = 1024
+"""Of the largest float."""
 
 
 class InvalidSparsity(ExecutorError, ValueError):
@@ -42,14 +48,36 @@ def _everything_dropped(rule: str, iteration: int, layers: tuple[str, ...]) -> E
 
 def require_threshold(field: str, value: object) -> None:
     """Refuse what is no finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise InvalidSparsity(field, f"{value!r} must be a finite number, 0 or more")
+    if not _is_finite(value) or value < 0:
+        raise InvalidSparsity(field, f"{_shown(value)} must be a finite number, 0 or more")
+
+
+def require_scale(field: str, value: object) -> None:
+    """Refuse what is no finite number above 0."""
+    if not _is_finite(value) or value <= 0:
+        raise InvalidSparsity(field, f"{_shown(value)} must be a finite number above 0")
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    """Whether it is a number that a float has room for."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _shown(value: object) -> str:
+    """The value, unless it has more digits than anyone reads."""
+    is_long = isinstance(value, int) and value.bit_length() > _MOST_BITS
+    return "a whole number that no float can hold" if is_long else repr(value)
 
 
 def require_share(field: str, value: object) -> None:
     """Refuse what is no number in (0, 1]: nothing kept is nothing learned."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise InvalidSparsity(field, f"{value!r} must be a number above 0 and at most 1")
+        raise InvalidSparsity(field, f"{_shown(value)} must be a number above 0 and at most 1")
 
 
 def require_count(field: str, value: object, *, least: int = 1) -> None:

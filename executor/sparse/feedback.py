@@ -8,6 +8,7 @@ saved.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from executor.sparse.backward_pass import bias_gradients, weight_products
@@ -15,27 +16,62 @@ from executor.sparse.cell import Reversal, Weights
 
 
 class ErrorFeedback:
-    """Dropped weight gradients of one module, by layer."""
+    """Dropped weight gradients of one module, by layer, in units of the loss: of a loss times 1."""
 
     def __init__(self) -> None:
         self._due: dict[str, Weights] = {}
+        self._taken: set[str] = set()
         self._collecting: dict[str, Weights] = {}
+        self._largest: Tensor | None = None
+        """The largest |entry| of this iteration's weight gradients; NaN where one is."""
 
     def next_iteration(self) -> None:
-        """What was collected is due from now on."""
+        """What was collected is due from now on, and what was taken is gone. Unless a weight gradient was not
+        finite, as a GradScaler's may be: such a step is not taken, so that this iteration is forgotten.
+        """
+        if self._largest is not None and not bool(self._largest.isfinite()):
+            self.forget_iteration()
+            return
+        for layer in self._taken:
+            self._due.pop(layer, None)
         for layer, late in self._collecting.items():
             due = self._due.get(layer)
-            self._due[layer] = late if due is None else _sum(due, late)
+            self._due[layer] = late if due is None else _add(due, late)
+        self._begin()
+
+    def forget_iteration(self) -> None:
+        """The step of this iteration is not taken: what was due still is, and nothing was collected."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._taken.clear()
         self._collecting.clear()
+        self._largest = None
 
     def take(self, layer: str) -> Weights | None:
-        """What the iteration before dropped; handed out once, to the first segment that asks."""
-        return self._due.pop(layer, None)
+        """What is due; handed out once in an iteration, to the first segment that asks."""
+        if layer in self._taken:
+            return None
+        self._taken.add(layer)
+        return self._due.get(layer)
 
-    def collect(self, layer: str, dropped: Weights) -> None:
-        """Keep what a segment dropped for the next iteration."""
+    def collect(self, layer: str, dropped: Weights, *, loss_scale: float) -> None:
+        """Keep what a segment dropped for the next iteration; the loss was multiplied by `loss_scale`."""
+        self.note(dropped)
+        if loss_scale != 1:
+            for part in dropped:
+                if part is not None:
+                    part.div_(loss_scale)
         so_far = self._collecting.get(layer)
-        self._collecting[layer] = dropped if so_far is None else _sum(so_far, dropped)
+        self._collecting[layer] = dropped if so_far is None else _add(so_far, dropped)
+
+    def note(self, gradients: Weights) -> None:
+        """Look at weight gradients of this iteration."""
+        for part in gradients:
+            if part is not None:
+                largest = torch.maximum(part.amax(), part.amin().neg())
+                known = self._largest
+                self._largest = largest if known is None else torch.maximum(known, largest)
 
 
 def dropped_weights(reversal: Reversal, dropped: Tensor, like: Weights) -> Weights:
@@ -48,12 +84,13 @@ def dropped_weights(reversal: Reversal, dropped: Tensor, like: Weights) -> Weigh
     return Weights(weight_ih, weight_hh, bias_ih, bias_hh)
 
 
-def add_late(gradients: Weights, late: Weights | None) -> Weights:
-    """Weight gradients with those of the iteration before."""
-    return gradients if late is None else _sum(gradients, late)
+def add_late(gradients: Weights, late: Weights | None, *, loss_scale: float) -> Weights:
+    """Weight gradients, of a loss that was multiplied by `loss_scale`, with what is due; in place."""
+    return gradients if late is None else _add(gradients, late, factor=loss_scale)
 
 
-def _sum(one: Weights, other: Weights) -> Weights:
-    return Weights(
-        *(None if a is None or b is None else a + b for a, b in zip(one, other, strict=True))  # type: ignore[arg-type]
-    )
+def _add(total: Weights, other: Weights, *, factor: float = 1.0) -> Weights:
+    for part, more in zip(total, other, strict=True):
+        if part is not None and more is not None:
+            part.add_(more, alpha=factor)
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,13 +70,37 @@ class _Segment(torch.autograd.Function):
         grad_y = hidden.new_zeros(()).expand_as(hidden[1:]) if grad_y is None else grad_y
         with torch.autocast(x.device.type, enabled=False):
             reversal = ctx.work.cell.reversal(Tape(x, hidden, parts), grads)
-            found = _gradients(ctx.work, reversal, weights, grad_y, wants_x=ctx.needs_input_grad[1])
+            wants_weights = _are_wanted(ctx.next_functions[1 : 1 + sum(w is not None for w in weights)])
+            found = _gradients(
+                ctx.work,
+                reversal,
+                weights,
+                grad_y,
+                wants_x=ctx.needs_input_grad[1],
+                wants_weights=wants_weights,
+            )
         return None, found.x, *found.weights, *found.state
 
 
 def _gradients(
-    work: _Work, reversal: Reversal, weights: Weights, grad_y: Tensor, *, wants_x: bool
+    work: _Work, reversal: Reversal, weights: Weights, grad_y: Tensor, *, wants_x: bool, wants_weights: bool
 ) -> Gradients:
     if work.sparsifier is None:
         return dense_gradients(reversal, weights, grad_y, wants_x=wants_x)
-    return work.sparsifier.backward(reversal, weights, grad_y, layer=work.layer, wants_x=wants_x)
+    wanted = {"wants_x": wants_x, "wants_weights": wants_weights}
+    return work.sparsifier.backward(reversal, weights, grad_y, layer=work.layer, **wanted)
+
+
+def _are_wanted(edges: Sequence[tuple[Any, int]]) -> bool:
+    """Whether the running backward pass goes on to any of these nodes: not to frozen weights, nor to those
+    that `torch.autograd.grad` was not asked for, though they need a gradient.
+    """
+    return any(node is not None and _is_wanted(node) for node, _ in edges)
+
+
+def _is_wanted(node: Any) -> bool:
+    will_run: Any = torch._C._will_engine_execute_node  # noqa: SLF001 - it has no public name
+    try:
+        return bool(will_run(node))
+    except RuntimeError:  # of a leaf that `torch.autograd.grad` was asked for, it says nothing but this
+        return True

@@ -12,7 +12,7 @@ from torch import Tensor
 from executor.sparse.accounting import Books, IterationRecord, Tally
 from executor.sparse.backward_pass import BackwardPass, Gradients, Layer, Macs
 from executor.sparse.cell import Reversal, Weights
-from executor.sparse.errors import EverythingDropped, InvalidSparsity
+from executor.sparse.errors import EverythingDropped, InvalidSparsity, require_scale
 from executor.sparse.feedback import ErrorFeedback, add_late, dropped_weights
 from executor.sparse.rule import Rule
 from executor.sparse.schedule import Schedule
@@ -62,8 +62,6 @@ class Sparsifier:
         self.schedule = schedule
         self.iteration = 0
         """The iteration that runs; see `end_iteration`."""
-        self.last_record: IterationRecord | None = None
-        """Counts of the iteration before."""
         self._feedback = ErrorFeedback() if error_feedback else None
         self._seed = seed
         self._random = self._fresh_random()
@@ -71,6 +69,19 @@ class Sparsifier:
         self._backward_passes: frozenset[int] = frozenset()
         """Autograd's numbers of those that this iteration is a part of."""
         self._is_paused = False
+        self._loss_scale = 1.0
+
+    @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by (`GradScaler.get_scale()`): set it before the backward pass, so that
+        what error feedback carries over comes back in the units of the iteration that it comes back in.
+        """
+        return self._loss_scale
+
+    @loss_scale.setter
+    def loss_scale(self, scale: float) -> None:
+        require_scale("loss_scale", scale)
+        self._loss_scale = float(scale)
 
     @property
     def is_dense_now(self) -> bool:
@@ -90,7 +101,6 @@ class Sparsifier:
     def restart(self, iteration: int) -> None:
         """Go on at `iteration` with nothing counted or carried over: after a probe, or in a resumed run."""
         self.iteration = iteration
-        self.last_record = None
         self._books, self._backward_passes = Books(self.gate_names), frozenset()
         self._feedback = None if self._feedback is None else ErrorFeedback()
         self._random = self._fresh_random()
@@ -124,12 +134,13 @@ class Sparsifier:
         record, silenced = self._books.close(self.iteration)
         self._books, self._backward_passes = Books(self.gate_names), frozenset()
         if silenced:
+            if self._feedback is not None:
+                self._feedback.forget_iteration()
             raise EverythingDropped(rule=str(self.rule), iteration=self.iteration, layers=silenced)
         if self._feedback is not None:
             self._feedback.next_iteration()
         self.iteration += 1
         self._random = self._fresh_random()
-        self.last_record = record
         return record
 
     @contextmanager
@@ -155,22 +166,36 @@ class Sparsifier:
             vars(self).update(before)
 
     def backward(
-        self, reversal: Reversal, weights: Weights, grad_y: Tensor, *, layer: str, wants_x: bool
+        self,
+        reversal: Reversal,
+        weights: Weights,
+        grad_y: Tensor,
+        *,
+        layer: str,
+        wants_x: bool,
+        wants_weights: bool,
     ) -> Gradients:
-        """The gradients of one layer's segment; `layer` names it among those of the module."""
+        """The gradients of one layer's segment; `layer` names it among those of the module. Where those of
+        its weights go nowhere, nothing is carried over to them or from them.
+        """
         if self._is_paused:
             return dense_gradients(reversal, weights, grad_y, wants_x=wants_x)
         self._note(_running_backward_pass())
         counted = Layer(reversal, weights, self._books.tally(layer), len(self.gate_names))
         dense = self.is_dense_now
         way_back = BackwardPass(counted) if dense else self.rule.backward_pass(counted, self._random)
-        if self._feedback is None:
+        feedback, scale = self._feedback, self._loss_scale
+        if feedback is None or not wants_weights:
             return way_back.run(grad_y, wants_x=wants_x)
         if dense:  # nothing to collect
             gradients = way_back.run(grad_y, wants_x=wants_x)
         else:
-            gradients = _collecting(self._feedback, way_back, grad_y, layer=layer, wants_x=wants_x)
-        return gradients._replace(weights=add_late(gradients.weights, self._feedback.take(layer)))
+            gradients = _collecting(
+                feedback, way_back, grad_y, layer=layer, wants_x=wants_x, loss_scale=scale
+            )
+        feedback.note(gradients.weights)
+        late = feedback.take(layer)
+        return gradients._replace(weights=add_late(gradients.weights, late, loss_scale=scale))
 
 
 _NO_PASS = -1
@@ -183,14 +208,20 @@ def _running_backward_pass() -> int:
 
 
 def _collecting(
-    feedback: ErrorFeedback, way_back: BackwardPass, grad_y: Tensor, *, layer: str, wants_x: bool
+    feedback: ErrorFeedback,
+    way_back: BackwardPass,
+    grad_y: Tensor,
+    *,
+    layer: str,
+    wants_x: bool,
+    loss_scale: float,
 ) -> Gradients:
     """The gradients of `way_back`; what it drops of those of the weights goes to `feedback`."""
     reversal, weights = way_back.reversal, way_back.weights
     way_back.undropped = torch.empty_like(reversal.gate_gradient)
     gradients = way_back.run(grad_y, wants_x=wants_x)
     dropped = way_back.undropped.sub_(reversal.gate_gradient)
-    feedback.collect(layer, dropped_weights(reversal, dropped, weights))
+    feedback.collect(layer, dropped_weights(reversal, dropped, weights), loss_scale=loss_scale)
     way_back.layer.tally.add_executed(Macs.of(way_back.layer, wants_x=wants_x).weights)
     return gradients
 

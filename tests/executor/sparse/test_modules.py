@@ -273,3 +273,9 @@ def test_weights_go_from_torch_and_to_torch_strictly(kind, of_torch):
     assert sparse.sparsifier.iteration == 5
     plain.load_state_dict(sparse.state_dict())
     assert list(sparse.state_dict()) == list(plain.state_dict())
+
+
+@ALL
+def test_empty_batches_are_refused(kind):
+    with pytest.raises(StateChanged, match="empty"):
+        kind(INPUT, HIDDEN)(inputs(kind)[..., :0, :])

@@ -117,6 +117,64 @@ def test_late_and_kept_gradients_of_one_step_are_the_dense_gradient():
         torch.testing.assert_close(one + late, expected)
 
 
+def carrying(**options):
+    """A module with error feedback, its inputs, and the gradients that it keeps of an iteration and drops."""
+    torch.manual_seed(0)
+    module = SparseLSTM(INPUT, HIDDEN, rule="top", error_feedback=True, dtype=torch.float64, **options)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    kept, both = gradients(module, x), gradients(module, x)
+    module.sparsifier.restart(0)
+    return module, x, kept, [two - one for one, two in zip(kept, both, strict=True)]
+
+
+def assert_are(found, kept, late, times=1):
+    for one, part, more in zip(found, kept, late, strict=True):
+        torch.testing.assert_close(one, part + times * more)
+
+
+def test_what_is_late_is_in_the_units_of_the_iteration_that_it_comes_in():
+    """Under a GradScaler, whose scale moves"""
+    module, x, kept, late = carrying()
+    for scale, times in ((64.0, 0), (1024.0, 1), (32.0, 1)):
+        module.sparsifier.loss_scale = scale
+        found = torch.autograd.grad(scale * loss_of(module, x), list(module.parameters()))
+        assert_are([gradient / scale for gradient in found], kept, late, times)
+
+
+@pytest.mark.parametrize("scale", [0, -1, math.inf, math.nan, "2", True])
+def test_a_loss_scale_that_is_none_is_refused(scale):
+    with pytest.raises(InvalidSparsity, match="loss_scale"):
+        SparseLSTM(INPUT, HIDDEN).sparsifier.loss_scale = scale
+
+
+@pytest.mark.parametrize("factor", [math.inf, math.nan])
+def test_an_iteration_that_overflowed_is_forgotten(factor):
+    """Its step is skipped: what was due in it still is, and none of its numbers are carried on"""
+    module, x, kept, late = carrying()
+    gradients(module, x)
+    (factor * loss_of(module, x)).backward()
+    assert not all(parameter.grad.isfinite().all() for parameter in module.parameters())
+    assert_are(gradients(module, x), kept, late)
+    assert_are(gradients(module, x), kept, late)
+
+
+def test_a_gradient_of_the_inputs_alone_takes_nothing_that_is_due():
+    module, x, kept, late = carrying()
+    gradients(module, x)
+    given = x.clone().requires_grad_()
+    torch.autograd.grad(loss_of(module, given), given)
+    assert_are(gradients(module, x), kept, late)
+
+
+def test_frozen_layers_collect_nothing():
+    module, x, kept, late = carrying()
+    module.requires_grad_(False)
+    for _ in range(3):
+        loss_of(module, x.clone().requires_grad_()).backward()
+    module.requires_grad_(True)
+    assert_are(gradients(module, x), kept, late, times=0)
+
+
 def test_dense_iterations_pay_nothing_for_feedback():
     """They take what is late and drop nothing that would have to be multiplied, or be late in its turn."""
     module = SparseLSTM(INPUT, HIDDEN, 2, rule="top", error_feedback=True, schedule=Schedule(dense_every=2))
@@ -396,6 +454,7 @@ def test_the_books_are_part_of_the_budget():
     [
         (changed(rule="rms", threshold=-1), "training.gradient_sparsity.threshold"),
         (changed(rule="rms", threshold=math.nan), "training.gradient_sparsity.threshold"),
+        (changed(rule="rms", threshold=10**400), "training.gradient_sparsity.threshold"),
         (changed(rule="none"), "training.gradient_sparsity.rule"),
         (changed(rule="blocks", block_size=24), "training.gradient_sparsity.block_size"),
         (changed(threshold=0.3), "training.gradient_sparsity.rule"),
