@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from typing import Any
 
 _STANDARD_ERROR = 2
 
@@ -26,7 +23,7 @@ def lossy_text(descriptor: int) -> io.TextIOWrapper:
 
 
 class _LossyFile(io.FileIO):
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError:
