@@ -21,5 +21,17 @@ def _storable(text: str) -> str:
 StorableText = Annotated[str, AfterValidator(_storable)]
 """A text that is kept."""
 
+
+def _of_one_line(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise PydanticCustomError(
+            "quantity", "a name must be one line of printable characters, without blanks around it"
+        )
+    return text
+
+
+LineText = Annotated[StorableText, AfterValidator(_of_one_line)]
+"""A text that stands in a line, a path or a cell of a table."""
+
 Name = Annotated[StorableText, Field(min_length=1, max_length=200)]
 """A name that people or programs gave to something."""

@@ -121,6 +121,14 @@ def test_nodes_are_registered_read_and_listed(http, life):
     assert http.post("/v1/claims", json=claim).json()["type"] == "/problems/unknown-node"
 
 
+@pytest.mark.parametrize("name", ["two%0Alines", "tab%09", "%20blank", "bell%07"])
+def test_a_node_is_called_by_one_printable_line(http, name):
+    """It stands in paths and tables"""
+    refused = http.put(f"/v1/nodes/{name}", json=NODE)
+    assert refused.status_code == 422
+    assert "one line of printable characters" in refused.text
+
+
 def test_a_node_without_memory_is_given_nothing(http, life):
     http.post("/v1/jobs", json=JOB | {"priority": -100})
     life.register()

@@ -14,11 +14,12 @@ from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored
 from planner_service.contract.nodes import Assignment, ClaimRequest, Node, NodePage, NodeRegistration
-from planner_service.contract.texts import StorableText
+from planner_service.contract.texts import LineText, StorableText
 
 router = APIRouter(tags=["nodes"], route_class=LargeBodyRoute)
 
 NodeName = Annotated[StorableText, Path(min_length=1, max_length=200)]
+NewNodeName = Annotated[LineText, Path(min_length=1, max_length=200)]
 
 
 @router.put(
@@ -27,7 +28,7 @@ NodeName = Annotated[StorableText, Path(min_length=1, max_length=200)]
     responses={201: {"model": Node, "description": "The node is new"}, **MESSAGE_PROBLEMS},
 )
 async def register_node(
-    name: NodeName, registration: NodeRegistration, response: Response, service: ServiceDependency
+    name: NewNodeName, registration: NodeRegistration, response: Response, service: ServiceDependency
 ) -> Node:
     """Say what a node has; the last word counts."""
     node, is_new = await stored(service.jobs.nodes.register, name, registration)
