@@ -46,6 +46,10 @@ class LeavesTraces(Protocol):
     def without_traces(self) -> AbstractContextManager[None]:
         """A context in which they run as ever, and at whose end all is as it was before."""
 
+    @property
+    def trace_bytes(self) -> int:
+        """Bytes of tensors that they leave now."""
+
 
 class Rehearsal:
     """`loop` cut down to at most `most_stages` segments of `segment_steps`; run it as often as needed.
@@ -162,9 +166,15 @@ class Rehearsal:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the gradients that come in, which are there beside every run."""
+        """Bytes of the gradients that come in, and of traces, which are there beside every run."""
         given = [*self._output_gradients, *self._state_gradients]
-        return sum(held_bytes(gradient) for gradient in given if gradient is not None)
+        gradients = sum(held_bytes(gradient) for gradient in given if gradient is not None)
+        return gradients + self.trace_bytes
+
+    @property
+    def trace_bytes(self) -> int:
+        """Bytes of what modules carry over to the next iteration."""
+        return sum({id(part): part.trace_bytes for part in _tracing(self._loop)}.values())
 
     @property
     def state_gradient_bytes(self) -> int:
@@ -207,11 +217,15 @@ def without_traces(loop: Loop) -> Iterator[None]:
         stack.enter_context(recomputing())
         stack.enter_context(unnoted_archives())
         stack.enter_context(untouched(Buffers(loop.seen.modules), loop.generators()))
-        for module in loop.seen.modules:
-            for part in module.modules():
-                if isinstance(part, LeavesTraces):
-                    stack.enter_context(part.without_traces())
+        for part in _tracing(loop):
+            stack.enter_context(part.without_traces())
         yield
+
+
+def _tracing(loop: Loop) -> Iterator[LeavesTraces]:
+    """The modules of `loop` that leave traces; one that several modules share comes more than once."""
+    for module in loop.seen.modules:
+        yield from (part for part in module.modules() if isinstance(part, LeavesTraces))
 
 
 def _gradient_like(leaf: Any, *, transposed: bool = False) -> Tensor | None:

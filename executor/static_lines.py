@@ -37,7 +37,16 @@ def static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
         StaticLine("final state", rehearsal.final_state_bytes, "returned to the caller"),
         StaticLine("gradient of the final state", rehearsal.state_gradient_bytes, "like the final state"),
         StaticLine("archive's begun words and blocks", slack, "2 B a unit + 32 KiB a layer", "bound"),
+        *_carried(rehearsal),
         StaticLine("loss", _LOSS_SCALARS * rounded_bytes(4, loop.device), "the caller's scalars", "bound"),
+    )
+
+
+def _carried(rehearsal: Rehearsal) -> list[StaticLine]:
+    """What modules keep for the next iteration, where they keep any."""
+    carried = rehearsal.trace_bytes
+    return (
+        [StaticLine("error feedback", carried, "what is dropped, as large as the weights")] if carried else []
     )
 
 

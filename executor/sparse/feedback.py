@@ -25,6 +25,12 @@ class ErrorFeedback:
         self._largest: Tensor | None = None
         """The largest |entry| of this iteration's weight gradients; NaN where one is."""
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all that is kept."""
+        held = (*self._due.values(), *self._collecting.values())
+        return sum(part.nbytes for weights in held for part in weights if part is not None)
+
     def next_iteration(self) -> None:
         """What was collected is due from now on, and what was taken is gone. Unless a weight gradient was not
         finite, as a GradScaler's may be: such a step is not taken, so that this iteration is forgotten.

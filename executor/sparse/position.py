@@ -25,6 +25,11 @@ class KeepsPosition(nn.Module):
         """Inside, nothing that runs is counted, drawn or carried over for good: what a probe enters."""
         return self.sparsifier.without_traces()
 
+    @property
+    def trace_bytes(self) -> int:
+        """Bytes that are carried over now."""
+        return self.sparsifier.carried_bytes
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", None)

@@ -34,6 +34,11 @@ def repeated_linear(weight: Tensor, bias: Tensor | None, *, rows: int, steps: in
 
 def hidden_side(weights: Weights, *, rows: int, steps: int) -> Product:
     """The function h [rows, H] -> h U^T + b of a layer that is about to run `steps` steps."""
+    transposed = weights.weight_hh.t()
+    if steps >= LEAST_STEPS and _can_be_packed(
+        transposed
+    ):  # timed now: on the way back tapes fill the budget
+        packing_pays(rows, *transposed.shape, steps=steps)
     return repeated_linear(weights.weight_hh, weights.bias_hh, rows=rows, steps=steps)
 
 

@@ -98,6 +98,11 @@ class Sparsifier:
         """Whether dropped weight gradients are carried over."""
         return self._feedback is not None
 
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes of what is carried over, or is to be."""
+        return 0 if self._feedback is None else self._feedback.held_bytes
+
     def restart(self, iteration: int) -> None:
         """Go on at `iteration` with nothing counted or carried over: after a probe, or in a resumed run."""
         self.iteration = iteration

@@ -100,6 +100,9 @@ LOOPS = {
     ),
     "NFRevLSTM": lambda: of_layers(NFRevLSTM(5, 64), steps=6, batch=1, reduce="stack"),
     "SparseLSTM": lambda: of_layers(SparseLSTM(5, 32, rule="top"), steps=20, batch=8),
+    "SparseGRU, small": lambda: of_layers(
+        SparseGRU(5, 6, 2, rule="top", error_feedback=True), steps=20, batch=5
+    ),
     "SparseGRU, error feedback": lambda: of_layers(
         SparseGRU(5, 32, rule="top", error_feedback=True), steps=20, batch=8
     ),
@@ -118,6 +121,6 @@ def test_the_first_call_keeps_its_budget_while_it_rehearses(name, everything):
     """The least budget, and some above it, of which each is met by a loop that nobody knows yet"""
     with pytest.raises(BudgetTooSmall) as refusal:
         everything(lambda: call(LOOPS[name](), 1))
-    for ratio in (1, 1.4):
+    for ratio in (1, 1.4, 3):
         loop, budget = LOOPS[name](), int(ratio * refusal.value.minimum_budget_bytes)
         assert everything(lambda loop=loop, budget=budget: call(loop, budget)) <= budget + 2 * STREAM_BYTES
