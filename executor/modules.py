@@ -31,7 +31,7 @@ from executor.drop_in_calls import require_dtype, require_no_tracing, streams_pu
 from executor.errors import BudgetTooSmall
 from executor.loop import Loop
 from executor.packing import lengths_digest, pack, reverse_each, unpack
-from executor.recurrence import Recurrence, State, run_fused, runs_in_own_kernels, segment_of
+from executor.recurrence import Recurrence, State, run_fused, runs_packed_in_own_kernels, segment_of
 from executor.sizes import held_bytes
 from executor.taken_over import take_over_parameters
 from executor.unroll import run_within
@@ -351,7 +351,7 @@ def _lengths_that_count(
     weights: ChainWeights, state: State, x: Tensor, batch_sizes: Tensor | None
 ) -> str | None:
     """What tells packed batches apart: their lengths, unless our own kernels run them, in the same bytes."""
-    if batch_sizes is None or runs_in_own_kernels(weights, weights.recurrence, state, x):
+    if batch_sizes is None or runs_packed_in_own_kernels(weights, weights.recurrence, state, x):
         return None
     return lengths_digest(batch_sizes)
 

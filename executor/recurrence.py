@@ -149,7 +149,7 @@ def run_packed_segment(
     segments whose sequences all go on: those of the state count.
     """
     layers = _weights(module, recurrence)
-    kernels = _own_kernels(recurrence, state, x, layers)
+    kernels = _own_kernels(recurrence, state, x, layers, is_packed=True)
     if kernels is not None:
         return _run_own(kernels, recurrence, state, x, layers, batch_sizes, is_training=module.training)
     sizes = batch_sizes.tolist()
@@ -218,18 +218,18 @@ def _is_for_cells(recurrence: Recurrence, x: Tensor) -> bool:
     return not x.is_cuda and x.shape[0] < FUSED_SEGMENT_STEPS and not recurrence.proj_size
 
 
-def runs_in_own_kernels(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> bool:
-    """Whether segments of that state and input, of whatever length, run in our own kernels."""
-    return _own_kernels(recurrence, state, x, _weights(module, recurrence)) is not None
+def runs_packed_in_own_kernels(module: nn.Module, recurrence: Recurrence, state: State, x: Tensor) -> bool:
+    """Whether `run_packed_segment` runs segments of that state and input, of whatever length, in our own."""
+    return _own_kernels(recurrence, state, x, _weights(module, recurrence), is_packed=True) is not None
 
 
 def _own_kernels(
-    recurrence: Recurrence, state: State, x: Tensor, layers: list[list[Tensor]]
+    recurrence: Recurrence, state: State, x: Tensor, layers: list[list[Tensor]], *, is_packed: bool = False
 ) -> Kernels | None:
     """Our own kernels where they compute this recurrence and are the faster ones."""
     if recurrence.mode not in ("LSTM", "GRU") or recurrence.proj_size:
         return None
-    return own_kernels(x, chain.from_iterable(layers), state)
+    return own_kernels(x, chain.from_iterable(layers), state, is_packed=is_packed)
 
 
 def _run_own(

@@ -1,4 +1,4 @@
-"""Where our kernels are the ones to use: on the CPU, with one thread, for batches that fill vectors."""
+"""Where our kernels are used: on the CPU, for batches that fill vectors, with one thread or packed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from executor.fused.kernels import Kernels, kernels_for
 _PLAIN_TYPES = (nn.Parameter, Tensor)
 
 
-def own_kernels(x: Tensor, weights: Iterable[Tensor | None], state: Iterable[Tensor]) -> Kernels | None:
+def own_kernels(
+    x: Tensor, weights: Iterable[Tensor | None], state: Iterable[Tensor], *, is_packed: bool = False
+) -> Kernels | None:
     """The kernels for inputs `x` [.., batch, input], layers of those weights and biases, and that state.
 
     None where torch's are to be used: other devices and types, mixed ones, weights that are not laid out row
     by row (the kernels are given addresses alone), autocast, batches that would be mostly padding, and
-    several threads, of which our kernels would use one.
+    several threads, of which our kernels would use one. Packed batches run in them whatever the number of
+    threads: in torch's kernels the bytes depend on the lengths, so that all new ones would be probed.
     """
-    if not x.is_cpu or torch.get_num_threads() > 1:
+    if not x.is_cpu or (torch.get_num_threads() > 1 and not is_packed):
         return None
     if type(x) is not Tensor or torch.is_autocast_enabled("cpu"):
         return None

@@ -75,6 +75,15 @@ def test_every_batch_is_within_the_budget_whatever_came_before(kind, options, ke
     assert all(peak_bytes(module, packed) <= budget_bytes for packed in batches)
 
 
+@pytest.mark.parametrize("lengths", [[5, 4, 2, 2, 2], [5, 5, 5, 5, 4], [5, 1, 1, 1, 1]], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_named_least_budget_of_a_tiny_ragged_batch_is_enough(kind, lengths):
+    """In torch's kernels steps differ, which the shortest segments alone do not show: all are looked at"""
+    packed = pack_padded_sequence(torch.randn(5, 5, 2), lengths)
+    plain = KINDS[kind][0](2, 1)
+    train(KINDS[kind][1].from_torch(plain, budget=least_budget(kind, plain, lambda m: m(packed))), packed)
+
+
 needs_compiler = pytest.mark.skipif(kernels_for(torch.float64) is None, reason="there is no C compiler")
 shared = {}
 
@@ -114,8 +123,10 @@ def test_our_kernels_need_the_same_budget_for_all_lengths(kind, bidirectional, s
 
 
 @needs_compiler
-def test_other_lengths_are_not_probed_in_our_kernels(monkeypatch):
-    """One plan serves every batch of that shape"""
+@pytest.mark.parametrize("threads", [1, 2])
+def test_other_lengths_are_not_probed_in_our_kernels(threads, monkeypatch):
+    """One plan serves every batch of that shape, whatever the number of threads"""
+    torch.set_num_threads(threads)
     module = LSTM.from_torch(nn.LSTM(INPUT, HIDDEN), budget="1MiB")
     train(module, packed_of(RAGGED))
     planning = import_module("executor.predict")  # the package has a function of that name
