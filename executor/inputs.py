@@ -53,10 +53,12 @@ class Inputs:
         return Inputs(self._structure.unflatten(tuple(leaves)), length)
 
     def slices(self, first: int, count: int) -> list[Any]:
-        """Views of the leaves for steps first..first+count-1, in order; other leaves as they are."""
+        """Views of the leaves for steps first..first+count-1, in order, without need of a gradient; other
+        leaves as they are.
+        """
         leaves = list(self.leaves)
         for position in self.positions:
-            leaves[position] = leaves[position].narrow(0, first, count)
+            leaves[position] = leaves[position].detach().narrow(0, first, count)
         return leaves
 
     def block(self, leaves: Sequence[Any], first: int, count: int) -> Any:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from executor import BudgetTooSmall, CaptureError, outputs_needed, unroll
-from executor.plan import checkpoint_every, tape_everything
+from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
 from tests.executor.loops import (
     BATCH,
     SIZE,
@@ -341,3 +342,20 @@ def test_parameters_in_the_place_of_their_module_are_refused() -> None:
 def test_a_step_that_returns_something_else_than_a_pair_is_told(returned: Any, what: str) -> None:
     with pytest.raises(TypeError, match=what):
         unroll(lambda state, x: returned(torch.tanh(state + x)), states(), sequence(), budget="1MiB")
+
+
+def test_operations_can_be_counted_where_state_and_inputs_need_gradients() -> None:
+    """Torch's counter hooks modules by the graphs of what they are given: in an advance there is none"""
+    case = cell_case("GRU")
+
+    def counted(plan: ExecutionPlan) -> int:
+        with FlopCounterMode(display=False) as counter:
+            outputs, _ = unroll(case.step, case.state, case.inputs, module=case.module, plan=plan)
+            outputs.sum().backward()
+        return int(counter.get_total_flops())
+
+    unroll(case.step, case.state, case.inputs, module=case.module, plan=tape_everything(STEPS, 1))
+    once, twice = counted(tape_everything(STEPS, 1)), counted(checkpoint_every(STEPS, 1, 1))
+    assert twice - once == once * (STEPS - 1) // (
+        3 * STEPS
+    )  # all but the last run again; a reverse is two runs
