@@ -162,6 +162,8 @@ class BudgetedRecurrence(nn.Module):
             state = tuple(part.index_select(1, packed.sorted_indices) for part in state)
         made_bytes = _made_bytes(state, None if packed.sorted_indices is not None else hx)
         beside_bytes = self._unpacked_bytes(x, trains_input=packed.data.requires_grad) + made_bytes
+        if packed.unsorted_indices is not None:  # the last state in the caller's order, and its gradient
+            beside_bytes += 2 * sum(held_bytes(part) for part in state)
         y, state = self._run(x, state, packed.batch_sizes, beside_bytes=beside_bytes)
         if packed.unsorted_indices is not None:
             state = tuple(part.index_select(1, packed.unsorted_indices) for part in state)

@@ -84,6 +84,31 @@ def test_the_named_least_budget_of_a_tiny_ragged_batch_is_enough(kind, lengths):
     train(KINDS[kind][1].from_torch(plain, budget=least_budget(kind, plain, lambda m: m(packed))), packed)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_in_another_order_count(kind):
+    """In a batch that is not sorted both states are copied: in one step that is more than the slack"""
+    plain = KINDS[kind][0](15, 23, dtype=torch.float64)
+    packed = pack_padded_sequence(torch.randn(1, 5, 15, dtype=torch.float64), [1] * 5, enforce_sorted=False)
+    state = [torch.randn(1, 5, 23, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    hx = tuple(state) if kind == "LSTM" else state[0]
+    budget_bytes = least_budget(kind, plain, lambda module: module(packed, hx))
+    module = KINDS[kind][1].from_torch(plain, budget=budget_bytes)
+
+    def call():
+        y, after = module(packed, hx)
+        outputs = [y.data, *(after if kind == "LSTM" else [after])]
+        torch.autograd.backward(outputs, [torch.ones_like(part) for part in outputs])
+        return outputs
+
+    for leaf in (*plain.parameters(), *state):
+        leaf.grad = None
+    call()
+    for leaf in (*plain.parameters(), *state):
+        leaf.grad = None
+    gc.collect()
+    assert measure(call).peak_bytes <= budget_bytes
+
+
 needs_compiler = pytest.mark.skipif(kernels_for(torch.float64) is None, reason="there is no C compiler")
 shared = {}
 
