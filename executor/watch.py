@@ -4,6 +4,7 @@ step that runs again must read what it read in the forward pass.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 
 from executor.errors import ModifiedBetweenPasses
 from executor.likeness import plain_attributes
+from executor.reads import is_library, may_read_any
 from executor.seen import Function, Seen
 
 
 class Watch:
-    """Of plain values that the lines of a step name, and of the weights of modules that were not declared."""
+    """Of plain values that the lines of a step name, those of torch's modules, and the weights of modules
+    that were not declared.
+    """
 
     def __init__(
         self, functions: Sequence[Function | None], declared: Sequence[nn.Module], seen: Seen
@@ -50,13 +54,15 @@ class Watch:
                     )
 
     def _plain_now(self) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
-        for name, value in Seen.by(self._functions, self._declared).plain:
-            found.setdefault(name, []).append(value)
+        seen, found = Seen.by(self._functions, self._declared), defaultdict(list)
+        for name, value in seen.plain:
+            found[name].append(value)
         for module in self._modules:
             for path, part in module.named_modules():
+                is_any = is_library(type(part).__module__) or may_read_any(seen.names)
                 for key, value in plain_attributes(part):
-                    found.setdefault(f"{path}.{key}" if path else key, []).append(value)
+                    if is_any or key in seen.names:
+                        found[f"{path}.{key}" if path else key].append(value)
         return found
 
     def _undeclared_weights(self) -> Iterator[tuple[str, Tensor]]:

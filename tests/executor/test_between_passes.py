@@ -164,7 +164,7 @@ def annealed(case: LoopCase, what: str, plan: ExecutionPlan) -> Callable[[], Ten
     """The gradient after a number was changed that the step reads as `what`."""
     settings, module = Settings(), case.modules()[0]
     options, rates = {"rate": 0.5, "calls": 0}, [0.5]
-    module.rate = 0.5
+    module.rate, module.last_loss = 0.5, 0.7
     counted = 0
 
     def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +181,7 @@ def annealed(case: LoopCase, what: str, plan: ExecutionPlan) -> Callable[[], Ten
         options["rate"] = 0.25
     elif what == "module":
         module.rate = 0.25
-    settings.other, options["calls"], rates[0] = 2, 1, 0.1  # nobody reads them
+    settings.other, options["calls"], rates[0], module.last_loss = 2, 1, 0.1, 0.3  # nobody reads them
     return lambda: torch.autograd.grad(outputs.square().sum(), module.cell.weight_ih)[0]
 
 
@@ -192,6 +192,15 @@ def test_a_number_that_was_changed_is_refused_where_steps_run_again(case: LoopCa
         annealed(case, what, PLAN)()
     annealed(case, what, tape_everything(STEPS, 1))()
     annealed(case, "none", PLAN)()
+
+
+def test_the_rate_of_a_dropout_is_watched(case: LoopCase) -> None:
+    """Torch's lines read it"""
+    module = case.modules()[0]
+    outputs, _ = unroll(case.step, case.state, case.inputs, module=module, plan=PLAN)
+    module.dropout.p = 0.1
+    with pytest.raises(ModifiedBetweenPasses, match=r"dropout.p was 0.5 in the forward pass and is 0.1 now"):
+        outputs.sum().backward()
 
 
 def test_the_weights_of_a_teacher_are_watched(case: LoopCase) -> None:
