@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,9 +13,10 @@ class Backends(NamedTuple):
     has_threads: bool
     """Whether operations may use several: our own kernels, whose tapes are a third of torch's, use one."""
     mkldnn: bool
-    cudnn: tuple[bool, bool, bool, bool]
-    """Whether it is enabled, deterministic, looks for the quickest algorithm, and may round to tf32."""
-    matmul: str
+    cudnn: tuple[bool, bool, bool]
+    """Whether it is enabled, deterministic, and looks for the quickest algorithm."""
+    precisions: tuple[str | bool, ...]
+    """What float32 may be rounded to by cuBLAS and cuDNN."""
     is_deterministic: bool
 
     @classmethod
@@ -25,7 +26,15 @@ class Backends(NamedTuple):
         return cls(
             torch.get_num_threads() > 1,
             bool(torch.backends.mkldnn.enabled),
-            (bool(cudnn.enabled), bool(cudnn.deterministic), bool(cudnn.benchmark), bool(cudnn.allow_tf32)),
-            torch.get_float32_matmul_precision(),
+            (bool(cudnn.enabled), bool(cudnn.deterministic), bool(cudnn.benchmark)),
+            _precisions(),
             torch.are_deterministic_algorithms_enabled(),
         )
+
+
+def _precisions() -> tuple[str | bool, ...]:
+    backends: Any = torch.backends
+    matmul, cudnn = backends.cuda.matmul, backends.cudnn
+    if hasattr(backends, "fp32_precision"):  # since torch 2.9, and the older names may then refuse
+        return (matmul.fp32_precision, cudnn.rnn.fp32_precision, cudnn.conv.fp32_precision)
+    return (matmul.allow_tf32, cudnn.allow_tf32)

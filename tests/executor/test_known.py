@@ -438,6 +438,19 @@ def test_settings_of_torch_that_choose_kernels_make_a_call_new(cell: nn.GRUCell)
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch < 2.9")
+def test_precisions_may_be_set_by_their_new_names(cell: nn.GRUCell) -> None:
+    """torch then refuses to answer by the old ones"""
+    cudnn: Any = torch.backends.cudnn
+    before, first = cudnn.rnn.fp32_precision, known(loop_of(cell))
+    cudnn.rnn.fp32_precision = "ieee"
+    try:
+        assert known(loop_of(cell)) is not first
+    finally:
+        cudnn.rnn.fp32_precision = before
+    assert known(loop_of(cell)) is first
+
+
 @pytest.mark.parametrize("kind", ["number", "word", "input", "clock"])
 def test_what_a_step_goes_by_in_its_state_or_inputs_makes_a_call_new(cell: nn.GRUCell, kind: str) -> None:
     """Twenty inner iterations are run under a plan of their own, as does a chunk that begins later"""
