@@ -440,7 +440,7 @@ def test_settings_of_torch_that_choose_kernels_make_a_call_new(cell: nn.GRUCell)
 
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch < 2.9")
 def test_precisions_may_be_set_by_their_new_names(cell: nn.GRUCell) -> None:
-    """torch then refuses to answer by the old ones"""
+    """By the old ones it then refuses to answer"""
     cudnn: Any = torch.backends.cudnn
     before, first = cudnn.rnn.fp32_precision, known(loop_of(cell))
     cudnn.rnn.fp32_precision = "ieee"
