@@ -32,7 +32,14 @@ class Backends(NamedTuple):
         )
 
 
+def products_may_round() -> bool:
+    """Whether products of float32 on CUDA may be made of numbers rounded to tf32."""
+    precision, *_ = _precisions()
+    return precision in (True, "tf32")
+
+
 def _precisions() -> tuple[str | bool, ...]:
+    """Of cuBLAS, then of cuDNN."""
     backends: Any = torch.backends
     matmul, cudnn = backends.cuda.matmul, backends.cudnn
     if hasattr(backends, "fp32_precision"):  # since torch 2.9, and the older names may then refuse

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from executor.backends import products_may_round
+
 
 class Tile(NamedTuple):
     """The part of a product that a program computes, and how much of the sum it reads at once."""
@@ -133,4 +135,4 @@ class IndexedProducts:
 
 def _precision() -> str:
     """That of torch's own products: TensorFloat-32 where the user allows it, else three of its products."""
-    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return "tf32" if products_may_round() else "tf32x3"
