@@ -11,6 +11,7 @@ from torch import Tensor
 
 from executor.dry_run import ambient_generators
 from executor.errors import UnsupportedTransform
+from executor.replay import set_streams
 
 
 def require_no_tracing(name: str) -> None:
@@ -45,6 +46,5 @@ def streams_put_back(tensors: Sequence[Tensor]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for generator, state in zip(generators, before, strict=True):
-            generator.set_state(state)
+        set_streams(generators, before)
         raise

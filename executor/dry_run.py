@@ -29,7 +29,7 @@ from executor.replay import Buffers, copied, recomputing, set_streams, untouched
 from executor.reversal import LostBits, Watching, passing
 from executor.seen import tensors_seen
 from executor.states import leaf_needs_gradient, raise_mutated
-from executor.trees import Leaves, detached, versions_of
+from executor.trees import Leaves, detached, is_continuous, versions_of
 
 _OTHER_SEED = 0x5DEECE66D
 
@@ -154,7 +154,7 @@ def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
 def _is_close(one: Tensor, other: Tensor) -> bool:
     if one.numel() == 0:
         return True
-    if not (one.is_floating_point() or one.is_complex()):
+    if not is_continuous(one):
         return torch.equal(one, other)
     tolerance = math.sqrt(torch.finfo(one.dtype).eps)
     size = float(torch.nan_to_num(one.abs(), posinf=0.0).max())

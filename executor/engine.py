@@ -21,7 +21,7 @@ from torch.autograd import Variable
 
 from executor.captures import require_no_captures, sequence_number, without_hooks
 from executor.errors import ModifiedBetweenPasses, PlanMismatch
-from executor.live_tape import LiveTape, added, leads_back, owned_gradient, wants_gradient
+from executor.live_tape import LiveTape, added, owned_gradient, wants_gradient
 from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Replay, state_only
@@ -364,21 +364,11 @@ class Run:
         return leaves + [tape.slices[position] for position in self.program.inputs.differentiable]
 
     def _roots(self, tape: LiveTape) -> tuple[list[Any], list[Tensor]]:
-        roots: list[Any] = []
-        gradients: list[Tensor] = []
-        for root, gradient in zip(tape.after, self._gradient, strict=True):
-            if gradient is not None and leads_back(root):
-                roots.append(root)
-                gradients.append(gradient)
+        rows: Sequence[Sequence[Tensor | None]] = ()
         if tape.blocks and tape.blocks[0]:
-            first, count = self.program.steps_of(tape.stage)
-            rows = self.program.outputs.gradients(first, count, self._output_gradients)
-            for block, row in zip(tape.blocks, rows, strict=True):
-                for root, gradient in zip(block, row, strict=True):
-                    if gradient is not None and leads_back(root):
-                        roots.append(root)
-                        gradients.append(gradient)
-        return roots, gradients
+            steps = self.program.steps_of(tape.stage)
+            rows = self.program.outputs.gradients(*steps, self._output_gradients)
+        return tape.roots(self._gradient, rows)
 
     def _accumulate(self, roots: list[Any], gradients: list[Tensor], leaves: list[Any]) -> None:
         """With captured tensors: gradients stop at them, whatever graph they come from, and their own

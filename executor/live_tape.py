@@ -29,6 +29,18 @@ class LiveTape(NamedTuple):
     parameters: Sequence[Tensor] = ()
     """Leaves of this graph in the place of the shadow parameters, step by step; none: the shadows."""
 
+    def roots(
+        self, after: Sequence[Tensor | None], rows: Sequence[Sequence[Tensor | None]]
+    ) -> tuple[list[Any], list[Tensor]]:
+        """Where the graph is entered, and with which gradients: of the output state, and of each block's
+        outputs if there are `rows`.
+        """
+        pairs = [*zip(self.after, after, strict=True)]
+        for block, row in zip(self.blocks, rows, strict=True) if rows else ():
+            pairs += zip(block, row, strict=True)
+        entered = [(root, gradient) for root, gradient in pairs if gradient is not None and leads_back(root)]
+        return [root for root, _ in entered], [gradient for _, gradient in entered]
+
 
 def wants_gradient(leaf: Any) -> bool:
     """Of a leaf of a state: tensors may, numbers never do."""

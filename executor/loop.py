@@ -49,7 +49,6 @@ class Loop:
     final_state: FinalState
     outputs_transposed: bool = False
     """The caller turns stacked outputs to [batch, T, …], so that their gradients lie like that."""
-    declared: tuple[nn.Module, ...] = ()
     sees_undeclared: bool = False
     """Whether it sees tensors that need a gradient and were not declared; steps may use them or not."""
     told_apart_by: Hashable = None
@@ -80,24 +79,22 @@ class Loop:
         structure, leaves = structure_of(state)
         given = Inputs(inputs, length)
         _refuse_opaque((*leaves, *given.leaves))
-        declared = _modules(function, module)
         chosen = independent((captured,) if isinstance(captured, Tensor) else captured)
-        seen = Seen.by((function, given.function), declared)
-        beside = (each for each in seen.modules[len(declared) :] if _trains_nothing(each))
+        seen = Seen.by((function, given.function), _modules(function, module))
+        beside = (each for each in seen.met if _trains_nothing(each))
         return cls(
             function=function,
             is_segment=segment is not None,
             structure=structure,
             initial=leaves,
             inputs=given,
-            modules=(*declared, *beside),
+            modules=(*seen.declared, *beside),
             seen=seen,
             captured=chosen,
             reduce=reduce,
             final_state=final_state,
             outputs_transposed=outputs_transposed,
-            declared=declared,
-            sees_undeclared=_sees_undeclared(seen, declared, (*leaves, *given.leaves, *chosen)),
+            sees_undeclared=_sees_undeclared(seen, (*leaves, *given.leaves, *chosen)),
             told_apart_by=told_apart_by,
         )
 
@@ -182,7 +179,7 @@ class Loop:
             mutated=everything.subset(needs.mutated_buffers),
             everything=everything,
             modes=Modes(self.seen.modules),
-            watch=Watch((self.function, self.inputs.function), self.declared, self.seen),
+            watch=Watch((self.function, self.inputs.function), self.seen),
         )
 
 
@@ -206,13 +203,13 @@ def _trains_nothing(module: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _sees_undeclared(seen: Seen, declared: Sequence[nn.Module], given: Sequence[Any]) -> bool:
+def _sees_undeclared(seen: Seen, given: Sequence[Any]) -> bool:
     """Whether a tensor that was met needs a gradient, and is neither `given` nor a declared parameter."""
-    known, others = {id(leaf) for leaf in given}, seen.modules[len(declared) :]
-    if not others and seen.differentiable <= known:
+    known = {id(leaf) for leaf in given}
+    if not seen.met and seen.differentiable <= known:
         return False
-    known |= {id(parameter) for module in declared for parameter in module.parameters()}
-    found = (parameter for module in others for parameter in module.parameters() if parameter.requires_grad)
+    known |= {id(parameter) for module in seen.declared for parameter in module.parameters()}
+    found = (parameter for module in seen.met for parameter in module.parameters() if parameter.requires_grad)
     return not seen.differentiable <= known or any(id(parameter) not in known for parameter in found)
 
 

@@ -27,21 +27,17 @@ from executor.budget import parse_budget, parse_budget_bytes
 from executor.chain_weights import Anchor, ChainWeights
 from executor.compiled import outside_compiled_graphs
 from executor.device import free_bytes
+from executor.drop_in_bytes import between_bytes, made_bytes, reordered_bytes, unpacked_bytes
 from executor.drop_in_calls import require_dtype, require_no_tracing, streams_put_back
 from executor.errors import BudgetTooSmall
 from executor.loop import Loop
 from executor.packing import lengths_digest, pack, reverse_each, unpack
 from executor.recurrence import Recurrence, State, run_fused, runs_packed_in_own_kernels, segment_of
-from executor.sizes import held_bytes
 from executor.taken_over import take_over_parameters
 from executor.unroll import run_within
 
 Run = Callable[[ChainWeights, State, Tensor, Tensor | None], tuple[Tensor, State]]
 """Runs one chain: (its weights, initial state, x [T, batch, input], batch sizes of the steps or None)."""
-
-
-_INDEX_BYTES = 8
-"""Of a place in a padded batch."""
 
 
 class BudgetedRecurrence(nn.Module):
@@ -150,7 +146,7 @@ class BudgetedRecurrence(nn.Module):
         x = input if is_batched else input.unsqueeze(1)
         time_first = x.transpose(0, 1) if self.batch_first and is_batched else x
         state = self._initial_state(time_first, hx, is_batched=is_batched)
-        y, state = self._run(time_first, state, None, beside_bytes=_made_bytes(state, hx))
+        y, state = self._run(time_first, state, None, beside_bytes=made_bytes(state, hx))
         if not is_batched:
             return y.squeeze(1), self._as_torch(tuple(part.squeeze(1) for part in state))
         return y.transpose(0, 1) if self.batch_first else y, self._as_torch(state)
@@ -160,10 +156,11 @@ class BudgetedRecurrence(nn.Module):
         state = self._initial_state(x, hx, is_batched=True)
         if packed.sorted_indices is not None and hx is not None:
             state = tuple(part.index_select(1, packed.sorted_indices) for part in state)
-        made_bytes = _made_bytes(state, None if packed.sorted_indices is not None else hx)
-        beside_bytes = self._unpacked_bytes(x, trains_input=packed.data.requires_grad) + made_bytes
-        if packed.unsorted_indices is not None:  # the last state in the caller's order, and its gradient
-            beside_bytes += 2 * sum(held_bytes(part) for part in state)
+        directions, trains_input = 2 if self.bidirectional else 1, packed.data.requires_grad
+        beside_bytes = unpacked_bytes(self._whole, x, directions=directions, trains_input=trains_input)
+        beside_bytes += made_bytes(state, None if packed.sorted_indices is not None else hx)
+        if packed.unsorted_indices is not None:
+            beside_bytes += reordered_bytes(state)
         y, state = self._run(x, state, packed.batch_sizes, beside_bytes=beside_bytes)
         if packed.unsorted_indices is not None:
             state = tuple(part.index_select(1, packed.unsorted_indices) for part in state)
@@ -225,26 +222,14 @@ class BudgetedRecurrence(nn.Module):
         x: Tensor,
         batch_sizes: Tensor | None,
     ) -> tuple[Tensor, State]:
-        between_bytes = self._between_bytes(x)
-        share = max(1, (budget_bytes - between_bytes) // len(chains))
+        between = between_bytes(self._whole, x, has_dropout=self.dropout > 0)
+        share = max(1, (budget_bytes - between) // len(chains))
         try:
             with streams_put_back([x, *state]):  # a layer may refuse when dropout has drawn for it
                 return self._both_directions(chains, state, x, batch_sizes, partial(self._unroll, share))
         except BudgetTooSmall as error:
-            needed = between_bytes + self._least_bytes(chains, state, x, batch_sizes) * len(chains)
+            needed = between + self._least_bytes(chains, state, x, batch_sizes) * len(chains)
             raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
-
-    def _unpacked_bytes(self, x: Tensor, *, trains_input: bool) -> int:
-        """What a packed call holds beside its chains: padded inputs and where they came from, packed outputs
-        and where they go, and the gradients of both. As if every sequence had full length: what is left to
-        the chains, and with it the plan, is the same for all lengths.
-        """
-        places = x.shape[0] * x.shape[1]
-        width = self._whole.output_size * (2 if self.bidirectional else 1)
-        row_bytes = x.shape[-1] * x.element_size()
-        outputs = 2 * (width * x.element_size() + _INDEX_BYTES)
-        inputs = 2 * _INDEX_BYTES + 1 + row_bytes * (2 if trains_input else 1)
-        return places * (outputs + inputs)
 
     def _least_bytes(
         self, chains: list[ChainWeights], state: State, x: Tensor, batch_sizes: Tensor | None
@@ -302,16 +287,6 @@ class BudgetedRecurrence(nn.Module):
                 finals.append(final)
             x = torch.cat(outputs, dim=-1)
         return x, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
-
-    def _between_bytes(self, x: Tensor) -> int:
-        """What a bidirectional call holds besides its chains: turned and joined sequences, masks, and
-        their gradients.
-        """
-        row = x.shape[0] * x.shape[1] * x.element_size()
-        above = 2 * self._whole.output_size
-        turned = 2 * (x.shape[-1] + (self.num_layers - 1) * above)
-        masks = 3 * above * (self.num_layers - 1) if self.dropout else 0
-        return row * (turned + masks + 3 * above * self.num_layers)
 
     def _budget_bytes(self, chains: list[ChainWeights], state: State, x: Tensor) -> int:
         """The budget for inputs of this shape, settled by the first of them: a plan is then made once."""
@@ -378,11 +353,6 @@ def _in_types_of_kernels(weights: ChainWeights, x: Tensor, state: State, batch_s
     with torch.no_grad():
         after, _ = run_fused(weights, recurrence, first, steps, sizes)
     return tuple(part.to(kind.dtype) for part, kind in zip(state, after, strict=True))
-
-
-def _made_bytes(state: State, given: Any) -> int:
-    """Bytes of an initial state that the caller did not give, and so does not hold."""
-    return 0 if given is not None else sum(held_bytes(part) for part in state)
 
 
 class LSTM(BudgetedRecurrence):

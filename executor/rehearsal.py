@@ -24,7 +24,7 @@ from executor.reversal import LostBits, unnoted_archives
 from executor.sizes import held_bytes, storage_bytes
 from executor.states import may_count
 from executor.survey import Gaps, Survey, Surveyed, Watched
-from executor.trees import Leaves
+from executor.trees import Leaves, is_continuous
 from executor.undoing import UndoingRun
 from planner_service.chain import (
     Action,
@@ -230,7 +230,7 @@ def _tracing(loop: Loop) -> Iterator[LeavesTraces]:
 
 def _gradient_like(leaf: Any, *, transposed: bool = False) -> Tensor | None:
     """What a caller hands in; `transposed`: laid out with the first two dimensions in the other order."""
-    if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
+    if not is_continuous(leaf):
         return None
     if not transposed:
         return torch.ones_like(leaf)

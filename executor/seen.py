@@ -21,9 +21,11 @@ class Seen(NamedTuple):
 
     values: tuple[SeenValue, ...]
     """What counts of everything, in the order in which it was met."""
-    modules: tuple[nn.Module, ...]
-    """The modules that were given, then those that were met: their buffers and modes are part of a step, too
-    (statistics of a BatchNorm, whether a dropout drops).
+    declared: tuple[nn.Module, ...]
+    """The modules that were given."""
+    met: tuple[nn.Module, ...]
+    """Other modules: their buffers and modes are part of a step, too (statistics of a BatchNorm, whether a
+    dropout drops).
     """
     generators: tuple[torch.Generator, ...]
     names: frozenset[str]
@@ -40,11 +42,12 @@ class Seen(NamedTuple):
         anchor = lines_of(functions[0])
         names = _names.get(id(anchor), (anchor, frozenset[str]()))[1]
         while True:
-            look, found, generators = _around(functions, modules, names)
+            look, met, generators = _around(functions, modules, names)
             if look.names == names:
                 return cls(
                     tuple(look.found),
-                    found,
+                    tuple(modules),
+                    met,
                     tuple(generators.values()),
                     look.reads,
                     tuple(look.plain),
@@ -55,6 +58,11 @@ class Seen(NamedTuple):
                 _names.clear()
             _names[id(anchor)] = (anchor, names)
 
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Those that were given, then those that were met."""
+        return (*self.declared, *self.met)
+
 
 _names: dict[int, tuple[Any, frozenset[str]]] = {}
 """By the lines of a step: the names that it and its helpers read."""
@@ -63,14 +71,13 @@ _names: dict[int, tuple[Any, frozenset[str]]] = {}
 def _around(
     functions: Sequence[Function | None], modules: Sequence[nn.Module], names: frozenset[str]
 ) -> tuple[Look, tuple[nn.Module, ...], dict[int, torch.Generator]]:
-    """One look, the modules that were given or met, and the random streams."""
+    """One look, the modules that were met besides those given, and the random streams."""
     look, beside = Look(names), Look(names, MOST_BESIDE)
     _at_all(look, functions)
     parts: dict[int, nn.Module] = {}
     found: list[nn.Module] = []
     new = list(modules)
-    while True:
-        found += new
+    while True:  # once at least: the functions may have met some
         for part in (part for module in new for part in module.modules() if id(part) not in parts):
             parts[id(part)] = part
             look.at_part(part)
@@ -80,6 +87,7 @@ def _around(
         new = [each for key, each in met.items() if key not in parts]
         if not new:
             break
+        found += new
     look.names |= beside.names
     look.reads |= beside.reads
     look.differentiable |= beside.differentiable

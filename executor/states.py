@@ -8,7 +8,7 @@ from torch import Tensor
 
 from executor.errors import StateMutated
 from executor.replay import NOTHING, Surroundings
-from executor.trees import Leaves
+from executor.trees import Leaves, is_continuous
 
 
 class StoredState(NamedTuple):
@@ -24,13 +24,13 @@ def leaf_needs_gradient(leaf: Any, inside: bool) -> bool:
     """
     if not isinstance(leaf, Tensor):
         return False
-    return leaf.requires_grad or (inside and (leaf.is_floating_point() or leaf.is_complex()))
+    return leaf.requires_grad or (inside and is_continuous(leaf))
 
 
 def may_count(leaf: Any) -> bool:
     """Whether a part of a state may tell one step from another: a number, or one in a tensor."""
     if isinstance(leaf, Tensor):
-        return leaf.numel() == 1 and not (leaf.is_floating_point() or leaf.is_complex())
+        return leaf.numel() == 1 and not is_continuous(leaf)
     return leaf is not None
 
 

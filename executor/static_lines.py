@@ -8,6 +8,7 @@ from executor.loop import Loop
 from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal
 from executor.sizes import held_bytes, rounded_bytes
+from executor.trees import is_continuous
 
 _LOSS_SCALARS = 8
 """The caller's loss and its gradient, float32: a few scalars that a measurement around the whole sees."""
@@ -51,9 +52,7 @@ def _carried(rehearsal: Rehearsal) -> list[StaticLine]:
 
 
 def _output_gradient_bytes(loop: Loop, rehearsal: Rehearsal) -> int:
-    return loop.output_bytes(
-        [leaf for leaf in rehearsal.output_leaves if leaf.is_floating_point() or leaf.is_complex()]
-    )
+    return loop.output_bytes([leaf for leaf in rehearsal.output_leaves if is_continuous(leaf)])
 
 
 def backward_only_bytes(loop: Loop, rehearsal: Rehearsal) -> int:

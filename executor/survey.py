@@ -25,6 +25,7 @@ from executor.live_tape import LiveTape
 from executor.sizes import storage_bytes
 from executor.stage_costs import EMPTY_STAGE
 from executor.states import StoredState
+from executor.trees import is_continuous
 from executor.undoing import UndoingRun
 from planner_service.chain import Advance, Backward, Stage, Tape
 
@@ -168,7 +169,7 @@ _Reversed = tuple[Stage, _Gradients]
 
 
 def _ones(leaf: Any) -> Tensor | None:
-    is_differentiated = isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+    is_differentiated = is_continuous(leaf)
     return torch.ones_like(leaf, requires_grad=False) if is_differentiated else None
 
 

@@ -8,7 +8,7 @@ goes through `torch.utils._pytree`, which is several microseconds per step.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -89,6 +89,11 @@ def leaf_description(leaf: Any) -> tuple[Any, ...]:
     if isinstance(leaf, Tensor):
         return (tuple(leaf.shape), leaf.dtype, leaf.device)
     return (type(leaf),)
+
+
+def is_continuous(leaf: Any) -> TypeGuard[Tensor]:
+    """Whether a leaf is a tensor of numbers that can have a gradient: floating ones, complex ones."""
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
 
 
 def detached(leaves: Iterable[Any]) -> Leaves:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from executor.errors import ModifiedBetweenPasses
 from executor.likeness import plain_attributes
@@ -21,19 +21,16 @@ class Watch:
     that were not declared.
     """
 
-    def __init__(
-        self, functions: Sequence[Function | None], declared: Sequence[nn.Module], seen: Seen
-    ) -> None:
+    def __init__(self, functions: Sequence[Function | None], seen: Seen) -> None:
         self._functions = functions
-        self._declared = declared
-        self._modules = seen.modules
+        self._seen = seen
         self._plain: dict[str, list[Any]] = {}
         self._weights: list[tuple[str, Tensor, int]] = []
 
     def remember(self) -> None:
         """To be called at the end of the forward pass: a step may count its calls."""
         self._plain = self._plain_now()
-        self._weights = [(name, weight, weight._version) for name, weight in self._undeclared_weights()]
+        self._weights = [(name, weight, weight._version) for name, weight in self._weights_beside()]
 
     def require_unchanged(self) -> None:
         """Raise ModifiedBetweenPasses when something changed since `remember`."""
@@ -54,10 +51,10 @@ class Watch:
                     )
 
     def _plain_now(self) -> dict[str, list[Any]]:
-        seen, found = Seen.by(self._functions, self._declared), defaultdict(list)
+        seen, found = Seen.by(self._functions, self._seen.declared), defaultdict(list)
         for name, value in seen.plain:
             found[name].append(value)
-        for module in self._modules:
+        for module in self._seen.modules:
             for path, part in module.named_modules():
                 is_any = is_library(type(part).__module__) or may_read_any(seen.names)
                 for key, value in plain_attributes(part):
@@ -65,8 +62,8 @@ class Watch:
                         found[f"{path}.{key}" if path else key].append(value)
         return found
 
-    def _undeclared_weights(self) -> Iterator[tuple[str, Tensor]]:
-        for module in self._modules[len(self._declared) :]:
+    def _weights_beside(self) -> Iterator[tuple[str, Tensor]]:
+        for module in self._seen.met:
             yield from module.named_parameters()
 
 

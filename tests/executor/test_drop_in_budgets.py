@@ -15,14 +15,7 @@ from executor import GRU, LSTM, RNN, BudgetTooSmall, measure  # noqa: E402
 
 KINDS = {"LSTM": (nn.LSTM, LSTM), "GRU": (nn.GRU, GRU), "RNN": (nn.RNN, RNN)}
 STEPS, BATCH = 40, 16
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def least_budget(kind, plain, call):

@@ -20,14 +20,7 @@ STEPS, BATCH, INPUT, HIDDEN = 20, 16, 6, 12
 SHORT, FULL = [STEPS] + [1] * (BATCH - 1), [STEPS] * BATCH
 HALF = [STEPS] + [STEPS // 2] * (BATCH - 1)
 RAGGED = torch.linspace(STEPS, 1, BATCH).long().tolist()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def packed_of(lengths, *, needs_gradient=False, batch=BATCH, **kind):

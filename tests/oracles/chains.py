@@ -72,22 +72,21 @@ def reversals(*, sizes: int = 9) -> st.SearchStrategy[Reversal]:
 @st.composite
 def reversible_chains(draw: st.DrawFn, *, max_length: int = 7) -> Chain:
     """A chain of 1..max_length stages, all of which can be undone, in a few runs."""
-    plain = draw(chains(max_length=max_length))
-    undone = draw(st.lists(reversals(), min_size=len(plain.runs), max_size=len(plain.runs)))
-    runs = zip(plain.runs, undone, strict=True)
-    return replace(
-        plain, runs=tuple(StageRun(run.count, replace(run.stage, reversal=how)) for run, how in runs)
-    )
+    return _with_drawn(draw, draw(chains(max_length=max_length)), "reversal", reversals())
 
 
 @st.composite
 def lean_chains(draw: st.DrawFn, *, max_length: int = 8) -> Chain:
     """A chain whose tapes may be smaller than its states, which autograd never makes."""
-    plain = draw(chains(max_length=max_length))
-    tapes = draw(st.lists(st.integers(0, 9), min_size=len(plain.runs), max_size=len(plain.runs)))
-    runs = zip(plain.runs, tapes, strict=True)
+    return _with_drawn(draw, draw(chains(max_length=max_length)), "tape_bytes", st.integers(0, 9))
+
+
+def _with_drawn(draw: st.DrawFn, plain: Chain, field: str, values: st.SearchStrategy[Any]) -> Chain:
+    """The chain with another `field` in the stages of each run."""
+    drawn = draw(st.lists(values, min_size=len(plain.runs), max_size=len(plain.runs)))
+    runs = zip(plain.runs, drawn, strict=True)
     return replace(
-        plain, runs=tuple(StageRun(run.count, replace(run.stage, tape_bytes=size)) for run, size in runs)
+        plain, runs=tuple(StageRun(run.count, replace(run.stage, **{field: value})) for run, value in runs)
     )
 
 

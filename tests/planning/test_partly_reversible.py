@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,13 +59,6 @@ def test_taping_all_is_not_called_optimal_where_one_stage_is_cheaper_to_undo(tie
 
 def test_a_plan_that_meets_the_bound_of_such_a_chain_is_optimal():
     """Undoing that costs more than taping takes nothing from full BPTT where the tape fits"""
-    dear = Stage(
-        forward_cost=1,
-        taped_forward_cost=1,
-        backward_cost=1,
-        state_bytes=4,
-        tape_bytes=8,
-        reversal=Reversal(archive_bytes=1, undo_cost=3),
-    )
+    dear = replace(PLAIN, reversal=UNDONE.reversal)
     solution = solve(Chain.of([dear, PLAIN]), 1000)
     assert (solution.optimality, solution.verdict.makespan) == ("optimal", 4)
