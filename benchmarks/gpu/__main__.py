@@ -96,7 +96,13 @@ def _run(command: list[str], seconds: float, environment: Mapping[str, str]) -> 
     # A summary of 80 columns leaves the reasons out.
     alone = {**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "160"}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=alone,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_hear_sigint,
     )
     with suppress(subprocess.TimeoutExpired):
         output, _ = process.communicate(timeout=max(seconds, 0.0))
@@ -108,6 +114,11 @@ def _run(command: list[str], seconds: float, environment: Mapping[str, str]) -> 
         process.kill()
         output, _ = process.communicate()
     return {"exit_status": None, "output": output}
+
+
+def _hear_sigint() -> None:
+    """A shell's background jobs are started deaf to it, and so would be all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def plain_environment() -> dict[str, str]:

@@ -27,6 +27,8 @@ CUDA_SLACK_BYTES = 64 * 2**20
 
 _STATUS = Path("/proc/self/status")
 _CPU_REQUEST = re.compile(r"you tried to allocate (\d+) bytes")
+_SILENT_REQUEST = re.compile(r"std::bad_alloc|Cannot allocate memory")
+"""What the standard library's and the system's own allocations say, of no number of bytes."""
 _CUDA_REQUEST = re.compile(r"Tried to allocate ([0-9.]+) (KiB|MiB|GiB|bytes)")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -136,8 +138,9 @@ def refused_bytes(error: BaseException) -> int | None:
         return _cuda_request(error)
     if isinstance(error, MemoryError):
         return 0
-    match = _CPU_REQUEST.search(str(error))
-    return None if match is None else int(match[1])
+    if match := _CPU_REQUEST.search(str(error)):
+        return int(match[1])
+    return 0 if _SILENT_REQUEST.search(str(error)) else None
 
 
 @contextmanager

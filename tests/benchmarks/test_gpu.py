@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -133,9 +134,13 @@ def slow_tests(tmp_path: Path) -> str:
 def test_tests_that_are_ended_still_tell_what_failed(
     slow_tests: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By name, with what was wrong; warnings of an image are no errors"""
+    """By name, with what was wrong, from a background job, too; warnings of an image are no errors"""
     monkeypatch.setattr(gpu, "GRACE_SECONDS", 30.0)  # they end at once, but not where others keep the cores
-    done = gpu.run_tests([slow_tests], 6.0, os.environ)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = gpu.run_tests([slow_tests], 6.0, os.environ)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done["exit_status"] is None
     assert done["summary"] == "stopped after 6 s"
     (failure,) = done["failures"]

@@ -53,7 +53,8 @@ def train(rank: int, folder: str) -> None:
         found[name] = [parameter.grad.clone() for parameter in model.parameters()]
         found[f"{name} accumulations"] = len(accumulated)
     torch.save(found, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # gloo's threads sometimes abort a process that unwinds: once in some hundred runs
 
 
 @pytest.mark.slow
