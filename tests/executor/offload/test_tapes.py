@@ -291,7 +291,7 @@ def test_two_tapes_are_on_the_device_and_nothing_of_the_others(
 
 def slow_loop() -> dict[str, Any]:
     """A step whose tape is small beside what it costs to run it again."""
-    linear, slow = nn.Linear(32, 32), np.ones(200_000)
+    linear, slow = nn.Linear(32, 32), np.ones(60_000)
 
     def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         for _ in range(2):
@@ -299,7 +299,7 @@ def slow_loop() -> dict[str, Any]:
         state = torch.tanh(linear(state) + x)
         return state, state.square().mean()
 
-    x, state = torch.randn(64, 4, 32), torch.zeros(4, 32)
+    x, state = torch.randn(40, 4, 32), torch.zeros(4, 32)
     return {"step": step, "state": state, "inputs": x, "module": linear, "reduce": "sum"}
 
 
