@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -43,6 +44,8 @@ from planner_service.contract.stored_profiles import ProfilePage, StoredProfile
 DEFAULT_TIMEOUT_SECONDS = 120.0
 """Longer than the service's own planning limit, so that its refusal arrives."""
 CONNECT_TIMEOUT_SECONDS = 5.0
+_EVENTS_RETRY_SECONDS = 2.0
+"""After a stream that ended without an event and not for good: as `retry` of the stream says."""
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -121,14 +124,12 @@ class PlannerClient:
     def schedule_records(self, plan_id: str) -> Iterator[dict[str, Any]]:
         """The plan's actions as they go over the wire."""
         request = self._request("GET", f"{_plan_path(plan_id)}/schedule")
-        response = self._send(request, stream=True)
-        try:
-            for line in response.iter_lines():
-                yield json.loads(line)
-        except httpx.HTTPError as error:
-            raise PlannerUnreachable(self.url, _reason(error)) from error
-        finally:
-            response.close()
+        for line in self._lines(self._send(request, stream=True)):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise PlannerUnreachable(self.url, "its answer is no schedule") from error
+            yield record
 
     def frontier(self, request: FrontierRequest | Mapping[str, Any]) -> FrontierReply:
         """What each budget buys, from the least one to that of full BPTT."""
@@ -219,19 +220,32 @@ class PlannerClient:
     def job_events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
         """What happens to a job, from its event `after` on, until it is over.
 
-        Raises PlannerUnreachable when the connection breaks; go on from the last event's number.
+        A stream that a stopping service has ended is asked for again. Raises PlannerUnreachable when the
+        connection breaks; go on from the last event's number.
         """
-        headers = {"last-event-id": str(after)}
-        request = self._request("GET", f"{_job_path(job_id)}/events", headers=headers)
-        response = self._send(request, stream=True)
-        try:
-            for line in response.iter_lines():
-                if line.startswith("data: "):
-                    yield self._read(line.removeprefix("data: "), JobEvent)
-        except httpx.HTTPError as error:
-            raise PlannerUnreachable(self.url, _reason(error)) from error
-        finally:
+        seen = after
+        while True:
+            before = seen
+            headers = {"last-event-id": str(seen)}
+            request = self._request("GET", f"{_job_path(job_id)}/events", headers=headers)
+            response = self._send(request, stream=True)
+            if response.status_code == httpx.codes.NO_CONTENT:  # the job is over, and that was all
+                response.close()
+                return
+            for event in self._events(response):
+                seen = event.number
+                yield event
+            if seen == before:
+                time.sleep(_EVENTS_RETRY_SECONDS)
+
+    def _events(self, response: httpx.Response) -> Iterator[JobEvent]:
+        media_type = response.headers.get("content-type", "")
+        if not media_type.startswith("text/event-stream"):
             response.close()
+            raise PlannerUnreachable(self.url, f"its events come in {media_type or 'no type'}")
+        for line in self._lines(response):
+            if line.startswith(b"data: "):
+                yield self._read(line.removeprefix(b"data: "), JobEvent)
 
     def nodes(self, *, limit: int = 100, cursor: str | None = None) -> NodePage:
         """Some nodes by name; `next_cursor` leads to those after."""
@@ -316,6 +330,23 @@ class PlannerClient:
             return dict(response.json())
         except (TypeError, ValueError) as error:
             raise PlannerUnreachable(self.url, "its answer is not a JSON object") from error
+
+    def _lines(self, response: httpx.Response) -> Iterator[bytes]:
+        """The lines of a stream, without their ends, which are newlines alone.
+
+        `iter_lines` of httpx would also cut at the line separators of Unicode, which texts may hold.
+        """
+        rest = b""
+        try:
+            for part in response.iter_bytes():
+                *lines, rest = (rest + part).split(b"\n")
+                yield from lines
+        except httpx.HTTPError as error:
+            raise PlannerUnreachable(self.url, _reason(error)) from error
+        finally:
+            response.close()
+        if rest:
+            yield rest
 
     def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
         try:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from planner_service.contract.job_events import JobEvent
-from planner_service.jobs import FINAL
 
 if TYPE_CHECKING:
     from planner_service.client import PlannerClient
@@ -28,21 +27,22 @@ def events_until_over(client: PlannerClient, job_id: str) -> Iterator[JobEvent]:
     from planner_service.client import PlannerRefused, PlannerUnreachable
 
     client.job(job_id)  # a wrong address or id is not waited for
-    seen, answered_at = 0, time.monotonic()
+    seen, away_since = 0, None
     while True:
-        before = seen
         try:
+            if away_since is not None:
+                client.job(job_id)
+                away_since = None  # it is back, however long nothing happens then
             for event in client.job_events(job_id, after=seen):
-                seen, answered_at = event.number, time.monotonic()
+                seen = event.number
                 yield event
-            if client.job(job_id).state in FINAL and seen == before:
-                return
-            answered_at = time.monotonic()
+            return
         except (PlannerUnreachable, PlannerRefused) as error:
             if isinstance(error, PlannerRefused) and error.status not in LATER:
                 raise
-            if time.monotonic() - answered_at > AWAY_SECONDS:
+            now = time.monotonic()
+            away_since = now if away_since is None else away_since
+            if now - away_since > AWAY_SECONDS:
                 raise
             print(f"asking again in {RETRY_SECONDS:g} s: {error}", file=sys.stderr, flush=True)
-        if seen == before:
-            time.sleep(RETRY_SECONDS)
+        time.sleep(RETRY_SECONDS)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from planner_service.cli import job_watch
 from planner_service.cli.main import main
+from planner_service.client import PlannerUnreachable
+from planner_service.contract.job_events import JobEvent
 from tests.api.workers import Life
 from tests.serving import START, start_service
 
@@ -153,3 +158,23 @@ def test_the_services_address_comes_from_the_environment(service, capsys, monkey
     for command in (["jobs", "list"], ["nodes"]):
         assert main(command) == 0
     assert "attempt" in capsys.readouterr().out
+
+
+def test_only_a_service_that_is_away_is_given_up_not_one_that_had_nothing_to_say(monkeypatch, capsys):
+    """A job waits for hours between two events, and its service restarts twice meanwhile"""
+    clock = itertools.count(step=3600)
+    monkeypatch.setattr(job_watch.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(job_watch.time, "sleep", lambda _seconds: None)
+    endings = iter([PlannerUnreachable("url", "gone"), PlannerUnreachable("url", "gone"), None])
+
+    class Planner:
+        def job(self, job_id: str) -> None:
+            """It answers."""
+
+        def job_events(self, job_id: str, *, after: int) -> Iterator[JobEvent]:
+            if (ending := next(endings)) is not None:
+                raise ending
+            yield from ()
+
+    assert list(job_watch.events_until_over(Planner(), "a")) == []
+    assert capsys.readouterr().err.count("asking again") == 2

@@ -6,6 +6,7 @@ import itertools
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from planner_service.chain import Advance, Backward, Free, Store, Tape
 from planner_service.client import PlannerClient, PlannerRefused, PlannerUnreachable
 from planner_service.contract import PlanReply, PlanRequest
+from planner_service.contract.job_events import JobEvent
 from planner_service.contract.measurements import MeasurementReport
 from planner_service.contract.nodes import ClaimRequest
 from planner_service.worker_client import WorkerClient
@@ -129,6 +131,57 @@ def test_not_ready_is_no_error():
         )
     )
     assert PlannerClient("http://planner", transport=transport).is_ready() is False
+
+
+def event(number: int, detail: str | None = None) -> str:
+    """An event as the service writes it."""
+    told = JobEvent(
+        number=number,
+        kind="state",
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        state="running",
+        detail=detail,
+        attempt=1,
+        budget=1,
+        iteration=0,
+    )
+    return f"id: {number}\nevent: state\ndata: {told.model_dump_json()}\n\n"
+
+
+def events_of(*streams: str | None) -> tuple[list[JobEvent], list[str]]:
+    """What a client reads of one stream after the other (None: 204), and after which events it asked."""
+    asked, answers = [], list(streams)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["last-event-id"])
+        stream = answers.pop(0)
+        if stream is None:
+            return httpx.Response(204)
+        return httpx.Response(200, text=stream, headers={"content-type": "text/event-stream; charset=utf-8"})
+
+    with PlannerClient("http://planner", transport=httpx.MockTransport(answer)) as client:
+        return list(client.job_events("a")), asked
+
+
+def test_an_event_may_hold_what_unicode_calls_a_line_separator():
+    """JSON leaves them as they are, and only a newline ends a line of the stream"""
+    detail = "out of \u2028 memory \u2029 and \x85 luck"
+    (told,), _ = events_of(event(1, detail), None)
+    assert told.detail == detail
+
+
+def test_events_go_on_where_a_stopping_service_ended_the_stream_until_the_job_is_over():
+    told, asked = events_of(event(1) + event(2), event(3), None)
+    assert [one.number for one in told] == [1, 2, 3]
+    assert asked == ["0", "2", "3"]
+
+
+def test_a_page_instead_of_events_is_no_planners():
+    page = httpx.MockTransport(lambda _request: httpx.Response(200, html="<h1>Hello</h1>"))
+    with PlannerClient("http://planner", transport=page) as client:
+        for call in (client.job_events, client.schedule):
+            with pytest.raises(PlannerUnreachable):
+                next(call("a"))
 
 
 def free_port() -> int:
