@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-IMMUTABLE = "public, max-age=31536000, immutable"
+IMMUTABLE = "private, max-age=31536000, immutable"
+"""Private: a proxy's cache would answer whoever asks it, without a key, and count nobody."""
 
 
 def etag(content_id: str) -> str:

@@ -37,6 +37,8 @@ class Grant:
     caller: str
     rights: frozenset[Right]
     is_attempt: bool = False
+    is_key: bool = False
+    """It costs next to nothing to ask about it again."""
 
     def allows(self, access: Access) -> bool:
         """Whether a route with this rule may be called."""
@@ -57,7 +59,7 @@ class Credentials:
     async def of_key(self, token: str) -> Grant | None:
         """What an API key is good for; None where `token` is none. Raises SQLAlchemyError."""
         key = await self._ring.find(token)
-        return None if key is None else Grant(key.name, key.scopes)
+        return None if key is None else Grant(key.name, key.scopes, is_key=True)
 
     async def of_token(self, token: str) -> Grant | None:
         """The same for tokens that are no keys. Raises SQLAlchemyError and IdentityUnavailable."""

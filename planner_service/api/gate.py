@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import suppress
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
@@ -15,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from planner_service.api.access import Access, access_to
 from planner_service.api.body_limit import limit_body
-from planner_service.api.credentials import Credentials
+from planner_service.api.credentials import Credentials, Grant
 from planner_service.api.errors import (
     StorageStalled,
     TooManyRequests,
@@ -24,6 +26,8 @@ from planner_service.api.errors import (
 )
 from planner_service.api.handlers import problem_response, storage_problem_response
 from planner_service.api.identity import Caller, caller_in, remember_caller
+from planner_service.api.key_ring import REFRESH_SECONDS
+from planner_service.api.open_streams import NoLongerAdmitted, send_while
 from planner_service.api.rate_limit import RateLimit
 from planner_service.api.request_ids import request_id
 from planner_service.api.storage import stored
@@ -49,7 +53,7 @@ class Gate:
         access = access_to(scope["method"], scope["path"])
         service = scope["app"].state.service
         try:
-            await self._admit(scope, access, service.credentials)
+            grant = await self._admit(scope, access, service.credentials)
         except PlanningError as error:
             if isinstance(error, WrongScope):
                 await _write_down(service.audit, scope, 403)
@@ -57,9 +61,17 @@ class Gate:
         except SQLAlchemyError as error:
             await storage_problem_response(Request(scope), error)(scope, receive, send)
         else:
-            await self._app(scope, receive, _audited(scope, access, service.audit, send))
+            send = _audited(scope, access, service.audit, send)
+            if grant is not None:
+                token = _bearer_token(scope)
+                pause_seconds = 0.0 if grant.is_key else REFRESH_SECONDS
+                still = partial(_is_admitted, service.credentials, token, access)
+                send = send_while(still, pause_seconds, send)
+            with suppress(NoLongerAdmitted):
+                await self._app(scope, receive, send)
 
-    async def _admit(self, scope: Scope, access: Access, credentials: Credentials) -> None:
+    async def _admit(self, scope: Scope, access: Access, credentials: Credentials) -> Grant | None:
+        """What the caller's credentials are good for; None where the route asks for no key."""
         address = _address(scope)
         token = _bearer_token(scope)
         if access.scope is None:
@@ -69,7 +81,7 @@ class Gate:
                 await credentials.require_token_of(job_id, token, opens=access.of_job == "launch")
                 remember_caller(scope, Caller(f"job:{job_id[:100]}"))
             limit_body(scope, access.most_body_bytes)
-            return
+            return None
         grant = await credentials.of_key(token)
         if grant is not None:
             self._count(grant.caller)
@@ -81,11 +93,21 @@ class Gate:
         remember_caller(scope, Caller(grant.caller))
         if not grant.allows(access):
             raise WrongScope(needed_scope=access.scope)
+        return grant
 
     def _count(self, caller: str) -> None:
         seconds = self._limit.wait_seconds(caller, time.monotonic())
         if seconds:
             raise TooManyRequests(retry_after_seconds=math.ceil(seconds))
+
+
+async def _is_admitted(credentials: Credentials, token: str, access: Access) -> bool:
+    """Whether `token` still opens the route; while nobody can say, what was said last counts."""
+    try:
+        grant = await credentials.of_key(token) or await credentials.of_token(token)
+    except (SQLAlchemyError, PlanningError):
+        return True
+    return grant is not None and grant.allows(access)
 
 
 def _bearer_token(scope: Scope) -> str:

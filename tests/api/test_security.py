@@ -141,12 +141,21 @@ def test_the_database_holds_no_key(keys):
         assert keys[scope].split("_", 2)[2] not in dump
 
 
-def test_a_new_key_counts_at_once_and_a_revoked_one_no_longer(guarded):
+def test_a_new_key_counts_at_once_and_a_revoked_one_no_longer(guarded, keys):
+    """Nor does a stream that it opened tell anything more"""
     key = make_key(guarded.data_dir, "short-lived", "read")
-    with client_with(guarded, key) as client:
+    with client_with(guarded, key) as client, client_with(guarded, keys["admin"]) as admin:
+        job = f"/v1/jobs/{admin.post('/v1/jobs', json=JOB).json()['id']}"
         assert eventually(lambda: client.get("/v1/jobs").is_success, 5)
-        tightfit("keys", "revoke", key.split("_")[1], "--data-dir", str(guarded.data_dir))
-        assert eventually(lambda: client.get("/v1/jobs").status_code == 401, 10)
+        with client.stream("GET", f"{job}/events") as events:
+            assert events.is_success
+            tightfit("keys", "revoke", key.split("_")[1], "--data-dir", str(guarded.data_dir))
+            assert eventually(lambda: client.get("/v1/jobs").status_code == 401, 10)
+            assert admin.post(f"{job}/cancel").json()["state"] == "cancelled"
+            told = events.read().decode()
+        assert '"state":"queued"' in told
+        assert '"state":"cancelled"' not in told
+        assert '"state":"cancelled"' in admin.get(f"{job}/events").text
     listed = tightfit("keys", "list", "--data-dir", str(guarded.data_dir))
     assert "short-lived" in listed
     assert key.split("_", 2)[2] not in listed
