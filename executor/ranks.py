@@ -9,6 +9,7 @@ by DistributedDataParallel, whose hooks fire once per iteration under a plan.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,10 +73,17 @@ class Ranks:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """In touch with the other ranks: NCCL between GPUs, gloo between CPUs. Alone, nothing happens."""
+        """In touch with the other ranks: NCCL between GPUs, gloo between CPUs. Alone, nothing happens.
+
+        Afterwards gloo's threads have ended: one that lets go of a tensor while Python shuts down aborts the
+        process. No barrier before that: the ranks' last exchange is a gathering, which each has ended.
+        """
         if self.count == 1:
             yield
             return
+        # DistributedDataParallel imports it, and its functions' defaults are the group that there is by then:
+        # imported later, they keep the group, and with it the threads, to the end of the process.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if self.device().type == "cuda" else "gloo")
         try:
             yield

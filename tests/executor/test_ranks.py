@@ -24,10 +24,19 @@ JOB = {
 }
 RUN = [sys.executable, "-m", "executor.cli", "run"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+THEN_THREADS = """
+import sys
+from pathlib import Path
+from executor.cli import main
+status = main()
+print(*(task.read_text() for task in Path("/proc/self/task").glob("*/comm")), file=sys.stderr)
+sys.exit(status)
+"""
+"""The command line, and after it the names of the threads that are left."""
 
 
-def train(folder: Path, *command: str) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
-    """Weights and report of the job, run by a command in `folder`."""
+def train(folder: Path, *command: str) -> tuple[dict[str, torch.Tensor], dict[str, object], str]:
+    """Weights, report and standard error of the job, run by a command in `folder`."""
     folder.mkdir()
     report = {**JOB["report"], "output": "report.json", "weights": "weights.pt"}
     (folder / "job.json").write_text(json.dumps(JOB | {"report": report}))
@@ -39,14 +48,17 @@ def train(folder: Path, *command: str) -> tuple[dict[str, torch.Tensor], dict[st
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("measured peak") == 1  # one process speaks for all
-    return torch.load(folder / "weights.pt"), json.loads((folder / "report.json").read_text())
+    return torch.load(folder / "weights.pt"), json.loads((folder / "report.json").read_text()), done.stderr
 
 
 @pytest.mark.slow
 def test_two_processes_train_to_the_parameters_of_one_each_within_its_budget(tmp_path):
     """The mean of two half batches' gradients is that of the batch, to rounding: 1e-12 in float64"""
-    alone, _ = train(tmp_path / "one", *RUN)
-    shared, report = train(tmp_path / "two", *TORCHRUN, "-m", "executor.cli", "run")
+    alone, *_ = train(tmp_path / "one", *RUN)
+    counted = ("--no-python", sys.executable, "-c", THEN_THREADS)
+    shared, report, said = train(tmp_path / "two", *TORCHRUN, *counted, "run")
+    assert said.count("python") >= 2
+    assert "gloo" not in said  # a thread of gloo's that Python's end meets aborts the process, now and then
     assert len(report["process_peak_bytes"]) == 2
     assert max(report["process_peak_bytes"]) == report["measured_peak_bytes"] <= report["budget_bytes"]
     assert report["description"]["sequence"]["batch_size"] == 4
