@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Buffers, copied, recomputing, set_streams, untouched
 from executor.reversal import LostBits, Watching, passing
+from executor.second_run import differentiates_a_second_run
 from executor.seen import tensors_seen
 from executor.states import leaf_needs_gradient, raise_mutated
 from executor.trees import Leaves, detached, is_continuous, versions_of
@@ -42,6 +43,8 @@ class Needs:
     mutated_buffers: frozenset[str]
     lost: LostBits | None = None
     """What a step loses, of a loop whose segments can be undone; None for any other loop."""
+    differentiates_a_second_run: bool = False
+    """Whether a function in a step's graph may run modules again in its backward pass (`second_run`)."""
 
 
 def ambient_generators(tensors: Sequence[Any]) -> list[torch.Generator]:
@@ -87,22 +90,32 @@ def dry_run(
     before = _tensors_now(program.function)
     with recomputing(), without_saved_tensor_hooks(), untouched(buffers, generators) as (originals, streams):
         again = partial(_again, look, buffers, originals, generators, streams)
-        lost, found = look()
+        found = look()
         draws = any(
             not torch.equal(state, generator.get_state())
             for state, generator in zip(streams, generators, strict=True)
         )
         mutated = buffers.changed_since(originals)
-        if not _alike(found, again(0)):
+        if not _alike(found.tensors, again(0)):
             _raise_not_again(before, _tensors_now(program.function))
         if forks and not draws:
-            draws = not _alike(found, again(_OTHER_SEED))
+            draws = not _alike(found.tensors, again(_OTHER_SEED))
     buffers.require_apart(mutated)
-    return Needs(draws, mutated, lost)
+    return Needs(draws, mutated, found.lost, found.differentiates_a_second_run)
+
+
+class _Found(NamedTuple):
+    """What two stages show."""
+
+    lost: LostBits | None
+    """What each of their steps loses, if both can be undone."""
+    tensors: list[Any]
+    """The states after them, and what they put out."""
+    differentiates_a_second_run: bool
 
 
 def _again(
-    look: Callable[[], tuple[LostBits | None, list[Any]]],
+    look: Callable[[], _Found],
     buffers: Buffers,
     originals: Sequence[Tensor],
     generators: Sequence[torch.Generator],
@@ -116,7 +129,7 @@ def _again(
     set_streams(generators, streams)
     for generator in generators if change else ():
         generator.manual_seed(generator.initial_seed() ^ change)
-    return look()[1]
+    return look().tensors
 
 
 Versions = dict[str, tuple[Tensor, int]]
@@ -163,18 +176,30 @@ def _is_close(one: Tensor, other: Tensor) -> bool:
 
 def _two_stages(
     program: Program, initial: Leaves, parameters: Parameters, captured: Sequence[Tensor]
-) -> tuple[LostBits | None, list[Any]]:
-    """What each of their steps loses, if both can be undone; the states after them and what they put out."""
+) -> _Found:
     leaves: Leaves = tuple(leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in initial)
     lost: set[LostBits | None] = set()
     found: list[Any] = []
+    runs_again = False
     with parameters.swapped():
         for stage in range(1, min(2, program.length) + 1):
             watching = Watching()
-            leaves, put_out = _one_stage(program, stage, leaves, initial, parameters, captured, watching)
+            stage_found = _one_stage(program, stage, leaves, initial, parameters, captured, watching)
+            leaves = stage_found.after
             lost.add(watching.found)
-            found += [*leaves, *put_out]
-    return (lost.pop() if program.is_segment and len(lost) == 1 else None), found
+            found += [*leaves, *stage_found.put_out]
+            runs_again |= stage_found.differentiates_a_second_run
+    return _Found(lost.pop() if program.is_segment and len(lost) == 1 else None, found, runs_again)
+
+
+class _Stage(NamedTuple):
+    """What one stage shows."""
+
+    after: Leaves
+    """The state after it, detached."""
+    put_out: Leaves
+    """Detached."""
+    differentiates_a_second_run: bool
 
 
 def _one_stage(
@@ -185,8 +210,7 @@ def _one_stage(
     parameters: Parameters,
     captured: Sequence[Tensor],
     watching: Watching,
-) -> tuple[Leaves, Leaves]:
-    """The state after the stage and what it puts out, detached."""
+) -> _Stage:
     torch.clear_autocast_cache()
     since = sequence_number()
     given = tuple(
@@ -219,7 +243,8 @@ def _one_stage(
     declared = [leaf for leaf in given if isinstance(leaf, Tensor)]
     declared += [*inputs, *parameters.shadows, *captured]
     require_no_captures(roots, declared, since, program.function)
-    return detached(after), detached(leaf for block in blocks for leaf in block)
+    put_out = detached(leaf for block in blocks for leaf in block)
+    return _Stage(detached(after), put_out, differentiates_a_second_run(roots, since))
 
 
 def _returning_pairs(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

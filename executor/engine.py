@@ -76,8 +76,7 @@ class Run:
         self._versions: list[int] = []
         self._recomputing = self._runs_again = False
         loops = not program.is_segment and program.segment_steps > 1
-        # Autocast casts a weight once per tape, as long as it is the same tensor.
-        is_plain = not (captured or parameters.has_sparse_gradients or replay.is_autocast)
+        is_plain = not (captured or parameters.has_sparse_gradients or replay.needs_one_leaf)
         self._renews_parameters = loops and is_plain
 
     # Forward

@@ -180,6 +180,7 @@ class Loop:
             everything=everything,
             modes=Modes(self.seen.modules),
             watch=Watch((self.function, self.inputs.function), self.seen),
+            differentiates_a_second_run=needs.differentiates_a_second_run,
         )
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from executor.errors import StateChanged
 from executor.inputs import Inputs
 from executor.outputs import Outputs
-from executor.trees import Leaves, Structure, leaf_description
+from executor.trees import Leaves, Structure, leaf_description, ungraphed
 from planner_service.chain import segment_sizes
 
 Emit = Callable[[int, int, Leaves], None]
@@ -62,7 +63,9 @@ class Program:
     ) -> Leaves:
         """Run one stage from the state `leaves`, its inputs `slices` (see Inputs.slices).
 
-        `before_step` is called before each step of a step function.
+        `before_step` is called before each step of a step function. Where no gradient is to be kept the state
+        that comes out has no graph, also of steps that enable gradients themselves (forces that are gradients
+        of an energy, inner optimisers): states would hold one another's graphs alive.
         """
         first, count = self.steps_of(stage)
         state = self.structure.unflatten(leaves)
@@ -76,7 +79,7 @@ class Program:
             )
         after = self.structure.flatten(state)
         self._check(after, stage)
-        return _apart(after, leaves)
+        return _apart(after if torch.is_grad_enabled() else ungraphed(after), leaves)
 
     def _loop(
         self,
@@ -88,6 +91,7 @@ class Program:
     ) -> Any:
         function, (first, count) = self.function, steps
         given_next = iter(inputs)
+        is_taped = torch.is_grad_enabled()
         for step in range(first, first + count):
             if before_step is not None:
                 before_step()
@@ -96,7 +100,14 @@ class Program:
             if emit is not None:
                 emit(step, 1, self.outputs.flatten(output))
             del output, given
+            if not is_taped:
+                state = self._ungraphed(state)
         return state
+
+    def _ungraphed(self, state: Any) -> Any:
+        leaves = self.structure.flatten(state)
+        without = ungraphed(leaves)
+        return state if without is leaves else self.structure.unflatten(without)
 
     def _check(self, leaves: Leaves, stage: int) -> None:
         for leaf, expected in zip(leaves, self.description, strict=True):

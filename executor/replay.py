@@ -170,6 +170,7 @@ class Replay:
         everything: Buffers,
         modes: Modes,
         watch: Watch | None = None,
+        differentiates_a_second_run: bool = False,
     ) -> None:
         self._generators = generators
         self._idle = idle
@@ -182,6 +183,9 @@ class Replay:
         self._everything = everything
         self._autocast = AutocastState.now()
         self.is_autocast = self._autocast.is_enabled
+        self.needs_one_leaf = self.is_autocast or differentiates_a_second_run
+        """Whether all steps of a tape must see the same leaf of a parameter: autocast casts it once, and
+        functions that differentiate a second run look for its gradient there."""
         self.is_active = bool(generators) or bool(mutated.slots)
 
     def take(self) -> Surroundings:

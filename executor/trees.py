@@ -101,6 +101,12 @@ def detached(leaves: Iterable[Any]) -> Leaves:
     return tuple(leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves)
 
 
+def ungraphed(leaves: Leaves) -> Leaves:
+    """`detached` leaves where any has a graph; else `leaves` themselves."""
+    has_graph = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves)
+    return detached(leaves) if has_graph else leaves
+
+
 def versions_of(leaves: Iterable[Any]) -> list[int]:
     """Autograd's version counters of the tensors among `leaves`: they move with in-place changes."""
     return [leaf._version for leaf in leaves if isinstance(leaf, Tensor)]
