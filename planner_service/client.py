@@ -40,6 +40,7 @@ from planner_service.contract.measurements import Measurement, MeasurementPage, 
 from planner_service.contract.nodes import Node, NodePage
 from planner_service.contract.probes import Probe, ProbePage, ProbeRequest
 from planner_service.contract.stored_profiles import ProfilePage, StoredProfile
+from planner_service.loopback import names_this_machine
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 """Longer than the service's own planning limit, so that its refusal arrives."""
@@ -90,11 +91,18 @@ class PlannerClient:
         transport: httpx.BaseTransport | None = None,
         api_key: str | None = None,
     ) -> None:
-        """`api_key` goes with every call, to services that ask for one."""
+        """`api_key` goes with every call, to services that ask for one. Raises PlannerUnreachable for a proxy
+        in the environment that cannot be used; a service on this machine is asked past it.
+        """
         self.url = url.rstrip("/")
         timeout = httpx.Timeout(timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds))
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        self._http = httpx.Client(timeout=timeout, transport=transport, headers=headers)
+        if transport is None and names_this_machine(url):
+            transport = httpx.HTTPTransport()
+        try:
+            self._http = httpx.Client(timeout=timeout, transport=transport, headers=headers)
+        except (ImportError, ValueError) as error:  # SOCKS needs another package; a scheme that is none
+            raise PlannerUnreachable(self.url, f"the environment's proxy: {error}") from error
 
     def __enter__(self) -> Self:
         return self

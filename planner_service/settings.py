@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_type_hints
+
+from planner_service.loopback import is_loopback
 
 PREFIX = "TIGHTFIT_"
 SECONDS_PER_DAY = 86_400
@@ -220,7 +221,7 @@ class Settings:
     @property
     def asks_who(self) -> bool:
         """Whether requests need a key: other machines may reach the service, or the operator wants it."""
-        return self.authentication == "always" or not _is_loopback(self.host)
+        return self.authentication == "always" or not is_loopback(self.host)
 
     @property
     def data_root_folders(self) -> tuple[Path, ...]:
@@ -251,13 +252,6 @@ class Settings:
 def variable(field_name: str) -> str:
     """The variable of the environment that sets a field."""
     return PREFIX + field_name.upper()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _parse(name: str, text: str, kind: type) -> object:

@@ -24,6 +24,7 @@ from planner_service.dispatch.engine import (
     Resources,
     understanding,
 )
+from planner_service.loopback import names_this_machine
 
 REQUEST_SECONDS = 15.0
 MIB = 2**20
@@ -84,6 +85,8 @@ class RayEngine:
         `setup` is a line of shell before the worker, such as the activation of an environment.
         """
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if transport is None and names_this_machine(url):
+            transport = httpx.HTTPTransport()
         self._http = httpx.Client(base_url=url, headers=headers, timeout=REQUEST_SECONDS, transport=transport)
         self._setup = setup
 

@@ -18,6 +18,7 @@ from planner_service.contract import PlanReply, PlanRequest
 from planner_service.contract.job_events import JobEvent
 from planner_service.contract.measurements import MeasurementReport
 from planner_service.contract.nodes import ClaimRequest
+from planner_service.dispatch.ray import RayEngine
 from planner_service.worker_client import WorkerClient
 from tests.serving import CHAIN, chain_request
 
@@ -201,6 +202,32 @@ def test_an_url_that_does_not_answer_is_named(url):
                 call()
             assert failed.value.url == url
             assert f"no planner answers at {url}: " in str(failed.value)
+
+
+PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+
+
+def given_proxy(monkeypatch, url: str) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("ALL_PROXY", url)
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_a_service_on_this_machine_is_asked_past_the_environments_proxy(service, monkeypatch, proxy):
+    given_proxy(monkeypatch, proxy)
+    with PlannerClient(service.url) as client:
+        assert client.health()["status"] == "ok"
+    ray = RayEngine(service.url)
+    assert ray.status("any").state == "missing"  # it answers 404, and is no Ray
+    ray._http.close()  # the service keeps its own for as long as it lives
+
+
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
+    given_proxy(monkeypatch, "gopher://127.0.0.1:9")
+    with pytest.raises(PlannerUnreachable, match=r"planner\.example: the environment's proxy: .*gopher"):
+        PlannerClient("http://planner.example")
 
 
 def test_a_planner_that_never_answers_is_given_up_at_the_time_limit():
