@@ -19,25 +19,30 @@ def knapsack_bound(chain: Chain, budget_bytes: int) -> float:
     room = max(0, budget_bytes - held - _last_bytes(chain, last))
     earlier = [(part.last - part.first + 1, part.stage) for part in chain.parts(1, chain.length - 1)]
     earlier.sort(key=lambda run: _cost_per_byte(_untaped_cost(run[1]), run[1].tape_bytes), reverse=True)
-    untaped: float = min(0.0, _untaped_cost(last))
+    total = min(_taped_cost(last), _undone_cost(last))
     for count, stage in earlier:
-        size = count * stage.tape_bytes
-        cost = count * _untaped_cost(stage)
-        if cost <= 0:  # undoing is cheaper than taping
-            untaped += cost
+        if _undone_cost(stage) <= _taped_cost(stage):
+            total += count * _undone_cost(stage)
             continue
+        size = count * stage.tape_bytes
         taped = 1.0 if size <= room else room / size
         room -= min(size, room)
-        untaped += cost * (1 - taped)
-    return chain.store_all_makespan + untaped
+        total += count * (_taped_cost(stage) + _untaped_cost(stage) * (1 - taped))
+    return total
 
 
 def _untaped_cost(stage: Stage) -> float:
     """What a stage costs more, at least, when it is not taped the first time it runs."""
-    if stage.reversal is None:
-        return stage.forward_cost
-    undone = stage.archiving_cost + stage.reversal.undo_cost
-    return min(stage.forward_cost, undone - stage.taped_forward_cost - stage.backward_cost)
+    return min(stage.forward_cost, _undone_cost(stage) - _taped_cost(stage))
+
+
+def _taped_cost(stage: Stage) -> float:
+    return stage.taped_forward_cost + stage.backward_cost
+
+
+def _undone_cost(stage: Stage) -> float:
+    """Infinite where it cannot be. Never taken as a difference to taping, in which a small one would drown."""
+    return inf if stage.reversal is None else stage.archiving_cost + stage.reversal.undo_cost
 
 
 def _last_bytes(chain: Chain, last: Stage) -> int:

@@ -295,3 +295,18 @@ def test_chains_that_cannot_be_undone_are_refused():
     plain = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=1, state_bytes=1, tape_bytes=1)
     with pytest.raises(NotReversible, match="rev_gru"):
         solve(Chain((StageRun(3, plain),)), 100, "reversible")
+
+
+def test_costs_of_undoing_that_drown_in_those_of_taping_are_bounded_as_they_are():
+    """The bound took them as a difference, lost their last digits, and called the plan unsound"""
+    cheap = Reversal(archive_bytes=4, undo_cost=1e-9, undo_workspace_bytes=7, archive_cost=1e-9)
+    stage = Stage(
+        forward_cost=1 / 3,
+        taped_forward_cost=0.6,
+        backward_cost=0.1,
+        state_bytes=2,
+        tape_bytes=11,
+        reversal=cheap,
+    )
+    solution = solve(Chain((StageRun(2, stage),)), 40)
+    assert solution.verdict.makespan == solution.lower_bound == pytest.approx(4e-9, rel=1e-12)
