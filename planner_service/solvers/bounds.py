@@ -41,7 +41,7 @@ def _taped_cost(stage: Stage) -> float:
 
 
 def _undone_cost(stage: Stage) -> float:
-    """Infinite where it cannot be. Never taken as a difference to taping, in which a small one would drown."""
+    """Infinite where it cannot be. Never a difference to taping, in which a small one would drown."""
     return inf if stage.reversal is None else stage.archiving_cost + stage.reversal.undo_cost
 
 
