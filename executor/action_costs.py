@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
@@ -30,10 +31,19 @@ class ActionBytes:
     after_bytes: int
 
 
-def bytes_of_actions(
-    run: Callable[[Observer], object], device: torch.device
-) -> tuple[list[ActionBytes], int]:
-    """Call `run(observer)`; return the bytes of its actions in order, and the peak of the whole."""
+class RunBytes(NamedTuple):
+    """The bytes of a run."""
+
+    pieces: list[ActionBytes]
+    """Its actions, in order."""
+    peak_bytes: int
+    """Of the whole."""
+    left_bytes: int
+    """What it allocated, and is live at its end; on CUDA less what it freed that was there before."""
+
+
+def bytes_of_actions(run: Callable[[Observer], object], device: torch.device) -> RunBytes:
+    """Call `run(observer)`; return the bytes of its actions, and of the whole."""
     if device.type == "cuda":
         return _on_cuda(run, device)
     actions: list[TieredAction | None] = []
@@ -46,7 +56,7 @@ def bytes_of_actions(
     return _cut_at_marks(recording, actions)
 
 
-def _cut_at_marks(recording: Recording, actions: list[TieredAction | None]) -> tuple[list[ActionBytes], int]:
+def _cut_at_marks(recording: Recording, actions: list[TieredAction | None]) -> RunBytes:
     pieces: list[ActionBytes] = []
     before = peak = live = overall = 0
     current = -1
@@ -58,10 +68,10 @@ def _cut_at_marks(recording: Recording, actions: list[TieredAction | None]) -> t
         live = sample.live_bytes
         peak = max(peak, live)
         overall = max(overall, live)
-    return pieces, overall
+    return RunBytes(pieces, overall, live)
 
 
-def _on_cuda(run: Callable[[Observer], object], device: torch.device) -> tuple[list[ActionBytes], int]:
+def _on_cuda(run: Callable[[Observer], object], device: torch.device) -> RunBytes:
     pieces: list[ActionBytes] = []
     started: list[tuple[TieredAction | None, int]] = []
 
@@ -78,7 +88,8 @@ def _on_cuda(run: Callable[[Observer], object], device: torch.device) -> tuple[l
         torch.cuda.synchronize(device)
         base = most_held(device).now_bytes
         run(observe)
-    return pieces, max(piece.peak_bytes for piece in pieces)
+        left_bytes = most_held(device).now_bytes - base
+    return RunBytes(pieces, max(piece.peak_bytes for piece in pieces), left_bytes)
 
 
 def seconds_of_actions(

@@ -30,7 +30,8 @@ from executor.reversal import LostBits, Watching, passing
 from executor.second_run import differentiates_a_second_run
 from executor.seen import tensors_seen
 from executor.states import leaf_needs_gradient, raise_mutated
-from executor.trees import Leaves, detached, is_continuous, versions_of
+from executor.streams import Stream
+from executor.trees import Leaves, detached, is_continuous, version_of, versions_of
 
 _OTHER_SEED = 0x5DEECE66D
 
@@ -40,11 +41,14 @@ class Needs:
     """What recomputation of a step must put back."""
 
     draws_random_numbers: bool
+    """From a stream of torch's; all of them are put back then."""
     mutated_buffers: frozenset[str]
     lost: LostBits | None = None
     """What a step loses, of a loop whose segments can be undone; None for any other loop."""
     differentiates_a_second_run: bool = False
     """Whether a function in a step's graph may run modules again in its backward pass (`second_run`)."""
+    moved_streams: frozenset[int] = frozenset()
+    """Of the streams of Python and numpy that the step sees, the places of those that it draws from."""
 
 
 def ambient_generators(tensors: Sequence[Any]) -> list[torch.Generator]:
@@ -77,6 +81,7 @@ def dry_run(
     parameters: Parameters,
     captured: Sequence[Tensor],
     generators: Sequence[torch.Generator],
+    others: Sequence[Stream],
     *,
     forks: bool,
 ) -> Needs:
@@ -88,20 +93,20 @@ def dry_run(
     """
     look = partial(_two_stages, program, initial, parameters, captured)
     before = _tensors_now(program.function)
-    with recomputing(), without_saved_tensor_hooks(), untouched(buffers, generators) as (originals, streams):
-        again = partial(_again, look, buffers, originals, generators, streams)
+    every: list[Stream] = [*generators, *others]
+    with recomputing(), without_saved_tensor_hooks(), untouched(buffers, every) as (originals, streams):
+        again = partial(_again, look, buffers, originals, every, streams)
         found = look()
-        draws = any(
-            not torch.equal(state, generator.get_state())
-            for state, generator in zip(streams, generators, strict=True)
-        )
+        moved = [not torch.equal(at, each.get_state()) for at, each in zip(streams, every, strict=True)]
+        draws = any(moved[: len(generators)])
         mutated = buffers.changed_since(originals)
         if not _alike(found.tensors, again(0)):
             _raise_not_again(before, _tensors_now(program.function))
         if forks and not draws:
             draws = not _alike(found.tensors, again(_OTHER_SEED))
     buffers.require_apart(mutated)
-    return Needs(draws, mutated, found.lost, found.differentiates_a_second_run)
+    drawn_from = frozenset(index for index, moves in enumerate(moved[len(generators) :]) if moves)
+    return Needs(draws, mutated, found.lost, found.differentiates_a_second_run, drawn_from)
 
 
 class _Found(NamedTuple):
@@ -118,7 +123,7 @@ def _again(
     look: Callable[[], _Found],
     buffers: Buffers,
     originals: Sequence[Tensor],
-    generators: Sequence[torch.Generator],
+    generators: Sequence[Stream],
     streams: Sequence[Tensor],
     change: int,
 ) -> list[Any]:
@@ -128,7 +133,8 @@ def _again(
     buffers.put(copied(originals))
     set_streams(generators, streams)
     for generator in generators if change else ():
-        generator.manual_seed(generator.initial_seed() ^ change)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(generator.initial_seed() ^ change)
     return look().tensors
 
 
@@ -137,7 +143,7 @@ Versions = dict[str, tuple[Tensor, int]]
 
 def _tensors_now(function: Callable[[Any, Any], Any]) -> Versions:
     """By where the function sees them: the tensors, and their versions."""
-    return {name: (tensor, tensor._version) for name, tensor in tensors_seen(function)}
+    return {name: (tensor, version_of(tensor)) for name, tensor in tensors_seen(function)}
 
 
 def _raise_not_again(before: Versions, after: Versions) -> None:
@@ -151,7 +157,7 @@ def _raise_not_again(before: Versions, after: Versions) -> None:
     raise ReplayError(
         "the step did not give the same results when it ran again from the same state, inputs, buffers and "
         f"random streams{seems}: what it keeps from step to step must be part of its state, or a buffer that "
-        "is registered; numbers that count steps, iterators, and draws of numpy or Python's random belong "
+        "is registered; numbers that count steps, iterators, and random numbers of hidden streams belong "
         "into the state or the inputs"
     )
 

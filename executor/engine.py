@@ -26,7 +26,7 @@ from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Replay, state_only
 from executor.reversal import passing
-from executor.sizes import storage_bytes
+from executor.sizes import storage_addresses, storage_bytes
 from executor.states import StoredState, leaf_of, owned, raise_mutated
 from executor.trees import Leaves, detached, versions_of
 from planner_service.chain import Advance, Archive, Backward, Free, Tape, TieredAction, Undo
@@ -78,6 +78,7 @@ class Run:
         loops = not program.is_segment and program.segment_steps > 1
         is_plain = not (captured or parameters.has_sparse_gradients or replay.needs_one_leaf)
         self._renews_parameters = loops and is_plain
+        self._held = storage_addresses(self.held_throughout())
 
     # Forward
 
@@ -270,7 +271,7 @@ class Run:
             leaves = detached(leaves)
         versions = self._versions_given(leaves)
         emit = None if self._recomputing else self.program.outputs.write_block
-        after = self.program.run(stage, leaves, self._slices(stage), emit)
+        after = self.program.run(stage, leaves, self._slices(stage), emit, held=self._held)
         if versions != self._versions_given(leaves):
             raise_mutated(stage)
         return after
@@ -304,7 +305,12 @@ class Run:
         versions = self._versions_given(state_leaves)
         with torch.enable_grad():
             after = self.program.run(
-                stage, tuple(state_leaves), slices, lambda _first, _count, block: blocks.append(block), renew
+                stage,
+                tuple(state_leaves),
+                slices,
+                lambda _first, _count, block: blocks.append(block),
+                renew,
+                self._held,
             )
             if stage == self.program.length:  # handed to the caller, who should not hold the tape with it
                 after = owned(after)

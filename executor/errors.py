@@ -15,6 +15,7 @@ __all__ = [
     "DependentCaptures",
     "DoubleBackward",
     "ExecutorError",
+    "GrowingMemory",
     "ModifiedBetweenPasses",
     "PlanMismatch",
     "ProfilerBusy",
@@ -50,7 +51,8 @@ class CaptureError(ExecutorError, RuntimeError):
     def __init__(
         self,
         names: tuple[str, ...],
-        remedy: str = "pass their module as module=… or the tensors as captured=[…] (or detach them)",
+        remedy: str = "pass their module as module=… or the tensors as captured=[…] (or detach them); what a "
+        "step leaves for the next one belongs into its state",
     ) -> None:
         self.names, self.remedy = names, remedy
         super().__init__(
@@ -110,6 +112,24 @@ class DoubleBackward(ExecutorError, RuntimeError):
 
 class ModifiedBetweenPasses(ExecutorError, RuntimeError):
     """A parameter, input or initial state was changed in place between forward and backward."""
+
+
+class GrowingMemory(ExecutorError, RuntimeError):
+    """Every step keeps more tensors than the one before, besides its state and outputs: no plan counts them.
+
+    `step_bytes` is what one step adds, in bytes.
+    """
+
+    def __init__(self, step_bytes: int) -> None:
+        self.step_bytes = step_bytes
+        super().__init__(
+            f"every step keeps {step_bytes} more bytes of tensors than the one before, besides its state and "
+            "outputs (in a list that it appends to, say), also when it runs again: no plan counts them; "
+            "return them as a part of the output, or keep numbers (tensor.item())"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (GrowingMemory, (self.step_bytes,))
 
 
 class ProfilerBusy(ExecutorError, RuntimeError):

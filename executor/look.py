@@ -37,6 +37,7 @@ from executor.likeness import (
     tensor_likeness,
 )
 from executor.reads import is_library, is_ours, may_read_any, names_read
+from executor.streams import NumpyStream, PythonStream, global_stream_of, stream_of
 
 MOST_VALUES = 2_000
 """Objects, functions and containers that are looked into; tensors and plain values are quick."""
@@ -92,6 +93,8 @@ class Look:
         self.modules: dict[int, nn.Module] = {}
         """Modules that were met, by identity."""
         self.generators: dict[int, torch.Generator] = {}
+        self.streams: dict[int, PythonStream | NumpyStream] = {}
+        """Random streams of Python and numpy."""
         self.plain: list[tuple[str, Any]] = []
         """Plain values outside of lists, as they are."""
         self.differentiable: set[int] = set()
@@ -117,6 +120,9 @@ class Look:
             self._add(name, identity_likeness(value))
         elif id(value) in self._met:
             self._add(name, ("again", self._met[id(value)]))
+        elif (stream := stream_of(value)) is not None:
+            self.streams[id(value)] = stream
+            self._add(name, identity_likeness(value))
         elif len(self._met) >= self._most_values or self._depth >= DEEPEST:
             self._add(name, Unlike())
         else:
@@ -172,12 +178,18 @@ class Look:
         elif isinstance(value, list | set | frozenset | deque):
             self._add(name, (type(value), self._kinds(name, value)))
         elif isinstance(value, ModuleType):
-            if not is_library(value.__name__):
-                self._attributes(name, vars(value))
+            self._namespace(name, value)
         elif isinstance(value, type):
             self._class(name, value)
         else:
             self._object(name, value)
+
+    def _namespace(self, name: str, module: ModuleType) -> None:
+        drawn_from = global_stream_of(module, draws="random" in self.names)
+        if drawn_from is not None:
+            self.at(name, drawn_from)
+        elif not is_library(module.__name__):
+            self._attributes(name, vars(module))
 
     def _function(self, name: str, function: FunctionType) -> None:
         code = function.__code__

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
+from operator import not_
 from typing import Any, Literal
 
 import torch
@@ -18,6 +20,7 @@ from executor.program import Program
 from executor.replay import Buffers, Modes, Replay
 from executor.seen import Seen
 from executor.sizes import held_bytes, rounded_bytes
+from executor.streams import Stream
 from executor.trees import Leaves, Structure, leaf_description, structure_of
 from executor.watch import Watch
 
@@ -150,10 +153,14 @@ class Loop:
         return sum(rounded_bytes(size, device) for size, device in sizes)
 
     def generators(self) -> list[torch.Generator]:
-        """The random streams that the step may draw from."""
+        """The random streams of torch that the step may draw from."""
         given = (*self.initial, *self.inputs.leaves)
         own = (*self.seen.generators, *(each for each in given if isinstance(each, torch.Generator)))
         return [*ambient_generators(given), *{id(each): each for each in own}.values()]
+
+    def streams(self) -> list[Stream]:
+        """All random streams that the step may draw from, torch's first."""
+        return [*self.generators(), *self.seen.streams]
 
     def needs(self) -> Needs:
         """What must be replayed; refuses a step that breaks the rules. See `dry_run`. It runs the shortest
@@ -167,15 +174,19 @@ class Loop:
             Parameters(self.modules),
             self.captured,
             self.generators(),
+            self.seen.streams,
             forks=forks,
         )
 
     def replay(self, needs: Needs) -> Replay:
         """The replay that `needs` asks for."""
         everything = Buffers(self.seen.modules)
+        draws = [needs.draws_random_numbers] * len(self.generators())
+        draws += [index in needs.moved_streams for index in range(len(self.seen.streams))]
+        streams = self.streams()
         return Replay(
-            generators=self.generators() if needs.draws_random_numbers else (),
-            idle=() if needs.draws_random_numbers else self.generators(),
+            generators=list(compress(streams, draws)),
+            idle=list(compress(streams, map(not_, draws))),
             mutated=everything.subset(needs.mutated_buffers),
             everything=everything,
             modes=Modes(self.seen.modules),
@@ -215,8 +226,16 @@ def _sees_undeclared(seen: Seen, given: Sequence[Any]) -> bool:
 
 
 def _refuse_opaque(leaves: Sequence[Any]) -> None:
-    """Raise TypeError for an object with tensors in it that is no tree: their gradients would be lost."""
+    """Raise TypeError for an object with tensors in it that is no tree, whose gradients would be lost, and a
+    sparse tensor, whose bytes change with its values.
+    """
     for leaf in leaves:
+        if isinstance(leaf, Tensor) and leaf.layout is not torch.strided:
+            layout = str(leaf.layout).removeprefix("torch.")
+            raise TypeError(
+                f"a {layout} tensor is a leaf of the state or the inputs: pass its indices and values and "
+                "put them together in the step, or, where all steps use the same, let the step see it"
+            )
         if not isinstance(leaf, Tensor) and any(
             isinstance(value, Tensor) for value in getattr(leaf, "__dict__", {}).values()
         ):

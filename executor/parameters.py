@@ -18,6 +18,7 @@ from torch.autograd.graph import increment_version
 from executor.errors import ModifiedBetweenPasses
 from executor.exclusive import exclusively
 from executor.put_back import put_back
+from executor.trees import version_of
 
 _FLAT = ("_flat_weights", "_flat_weight_refs")
 """A recurrent module's lists of its weights, in the order of the kernels."""
@@ -152,13 +153,13 @@ class Parameters:
 
     def remember_versions(self) -> None:
         """To be called at the end of forward."""
-        self._versions = [parameter._version for parameter in self.real]
-        self._frozen_versions = [parameter._version for _, _, parameter in self._frozen]
+        self._versions = [version_of(parameter) for parameter in self.real]
+        self._frozen_versions = [version_of(parameter) for _, _, parameter in self._frozen]
 
     def require_unchanged(self) -> None:
         """Raise ModifiedBetweenPasses when a parameter changed since `remember_versions`."""
         for name, parameter, version in zip(self.names, self.real, self._versions, strict=True):
-            if parameter._version != version:
+            if version_of(parameter) != version:
                 raise ModifiedBetweenPasses(
                     f"parameter {name} was changed in place between forward and backward: recomputation "
                     "would use other weights; run backward before the optimizer's step"
@@ -167,7 +168,7 @@ class Parameters:
     def require_frozen_unchanged(self) -> None:
         """The same for parameters that need no gradient, which matter where steps run again."""
         for (_, name, parameter), version in zip(self._frozen, self._frozen_versions, strict=True):
-            if parameter._version != version:
+            if version_of(parameter) != version:
                 raise ModifiedBetweenPasses(
                     f"frozen parameter {name} was changed in place between forward and backward: "
                     "recomputation would use other weights; change it after backward"

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from executor.action_costs import bytes_of_actions, seconds_of_actions
+from executor.action_costs import seconds_of_actions
 from executor.dry_run import Needs, without_saved_tensor_hooks
 from executor.errors import PlanMismatch, SparseGradients, UnsupportedOutput
+from executor.left_behind import beside_what_is_left, bytes_of_run, left_behind
 from executor.loop import Loop
 from executor.offload.host_tapes import HostTapes
 from executor.offload.tape_costs import with_tapes_on_host
@@ -70,6 +71,8 @@ class SegmentProbe:
     """The last stage as it is taped, before there is any gradient; its bytes only."""
     late_bytes: int
     """Gradients among the static bytes that live once the backward pass has begun."""
+    left_bytes: int = 0
+    """What the step that ran last leaves behind (`executor.left_behind`), in bytes."""
     host_tapes: HostTapes | None = None
     """Room in host memory for the tapes of these segments; their stages say then what it takes."""
 
@@ -133,7 +136,7 @@ class ProbeReport:
             segments,
             first=found.first,
             last=found.last,
-            static_bytes=self.static_bytes + found.surroundings_bytes - late_bytes,
+            static_bytes=self.static_bytes + found.surroundings_bytes + found.left_bytes - late_bytes,
             loss_gradient_bytes=0,
             input_gradient_bytes=found.input_gradient_bytes,
         )
@@ -149,13 +152,18 @@ class ProbeReport:
             "input_bytes": 0,
             "input_gradient_bytes": max(s.input_gradient_bytes for s in self.segments),
             "loss_gradient_bytes": 0,
-            "static": [asdict(line) for line in (*self.static, self._surroundings())],
+            "static": [asdict(line) for line in (*self.static, *self._of_segments())],
             "segments": [_segment_record(segment) for segment in self.segments],
         }
 
-    def _surroundings(self) -> StaticLine:
-        most = max(segment.surroundings_bytes for segment in self.segments)
-        return StaticLine("random streams and buffers", most, "copies of the initial ones")
+    def _of_segments(self) -> tuple[StaticLine, StaticLine]:
+        """Lines that may depend on the length of the segments: the most of all."""
+        surroundings = max(segment.surroundings_bytes for segment in self.segments)
+        left = max(segment.left_bytes for segment in self.segments)
+        return (
+            StaticLine("random streams and buffers", surroundings, "copies of the initial ones"),
+            StaticLine("left behind", left, "what the last step left in attributes", "bound"),
+        )
 
 
 def probe_loop(
@@ -176,8 +184,8 @@ def probe_loop(
     gradient, a number in the state: these say that steps may differ. A state part of which had no
     gradient, or a first stage that takes more than the next: that they do.
 
-    Raises StateChanged, StateMutated, CaptureError or UnsupportedOutput for a step that breaks a rule, and
-    SparseGradients for a module whose gradients have no size of their own.
+    Raises StateChanged, StateMutated, CaptureError, UnsupportedOutput or GrowingMemory for a step that breaks
+    a rule, and SparseGradients for a module whose gradients have no size of their own.
     """
     if Parameters(loop.modules).has_sparse_gradients:
         raise SparseGradients(
@@ -219,10 +227,10 @@ def beside_host_memory(
     """`report`, its stages with what their tapes take in `host_budget_bytes` of host memory.
 
     Left as they are: segments of which two tapes would exceed `budget_bytes` while this is measured, those of
-    loops that reversible layers undo or whose steps take different bytes, and those that host memory has no
-    room for.
+    loops that reversible layers undo, whose steps take different bytes or leave tensors behind, and those
+    that host memory has no room for.
     """
-    if report.needs.lost is not None or report.steps_differ:
+    if report.needs.lost is not None or report.steps_differ or any(s.left_bytes for s in report.segments):
         return report
     with paused(), without_saved_tensor_hooks(), without_traces(loop):
         segments = tuple(
@@ -284,7 +292,7 @@ def _probe_segment(
 ) -> tuple[SegmentProbe, bool | None]:
     """What segments of this length take, and whether steps are known to differ now."""
     device = loop.device
-    pieces, peak = bytes_of_actions(rehearsal.run, device)
+    pieces, peak, left_bytes = bytes_of_run(rehearsal, device)
     accumulated = rehearsal.accumulated_bytes
     sized = stage_bytes(
         pieces,
@@ -307,6 +315,8 @@ def _probe_segment(
                 final_state_bytes=rehearsal.final_state_bytes,
                 initial_gradient_bytes=sum(held_bytes(leaf) for leaf in loop.initial if _has_gradient(leaf)),
             )
+    left_bytes = left_behind(rehearsal, left_bytes, device)
+    sized = beside_what_is_left(sized, left_bytes)
     stages = stage_seconds(timed, sized.stages)
     if rehearsal.lost is not None:
         stages, undoing_peak = with_reversals(
@@ -328,6 +338,7 @@ def _probe_segment(
         rehearsal_peak_bytes=peak + rehearsal.held_bytes,
         first_pass_last=sized.first_pass_last,
         late_bytes=sized.late_bytes,
+        left_bytes=left_bytes,
     )
     return probe, steps_differ
 

@@ -60,9 +60,12 @@ class Program:
         slices: list[Any],
         emit: Emit | None,
         before_step: Callable[[], None] | None = None,
+        held: frozenset[int] = frozenset(),
     ) -> Leaves:
         """Run one stage from the state `leaves`, its inputs `slices` (see Inputs.slices).
 
+        The state that comes out has no storage in common with the one before, nor with those at the addresses
+        `held`: parameters, inputs and others that are there throughout.
         `before_step` is called before each step of a step function. Where no gradient is to be kept the state
         that comes out has no graph, also of steps that enable gradients themselves (forces that are gradients
         of an energy, inner optimisers): states would hold one another's graphs alive.
@@ -79,7 +82,7 @@ class Program:
             )
         after = self.structure.flatten(state)
         self._check(after, stage)
-        return _apart(after if torch.is_grad_enabled() else ungraphed(after), leaves)
+        return _apart(after if torch.is_grad_enabled() else ungraphed(after), leaves, held)
 
     def _loop(
         self,
@@ -128,14 +131,17 @@ class Program:
         )
 
 
-def _apart(after: Leaves, before: Leaves) -> Leaves:
+def _apart(after: Leaves, before: Leaves, held: frozenset[int]) -> Leaves:
     """The leaves `after` a stage, copied where they are tensors of the state before it: a stored state
-    would keep bytes of its neighbour alive that the plan does not count.
+    would keep bytes of its neighbour alive that the plan does not count. So are tensors of what is `held`
+    otherwise (an input that is kept for the next step, a weight): else every second state would be a copy.
     """
     storages = {leaf.untyped_storage().data_ptr() for leaf in before if isinstance(leaf, Tensor)}
-    return tuple(
-        leaf.clone()
-        if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in storages and leaf.numel()
-        else leaf
-        for leaf in after
-    )
+
+    def is_shared(leaf: Any) -> bool:
+        if not isinstance(leaf, Tensor) or not leaf.numel():
+            return False
+        address = leaf.untyped_storage().data_ptr()
+        return address in storages or address in held
+
+    return tuple(leaf.clone() if is_shared(leaf) else leaf for leaf in after)

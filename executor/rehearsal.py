@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from executor.action_costs import ActionBytes
 from executor.dry_run import Needs
@@ -120,6 +120,16 @@ class Rehearsal:
         return self.last_steps if index == self.stages - 1 else self.segment_steps
 
     @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All that the steps see."""
+        return self._whole.seen.modules
+
+    @property
+    def executed_steps(self) -> int:
+        """How many steps a run of `schedule()` runs: all but the last stage run three times."""
+        return 3 * (self.stages - 1) * self.segment_steps + self.last_steps
+
+    @property
     def surroundings_of_a_stage(self) -> int:
         """Bytes of the random streams and buffers that are put back before a stage is undone."""
         taken = self._loop.replay(self._needs).take()
@@ -216,7 +226,7 @@ def without_traces(loop: Loop) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(recomputing())
         stack.enter_context(unnoted_archives())
-        stack.enter_context(untouched(Buffers(loop.seen.modules), loop.generators()))
+        stack.enter_context(untouched(Buffers(loop.seen.modules), loop.streams()))
         for part in _tracing(loop):
             stack.enter_context(part.without_traces())
         yield

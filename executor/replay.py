@@ -20,6 +20,8 @@ from torch.nn.utils import parametrize
 
 from executor.errors import ModifiedBetweenPasses, ReplayError, StateMutated
 from executor.put_back import put_back
+from executor.streams import Stream
+from executor.trees import version_of
 from executor.watch import Watch
 
 _running = threading.local()
@@ -131,16 +133,14 @@ class Buffers:
         return chosen
 
 
-def set_streams(generators: Iterable[torch.Generator], states: Iterable[Tensor]) -> None:
+def set_streams(generators: Iterable[Stream], states: Iterable[Tensor]) -> None:
     """Set random streams to what `get_state` said of them."""
     for generator, state in zip(generators, states, strict=True):
         generator.set_state(state)
 
 
 @contextmanager
-def untouched(
-    buffers: Buffers, generators: Sequence[torch.Generator]
-) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+def untouched(buffers: Buffers, generators: Sequence[Stream]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """Within the context modules hold copies of their buffers; afterwards the buffers themselves, and the
     random streams are where they were. Gives both as they were.
     """
@@ -164,8 +164,8 @@ class Replay:
     def __init__(
         self,
         *,
-        generators: Sequence[torch.Generator],
-        idle: Sequence[torch.Generator],
+        generators: Sequence[Stream],
+        idle: Sequence[Stream],
         mutated: Buffers,
         everything: Buffers,
         modes: Modes,
@@ -226,14 +226,14 @@ class Replay:
         """To be called at the end of a forward pass whose steps run again."""
         if self._watch is not None:
             self._watch.remember()
-        self._left = [(slots, name, tensor, tensor._version) for slots, name, tensor in self._untouched()]
+        self._left = [(slots, name, tensor, version_of(tensor)) for slots, name, tensor in self._untouched()]
 
     def require_unchanged(self) -> None:
         """Raise ModifiedBetweenPasses when a buffer, or what is watched, changed since `remember`."""
         if self._watch is not None:
             self._watch.require_unchanged()
         for _, name, tensor, version in self._left:
-            if tensor._version != version:
+            if version_of(tensor) != version:
                 raise ModifiedBetweenPasses(
                     f"buffer {name} was changed in place between forward and backward: recomputation would "
                     "read other values; change it after backward, or pass it in the state"
@@ -275,7 +275,7 @@ class Replay:
         version of buffers that it does not change.
         """
         streams = [hash(generator.get_state().numpy().tobytes()) for generator in self._idle]
-        buffers = [(id(tensor), tensor._version) for _, _, tensor in self._untouched()]
+        buffers = [(id(tensor), version_of(tensor)) for _, _, tensor in self._untouched()]
         return streams, buffers
 
     def require_fingerprint(self, before: tuple[list[int], list[tuple[int, int]]]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from executor.likeness import lines_of
 from executor.look import MOST_BESIDE, MOST_VALUES, Look, SeenValue
+from executor.streams import NumpyStream, PythonStream
 
 Function = Callable[..., Any]
 
@@ -28,6 +29,8 @@ class Seen(NamedTuple):
     dropout drops).
     """
     generators: tuple[torch.Generator, ...]
+    streams: tuple[PythonStream | NumpyStream, ...]
+    """Other random streams."""
     names: frozenset[str]
     """Those in the lines that were met."""
     plain: tuple[tuple[str, Any], ...]
@@ -42,13 +45,14 @@ class Seen(NamedTuple):
         anchor = lines_of(functions[0])
         names = _names.get(id(anchor), (anchor, frozenset[str]()))[1]
         while True:
-            look, met, generators = _around(functions, modules, names)
+            look, met = _around(functions, modules, names)
             if look.names == names:
                 return cls(
                     tuple(look.found),
                     tuple(modules),
                     met,
-                    tuple(generators.values()),
+                    tuple(look.generators.values()),
+                    tuple(look.streams.values()),
                     look.reads,
                     tuple(look.plain),
                     frozenset(look.differentiable),
@@ -70,8 +74,8 @@ _names: dict[int, tuple[Any, frozenset[str]]] = {}
 
 def _around(
     functions: Sequence[Function | None], modules: Sequence[nn.Module], names: frozenset[str]
-) -> tuple[Look, tuple[nn.Module, ...], dict[int, torch.Generator]]:
-    """One look, the modules that were met besides those given, and the random streams."""
+) -> tuple[Look, tuple[nn.Module, ...]]:
+    """One look, and the modules that were met besides those given."""
     look, beside = Look(names), Look(names, MOST_BESIDE)
     _at_all(look, functions)
     parts: dict[int, nn.Module] = {}
@@ -91,7 +95,9 @@ def _around(
     look.names |= beside.names
     look.reads |= beside.reads
     look.differentiable |= beside.differentiable
-    return look, tuple(found), {**look.generators, **beside.generators}
+    look.generators |= beside.generators
+    look.streams |= beside.streams
+    return look, tuple(found)
 
 
 def _at_all(look: Look, functions: Iterable[Function | None]) -> None:

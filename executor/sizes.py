@@ -28,6 +28,12 @@ def storage_bytes(tensors: Iterable[Any], *, besides: Iterable[Any] = ()) -> int
     return sum(size for address, size in storages.items() if address not in excluded)
 
 
+def storage_addresses(tensors: Iterable[Any]) -> frozenset[int]:
+    """Where the storages of the tensors among `tensors` are; sparse ones have none of their own."""
+    strided = (each for each in tensors if isinstance(each, Tensor) and each.layout is torch.strided)
+    return frozenset(each.untyped_storage().data_ptr() for each in strided)
+
+
 def rounded_bytes(size_bytes: int, device: torch.device) -> int:
     """`size_bytes` as the allocator of `device` counts them, at most."""
     return most_block_bytes(size_bytes) if device.type == "cuda" else size_bytes

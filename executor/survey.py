@@ -112,7 +112,7 @@ class Survey(_Marking):
                 older = (self._checkpoints[first - 1], *self.program.outputs.leaves)  # not freed meanwhile
                 run = partial(self._run_stages, first, min(first + STAGES_AT_ONCE - 1, self.program.length))
                 gradients: list[_Gradients] = []
-                pieces, peak = bytes_of_actions(partial(run, gradients), device)
+                pieces, peak, _ = bytes_of_actions(partial(run, gradients), device)
                 del older
                 found += zip(_stages(pieces, gradients), gradients, strict=True)
                 peak_bytes = max(peak_bytes, peak)

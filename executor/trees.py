@@ -109,7 +109,12 @@ def ungraphed(leaves: Leaves) -> Leaves:
 
 def versions_of(leaves: Iterable[Any]) -> list[int]:
     """Autograd's version counters of the tensors among `leaves`: they move with in-place changes."""
-    return [leaf._version for leaf in leaves if isinstance(leaf, Tensor)]
+    return [version_of(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def version_of(tensor: Tensor) -> int:
+    """Autograd's version counter; 0 of a tensor made in inference mode, which has none."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _outline(tree: Any) -> str:

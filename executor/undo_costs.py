@@ -61,7 +61,7 @@ def with_reversals(
     make_run = partial(_BlocksKept, archives=archives)
     run = partial(rehearsal.run, schedule=rehearsal.undoing_schedule(), make_run=make_run)
     timed = [seconds_of_actions(run, device) for _ in range(ROUNDS)]
-    pieces, peak = bytes_of_actions(run, device)  # last: the blocks are there
+    pieces, peak, _ = bytes_of_actions(run, device)  # last: the blocks are there
     block_bytes = sum(archive.allocated_bytes for each in archives.values() for archive in each)
     found = list(stages)
     workspaces = [stage.forward_workspace_bytes for stage in stages]

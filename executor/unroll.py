@@ -62,6 +62,7 @@ def unroll(
     Raises:
         BudgetTooSmall: with the least budget that would fit.
         StateChanged, StateMutated, CaptureError, UnsupportedOutput: the step breaks a rule.
+        GrowingMemory: each step keeps more tensors, besides its state and outputs.
         DependentCaptures: a captured tensor was computed from another one.
         ConcurrentUse: another thread is running a loop of the same module.
         UnsupportedTransform: inside a transform of torch.func, or with tangents of forward mode.

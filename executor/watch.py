@@ -14,6 +14,7 @@ from executor.errors import ModifiedBetweenPasses
 from executor.likeness import plain_attributes
 from executor.reads import is_library, may_read_any
 from executor.seen import Function, Seen
+from executor.trees import version_of
 
 
 class Watch:
@@ -30,12 +31,12 @@ class Watch:
     def remember(self) -> None:
         """To be called at the end of the forward pass: a step may count its calls."""
         self._plain = self._plain_now()
-        self._weights = [(name, weight, weight._version) for name, weight in self._weights_beside()]
+        self._weights = [(name, weight, version_of(weight)) for name, weight in self._weights_beside()]
 
     def require_unchanged(self) -> None:
         """Raise ModifiedBetweenPasses when something changed since `remember`."""
         for name, weight, version in self._weights:
-            if weight._version != version:
+            if version_of(weight) != version:
                 raise ModifiedBetweenPasses(
                     f"parameter {name} of a module that the step uses was changed in place between forward "
                     "and backward: recomputation would use other weights; change it after backward"

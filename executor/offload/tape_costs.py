@@ -157,10 +157,10 @@ class _Bytes:
         self._final_state_bytes = rehearsal.final_state_bytes
         """Counted as static: the last stage's state is that."""
         run = partial(_run, rehearsal=rehearsal, tapes=tapes, device=device)
-        settled, _ = bytes_of_actions(partial(run, settled=True), device)
+        settled = bytes_of_actions(partial(run, settled=True), device).pieces
         self.residues = self._residues(settled)
         """What of each tape stays on the device."""
-        pieces, _ = bytes_of_actions(run, device)
+        pieces = bytes_of_actions(run, device).pieces
         accumulated = rehearsal.accumulated_bytes
         self._archives, self._undos = _by_stage(pieces, Archive), _by_stage(pieces, Undo)
         self._before_archive = next(p.before_bytes for p in pieces if isinstance(p.action, Archive))

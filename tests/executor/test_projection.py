@@ -113,8 +113,14 @@ def constant(state: tuple[Tensor, Tensor, Tensor], x: Tensor) -> tuple[tuple[Ten
     return (after, state[1], state[2][:]), (after * state[2]).sum()
 
 
+def previous(state: tuple[Tensor, Tensor, Tensor], x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The input is kept for the next step: a view of all inputs, which are there throughout."""
+    after = torch.tanh(state[0] * state[2] + x - state[1])
+    return (after, x, after * 2), after.square().sum()
+
+
 @pytest.mark.parametrize("segment_steps", [1, 5])
-@pytest.mark.parametrize("step", [delay, constant])
+@pytest.mark.parametrize("step", [delay, constant, previous])
 def test_a_state_that_hands_tensors_on_is_projected_too(step: Any, segment_steps: int) -> None:
     """Tensors of the state before would be kept alive by the state after it, uncounted: they are copied.
     The gradients are those of a plain loop.

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -79,16 +78,6 @@ def by_counter(cell: nn.GRUCell) -> tuple[Any, Any]:
     return step, cell
 
 
-def by_numpy(cell: nn.GRUCell) -> tuple[Any, Any]:
-    generator = np.random.default_rng(3)
-
-    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        state = cell(x * generator.random(), state)
-        return state, state
-
-    return step, cell
-
-
 @pytest.mark.parametrize(
     ("make", "what"),
     [
@@ -97,7 +86,6 @@ def by_numpy(cell: nn.GRUCell) -> tuple[Any, Any]:
         (by_attribute, r" \(it changes captured 'Tracing.trace'\)"),
         (by_list, r" \(it changes captured 'past\[…\]'\)"),
         (by_counter, ""),
-        (by_numpy, ""),
     ],
 )
 def test_what_a_step_keeps_besides_its_state_is_refused(

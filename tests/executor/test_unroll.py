@@ -359,3 +359,22 @@ def test_operations_can_be_counted_where_state_and_inputs_need_gradients() -> No
     assert twice - once == once * (STEPS - 1) // (
         3 * STEPS
     )  # all but the last run again; a reverse is two runs
+
+
+def test_inputs_made_in_inference_mode_are_constants() -> None:
+    """Features of a frozen encoder, say: torch counts no versions of them"""
+    with torch.inference_mode():
+        inputs = torch.randn(STEPS, BATCH, SIZE, dtype=torch.float64)
+    scale = torch.ones(SIZE, dtype=torch.float64, requires_grad=True)
+    case = LoopCase(lambda s, x: (torch.tanh(s * scale + x),) * 2, states(), inputs, captured=[scale])
+    expected = gradients(case, lambda: plain(case))[2]
+    found = gradients(case, lambda: unroll(case.step, case.state, inputs, captured=scale, budget="1MiB"))[2]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("place", ["state", "inputs"])
+def test_sparse_tensors_are_refused_with_the_way_round_them(place: str) -> None:
+    sparse = torch.eye(STEPS, dtype=torch.float64).to_sparse()
+    given: dict[str, Any] = {"state": torch.zeros(STEPS), "inputs": torch.zeros(STEPS, 1)} | {place: sparse}
+    with pytest.raises(TypeError, match=r"sparse_coo tensor .* pass its indices and values"):
+        unroll(lambda s, x: (s, x), **given, budget="1MiB")
