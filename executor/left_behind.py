@@ -9,14 +9,12 @@ beside everything else.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from executor.action_costs import RunBytes, bytes_of_actions
 from executor.engine import Observer
@@ -24,6 +22,7 @@ from executor.errors import GrowingMemory
 from executor.replay import Buffers
 from executor.sizes import storage_bytes
 from executor.stage_costs import StageBytes
+from planner_service.chain import Stage
 
 MOST_GROWTH_BYTES = 64
 """Of a step: a few numbers in tensors, which are less than autograd's own records of it."""
@@ -48,19 +47,9 @@ class Runs(Protocol):
         """How many steps `run` runs, those that run again included."""
 
 
-def held_in_attributes(modules: tuple[nn.Module, ...]) -> list[Tensor]:
-    """Tensors that the modules hold otherwise than as parameters or buffers. While this list is kept, none of
-    them is freed.
-    """
-    return [leaf for module in modules for part in module.modules() for leaf in _in_attributes(part)]
-
-
-def _in_attributes(part: nn.Module) -> Iterator[Tensor]:
-    for name, value in vars(part).items():
-        if name not in ("_parameters", "_buffers", "_modules") and isinstance(
-            value, Tensor | tuple | list | dict
-        ):
-            yield from (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))
+def living_tensors() -> list[Tensor]:
+    """All that Python holds, with their graphs. While this list is kept, none of them is freed."""
+    return [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
 
 
 def bytes_of_run(
@@ -70,7 +59,8 @@ def bytes_of_run(
     reference cycles are, unless they are collected `with_cycles`.
     """
     buffers = Buffers(rehearsal.modules)
-    before, held = buffers.current(), held_in_attributes(rehearsal.modules)
+    before = buffers.current()
+    held = living_tensors() if device.type == "cuda" else []  # on the CPU what is older counts nothing
     found = bytes_of_actions(partial(_run, rehearsal, times, with_cycles), device)
     del held
     replaced_bytes = storage_bytes(buffers.current(), besides=before)
@@ -106,7 +96,7 @@ def beside_what_is_left(sized: StageBytes, left_bytes: int) -> StageBytes:
     if not left_bytes:
         return sized
 
-    def with_it(stage: Any) -> Any:
+    def with_it(stage: Stage) -> Stage:
         return replace(stage, tape_bytes=stage.tape_bytes + left_bytes)
 
     return replace(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from executor import BudgetTooSmall, GrowingMemory, measure, predict, probe, unroll
+from executor.left_behind import living_tensors
 from tests.executor.loops import BATCH, SIZE, STEPS
 
 PLACES = 500
@@ -87,6 +88,15 @@ def test_only_what_steps_put_in_the_place_of_another_counts() -> None:
     assert kept.left_bytes >= BATCH * PLACES * 4
     for keep in (nowhere, as_numbers):
         assert probe(**_loop(keep)[1], candidates=[1]).segments[0].left_bytes == 0
+
+
+def test_what_is_held_while_cudas_counters_are_read_is_all_that_python_holds() -> None:
+    """In the dictionary of a hook, say: what the next step puts in its place would hide as many bytes"""
+    kept: dict[str, Tensor] = {}
+    layer = nn.Linear(SIZE, SIZE)
+    layer.register_forward_hook(lambda _module, _given, output: kept.update(last=output))
+    layer(torch.zeros(1, SIZE))
+    assert any(each is kept["last"] for each in living_tensors())
 
 
 def test_steps_that_keep_more_and_more_are_refused() -> None:
