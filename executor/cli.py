@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from executor import worker_commands
+from executor.attempt.memory_cap import refused_bytes
 from executor.budget import InvalidBudget, parse_budget
 from executor.cuda_memory import expandable_segments
 from executor.errors import BudgetTooSmall, ExecutorError
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InvalidJob, InvalidBudget, ExecutorError, OSError) as error:
         return _refused(str(error))
     except Exception as error:
+        if refused_bytes(error) is not None:
+            return _refused(f"out of memory: {str(error).partition(chr(10))[0]}")
         if not _is_planner_error(error):
             raise
         return _refused(str(error))
@@ -163,7 +166,9 @@ def _run(parsed: argparse.Namespace) -> int:
 def _probe(parsed: argparse.Namespace) -> int:
     from executor.device import device_name
     from executor.prepared import PreparedJob
+    from executor.worker import require_writable
 
+    require_writable({"--output": parsed.output})
     prepared = PreparedJob.of(read_job(parsed.job), _progress)
     text = json.dumps(prepared.profile(), indent=2)
     if parsed.output is None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -119,9 +119,7 @@ class TrainingSpec:
     def __post_init__(self) -> None:
         _require_positive("training.iterations", self.iterations)
         _require_choice("training.optimizer", self.optimizer, OPTIMIZERS)
-        rate: object = self.learning_rate
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-            raise InvalidJob("training.learning_rate", f"{rate!r} must be a finite number above 0")
+        _require_rate("training.learning_rate", self.learning_rate)
         if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise InvalidJob("training.seed", f"{self.seed!r} must be a whole number in 0..2**63-1")
         given: object = self.gradient_sparsity
@@ -265,7 +263,7 @@ def _refusing_sparsity() -> Iterator[None]:
 
 def _parsed(path: Path) -> object:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # as some editors write, and the service's commands read
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise InvalidJob(str(path), f"the job file cannot be read: {reason}") from error
@@ -275,6 +273,8 @@ def _parsed(path: Path) -> object:
         except json.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
             raise InvalidJob(str(path), f"is not JSON: {error.msg} at {where}") from error
+        except (ValueError, RecursionError) as error:  # a number, or a nesting, beyond Python's limits
+            raise InvalidJob(str(path), f"is no job: {error}") from error
     return _parsed_yaml(path, text)
 
 
@@ -315,5 +315,21 @@ def _require_choice(path: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def _require_text(path: str, value: object) -> None:
-    if not isinstance(value, str) or not value:
-        raise InvalidJob(path, f"{value!r} must be a text that is not empty")
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InvalidJob(path, f"{value!r} must be a text that is not empty, without NUL")
+
+
+def _require_rate(path: str, value: object) -> None:
+    if isinstance(value, str) and _is_number(value):  # where Python has a number, YAML has a text
+        raise InvalidJob(path, f"{value!r} is a text; YAML takes numbers with a point: 1.0e-3 or 0.001")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= sys.float_info.max:  # type: ignore[operator]
+        raise InvalidJob(path, f"{value!r} must be a finite number above 0")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -80,6 +80,8 @@ class RunReport:
     torch: str
     """Version."""
     device: str
+    unwritten: tuple[str, ...] = ()
+    """What the job wanted kept and was not, and why."""
 
     @property
     def utilization_ratio(self) -> float:
@@ -105,6 +107,7 @@ class RunReport:
             broken.append(str(self.gradient_check))
         if self.executed != self.planned:
             broken.append(f"the plan has {self.planned}, one iteration did {self.executed}")
+        broken += self.unwritten
         return broken
 
     def measurement(self) -> dict[str, Any]:

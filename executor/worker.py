@@ -55,7 +55,7 @@ def run_job(
     """
     if output is None and job.report.output is not None:
         output = Path(job.report.output)
-    _require_folders({"report.output": output, "report.weights": job.report.weights})
+    require_writable({"report.output": output, "report.weights": job.report.weights})
     ranks = Ranks.from_environ(os.environ)
     with ExitStack() as stack:
         planner = None if planner_url is None else stack.enter_context(closing(RemotePlanner(planner_url)))
@@ -77,28 +77,55 @@ def run_job(
         )
         if not ranks.is_first:
             return report
-        _write(report, prepared, output, progress)
+        report = _written(report, prepared, output, progress)
         if planner is not None:
             planner.post_measurement(report.measurement())
             progress(f"measurement posted to {planner_url}")
     return report
 
 
-def _require_folders(paths: Mapping[str, Path | str | None]) -> None:
-    """Refuse, before anything is trained, paths that could not be written afterwards."""
+def require_writable(paths: Mapping[str, Path | str | None]) -> None:
+    """Raise InvalidJob, before anything is trained, for paths that could not be written afterwards."""
     for field, path in paths.items():
-        if path is not None and not Path(path).resolve().parent.is_dir():
-            raise InvalidJob(field, f"{path} cannot be written: its folder does not exist")
+        reason = None if path is None else _unwritable(Path(path))
+        if reason is not None:
+            raise InvalidJob(field, f"{path} cannot be written: {reason}")
 
 
-def _write(report: RunReport, prepared: PreparedJob, output: Path | None, progress: Progress) -> None:
-    wanted = prepared.job.report
-    if wanted.weights is not None:
-        torch.save(prepared.model.state_dict(), wanted.weights)
-        progress(f"weights: {wanted.weights}")
+def _unwritable(path: Path) -> str | None:
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        return "its folder does not exist"
+    if path.is_dir():
+        return "it is a folder"
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        return "permission denied"
+    return None
+
+
+def _written(report: RunReport, prepared: PreparedJob, output: Path | None, progress: Progress) -> RunReport:
+    """Write what the job wants kept. A full disk costs that, and is told in the report: training is done."""
+    weights = prepared.job.report.weights
+    if weights is not None:
+        try:
+            torch.save(prepared.model.state_dict(), weights)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
+            report = _unwritten(report, f"the weights file {weights}", error)
+        else:
+            progress(f"weights: {weights}")
     if output is not None:
-        output.write_text(json.dumps(report.record(), indent=2) + "\n", encoding="utf-8")
-        progress(f"report: {output}")
+        try:
+            output.write_text(json.dumps(report.record(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            report = _unwritten(report, f"the report {output}", error)
+        else:
+            progress(f"report: {output}")
+    return report
+
+
+def _unwritten(report: RunReport, what: str, error: Exception) -> RunReport:
+    reason = str(error).partition("\n")[0]
+    return dataclasses.replace(report, unwritten=(*report.unwritten, f"{what} is NOT written: {reason}"))
 
 
 def _train(

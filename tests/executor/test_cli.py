@@ -63,6 +63,9 @@ def test_probe_prints_a_profile(job_file, tmp_path, capsys):
         ({"data": {"text": "absent.txt"}}, [], "data.text: "),
         ({}, ["--planner", "http://127.0.0.1:1"], "no planner answers at http://127.0.0.1:1"),
         ({}, ["--planner", "nonsense"], "no planner answers at nonsense"),
+        ({"model": {"kind": "rnn", "hidden_size": 10**9}}, [], "out of memory: "),
+        ({}, ["--output", "."], "report.output: . cannot be written: it is a folder"),
+        ({"report": {"weights": "absent/w.pt"}}, [], "report.weights: absent/w.pt cannot be written"),
     ],
 )
 def test_refusals_are_one_line_and_status_2(job_file, capsys, changes, options, reason):
@@ -120,6 +123,16 @@ def test_a_report_that_cannot_be_written_is_a_refusal(job_file, tmp_path, capsys
     output = tmp_path / "absent" / "report.json"
     assert main(["run", job_file(), "--quiet", "--output", str(output)]) == 2
     assert str(output) in capsys.readouterr().err
+
+
+def test_a_full_disk_costs_what_would_be_kept_and_nothing_else(job_file, capsys):
+    """The training is done: its table is printed, and what is missing is said, of every file"""
+    job = job_file(report={"weights": "/dev/full", "gradient_check_steps": 0})
+    assert main(["run", job, "--quiet", "--output", "/dev/full"]) == 1
+    printed = capsys.readouterr()
+    assert "measured peak" in printed.out
+    assert "weights file /dev/full is NOT written" in printed.err
+    assert "report /dev/full is NOT written: [Errno 28]" in printed.err
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["probe"], ["demo"]])

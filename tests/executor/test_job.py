@@ -16,6 +16,13 @@ MINIMAL = {
     "training": {"iterations": 1},
     "budget": "1MiB",
 }
+YAML = """\
+model: {kind: lstm, hidden_size: 8}
+sequence: {length: 10, batch_size: 2}
+training: {iterations: 1}
+budget: 1MiB
+"""
+"""The same."""
 
 
 def changed(path, value):
@@ -47,11 +54,11 @@ def test_what_is_left_out_has_a_stated_default():
 def test_a_job_in_yaml_equals_the_same_job_in_json(tmp_path):
     """The two notations mean the same"""
     (tmp_path / "job.json").write_text(json.dumps(MINIMAL))
-    (tmp_path / "job.yaml").write_text(
-        "model: {kind: lstm, hidden_size: 8}\nsequence: {length: 10, batch_size: 2}\n"
-        "training: {iterations: 1}\nbudget: 1MiB\n"
-    )
+    (tmp_path / "job.yaml").write_text(YAML)
     assert read_job(tmp_path / "job.json") == read_job(tmp_path / "job.yaml")
+    marked = tmp_path / "marked.json"  # as editors on Windows write it
+    marked.write_text((tmp_path / "job.json").read_text(), encoding="utf-8-sig")
+    assert read_job(marked) == read_job(tmp_path / "job.json")
 
 
 @pytest.mark.parametrize(
@@ -75,8 +82,10 @@ def test_a_job_in_yaml_equals_the_same_job_in_json(tmp_path):
         ("training.learning_rate", 0),
         ("training.learning_rate", float("nan")),
         ("training.learning_rate", float("inf")),
+        ("training.learning_rate", 10**400),
         ("training.seed", -1),
         ("data.text", ""),
+        ("data.text", "a\0b"),
         ("data.characters", 0),
         ("report.output", 5),
         ("report.gradient_check_steps", -1),
@@ -104,6 +113,12 @@ def test_a_wrong_field_is_named(path, value):
         ("job.yaml", "model: [", "is not YAML"),
         ("job.yaml", "just a text", "mapping"),
         ("job.json", "[]", "mapping"),
+        ("job.json", "[" * 100_000, "recursion"),
+        (
+            "job.yaml",
+            YAML.replace("iterations: 1", "iterations: 1, learning_rate: 1e-3"),
+            "'1e-3' is a text; YAML takes",
+        ),
     ],
 )
 def test_a_malformed_file_is_refused(tmp_path, name, content, reason):
