@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from planner_service.chain import PlanningError
+from planner_service.chain import InvalidChain, PlanningError
 from planner_service.contract import ChainModel, Question, RecurrentModel, ReversibleModel, Training
 from planner_service.memory import (
     Candidate,
@@ -22,6 +22,9 @@ from planner_service.memory import (
 from planner_service.memory import RecurrentModel as CountedModel
 from planner_service.memory.reversible_cells import ReversibleModel as CountedReversibleModel
 from planner_service.memory.sparsity import GradientSparsity
+
+MOST_STAGES = 10_000_000
+"""A chain of more takes hours to plan, and gigabytes for tables of its stages."""
 
 
 class ProfileNotKept(PlanningError):
@@ -57,10 +60,26 @@ class UnknownSegmentLength(PlanningError, ValueError):
 def candidates_of(
     question: Question, known_profiles: Sequence[Profile], *, reserved_bytes: int = 0
 ) -> list[Candidate]:
-    """One candidate per segment length; a single one for a chain, whose stages are given.
+    """What may be planned: one candidate per segment length; a single one for a chain of given stages.
 
-    Raises ProfileMismatch, ProfileNeeded, and InvalidChain when sizes leave the planner's range.
+    Raises ProfileMismatch, ProfileNeeded, and InvalidChain when sizes leave the planner's range, or there are
+    more stages than MOST_STAGES however the steps are cut.
     """
+    candidates = all_candidates_of(question, known_profiles, reserved_bytes=reserved_bytes)
+    within_reach = [candidate for candidate in candidates if candidate.chain.length <= MOST_STAGES]
+    if not within_reach:
+        fewest = min(candidate.chain.length for candidate in candidates)
+        raise InvalidChain(
+            f"{fewest} stages: up to {MOST_STAGES} are planned; run several steps as one segment",
+            field="model.stages" if isinstance(question.model, ChainModel) else "sequence.length",
+        )
+    return within_reach
+
+
+def all_candidates_of(
+    question: Question, known_profiles: Sequence[Profile], *, reserved_bytes: int = 0
+) -> list[Candidate]:
+    """The same, of any length: for whoever plans nothing."""
     if isinstance(question.model, ChainModel):
         return [_given_chain(question.model, reserved_bytes)]
     if question.profile_id is not None:
@@ -77,7 +96,8 @@ def segmented_as(
     question: Question, known_profiles: Sequence[Profile], segment_steps: int, *, reserved_bytes: int
 ) -> Candidate:
     """The candidate with that segment length. Raises UnknownSegmentLength with those there are."""
-    return _of_length(candidates_of(question, known_profiles, reserved_bytes=reserved_bytes), segment_steps)
+    candidates = all_candidates_of(question, known_profiles, reserved_bytes=reserved_bytes)
+    return _of_length(candidates, segment_steps)
 
 
 def _of_length(candidates: Sequence[Candidate], segment_steps: int) -> Candidate:

@@ -29,7 +29,7 @@ from planner_service.contract import (
     tiers_of,
 )
 from planner_service.memory import Candidate, Profile
-from planner_service.planning.candidates import candidates_of, segmented_as
+from planner_service.planning.candidates import all_candidates_of, segmented_as
 from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.schedules import actions_of, tiered_actions_of
 from planner_service.solvers import Cancellation
@@ -112,7 +112,7 @@ class _Polled(Generic[AnyAction]):
 def _candidate(request: SimulationRequest, known_profiles: Sequence[Profile]) -> Candidate:
     reserved_bytes = request.memory.reserved_bytes
     if request.segment_steps is None:
-        return candidates_of(request, known_profiles, reserved_bytes=reserved_bytes)[0]
+        return all_candidates_of(request, known_profiles, reserved_bytes=reserved_bytes)[0]
     return segmented_as(request, known_profiles, request.segment_steps, reserved_bytes=reserved_bytes)
 
 

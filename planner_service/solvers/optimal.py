@@ -41,6 +41,8 @@ AFFORDABLE_ADDITIONS = 4_000_000_000
 MOST_GROUPS = 256
 MOST_REPLAYED_RUNS = 4_000
 """Different stages for which storing single states is tried where groups of them do not fit."""
+MOST_REPLAYED_STAGES = 200_000
+"""And stages of any kind: replays of a million take minutes."""
 MOST_RUNS = 200_000
 """Runs of different stages that are planned within about ten seconds."""
 
@@ -77,11 +79,11 @@ def _leaner_than_groups(
 
 def _least_of_states(chain: Chain, otherwise: int, cancellation: Cancellation) -> int:
     """Least budget of storing hidden states only, in bytes; `otherwise` where groups are not in the way
-    or the replay of so many different stages would take too long.
+    or the replay of so many stages would take too long.
     """
     planner = _planner(_needs(chain))
     grouped = isinstance(planner, _ByIntervals) and max(planner.grouping.widths) > 1
-    if not grouped or len(chain.runs) > MOST_REPLAYED_RUNS:
+    if not grouped or len(chain.runs) > MOST_REPLAYED_RUNS or chain.length > MOST_REPLAYED_STAGES:
         return otherwise
     try:
         draft_hidden(chain, 0, cancellation)

@@ -15,7 +15,7 @@ import numpy as np
 
 from planner_service.solvers.needs import Bytes, ChainNeeds, Costs, NeedsRun
 
-MOST_CELLS = 20_000_000
+MOST_CELLS = 40_000_000
 """Families times body stages that are still worth a table."""
 
 
