@@ -243,7 +243,14 @@ class Reversible(nn.Module):
         if self.budget is not None and torch.is_grad_enabled():
             self._archived_bytes = 0
             outputs, final = run_in_budget(
-                self, inputs, start, before=Outer(before), after=after, targets=targets
+                self,
+                inputs,
+                start,
+                self.budget,
+                is_given=state is not None,
+                before=Outer(before),
+                after=after,
+                targets=targets,
             )
             return outputs, (final if len(final) > 1 else final[0])
         archived: list[int] = []

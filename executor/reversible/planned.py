@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from executor.budget import parse_budget_bytes
+from executor.errors import BudgetTooSmall
 from executor.reversible.fixed_point import ONE
 from executor.reversible.outer import Outer
 from executor.reversible.sequence import State, check_range, halves_of, join_state
 from executor.reversible.taped import PlainState, layers_of_state
+from executor.sizes import held_bytes
 from executor.unroll import unroll
 
 if TYPE_CHECKING:
@@ -18,26 +21,49 @@ if TYPE_CHECKING:
 
 
 def run_in_budget(
-    module: Reversible, inputs: Tensor, state: State, *, before: Outer, after: Outer, targets: Tensor | None
+    module: Reversible,
+    inputs: Tensor,
+    state: State,
+    budget: int | str,
+    *,
+    is_given: bool,
+    before: Outer,
+    after: Outer,
+    targets: Tensor | None,
 ) -> tuple[Tensor, State]:
     """Outputs [T, B, …] of inputs, or with targets the sum of `after` over them, and the last state.
 
-    The call adds at most `module.budget` to what was allocated before it (see `unroll`).
-    Raises BudgetTooSmall.
+    The call adds at most `budget` to what was allocated before it (see `unroll`), `state` included unless it
+    `is_given` by the caller. Raises BudgetTooSmall.
     """
     check_range(state, len(inputs))
+    budget_bytes, start = parse_budget_bytes(budget), start_of(module, state)
+    beside_bytes = _beside_bytes(state, start, is_given=is_given)
     outer = [part.module for part in (before, after) if part.module is not None]
-    outputs, last = unroll(
-        None,
-        start_of(module, state),
-        inputs if targets is None else (inputs, targets),
-        segment=segment_of(module, before, after, has_targets=targets is not None),
-        module=[module, *outer],
-        captured=[tensor for tensor in after.shared if tensor.requires_grad],
-        reduce="stack" if targets is None else "sum",
-        budget=module.budget,
-    )
+    try:
+        outputs, last = unroll(
+            None,
+            start,
+            inputs if targets is None else (inputs, targets),
+            segment=segment_of(module, before, after, has_targets=targets is not None),
+            module=[module, *outer],
+            captured=[tensor for tensor in after.shared if tensor.requires_grad],
+            reduce="stack" if targets is None else "sum",
+            budget=max(1, budget_bytes - beside_bytes),
+        )
+    except BudgetTooSmall as error:
+        needed = error.minimum_budget_bytes + beside_bytes
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
     return outputs, floats_of(module, last)
+
+
+def _beside_bytes(state: State, start: PlainState, *, is_given: bool) -> int:
+    """What a call holds beside its loop: the state that it begins with, in fixed point and, where the caller
+    has not given it, as floats; the last one as floats, and once more where its parts are put together or
+    have their gradients.
+    """
+    fixed = sum(held_bytes(part) for part in start if isinstance(part, Tensor))
+    return fixed + (2 if is_given else 3) * sum(held_bytes(part) for part in state)
 
 
 def segment_of(
@@ -69,8 +95,7 @@ def start_of(module: Reversible, state: State) -> PlainState:
 
 
 def floats_of(module: Reversible, state: PlainState) -> State:
-    """The state as floats, as torch orders h and c."""
-    dtype = next(module.parameters()).dtype
-    floats = [part / ONE if isinstance(part, Tensor) else part for part in state]
-    layers = layers_of_state(floats, registers=module.cell.register_count, layers=module.num_layers)
-    return tuple(part.to(dtype) for part in join_state(layers))
+    """The state as floats, as torch orders h and c. Part by part: they are float64 on the way."""
+    dtype, registers = next(module.parameters()).dtype, module.cell.register_count
+    floats = [(part / ONE).to(dtype) for part in state[: 2 * registers * module.num_layers]]
+    return join_state(layers_of_state(floats, registers=registers, layers=module.num_layers))
