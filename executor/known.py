@@ -41,6 +41,8 @@ from executor.trace import paused
 MOST_LOOPS = 64
 """Loops of one module, or of one function's lines, that are remembered; those used longest ago go first."""
 _NUMBERS_OF_TENSORS = frozenset({"int", "item", "tolist"})
+MOST_PLANS = 64
+"""Plans of one loop that are remembered: a budget that follows the free memory is new at every call."""
 MOVES_TOLD = 5
 """After so many calls that are new for the sake of a few values alone, a warning names these."""
 
@@ -71,6 +73,12 @@ class Known:
         if len(self._beginnings) >= MOST_LOOPS:
             self._beginnings.clear()
         return self._beginnings.setdefault(counts, Known())
+
+    def remember_plan(self, key: Hashable, plan: ExecutionPlan) -> None:
+        """The plan for `key`; the ones made longest ago are forgotten."""
+        self.plans[key] = plan
+        while len(self.plans) > MOST_PLANS:
+            del self.plans[next(iter(self.plans))]
 
     def needs(self, loop: Loop) -> Needs:
         """What must be replayed, looked into once."""

@@ -21,6 +21,7 @@ from itertools import islice
 from numbers import Integral, Real
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ from executor.likeness import (
 )
 from executor.reads import is_library, is_ours, may_read_any, names_read
 from executor.streams import NumpyStream, PythonStream, global_stream_of, stream_of
+from executor.trees import version_of
 
 MOST_VALUES = 2_000
 """Objects, functions and containers that are looked into; tensors and plain values are quick."""
@@ -81,6 +83,15 @@ class SeenValue(NamedTuple):
     counts: Hashable
 
 
+class SeenTensor(NamedTuple):
+    """A tensor that a step sees; it lives no longer for being seen."""
+
+    name: str
+    tensor: ref[Tensor]
+    version: int
+    """When it was seen."""
+
+
 class Look:
     """One look around, by lines that read at least `names`."""
 
@@ -97,6 +108,8 @@ class Look:
         """Random streams of Python and numpy."""
         self.plain: list[tuple[str, Any]] = []
         """Plain values outside of lists, as they are."""
+        self.tensors: list[SeenTensor] = []
+        """Those that were met, outside of private lists."""
         self.differentiable: set[int] = set()
         """Identities of tensors that need a gradient."""
         self.private: list[tuple[str, list[Any]]] = []
@@ -135,11 +148,20 @@ class Look:
         """Take in what the lines of a module read of it beside its plain values, and its random streams."""
         own = (each for each in vars(part).values() if isinstance(each, torch.Generator))
         self.generators.update((id(each), each) for each in own)
-        if not is_library(type(part).__module__) and id(part) not in self._met:
+        if is_library(type(part).__module__):
+            self._constants(part)
+        elif id(part) not in self._met:
             self._met[id(part)] = len(self._met)
             name = type(part).__name__
             self._attributes(name, {key: each for key, each in vars(part).items() if type(each) not in PLAIN})
             self._methods(name, type(part), also=frozenset({"forward"}))
+
+    def _constants(self, part: nn.Module) -> None:
+        """Tensors that somebody hung on a module of torch's, and lines name."""
+        for key in sorted(self.names & vars(part).keys()):
+            value = vars(part)[key]
+            if isinstance(value, Tensor) and not value.requires_grad:
+                self.at(f"{type(part).__name__}.{key}", value)
 
     def at_private(self, name: str, values: list[Any]) -> None:
         """Take in the first parts of a list whose numbers and tensors are of no interest."""
@@ -153,6 +175,7 @@ class Look:
     def _of_tensor(self, name: str, tensor: Tensor) -> Hashable:
         if tensor.requires_grad:
             self.differentiable.add(id(tensor))
+        self.tensors.append(SeenTensor(name, ref(tensor), version_of(tensor)))
         return tensor_likeness(tensor)
 
     def _of_module(self, name: str, module: nn.Module) -> Hashable:

@@ -184,13 +184,14 @@ class Loop:
         draws = [needs.draws_random_numbers] * len(self.generators())
         draws += [index in needs.moved_streams for index in range(len(self.seen.streams))]
         streams = self.streams()
+        given = (*self.initial, *self.inputs.leaves, *self.captured)
         return Replay(
             generators=list(compress(streams, draws)),
             idle=list(compress(streams, map(not_, draws))),
             mutated=everything.subset(needs.mutated_buffers),
             everything=everything,
             modes=Modes(self.seen.modules),
-            watch=Watch((self.function, self.inputs.function), self.seen),
+            watch=Watch((self.function, self.inputs.function), self.seen, given),
             differentiates_a_second_run=needs.differentiates_a_second_run,
         )
 

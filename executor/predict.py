@@ -63,7 +63,7 @@ def plan_for(
         plan = _refined_plan(about, loop, report, ask)
         peak_bytes = projected_peak_bytes(plan, report([plan.segment_steps]))
         plan = replace(plan, state_bytes=loop.state_bytes, projected_peak_bytes=peak_bytes)
-        about.plans[key] = plan
+        about.remember_plan(key, plan)
     return plan
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from executor.likeness import lines_of
-from executor.look import MOST_BESIDE, MOST_VALUES, Look, SeenValue
+from executor.look import MOST_BESIDE, MOST_VALUES, Look, SeenTensor, SeenValue
 from executor.streams import NumpyStream, PythonStream
 
 Function = Callable[..., Any]
@@ -35,6 +35,8 @@ class Seen(NamedTuple):
     """Those in the lines that were met."""
     plain: tuple[tuple[str, Any], ...]
     """Numbers and strings that were met outside of lists, with their names."""
+    tensors: tuple[SeenTensor, ...]
+    """Tensors that were met outside of private lists, no parameters or buffers of modules."""
     differentiable: frozenset[int]
     """Identities of tensors that were met, no parameters of modules, and need a gradient."""
 
@@ -55,6 +57,7 @@ class Seen(NamedTuple):
                     tuple(look.streams.values()),
                     look.reads,
                     tuple(look.plain),
+                    tuple(look.tensors),
                     frozenset(look.differentiable),
                 )
             names = look.names  # a function that was met later reads more of what was met before
@@ -110,15 +113,15 @@ class _Named(Look):
 
     def __init__(self, names: frozenset[str]) -> None:
         super().__init__(names)
-        self.tensors: list[tuple[str, Tensor]] = []
+        self.named: list[tuple[str, Tensor]] = []
 
     def _of_tensor(self, name: str, tensor: Tensor) -> Hashable:
-        self.tensors.append((f"captured {name!r}", tensor))
+        self.named.append((f"captured {name!r}", tensor))
         return super()._of_tensor(name, tensor)
 
     def _of_module(self, name: str, module: nn.Module) -> Hashable:
         for inner, parameter in module.named_parameters():
-            self.tensors.append((f"parameter {inner!r} of captured {name!r}", parameter))
+            self.named.append((f"parameter {inner!r} of captured {name!r}", parameter))
         return super()._of_module(name, module)
 
 
@@ -132,4 +135,4 @@ def tensors_seen(function: Function) -> Iterator[tuple[str, Tensor]]:
         look.at_part(part)
     while look.private:
         look.at_private(*look.private.pop())
-    yield from look.tensors
+    yield from look.named

@@ -5,32 +5,44 @@ step that runs again must read what it read in the forward pass.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from executor.errors import ModifiedBetweenPasses
 from executor.likeness import plain_attributes
+from executor.look import SeenTensor
 from executor.reads import is_library, may_read_any
 from executor.seen import Function, Seen
 from executor.trees import version_of
 
 
 class Watch:
-    """Of plain values that the lines of a step name, those of torch's modules, and the weights of modules
-    that were not declared.
+    """Of plain values that the lines of a step name, those of torch's modules, the weights of modules that
+    were not declared, and tensors, those aside that are `given` as state, inputs or captured tensors.
     """
 
-    def __init__(self, functions: Sequence[Function | None], seen: Seen) -> None:
+    def __init__(self, functions: Sequence[Function | None], seen: Seen, given: Iterable[Any] = ()) -> None:
         self._functions = functions
         self._seen = seen
+        self._given = {id(each) for each in given}
         self._plain: dict[str, list[Any]] = {}
         self._weights: list[tuple[str, Tensor, int]] = []
+        self._tensors: dict[str, list[SeenTensor]] = {}
 
     def remember(self) -> None:
-        """To be called at the end of the forward pass: a step may count its calls."""
-        self._plain = self._plain_now()
+        """To be called at the end of the forward pass: a step may count its calls. Tensors that changed in
+        that pass are left out: steps write there what they do not read, such as the values computed last.
+        """
+        seen = self._look()
+        self._plain = self._plain_in(seen)
+        before = {_identity(each) for each in self._seen.tensors}
+        self._tensors = {
+            name: tensors
+            for name, tensors in _by_name(seen.tensors).items()
+            if all(_identity(each) in before and id(each.tensor()) not in self._given for each in tensors)
+        }
         self._weights = [(name, weight, version_of(weight)) for name, weight in self._weights_beside()]
 
     def require_unchanged(self) -> None:
@@ -41,7 +53,9 @@ class Watch:
                     f"parameter {name} of a module that the step uses was changed in place between forward "
                     "and backward: recomputation would use other weights; change it after backward"
                 )
-        now = self._plain_now()
+        seen = self._look()
+        self._require_same_tensors(_by_name(seen.tensors))
+        now = self._plain_in(seen)
         for name, values in self._plain.items():
             others = now.get(name, values)
             for one, other in zip(values, others, strict=True) if len(values) == len(others) else ():
@@ -51,8 +65,24 @@ class Watch:
                         "would read the new value; change it after backward, or pass it in the inputs"
                     )
 
-    def _plain_now(self) -> dict[str, list[Any]]:
-        seen, found = Seen.by(self._functions, self._seen.declared), defaultdict(list)
+    def _require_same_tensors(self, now: dict[str, list[SeenTensor]]) -> None:
+        """Where there are more or less of a name than there were, somebody collects them."""
+        for name, tensors in self._tensors.items():
+            others = now.get(name, [])
+            for one, other in zip(tensors, others, strict=True) if len(tensors) == len(others) else ():
+                is_same = one.tensor() is other.tensor()
+                if not is_same or one.version != other.version:
+                    how = "changed in place" if is_same else "replaced"
+                    raise ModifiedBetweenPasses(
+                        f"{name} was {how} between forward and backward: steps that run again would read the "
+                        "new numbers; change it after backward, or pass it in the state or the inputs"
+                    )
+
+    def _look(self) -> Seen:
+        return Seen.by(self._functions, self._seen.declared)
+
+    def _plain_in(self, seen: Seen) -> dict[str, list[Any]]:
+        found = defaultdict(list)
         for name, value in seen.plain:
             found[name].append(value)
         for module in self._seen.modules:
@@ -66,6 +96,17 @@ class Watch:
     def _weights_beside(self) -> Iterator[tuple[str, Tensor]]:
         for module in self._seen.met:
             yield from module.named_parameters()
+
+
+def _identity(seen: SeenTensor) -> tuple[str, int, int]:
+    return seen.name, id(seen.tensor()), seen.version
+
+
+def _by_name(tensors: Iterable[SeenTensor]) -> dict[str, list[SeenTensor]]:
+    found = defaultdict(list)
+    for each in tensors:
+        found[each.name].append(each)
+    return found
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -241,3 +241,49 @@ def test_draws_in_a_stream_that_is_put_back_by_hand_are_replayed(case: LoopCase)
         torch.rand(3)
         found.append(torch.autograd.grad(outputs.square().sum(), cell.weight_ih)[0])
     torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+def noisy(case: LoopCase) -> tuple[Settings, list[Tensor], Callable[[], Tensor]]:
+    """An object with constants that a step reads, and with what it keeps; a list; the gradient afterwards."""
+    settings: Any = Settings()
+    settings.noise, settings.last, settings.total = torch.ones(SIZE), None, torch.zeros(())
+    kept: list[Tensor] = [torch.ones(SIZE)]
+    module = case.modules()[0]
+    torch.manual_seed(1)
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state, output = module(state + settings.noise + kept[0], x)
+        settings.last = output.detach()
+        settings.total += settings.last.sum()
+        return state, output
+
+    outputs, _ = unroll(step, case.state, lambda t: case.inputs[t], length=STEPS, module=module, plan=PLAN)
+    return settings, kept, lambda: torch.autograd.grad(outputs.square().sum(), module.cell.weight_ih)[0]
+
+
+@pytest.mark.parametrize("what", ["replaced", "in place", "in a list", "of the inputs"])
+def test_tensors_that_a_step_reads_are_watched(case: LoopCase, what: str) -> None:
+    """Steps that ran again read the new ones, without a word"""
+    settings: Any
+    settings, kept, gradient = noisy(case)
+    if what == "replaced":
+        settings.noise = torch.zeros(SIZE)
+    elif what == "in place":
+        settings.noise.mul_(2)
+    elif what == "in a list":
+        kept[0] = torch.zeros(SIZE)
+    else:
+        case.inputs.mul_(2)
+    how = "replaced" if what in ("replaced", "in a list") else "changed in place"
+    with pytest.raises(ModifiedBetweenPasses, match=f"was {how} between forward and backward"):
+        gradient()
+
+
+def test_what_a_step_keeps_and_does_not_read_may_change(case: LoopCase) -> None:
+    expected = noisy(case)[2]()
+    settings: Any
+    settings, kept, gradient = noisy(case)
+    settings.last = settings.last.mean(0)
+    settings.total.zero_()
+    kept.append(torch.zeros(()))
+    torch.testing.assert_close(gradient(), expected, rtol=1e-12, atol=1e-12)

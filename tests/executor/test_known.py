@@ -19,6 +19,7 @@ from executor import BudgetTooSmall, ReplayError, measure, unroll
 from executor.known import MOST_LOOPS, MOVES_TOLD, known
 from executor.look import MOST_VALUES
 from executor.loop import Loop
+from executor.predict import plan_for
 from executor.seen import Seen
 
 STEPS, BATCH, SIZE = 5, 2, 4
@@ -495,3 +496,12 @@ def test_a_lazy_module_is_told_to_be_called_first() -> None:
             module=cell,
             budget=9_000,
         )
+
+
+def test_plans_for_ever_new_budgets_are_forgotten(cell: nn.GRUCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 KB each, were the budget a share of what is free at every call"""
+    monkeypatch.setattr("executor.known.MOST_PLANS", 2)
+    loop = loop_of(cell)
+    plans = [plan_for(loop, 2**20 + more) for more in range(4)]
+    assert list(known(loop).plans.values()) == plans[-2:]
+    assert plan_for(loop, 2**20 + 3) is plans[-1]
