@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from executor.captures import require_no_captures, sequence_number
 from executor.errors import CaptureError
+from executor.reversible.errors import InvalidReversible
 
 _REMEDY = (
     "make them parameters of the module that runs inside the segments, hand tensors to `reduce` as "
@@ -25,10 +26,16 @@ class Outer:
     """A module with its parameters as explicit tensors: run it now, or again for its gradient.
 
     `shared` are further tensors that the module takes in every segment, after the other arguments: the memory
-    that a decoder attends to. They receive gradients as the parameters do.
+    that a decoder attends to. They receive gradients as the parameters do. Raises InvalidReversible for
+    what is no module.
     """
 
     def __init__(self, module: nn.Module | None, shared: Sequence[Tensor] = ()) -> None:
+        if module is not None and not isinstance(module, nn.Module):
+            raise InvalidReversible(
+                f"what runs inside the segments is a {type(module).__name__}, and must be a torch.nn.Module, "
+                "whose parameters and buffers are known: make a function the forward of one"
+            )
         self.module = module
         self.shared = tuple(shared)
         named = dict(module.named_parameters()) if module is not None else {}
@@ -76,10 +83,12 @@ class OuterTape:
             raise CaptureError(error.names, _REMEDY) from None
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Gradients of the first argument and of the parameters; None for what needs none."""
+        """Gradients of the first argument and of the parameters; None for what needs none, and for all of
+        them where the result depends on none: a loss may leave out the steps of a segment.
+        """
         leaves = [self.first, *self._parameters]
         wanted = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
-        if not wanted or self.result is self.first:
+        if self.result is self.first or not wanted or not self.result.requires_grad:
             return (grad if self.result is self.first else None), [None] * len(self._parameters)
         found = iter(torch.autograd.grad(self.result, wanted, grad, allow_unused=True))
         needs = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]

@@ -30,10 +30,10 @@ def require_sizes(*, input_size: int, hidden_size: int, num_layers: int, segment
         )
 
 
-def require_choices(*, dropout: float, coding: Coding, dtype: torch.dtype | None) -> None:
+def require_choices(*, dropout: object, coding: Coding, dtype: torch.dtype | None) -> None:
     """Raises InvalidReversible."""
-    if not 0 <= dropout < 1:
-        raise InvalidReversible(f"dropout={dropout} must be in [0, 1)")
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise InvalidReversible(f"dropout={dropout!r} must be a number in [0, 1)")
     if coding not in ("entropy", "scheduled"):
         raise InvalidReversible(f'coding={coding!r} must be "entropy" or "scheduled"')
     dtype = dtype or torch.get_default_dtype()

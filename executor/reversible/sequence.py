@@ -118,7 +118,9 @@ def _advance(work: Pass, inputs: Tensor, tensors: Sequence[Tensor], trajectory: 
 def _advance_segment(
     work: Pass, segment: slice, inputs: Tensor, tensors: Sequence[Tensor], trajectory: Trajectory
 ) -> Tensor:
-    """What `after` makes of the segment. In the first one both modules are held to what they declare."""
+    """What `after` makes of the segment. In the first one both modules are held to what they declare, in the
+    others on the way back, where they have tapes.
+    """
     _, weights, before, after = work.split(tensors)
     run = Outer.run_declared if work.reversible and not segment.start else Outer.run
     masks = work.recipe.masks(weights[1], steps=segment.stop - segment.start, batch_size=inputs.shape[1])
@@ -169,6 +171,7 @@ class _WayBack:
         recipe, inputs = self._work.recipe, self._inputs[segment]
         masks = recipe.masks(self._weights[1], steps=len(inputs), batch_size=inputs.shape[1])
         taped = OuterTape(self._work.before, self._before, inputs)
+        taped.require_no_captures()  # a segment may use what the first one did not
         tape = self._stack.reverse(taped.result.detach(), self._trajectory, masks)
         grad_y = self._output_gradient(segment, tape.y, grad_outputs)
         gradient = self._stack.backward(tape, grad_y, grads, self._weight_totals)
@@ -185,6 +188,7 @@ class _WayBack:
         stacked, targets = self._work.stacked, self._work.targets
         arguments = (y,) if stacked else (y, targets[segment])
         taped = OuterTape(self._work.after, self._after, *arguments)
+        taped.require_no_captures()
         grad_y, own = taped.backward(grad_outputs[segment] if stacked else grad_outputs)
         self._add(len(self._grads) - len(self._after), own)
         return torch.zeros_like(y) if grad_y is None else grad_y

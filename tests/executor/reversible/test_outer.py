@@ -214,6 +214,41 @@ def test_tensors_that_would_lose_their_gradient_are_refused(used):
         layers.reduce(x, torch.zeros(STEPS, BATCH), Summed(), before=Using(scale.exp()))
 
 
+class Marked(nn.Module):
+    """A loss of the steps whose targets are not 0."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.used = [weight]
+
+    def forward(self, y, targets):
+        return (y[targets != 0] * self.used[0]).square().sum() if targets.any() else y.new_zeros(())
+
+
+def test_segments_may_leave_their_steps_out_of_the_loss():
+    layers, x = build(RevGRU, 3), sequence()
+    targets = torch.zeros(STEPS, BATCH)
+    targets[-1] = 1
+    loss, _ = layers.reduce(x, targets, Marked(torch.tensor(2.0)))
+    (found,) = torch.autograd.grad(loss, x)
+    (expected,) = torch.autograd.grad((layers(x)[0][-1] * 2).square().sum(), x)
+    assert torch.equal(found, expected)
+
+
+def test_what_only_a_later_segment_uses_is_refused_on_the_way_back():
+    """Only the first segment was looked at: the gradient was lost without a word"""
+    layers, targets = build(RevGRU, 3), torch.zeros(STEPS, BATCH)
+    targets[-1] = 1
+    loss, _ = layers.reduce(sequence(), targets, Marked(torch.tensor(2.0, requires_grad=True)))
+    with pytest.raises(CaptureError, match=r"captured 'Marked.used"):
+        loss.backward()
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(InvalidReversible, match=r"is a function, and must be a torch\.nn\.Module"):
+        build(RevGRU, 3).collect(sequence(), lambda y: y[..., :2])
+
+
 def test_targets_that_need_a_gradient_are_refused_where_they_get_none():
     layers, x = build(RevGRU, 3), sequence()
     targets = torch.zeros(STEPS, BATCH, dtype=torch.float64, requires_grad=True)
