@@ -17,7 +17,15 @@ from executor.attempt.saying import say
 from executor.environment import API_KEY, LAUNCH_TOKEN
 from executor.service_link import Assignment, AttemptLink, Refused, open_attempt
 
-WORKER = "import sys; from executor.cli import main; sys.exit(main())"
+WORKER = """\
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+from executor.cli import main
+sys.exit(main())
+"""
+"""Asked to stop while torch is loaded, it would die without a word, and its job wait for the lease's end:
+blocked signals wait until the attempt can give the job back.
+"""
 
 
 @dataclass(frozen=True)

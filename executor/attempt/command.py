@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from executor.attempt.child import die_with_parent
 from executor.attempt.data_roots import within_roots
 from executor.attempt.saying import say
-from executor.attempt.stopping import STOP_SIGNALS
+from executor.attempt.stopping import STOP_SIGNALS, Stopping, StopRequested
 from executor.attempt.supervisor import GRACE_SECONDS, Ending, Supervisor
 from executor.attempt.task import Task, job_of
 from executor.environment import LAUNCH_TOKEN
@@ -41,31 +41,37 @@ class AttemptOptions:
 
 
 def run_attempt(options: AttemptOptions) -> Ending:
-    """Open the attempt, train, report."""
+    """Open the attempt, train, report. Asked to stop before it trains, it gives the job back."""
+    stopping = Stopping()
+    stopping.listen_to_both()
     if options.parent is not None:
         die_with_parent(options.parent, STOP_SIGNALS[0])
     launch_token = os.environ.pop(LAUNCH_TOKEN, "")
     if not launch_token:
         return _refuse(f"{LAUNCH_TOKEN} is not set: engines and agents set it for the jobs that they start")
     try:
-        attempt = _opened(options, launch_token)
+        attempt = _opened(options, launch_token, stopping)
     except (Refused, Unanswered) as error:
         return _refuse(str(error))
     try:
         task = _task(options, attempt)
         link = AttemptLink(options.planner_url, attempt)
-        return Supervisor(task, attempt, link, grace_seconds=options.grace_seconds).run()
+        stopping.check()
+        grace = options.grace_seconds
+        return Supervisor(task, attempt, link, grace_seconds=grace, stopping=stopping).run()
+    except StopRequested as request:
+        return _reported(link, {"outcome": "preempted", "detail": str(request)}, Ending.GIVEN_BACK)
     except (InvalidJob, OSError) as error:  # an attempt that ends without a word costs the lease
         return _report_unfit(AttemptLink(options.planner_url, attempt), error)
 
 
-def _opened(options: AttemptOptions, launch_token: str) -> Attempt:
+def _opened(options: AttemptOptions, launch_token: str, stopping: Stopping) -> Attempt:
     deadline, pause = time.monotonic() + OPEN_SECONDS, 0.5
     while True:
         try:
             return open_attempt(options.planner_url, options.job_id, launch_token, node=options.node)
         except Unanswered:
-            if time.monotonic() + pause > deadline:
+            if stopping.is_requested or time.monotonic() + pause > deadline:
                 raise
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
@@ -92,17 +98,23 @@ def _task(options: AttemptOptions, attempt: Attempt) -> Task:
 
 
 def _report_unfit(link: AttemptLink, error: Exception) -> Ending:
-    """The worker cannot even try: say so, once. A job that is invalid here is not tried again elsewhere."""
+    """The worker cannot even try: say so. A job that is invalid here is not tried again elsewhere."""
+    is_permanent = isinstance(error, InvalidJob)
+    fields = {"outcome": "error", "detail": str(error)[:4000], "is_permanent": is_permanent}
+    return _reported(link, fields, Ending.FAILED)
+
+
+def _reported(link: AttemptLink, fields: Mapping[str, object], ending: Ending) -> Ending:
+    """Report, once, an attempt that did not train."""
     try:
-        is_permanent = isinstance(error, InvalidJob)
-        link.report({"outcome": "error", "detail": str(error)[:4000], "is_permanent": is_permanent})
+        link.report(fields)
     except (Refused, Unanswered) as unsaid:
         _refuse(str(unsaid))
         return Ending.UNREPORTED
     finally:
         link.close()
-    say(f"tightfit-worker: {error}")
-    return Ending.FAILED
+    say(f"tightfit-worker: {fields['detail']}")
+    return ending
 
 
 def _refuse(reason: str) -> Ending:

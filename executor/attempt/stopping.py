@@ -19,6 +19,12 @@ class Stopping:
     def __init__(self) -> None:
         self.is_requested = False
 
+    def listen_to_both(self) -> None:
+        """From now on SIGTERM and SIGINT are heard, also those that waited while they were blocked."""
+        for sign in STOP_SIGNALS:
+            signal.signal(sign, self.on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
     def listen(self) -> None:
         """From now on SIGTERM is heard; SIGINT is the supervisor's to translate."""
         signal.signal(signal.SIGTERM, self.on_signal)
@@ -32,7 +38,7 @@ class Stopping:
     def check(self) -> None:
         """Raise StopRequested if the signal came."""
         if self.is_requested:
-            raise StopRequested
+            raise StopRequested("asked to stop")
 
     def wait(self, seconds: float) -> None:
         """Sleep; raise StopRequested as soon as the signal comes."""

@@ -22,7 +22,7 @@ from executor.attempt.log_tail import LogTail
 from executor.attempt.oom_killer import oom_kills
 from executor.attempt.refusals import require_no_fence, without_what_may_be_refused
 from executor.attempt.saying import say
-from executor.attempt.stopping import STOP_SIGNALS
+from executor.attempt.stopping import STOP_SIGNALS, Stopping
 from executor.attempt.task import Task
 from executor.attempt.trainer import run_task
 from executor.service_link import (
@@ -68,6 +68,8 @@ class Supervisor:
     link: AttemptLink
     grace_seconds: float = GRACE_SECONDS
     clock: Callable[[], float] = time.monotonic
+    stopping: Stopping = field(default_factory=Stopping)
+    """What heard signals before `run` does."""
     progress: dict[str, Any] = field(default_factory=dict)
     """Fields of the next heartbeat."""
     result: dict[str, Any] | None = None
@@ -83,6 +85,8 @@ class Supervisor:
         kills = oom_kills()
         # Until both processes have their handlers: a signal in between would kill without a report.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        if self.stopping.is_requested:
+            self.stop_asked = "signal"
         trainer = Trainer(lambda emit: run_task(self.task, emit), log=self.task.log)
         for sign in STOP_SIGNALS:
             signal.signal(sign, self._on_signal)

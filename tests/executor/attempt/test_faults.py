@@ -1,15 +1,18 @@
 """Workers fail as workers do, with real processes and real signals; jobs do not get lost or done twice."""
 
 import os
+import re
 import resource
 import signal
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
 
 pytest.importorskip("torch")
 
+from executor.agent import running
 from executor.attempt.supervisor import Ending
 from executor.service_link import AttemptLink, Refused, open_attempt
 from tests.executor.attempt.workers import (
@@ -99,6 +102,18 @@ def test_a_worker_that_was_stopped_past_its_lease_is_fenced_and_stops_its_proces
     with closing(AttemptLink(url, second)) as current:  # and leave no job behind for the next test
         current.report({"outcome": "error", "detail": "the test is over", "minimum_budget_bytes": 1})
     assert job_of(url, job_id)["state"] == "failed"
+
+
+def test_a_worker_that_is_stopped_while_it_loads_gives_its_job_back_at_once(url, started):
+    """As agents start it: SIGTERM before anything can hear it does not wait for the lease to run out"""
+    worker, job_id = started(ENDLESS, code=running.WORKER)
+    status = Path(f"/proc/{worker.process.pid}/status")
+    blocks = re.compile(r"SigBlk:\t0*4002$", re.MULTILINE)  # SIGTERM and SIGINT
+    assert eventually(lambda: blocks.search(status.read_text()), 10)
+    worker.process.terminate()
+    assert worker.ended() == Ending.GIVEN_BACK
+    job = job_of(url, job_id)
+    assert (job["state"], job["reason"], job["failures"]) == ("queued", "preempted", 0)
 
 
 def test_a_cancellation_ends_the_process_group_of_a_trainer_that_hangs(url, started):
