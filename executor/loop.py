@@ -20,7 +20,7 @@ from executor.program import Program
 from executor.replay import Buffers, Modes, Replay
 from executor.seen import Seen
 from executor.sizes import held_bytes, rounded_bytes
-from executor.streams import Stream
+from executor.streams import Stream, stream_of
 from executor.trees import Leaves, Structure, leaf_description, structure_of
 from executor.watch import Watch
 
@@ -158,9 +158,14 @@ class Loop:
         own = (*self.seen.generators, *(each for each in given if isinstance(each, torch.Generator)))
         return [*ambient_generators(given), *{id(each): each for each in own}.values()]
 
+    def other_streams(self) -> list[Stream]:
+        """Those of Python and numpy that the step may draw from."""
+        given = (stream_of(each) for each in (*self.initial, *self.inputs.leaves))
+        return [*self.seen.streams, *(stream for stream in given if stream is not None)]
+
     def streams(self) -> list[Stream]:
         """All random streams that the step may draw from, torch's first."""
-        return [*self.generators(), *self.seen.streams]
+        return [*self.generators(), *self.other_streams()]
 
     def needs(self) -> Needs:
         """What must be replayed; refuses a step that breaks the rules. See `dry_run`. It runs the shortest
@@ -174,16 +179,16 @@ class Loop:
             Parameters(self.modules),
             self.captured,
             self.generators(),
-            self.seen.streams,
+            self.other_streams(),
             forks=forks,
         )
 
     def replay(self, needs: Needs) -> Replay:
         """The replay that `needs` asks for."""
         everything = Buffers(self.seen.modules)
-        draws = [needs.draws_random_numbers] * len(self.generators())
-        draws += [index in needs.moved_streams for index in range(len(self.seen.streams))]
-        streams = self.streams()
+        streams, of_torch = self.streams(), len(self.generators())
+        draws = [needs.draws_random_numbers] * of_torch
+        draws += [index in needs.moved_streams for index in range(len(streams) - of_torch)]
         given = (*self.initial, *self.inputs.leaves, *self.captured)
         return Replay(
             generators=list(compress(streams, draws)),

@@ -66,6 +66,19 @@ def test_teacher_forcing_tosses_the_same_coins_again(draw: Callable[[], float]) 
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_generator_of_numpy_in_the_state_is_replayed() -> None:
+    def step(state: Any, x: Tensor) -> tuple[Any, Tensor]:
+        after = torch.tanh(state[0] * state[1].random() + x)
+        return (after, state[1]), after
+
+    case = LoopCase(step, (states(), OWN), sequence())
+    _seed()
+    expected = gradients(case, lambda: plain(case))[2]
+    _seed()
+    found = gradients(case, lambda: unroll(step, case.state, case.inputs, plan=PLAN))[2]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_a_coin_that_was_not_seen_to_be_tossed_is_refused() -> None:
     """Later steps draw: nobody kept where the stream was"""
 
