@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from statistics import mean
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.autograd import backward
+from torch.autograd import grad
+from torch.utils.hooks import RemovableHandle
 
 from executor.sparse.accounting import IterationRecord
 from executor.sparse.cosines import GradientCosines, gradient_cosines, workspace_bytes
+from executor.sparse.errors import EverythingDropped
 from executor.sparse.modules import SparseRecurrence
 
 MOST_RECORDS = 1000
@@ -20,19 +24,25 @@ MOST_RECORDS = 1000
 class SparseAudit:
     """Follows the training of `module`: call `compare` before and `close` after an iteration's backward pass.
 
-    `cosine_every` n compares the gradient of every n-th iteration with the dense one; 0 never does.
+    `cosine_every` n compares the gradient of every n-th iteration with the dense one; 0 never does. Both are
+    of this iteration alone: what was accumulated before is left alone, and left out.
     """
 
     def __init__(self, module: SparseRecurrence, *, cosine_every: int) -> None:
         self._module = module
         self._cosine_every = cosine_every
-        self._dense: list[Tensor] | None = None
+        self._dense: tuple[tuple[Tensor, Tensor | None], ...] = ()
+        """Parameters with their dense gradients, in an iteration that is compared."""
+        self._earlier: dict[Tensor, Tensor | None] = {}
+        """Of those, what had been accumulated when the first gradient of the iteration came."""
+        self._hooks: list[RemovableHandle] = []
         self.records: list[IterationRecord] = []
         self.cosines: list[GradientCosines] = []
 
     def start(self, *, iteration: int) -> None:
         """Begin to train at `iteration`: whatever ran before (a probe, a measured pass) is forgotten."""
         self._module.sparsifier.restart(iteration)
+        self._forget()
         self.records.clear()
         self.cosines.clear()
 
@@ -47,24 +57,58 @@ class SparseAudit:
         return held
 
     def compare(self, loss_of: Callable[[], Tensor]) -> None:
-        """Run `loss_of` and its backward pass densely, if it is this iteration's turn."""
+        """Take the dense gradient of `loss_of()`, if it is this iteration's turn. Gradients that are there
+        stay as they are, and so do random streams: the iteration itself draws the same numbers.
+        """
+        self._forget()
         sparsifier = self._module.sparsifier
-        if not self._cosine_every or sparsifier.iteration % self._cosine_every:
+        trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
+        if not trained or not self._cosine_every or sparsifier.iteration % self._cosine_every:
             return
-        with sparsifier.paused():
-            backward(loss_of())
-        self._dense = self._gradients()
+        devices = [trained[0].device] if trained[0].is_cuda else []
+        with sparsifier.paused(), torch.random.fork_rng(devices):
+            self._dense = tuple(zip(trained, grad(loss_of(), trained, allow_unused=True), strict=True))
+        self._hooks = [
+            parameter.register_hook(partial(self._note_earlier, parameter))  # type: ignore[no-untyped-call]
+            for parameter in trained
+        ]
+
+    def _note_earlier(self, parameter: Tensor, _gradient: Tensor) -> None:
+        """Before a gradient is added to those of `parameter`: they may be of earlier iterations."""
+        if parameter not in self._earlier:
+            before = parameter.grad
+            self._earlier[parameter] = None if before is None or not before.any() else before.clone()
+
+    def _forget(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._dense, self._earlier = [], (), {}
 
     def close(self) -> None:
         """End the iteration, before the optimizer's step. Raises EverythingDropped: do not take that step."""
         iteration = self._module.sparsifier.iteration
-        record = self._module.end_iteration()
+        try:
+            record = self._module.end_iteration()
+        except EverythingDropped:
+            self._forget()
+            raise
         if record is not None:
             self.records.append(record)
-        if self._dense is not None:
+        pairs = [
+            (self._of_this_iteration(parameter), dense)
+            for parameter, dense in self._dense
+            if dense is not None and parameter in self._earlier
+        ]
+        if pairs:
+            sparse, dense = zip(*pairs, strict=True)
             names = self._module.cell.gate_names
-            self.cosines.append(gradient_cosines(self._gradients(), self._dense, names, iteration=iteration))
-            self._dense = None
+            self.cosines.append(gradient_cosines(sparse, dense, names, iteration=iteration))
+        self._forget()
+
+    def _of_this_iteration(self, parameter: Tensor) -> Tensor:
+        gradient, earlier = parameter.grad, self._earlier[parameter]
+        assert gradient is not None  # noqa: S101 - one has come
+        return gradient if earlier is None else gradient - earlier
 
     def measurement(self) -> dict[str, Any]:
         """Means over the run, the records, and the rule; `exact_gradient` is false."""
@@ -83,7 +127,3 @@ class SparseAudit:
 
     def _mean(self, name: str) -> float | None:
         return mean(getattr(record, name) for record in self.records) if self.records else None
-
-    def _gradients(self) -> list[Tensor]:
-        found = [parameter.grad for parameter in self._module.parameters()]
-        return [gradient for gradient in found if gradient is not None]

@@ -260,6 +260,34 @@ def test_an_audit_counts_every_iteration_and_compares_some():
     assert found["sparsity"] == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.parametrize("set_to_none", [True, False, None])
+def test_a_comparison_is_of_one_iteration_and_leaves_gradients_and_draws_alone(set_to_none):
+    """Gradients that stay between the passes were compared with themselves, with a cosine of 1, and trained
+    with; and the dense pass had other dropout masks
+    """
+    torch.manual_seed(1)
+    module = SparseLSTM(INPUT, HIDDEN, 2, rule="top", keep_ratio=0.1, dropout=0.5)
+    exact = SparseLSTM(INPUT, HIDDEN, 2, rule="absolute", threshold=0.0, dropout=0.5)
+    x, cosines = torch.randn(STEPS, BATCH, INPUT), []
+    for layers, earlier in ((module, False), (module, True), (exact, True)):
+        audit = SparseAudit(layers, cosine_every=1)
+        layers.zero_grad()
+        torch.manual_seed(2)
+        if earlier:
+            layers(x.neg())[0].sum().backward()  # a micro-batch before
+            layers.end_iteration()
+        torch.manual_seed(3)
+        audit.compare(lambda layers=layers: loss_of(layers, x))
+        if set_to_none is not None:
+            layers.zero_grad(set_to_none=set_to_none)
+        loss_of(layers, x).backward()
+        audit.close()
+        cosines.append(audit.cosines[0].whole)
+    assert 0.2 < cosines[0] < 0.999
+    assert cosines[1] == pytest.approx(cosines[0], abs=1e-4)
+    assert cosines[2] == pytest.approx(1, abs=1e-6)
+
+
 def test_no_step_is_taken_when_everything_was_dropped():
     module = SparseLSTM(INPUT, HIDDEN, rule="absolute", threshold=1e9)
     before = [parameter.clone() for parameter in module.parameters()]
