@@ -8,6 +8,7 @@ from planner_service.chain import BudgetTooSmall, Chain, Stage, Tier
 from planner_service.memory import Candidate
 from planner_service.planning.tiered import AUTO, solve_beside
 from planner_service.solvers import Cancellation
+from planner_service.solvers.search import MOST_DECISIONS
 
 
 def least_budget_bytes(
@@ -15,11 +16,14 @@ def least_budget_bytes(
 ) -> int:
     """Bytes on the device for which some policy of some candidate fits, and one less for which none does.
 
-    Beside `tiers`, chains that are too long to search count with what they need without tiers.
+    Beside `tiers`, chains too long to search count with what they need without tiers. Candidates that
+    have no plan in their least bytes (`has_leanest_plan`) count only where all are such: a little less than
+    what is named may do then.
     """
+    chains = [candidate.chain for candidate in candidates]
     best: int | None = None
     # Most candidates cannot be the leanest, which is seen sooner than what they need.
-    certain = [(_certain_bytes(candidate.chain), candidate.chain) for candidate in candidates]
+    certain = [(_certain_bytes(chain), chain) for chain in [*filter(has_leanest_plan, chains)] or chains]
     for certain_bytes, chain in sorted(certain, key=lambda entry: entry[0]):
         if best is None or certain_bytes < best:
             needed = _least_bytes(chain, tiers, cancellation)
@@ -27,6 +31,13 @@ def least_budget_bytes(
     if best is None:
         raise ValueError("there is no candidate")
     return best
+
+
+def has_leanest_plan(chain: Chain) -> bool:
+    """Whether `chain` can be planned in the least bytes that it needs: not where nearly every one of too many
+    stages takes a decision of its own. Where no candidate can, the bytes that it needs are still named.
+    """
+    return chain.length <= MOST_DECISIONS
 
 
 def _certain_bytes(chain: Chain) -> int:

@@ -57,8 +57,8 @@ def plan(
             cancellation or Cancellation(),
             budget_bytes=budget_bytes,
             store_all_peak_bytes=full.peak_bytes,
-            # Beside tiers the least is not always searched for; this budget is enough, as we see.
-            minimum_budget_bytes=min(least_bytes, budget_bytes) if tiers else least_bytes,
+            # Beside tiers, and of long chains, the least is not always searched for; this budget is enough.
+            minimum_budget_bytes=min(least_bytes, budget_bytes),
         ),
         segment_steps=candidate.segment_steps,
         segment_count=candidate.chain.length,

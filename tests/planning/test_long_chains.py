@@ -6,12 +6,13 @@ from unittest import mock
 
 import pytest
 
-from planner_service.chain import Chain, InvalidChain, Stage, StageRun
+from planner_service.chain import BudgetTooSmall, Chain, InvalidChain, Stage, StageRun
 from planner_service.contract import PlanRequest, SimulationRequest
-from planner_service.planning import Planner
+from planner_service.planning import Planner, least
 from planner_service.solvers import optimal
 from planner_service.solvers.needs import chain_needs
 from planner_service.solvers.sections import Sections
+from tests.contract.requests import LSTM, changed
 from tests.serving import chain_request
 
 
@@ -41,3 +42,26 @@ def test_the_least_budget_of_long_unequal_chains_is_not_sought_by_replays_of_eve
     chain = Chain(tuple(StageRun(150_000, stage) for stage in stages))
     with mock.patch.object(optimal, "draft_hidden", side_effect=AssertionError("replayed")):
         assert optimal.minimum_budget_bytes(chain) > 0
+
+
+def test_what_is_named_as_the_least_of_a_long_sequence_has_a_plan():
+    """The finest cut needs least, but a plan of so many stages in so little has too many decisions"""
+    request = changed(LSTM, "sequence", "length", to=150)
+
+    def plan(budget_bytes):
+        return Planner().plan(
+            PlanRequest.model_validate(changed(request, "memory", "device_budget_bytes", to=budget_bytes))
+        )
+
+    def named():
+        with pytest.raises(BudgetTooSmall) as refused:
+            plan(1)
+        return refused.value.minimum_budget_bytes
+
+    of_the_finest = named()
+    with mock.patch.object(least, "MOST_DECISIONS", 100):
+        enough = named()
+        assert enough > of_the_finest
+        assert plan(enough).memory.minimum_budget_bytes == enough
+        # The finest cut may still be planned in less; then it is not said that this is too little.
+        assert plan(of_the_finest).memory.minimum_budget_bytes == of_the_finest
