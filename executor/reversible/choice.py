@@ -18,7 +18,12 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
     if device.type == "cuda":
         return _triton_kernels(device) or TorchKernels()
     library = compiled_library() if device.type == "cpu" else None
-    return TorchKernels() if library is None else NativeKernels(library, dtype)
+    if library is None:
+        return TorchKernels()
+    try:
+        return NativeKernels(library, dtype)
+    except AttributeError:  # CC made a library of something else
+        return TorchKernels()
 
 
 @functools.cache

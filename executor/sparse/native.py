@@ -49,9 +49,9 @@ def _kernel(name: str, widths: tuple[int, ...], read_only: int) -> Kernel | None
     to be contiguous.
     """
     library = compiled_library(_SOURCE, switch=SPARSE_KERNELS)
-    if library is None:
+    function = getattr(library, name, None)  # None too where CC made a library of something else
+    if function is None:
         return None
-    function = getattr(library, name)
     function.argtypes, function.restype = [ctypes.c_int64] * 2 + [ctypes.c_void_p] * 6, None
 
     def call(*tensors: Tensor) -> None:

@@ -146,8 +146,14 @@ def test_a_compiler_is_a_command_and_cc_where_there_is_none(source, monkeypatch,
 def test_a_library_without_our_functions_is_none(source, monkeypatch):
     kernels = pytest.importorskip("executor.fused.kernels")
     library = compiled_library(source, switch=SWITCH)
-    monkeypatch.setattr(kernels, "compiled_library", lambda *_, **__: library)
+    choice = pytest.importorskip("executor.reversible.choice")
+    native = pytest.importorskip("executor.sparse.native")
+    for module in (kernels, choice, native):
+        monkeypatch.setattr(module, "compiled_library", lambda *_, **__: library)
     assert kernels.kernels_for.__wrapped__(kernels.DTYPES[0]) is None
+    chosen = choice.kernels_for(choice.torch.device("cpu"), kernels.DTYPES[0])
+    assert isinstance(chosen, choice.TorchKernels)
+    assert native._kernel.__wrapped__("lstm_fill_float", (4, 1, 1, 1, 1, 4), 4) is None
 
 
 def test_a_machine_without_a_compiler_has_no_library(source, monkeypatch, tmp_path):
