@@ -74,11 +74,10 @@ class SparseCell(KeepsPosition, nn.RNNCellBase):
         """Like the torch cell's, for x [B, input]: (h, c) of an LSTM, h of a GRU, each [B, H]; B may be
         missing everywhere.
         """
-        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
-            features = self.input_size
-            raise StateChanged(
-                f"input of shape {list(input.shape)} must be [batch, {features}] or [{features}]"
-            )
+        is_tensor, features = isinstance(input, Tensor), self.input_size
+        if not is_tensor or input.dim() not in (1, 2) or input.shape[-1] != features:
+            kind = f"of shape {list(input.shape)}" if is_tensor else f"that is a {type(input).__name__}"
+            raise StateChanged(f"input {kind} must be a tensor [batch, {features}] or [{features}]")
         if not input.numel():
             raise StateChanged(f"input of shape {list(input.shape)} is empty: give at least one row")
         is_batched, count = input.dim() == 2, len(self.cell.state_names)

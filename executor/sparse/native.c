@@ -7,7 +7,13 @@
 
 #define fma_float __builtin_fmaf
 #define fma_double __builtin_fma
+/* gcc heeds the attribute and clang the pragma. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#define EXACT
+#else
 #define EXACT __attribute__((optimize("fp-contract=off")))
+#endif
 
 #define FILL(REAL)                                                                                          \
     EXACT void lstm_fill_##REAL(int64_t batch, int64_t units, const REAL *restrict gates,                   \
@@ -32,6 +38,10 @@
 
 FILL(float)
 FILL(double)
+
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT DEFAULT
+#endif
 
 /* A step forward: activations and states in one pass, for segments, whose sums are rounded otherwise than a
    single step's anyway. Single precision; exp(x) - 1 = 2^n (p + 1) - 1 with p = exp(r) - 1 by its Taylor

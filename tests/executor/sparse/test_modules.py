@@ -275,6 +275,13 @@ def test_weights_go_from_torch_and_to_torch_strictly(kind, of_torch):
     assert list(sparse.state_dict()) == list(plain.state_dict())
 
 
+@pytest.mark.parametrize("kind", [SparseLSTMCell, SparseGRUCell])
+@pytest.mark.parametrize("given", [None, [1.0]])
+def test_what_is_no_tensor_is_refused_by_cells_too(kind, given):
+    with pytest.raises(StateChanged, match=f"that is a {type(given).__name__} must be a tensor"):
+        kind(INPUT, HIDDEN)(given)
+
+
 @ALL
 def test_empty_batches_are_refused(kind):
     with pytest.raises(StateChanged, match="empty"):
