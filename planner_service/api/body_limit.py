@@ -1,4 +1,4 @@
-"""The limit on request bodies.
+"""The limits on request bodies: so many bytes, and as they are.
 
 FastAPI's own (`max_body_size`) answers in plain text when the length is declared; this one refuses
 inside the route, like everything else, so that the refusal becomes a problem document.
@@ -25,7 +25,7 @@ def most_body_bytes(scope: Scope, maximum_bytes: int) -> int:
 
 
 class BodyLimit:
-    """Hands a route at most `maximum_bytes` of body; more is refused with 413."""
+    """Hands a route at most `maximum_bytes` of body; more is refused with 413, compressed bytes with 415."""
 
     def __init__(self, app: ASGIApp, maximum_bytes: int) -> None:
         self._app = app
@@ -38,6 +38,7 @@ class BodyLimit:
             return
         maximum_bytes = most_body_bytes(scope, self._maximum_bytes)
         declared_bytes = _declared_bytes(scope)
+        is_compressed = _is_compressed(scope)
         received_bytes = 0
 
         async def receive_limited() -> Message:
@@ -45,6 +46,8 @@ class BodyLimit:
             if declared_bytes > maximum_bytes:  # refused before a byte of it is read
                 raise HTTPException(413)
             message = await receive()
+            if is_compressed and message.get("body"):
+                raise HTTPException(415)
             received_bytes += len(message.get("body", b""))
             if received_bytes > maximum_bytes:
                 raise HTTPException(413)
@@ -56,3 +59,9 @@ class BodyLimit:
 def _declared_bytes(scope: Scope) -> int:
     """The Content-Length, or 0 where there is none (a chunked body)."""
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+
+
+def _is_compressed(scope: Scope) -> bool:
+    """Whether a content coding is declared; nothing here undoes one."""
+    codings = [value.strip().lower() for name, value in scope["headers"] if name == b"content-encoding"]
+    return any(coding not in {b"", b"identity"} for coding in codings)

@@ -43,6 +43,14 @@ class UnsupportedMediaType(ServiceError):
         super().__init__(f"the body is {media_type or 'of no declared type'}: send application/json")
 
 
+class CompressedBody(ServiceError):
+    """The body is declared as compressed, which would get around the limit on its bytes."""
+
+    def __init__(self, content_encoding: str) -> None:
+        self.content_encoding = content_encoding
+        super().__init__(f"the body is declared as {content_encoding}: send it without a content-encoding")
+
+
 class UnknownPath(ServiceError):
     """Nothing is served at this path."""
 
@@ -237,6 +245,7 @@ STATUSES: dict[type[PlanningError], int] = {
     AttemptEnded: 409,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
+    CompressedBody: 415,
     UnstorableText: 422,
     TooManyRequests: 429,
     TooMuchPlanning: 429,

@@ -20,6 +20,7 @@ from planner_service.api.errors import (
     RETRY_AFTER_SECONDS,
     STATUSES,
     BodyTooLarge,
+    CompressedBody,
     InternalError,
     MalformedJson,
     MethodNotAllowed,
@@ -82,6 +83,8 @@ async def _framework_refused(request: Request, error: Exception) -> Response:
         limit = most_body_bytes(request.scope, of_all)
         refusal = BodyTooLarge(maximum_body_bytes=limit, of_strangers=limit < of_all)
         return problem_response(request, refusal)
+    if status == 415:
+        return problem_response(request, CompressedBody(request.headers.get("content-encoding", "")))
     if status == 400:
         return problem_response(request, MalformedJson(_reason_of(error)))
     return problem_response(request, UnknownPath(request.url.path))

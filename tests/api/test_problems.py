@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 
@@ -69,6 +70,16 @@ def test_a_wrong_method_is_405_and_names_the_right_ones(http, method, path, allo
 def test_a_body_that_is_not_json_is_400(http, body, reason):
     answer = http.post("/v1/plans", content=body, headers=JSON)
     assert reason in problem(answer, 400, "malformed-json")["detail"]
+
+
+def test_a_compressed_body_is_415_and_says_why(http):
+    """It was said to be no UTF-8"""
+    packed = gzip.compress(json.dumps(CHAIN).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = http.post("/v1/plans", content=packed, headers=headers)
+    assert problem(answer, 415, "compressed-body")["content_encoding"] == "gzip"
+    headers["content-encoding"] = "identity"
+    assert http.post("/v1/plans", content=json.dumps(CHAIN), headers=headers).is_success
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
