@@ -37,6 +37,7 @@ from executor.likeness import (
     plain_values_likeness,
     tensor_likeness,
 )
+from executor.put_back import Place
 from executor.reads import is_library, is_ours, may_read_any, names_read
 from executor.streams import NumpyStream, PythonStream, global_stream_of, stream_of
 from executor.trees import version_of
@@ -90,6 +91,8 @@ class SeenTensor(NamedTuple):
     tensor: ref[Tensor]
     version: int
     """When it was seen."""
+    place: Place | None = None
+    """The dictionary that holds it, where one of an object, or of the caller's, does."""
 
 
 class Look:
@@ -118,14 +121,15 @@ class Look:
         self._met: dict[int, int] = {}
         self._depth = 0
 
-    def at(self, name: str, value: Any) -> None:
-        """Take in a value, and what it leads to."""
+    def at(self, name: str, value: Any, place: Place | None = None) -> None:
+        """Take in a value, and what it leads to; `place` is where it was found."""
         kind = type(value)
         if kind in PLAIN:
             self.plain.append((name, value))
             self._add(name, plain_likeness(value))
         elif isinstance(value, Tensor):
             self._add(name, self._of_tensor(name, value))
+            self.tensors[-1] = self.tensors[-1]._replace(place=place)
         elif isinstance(value, nn.Module):
             self._add(name, self._of_module(name, value))
         elif isinstance(value, torch.Generator):
@@ -153,7 +157,8 @@ class Look:
         elif id(part) not in self._met:
             self._met[id(part)] = len(self._met)
             name = type(part).__name__
-            self._attributes(name, {key: each for key, each in vars(part).items() if type(each) not in PLAIN})
+            values = {key: each for key, each in vars(part).items() if type(each) not in PLAIN}
+            self._attributes(name, values, vars(part))
             self._methods(name, type(part), also=frozenset({"forward"}))
 
     def _constants(self, part: nn.Module) -> None:
@@ -161,7 +166,7 @@ class Look:
         for key in sorted(self.names & vars(part).keys()):
             value = vars(part)[key]
             if isinstance(value, Tensor) and not value.requires_grad:
-                self.at(f"{type(part).__name__}.{key}", value)
+                self.at(f"{type(part).__name__}.{key}", value, (vars(part), key))
 
     def at_private(self, name: str, values: list[Any]) -> None:
         """Take in the first parts of a list whose numbers and tensors are of no interest."""
@@ -248,7 +253,8 @@ class Look:
         else:
             for key, value in values.items():
                 self.at(f"a key of {name}", key)
-                self.at(f"{name}[{key if type(key) in PLAIN else '…'!r}]", value)
+                place = (values, key) if type(values) is dict else None
+                self.at(f"{name}[{key if type(key) in PLAIN else '…'!r}]", value, place)
         self._add(name, (type(values), len(values)))
 
     def _tuple(self, name: str, values: tuple[Any, ...]) -> None:
@@ -306,9 +312,8 @@ class Look:
             self._add(name, identity_likeness(value))
         if "__wrapped__" in own:  # by functools.cache, say
             self.at(name, own["__wrapped__"])
-        self._attributes(
-            name, {**own, **slots}, all_of_them=is_ours(kind.__module__) or may_read_any(self.names)
-        )
+        everything = is_ours(kind.__module__) or may_read_any(self.names)
+        self._attributes(name, {**own, **slots}, own, all_of_them=everything)
         if not is_library(kind.__module__):
             self._methods(name, kind)
         elif not is_ours(kind.__module__) and kind.__name__ not in _NAMESPACES:
@@ -319,16 +324,23 @@ class Look:
         if not is_library(value.__module__):
             self._methods(name, value)
 
-    def _attributes(self, name: str, values: Mapping[str, Any], *, all_of_them: bool = False) -> None:
-        """Those that the lines read. Private numbers and lists do not count: objects count, and collect, in
-        them.
+    def _attributes(
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        owner: Mapping[str, Any] | None = None,
+        *,
+        all_of_them: bool = False,
+    ) -> None:
+        """Those that the lines read, which `owner` holds. Private numbers and lists do not count: objects
+        count, and collect, in them.
         """
         for inner in sorted(values if all_of_them else values.keys() & self.names):
             value = values[inner]
             if inner.startswith("_") and isinstance(value, list):
                 self.private.append((f"{name}.{inner}", value))
             elif not (inner.startswith("_") and isinstance(value, int | float)):
-                self.at(f"{name}.{inner}", value)
+                self.at(f"{name}.{inner}", value, (owner, inner) if type(owner) is dict else None)
 
     def _methods(self, name: str, kind: type, also: frozenset[str] = frozenset()) -> None:
         """Functions and values of a class and its bases that the lines read."""

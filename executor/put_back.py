@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Place = tuple[dict[str, Any], str]
+Place = tuple[dict[Any, Any], Any]
 """A dictionary and a key of it."""
 
 _ABSENT = object()

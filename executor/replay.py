@@ -220,6 +220,8 @@ class Replay:
             stack.enter_context(self._autocast.entered())
             stack.enter_context(self._modes.restored())
             stack.enter_context(self._with_those_left())
+            if self._watch is not None:
+                stack.enter_context(self._watch.restored())
             yield
 
     def remember(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from executor.errors import ModifiedBetweenPasses
 from executor.likeness import plain_attributes
 from executor.look import SeenTensor
+from executor.put_back import Place, put_back
 from executor.reads import is_library, may_read_any
 from executor.seen import Function, Seen
 from executor.trees import version_of
@@ -30,6 +32,8 @@ class Watch:
         self._plain: dict[str, list[Any]] = {}
         self._weights: list[tuple[str, Tensor, int]] = []
         self._tensors: dict[str, list[SeenTensor]] = {}
+        self._held: list[tuple[Place, Tensor]] = []
+        """Tensors that can be put back where they were."""
 
     def remember(self) -> None:
         """To be called at the end of the forward pass: a step may count its calls. Tensors that changed in
@@ -41,9 +45,25 @@ class Watch:
         self._tensors = {
             name: tensors
             for name, tensors in _by_name(seen.tensors).items()
-            if all(_identity(each) in before and id(each.tensor()) not in self._given for each in tensors)
+            if all(_identity(each) in before and not self._is_callers(each) for each in tensors)
         }
+        unchanged = (each for tensors in self._tensors.values() for each in tensors)
+        found = ((each.place, each.tensor()) for each in unchanged)
+        self._held = [(place, held) for place, held in found if place is not None and held is not None]
         self._weights = [(name, weight, version_of(weight)) for name, weight in self._weights_beside()]
+
+    def _is_callers(self, seen: SeenTensor) -> bool:
+        """Whether it is given, and met in a place of the caller's, such as a list of states."""
+        return seen.place is None and id(seen.tensor()) in self._given
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Within the context objects and dictionaries hold the tensors that they held in the forward pass."""
+        others = [(place, held) for place, held in self._held if place[0].get(place[1]) is not held]
+        with put_back(place for place, _ in others):
+            for (slots, name), held in others:
+                slots[name] = held
+            yield
 
     def require_unchanged(self) -> None:
         """Raise ModifiedBetweenPasses when something changed since `remember`."""
