@@ -169,7 +169,8 @@ class Training:
             self._losses = list(saved.losses)
             _say(f"resuming after iteration {saved.iteration}")
         if prepared.audit is not None:
-            prepared.audit.start(iteration=len(self._losses))
+            carried = None if saved is None else saved.carried
+            prepared.audit.start(iteration=len(self._losses), carried=carried)
         with self._saving(prepared, plan, optimizer), self._booking(prepared):
             for iteration in range(len(self._losses), prepared.job.training.iterations):
                 self._stopping.check()
@@ -276,6 +277,7 @@ def _state(
         device_random_state=torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         losses=tuple(losses),
         plan=plan.text(),
+        carried=None if prepared.audit is None else prepared.audit.carried,
     )
 
 

@@ -39,6 +39,8 @@ class TrainingState:
     """Of the iterations done."""
     plan: str | None
     """The plan that they ran under, as JSON: another one may add the same terms in another order."""
+    carried: dict[str, tuple[Tensor | None, ...]] | None = None
+    """What error feedback owes the next iteration, where gradients are sparsified with it."""
 
 
 def save(folder: Path, state: TrainingState, *, attempt: int) -> Path:

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from executor.sparse.accounting import IterationRecord
 from executor.sparse.cosines import GradientCosines, gradient_cosines, workspace_bytes
 from executor.sparse.errors import EverythingDropped
+from executor.sparse.feedback import Carried
 from executor.sparse.modules import SparseRecurrence
 
 MOST_RECORDS = 1000
@@ -39,9 +40,18 @@ class SparseAudit:
         self.records: list[IterationRecord] = []
         self.cosines: list[GradientCosines] = []
 
-    def start(self, *, iteration: int) -> None:
-        """Begin to train at `iteration`: whatever ran before (a probe, a measured pass) is forgotten."""
+    @property
+    def carried(self) -> Carried | None:
+        """What error feedback carries over to the next iteration, for a run that is resumed."""
+        return self._module.sparsifier.carried
+
+    def start(self, *, iteration: int, carried: Carried | None = None) -> None:
+        """Begin to train at `iteration`, with what a run that stopped there had `carried` over: whatever ran
+        before in this process (a probe, a measured pass) is forgotten.
+        """
         self._module.sparsifier.restart(iteration)
+        if carried is not None:
+            self._module.sparsifier.carry(carried, next(self._module.parameters()).device)
         self._forget()
         self.records.clear()
         self.cosines.clear()
@@ -53,7 +63,8 @@ class SparseAudit:
         parameter_bytes = sum(parameter.nbytes for parameter in parameters)
         held = 2 * parameter_bytes * self._module.sparsifier.has_feedback
         if self._cosine_every:
-            held += parameter_bytes + workspace_bytes(parameters, gates=len(self._module.cell.gate_names))
+            books = parameter_bytes + workspace_bytes(parameters, gates=len(self._module.cell.gate_names))
+            held += max(books, torch.get_rng_state().nbytes)  # the streams, before there is a dense gradient
         return held
 
     def compare(self, loss_of: Callable[[], Tensor]) -> None:

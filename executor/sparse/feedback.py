@@ -14,6 +14,9 @@ from torch import Tensor
 from executor.sparse.backward_pass import bias_gradients, weight_products
 from executor.sparse.cell import Reversal, Weights
 
+Carried = dict[str, tuple[Tensor | None, ...]]
+"""Weight gradients of layers, each as of `Weights`: tensors alone, to be kept in a file."""
+
 
 class ErrorFeedback:
     """Dropped weight gradients of one module, by layer, in units of the loss: of a loss times 1."""
@@ -30,6 +33,19 @@ class ErrorFeedback:
         """Bytes of all that is kept."""
         held = (*self._due.values(), *self._collecting.values())
         return sum(part.nbytes for weights in held for part in weights if part is not None)
+
+    @property
+    def due(self) -> Carried:
+        """What the next iteration takes, by layer."""
+        return {layer: tuple(weights) for layer, weights in self._due.items()}
+
+    @classmethod
+    def owing(cls, due: Carried, device: torch.device) -> ErrorFeedback:
+        """One that goes on where `due` was due, on `device`."""
+        feedback = cls()
+        for layer, parts in due.items():
+            feedback._due[layer] = Weights(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+        return feedback
 
     def next_iteration(self) -> None:
         """What was collected is due from now on, and what was taken is gone. Unless a weight gradient was not

@@ -13,7 +13,7 @@ from executor.sparse.accounting import Books, IterationRecord, Tally
 from executor.sparse.backward_pass import BackwardPass, Gradients, Layer, Macs
 from executor.sparse.cell import Reversal, Weights
 from executor.sparse.errors import EverythingDropped, InvalidSparsity, require_scale
-from executor.sparse.feedback import ErrorFeedback, add_late, dropped_weights
+from executor.sparse.feedback import Carried, ErrorFeedback, add_late, dropped_weights
 from executor.sparse.rule import Rule
 from executor.sparse.schedule import Schedule
 
@@ -102,6 +102,16 @@ class Sparsifier:
     def carried_bytes(self) -> int:
         """Bytes of what is carried over, or is to be."""
         return 0 if self._feedback is None else self._feedback.held_bytes
+
+    @property
+    def carried(self) -> Carried | None:
+        """What error feedback will add to the next iteration; None without error feedback."""
+        return None if self._feedback is None else self._feedback.due
+
+    def carry(self, carried: Carried, device: torch.device) -> None:
+        """Go on with what a run that stopped had carried over; nothing without error feedback."""
+        if self._feedback is not None:
+            self._feedback = ErrorFeedback.owing(carried, device)
 
     def restart(self, iteration: int) -> None:
         """Go on at `iteration` with nothing counted or carried over: after a probe, or in a resumed run."""

@@ -15,6 +15,8 @@ from executor.errors import BudgetTooSmall  # noqa: E402
 from executor.job import InvalidJob  # noqa: E402
 from planner_service.contract.jobs import JobRequest  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # small kernels on two threads wait for each other
+
 REQUEST = {
     "model": {"kind": "rnn", "hidden_size": 8, "embedding_size": 4, "dtype": "float64"},
     "data": {"text": "python", "characters": 10_000},
@@ -39,13 +41,25 @@ class StopAfterFirst(Stopping):
         self.is_requested = message["iteration"] >= 1
 
 
-def test_a_stopped_run_goes_on_with_the_losses_of_one_that_was_not(service, tmp_path):
+FEEDBACK = {"rule": "rms", "threshold": 0.5, "error_feedback": True, "cosine_every": 0}
+OWING = REQUEST | {
+    "model": REQUEST["model"] | {"kind": "lstm"},
+    "training": REQUEST["training"] | {"gradient_sparsity": FEEDBACK},
+}
+"""A job whose iterations owe the next ones something beside the weights."""
+
+
+@pytest.mark.parametrize("asked", [REQUEST, OWING], ids=["exact", "error feedback"])
+def test_a_stopped_run_goes_on_with_the_losses_of_one_that_was_not(asked, service, tmp_path):
     """Stopped after one iteration, resumed by the next attempt under the same plan: equal to the last bit"""
-    whole = Training(task_of(service.url, tmp_path / "whole"), lambda _message: None, Stopping()).run()
+    job = job_of(asked, 40_000)
+    whole = Training(
+        task_of(service.url, tmp_path / "whole", job=job), lambda _message: None, Stopping()
+    ).run()
     assert whole.outcome == "succeeded"
 
     stop = StopAfterFirst()
-    stopped = Training(task_of(service.url, tmp_path / "cut"), stop.emit, stop)
+    stopped = Training(task_of(service.url, tmp_path / "cut", job=job), stop.emit, stop)
     (tmp_path / "cut").mkdir()
     (file,) = (tmp_path / "whole").glob("weights-*.pt")
     plan = torch.load(file, weights_only=True)["plan"]  # timings may choose another: both take this one
@@ -54,8 +68,8 @@ def test_a_stopped_run_goes_on_with_the_losses_of_one_that_was_not(service, tmp_
         stopped.run()
     assert stopped.result("preempted").iteration == 1
 
-    resumed = Training(task_of(service.url, tmp_path / "cut", number=2), lambda _message: None, Stopping())
-    done = resumed.run()
+    again = task_of(service.url, tmp_path / "cut", job=job, number=2)
+    done = Training(again, lambda _message: None, Stopping()).run()
     assert done.measurement["losses"] == whole.measurement["losses"]
     assert (done.iteration, done.measurement["iterations"]) == (6, 5)
 
