@@ -98,6 +98,8 @@ class Counter:
     before: Peaks
     added: Peaks = field(default_factory=lambda: Peaks(0, 0))
     """The peaks, beyond `before`."""
+    is_hidden: bool = False
+    """Whether nothing counts at the moment."""
 
     def fold(self) -> None:
         """Take in the allocator's peaks since they were last reset."""
@@ -131,10 +133,11 @@ def counted(device: torch.device) -> Iterator[Counter]:
 def hidden() -> Iterator[None]:
     """Within the context nothing counts; nor does afterwards what it leaves behind."""
     outer = _open[-1] if _open else None
-    if outer is None:
+    if outer is None or outer.is_hidden:  # the outermost of several hides what is between the others, too
         yield
         return
     outer.fold()
+    outer.is_hidden = True
     begin = Peaks.read(outer.device, "current")
     try:
         yield
@@ -144,6 +147,7 @@ def hidden() -> Iterator[None]:
             *(base + after - then for base, after, then in zip(outer.before, left, begin, strict=True))
         )
         torch.cuda.reset_peak_memory_stats(outer.device)
+        outer.is_hidden = False
 
 
 @contextmanager

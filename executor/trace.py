@@ -60,6 +60,11 @@ class Recording:
         self._events: list[Event] = []
         self._profiler: Any = None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither paused nor ended."""
+        return self._profiler is not None
+
     def start(self) -> None:
         """Begin, or go on."""
         # Kineto writes a line to standard output at every start and stop unless it was told not to.
@@ -143,7 +148,9 @@ def paused() -> Iterator[None]:
 
 @contextmanager
 def _outer_paused() -> Iterator[None]:
-    outer = _open[-1] if _open else None
+    # Of several contexts in one another the outermost pauses and resumes: else what is probed between the
+    # recordings of a rehearsal would count.
+    outer = _open[-1] if _open and _open[-1].is_running else None
     if outer is not None:
         gc.collect()  # graphs in reference cycles would be released unseen, and count as live for ever
         outer.stop()

@@ -86,6 +86,20 @@ def test_measurements_nest_by_pausing_the_outer_one() -> None:
     assert measure(run).peak_bytes == 150
 
 
+def test_what_is_recorded_within_a_pause_leaves_it_a_pause() -> None:
+    """As a probe does, rehearsal by rehearsal: what it ran between them counted, a third of the peak"""
+
+    def probing() -> None:
+        with paused():
+            for _ in range(2):
+                assert measure(lambda: torch.ones(300)).peak_bytes == 1200
+                kept.append(torch.ones(1000))
+        kept.append(torch.ones(10))
+
+    kept: list[torch.Tensor] = []
+    assert measure(probing).peak_bytes == 40
+
+
 def test_a_function_that_raises_ends_the_measurement() -> None:
     with pytest.raises(ZeroDivisionError):
         measure(lambda: 1 / 0)
