@@ -175,7 +175,7 @@ def _audit_of(model: CharacterModel, sparsity: SparsitySpec | None) -> SparseAud
 
 def audit_line(audit: SparseAudit) -> StaticLine:
     """What keeping the books takes out of the budget: the probe does not see it."""
-    formula = "copies of the layers' gradients, for comparison and error feedback"
+    formula = "copies of the layers' gradients, for comparison (or of random streams) and error feedback"
     return StaticLine("sparse gradients' books", audit.held_bytes, formula, "bound")
 
 

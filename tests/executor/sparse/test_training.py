@@ -452,9 +452,13 @@ def test_a_job_trains_sparsely_under_its_plan_and_says_that_it_is_inexact():
     assert "INEXACT" in report.table()
 
 
-def test_an_iteration_that_compares_gradients_keeps_the_budget():
-    """Which the report's peak is one of: the least budget of a job whose weights are most of what it holds"""
-    wide = {**JOB, "model": {**JOB["model"], "hidden_size": 96}, "sequence": {"length": 20, "batch_size": 1}}
+@pytest.mark.parametrize(("kind", "hidden_size", "steps"), [("lstm", 96, 20), ("gru", 2, 2)])
+def test_an_iteration_that_compares_gradients_keeps_the_budget(kind, hidden_size, steps):
+    """Which the report's peak is one of: the least budget of a job whose weights, or whose random streams,
+    are most of what it holds
+    """
+    model = {"kind": kind, "hidden_size": hidden_size, "embedding_size": 3}
+    wide = {**JOB, "model": model, "sequence": {"length": steps, "batch_size": 1}}
     prepared = PreparedJob.of(job_from_record({**wide, "budget": "64MiB"}), lambda _line: None)
     with pytest.raises(BudgetTooSmall) as refusal:
         replace(prepared, budget_bytes=1).plan(None)
