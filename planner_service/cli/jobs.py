@@ -12,7 +12,7 @@ from planner_service.chain.quantities import format_bytes
 from planner_service.cli.job_watch import events_until_over
 from planner_service.cli.remote import add_planner_option, asking
 from planner_service.cli.request_file import UnreadableRequest, read_document
-from planner_service.cli.tables import table
+from planner_service.cli.tables import on_one_line, table
 from planner_service.contract.job_events import JobEvent
 from planner_service.contract.jobs import Job, JobState
 
@@ -80,7 +80,7 @@ def _submit(client: PlannerClient, args: argparse.Namespace) -> int:
     job = client.submit_job(request, idempotency_key=args.idempotency_key)
     print(job.model_dump_json(indent=2) if args.json else job.id, flush=True)
     if job.state == "queued" and job.detail:
-        print(job.detail, file=sys.stderr, flush=True)
+        print(on_one_line(job.detail), file=sys.stderr, flush=True)
     return _follow(client, job.id) if args.watch else 0
 
 
@@ -158,7 +158,7 @@ def _watch(client: PlannerClient, args: argparse.Namespace) -> int:
 def _follow(client: PlannerClient, job_id: str) -> int:
     """Print the job's events until it is over; whether it succeeded, as an exit status."""
     for event in events_until_over(client, job_id):
-        print(_told(event), flush=True)
+        print(on_one_line(_told(event)), flush=True)
     return 0 if client.job(job_id).state == "succeeded" else NOT_SUCCEEDED
 
 
@@ -188,7 +188,7 @@ def _logs(client: PlannerClient, args: argparse.Namespace) -> int:
     while True:
         page = client.job_logs(args.job_id, attempt=args.attempt, cursor=cursor)
         for line in page.lines:
-            print(line.text)
+            print("\t".join(map(on_one_line, line.text.split("\t"))))
         cursor = page.next_cursor
         if cursor is None:
             return 0

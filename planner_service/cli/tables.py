@@ -14,7 +14,7 @@ def table(rows: Sequence[Sequence[str]], *, right_aligned: frozenset[int] = froz
     """
     if not rows:
         return ""
-    rows = [[_on_one_line(cell) for cell in row] for row in rows]
+    rows = [[on_one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -26,7 +26,8 @@ def table(rows: Sequence[Sequence[str]], *, right_aligned: frozenset[int] = froz
     return "\n".join(lines)
 
 
-def _on_one_line(cell: str) -> str:
+def on_one_line(cell: str) -> str:
+    """`cell` with what is not printable escaped: texts of others must not steer the terminal."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in cell
     )

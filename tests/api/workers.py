@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -87,9 +87,9 @@ class Life:
         """Send a heartbeat."""
         return self._tell("heartbeat", {"iteration": 2, "loss": 1.5})
 
-    def log(self) -> httpx.Response:
-        """Send the same two lines."""
-        return self._tell("logs", {"first_line": 1, "lines": ["one", "two"]})
+    def log(self, first_line: int = 1, lines: Sequence[str] = ("one", "two")) -> httpx.Response:
+        """Send the same two lines, or others."""
+        return self._tell("logs", {"first_line": first_line, "lines": [*lines]})
 
     def report(self, outcome: str = "succeeded") -> httpx.Response:
         """Report the end, with a measurement."""

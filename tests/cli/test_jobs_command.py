@@ -68,9 +68,11 @@ def test_a_workers_job_file_is_submitted_listed_shown_and_cancelled(jobs, job_fi
 
 def test_a_finished_job_shows_its_attempts_and_logs(jobs, service):
     life = Life(secrets.token_hex(4), service)
-    for step in life.steps:
+    for step in life.steps[:-1]:
         assert step().is_success
-    assert jobs("logs", life.job_id) == (0, "one\ntwo\n")
+    assert life.log(3, ["\x1b[2Jno\tcleared screen"]).is_success
+    assert life.report().is_success
+    assert jobs("logs", life.job_id) == (0, "one\ntwo\n\\x1b[2Jno\tcleared screen\n")
     status, told = jobs("watch", life.job_id)
     assert status == 0
     assert "iteration 2, loss 1.5" in told
