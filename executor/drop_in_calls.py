@@ -15,12 +15,17 @@ from executor.replay import set_streams
 
 
 def require_no_tracing(name: str) -> None:
-    """Raise UnsupportedTransform under `torch.jit.trace`, which would record the operations of one plan."""
-    if torch._C._get_tracing_state() is not None:  # noqa: SLF001 - what torch.jit.is_tracing, which is untyped, asks
+    """Raise UnsupportedTransform under `torch.jit.trace` and `torch.export`, which would record one plan."""
+    is_exported: bool = _is_exporting()
+    if is_exported or torch._C._get_tracing_state() is not None:  # noqa: SLF001 - torch.jit.is_tracing is untyped
         raise UnsupportedTransform(
             f"a call of {name} inside a byte budget cannot be traced: its plan and its backward pass are no "
             "part of a graph; trace the torch module that has the same parameters"
         )
+
+
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""torch 2.6 has the latter alone; where a call is kept out of a compiled graph, neither is true."""
 
 
 def require_dtype(weight: Tensor, x: Tensor, hx: Any) -> None:

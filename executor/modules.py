@@ -178,6 +178,9 @@ class BudgetedRecurrence(nn.Module):
                 f"the initial state of a {type(self).__name__} is {wanted}, not a {type(hx).__name__}"
             )
         given = tuple(hx) if self._whole.mode == "LSTM" else (hx,)
+        if not all(isinstance(part, Tensor) for part in given):
+            kinds = [type(part).__name__ for part in given]
+            raise TypeError(f"the initial state of a {type(self).__name__} is tensors, not {kinds}")
         given = given if is_batched else tuple(part.unsqueeze(1) for part in given)
         found = tuple(list(part.shape) for part in given)
         if found != expected:

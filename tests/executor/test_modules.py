@@ -524,6 +524,15 @@ def test_tracing_is_refused_by_name():
     drop_in = LSTM.from_torch(nn.LSTM(INPUT, HIDDEN), budget="1MiB")
     with pytest.raises(UnsupportedTransform, match="a call of LSTM inside a byte budget cannot be traced"):
         torch.jit.trace(nn.Sequential(drop_in), torch.randn(STEPS, BATCH, INPUT))
+    with pytest.raises(UnsupportedTransform, match="a call of LSTM inside a byte budget cannot be traced"):
+        torch.export.export(drop_in, (torch.randn(STEPS, BATCH, INPUT),))
+
+
+def test_a_state_with_a_part_that_is_no_tensor_is_refused():
+    """As torch's modules do, in words"""
+    drop_in = LSTM.from_torch(nn.LSTM(INPUT, HIDDEN), budget="1MiB")
+    with pytest.raises(TypeError, match=r"state of a LSTM is tensors, not \['Tensor', 'NoneType'\]"):
+        drop_in(torch.randn(STEPS, BATCH, INPUT), (torch.zeros(1, BATCH, HIDDEN), None))
 
 
 @pytest.mark.parametrize("kind", KINDS)
