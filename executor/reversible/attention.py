@@ -117,8 +117,8 @@ class Translator(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if not 1 <= kept_units <= hidden_size:
-            raise InvalidReversible(f"kept_units={kept_units} must be in 1..hidden_size={hidden_size}")
+        if type(kept_units) is not int or not 1 <= kept_units <= hidden_size:
+            raise InvalidReversible(f"kept_units={kept_units!r} must be in 1..hidden_size={hidden_size}")
         source, target = nn.Embedding(source_size, embedding_size), nn.Embedding(target_size, embedding_size)
         self.read = nn.Sequential(source, nn.Dropout(dropout))
         self.encoder = layers(embedding_size, hidden_size, **options)
@@ -141,7 +141,12 @@ class Translator(nn.Module):
         return total
 
     def encode(self, source: Tensor) -> tuple[Tensor, Any]:
-        """What is kept of the encoder's steps, [S, B, s], and its last state: the decoder's first."""
+        """What is kept of the encoder's steps, [S, B, s], and its last state: the decoder's first.
+
+        Raises InvalidReversible for a source that is all padding: attention to nothing is no number.
+        """
+        if not bool((source != PADDING).any(0).all()):
+            raise InvalidReversible("a sequence of the source is all padding: leave it out of the batch")
         return self.encoder.collect(source, self.keep, before=self.read)
 
     def step(self, previous: Tensor, state: Any, kept: Tensor, source: Tensor) -> tuple[Tensor, Any]:

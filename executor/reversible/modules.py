@@ -31,6 +31,7 @@ from executor.reversible.refusals import (
     require_choices,
     require_input,
     require_sizes,
+    require_steps,
     require_targets,
     require_tensor,
     require_type,
@@ -238,7 +239,7 @@ class Reversible(nn.Module):
     def _run(
         self, inputs: Tensor, state: Any, *, before: nn.Module | None, after: Outer, targets: Tensor | None
     ) -> tuple[Tensor, Any]:
-        require_tensor(inputs)
+        require_steps(inputs)
         start = self._state(state, inputs.shape[1])
         if self.budget is not None and torch.is_grad_enabled():
             self._archived_bytes = 0

@@ -69,6 +69,15 @@ def require_tensor(inputs: object) -> None:
         )
 
 
+def require_steps(inputs: Tensor) -> None:
+    """Raises InvalidReversible for what is not [steps, batch, …] of at least one step and one row."""
+    require_tensor(inputs)
+    if inputs.dim() < 2 or not inputs.numel():
+        raise InvalidReversible(
+            f"inputs are {list(inputs.shape)}, and must be [steps, batch, …], at least one step and one row"
+        )
+
+
 def require_targets(inputs: Tensor, targets: Tensor, *, has_budget: bool) -> None:
     """Raises InvalidReversible for another number of steps, and for targets whose gradient would be lost."""
     require_tensor(inputs)

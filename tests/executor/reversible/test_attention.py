@@ -132,7 +132,17 @@ def test_a_step_of_translation_scores_what_the_loss_scores(kind):
         torch.testing.assert_close(total, model.loss(source, target), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("units", [0, 7])
+def test_what_gives_no_number_is_refused():
+    """Attention over padding alone was NaN, and so was every gradient; no target was an AssertionError"""
+    model, (source, target) = translator(RevGRU), sentences()
+    with pytest.raises(InvalidReversible, match="at least one step"):
+        model.loss(source, target[:1])
+    source[:, 1] = PADDING
+    with pytest.raises(InvalidReversible, match="all padding"):
+        model.loss(source, target)
+
+
+@pytest.mark.parametrize("units", [0, 7, 2.5])
 def test_keeping_more_units_than_there_are_is_refused(units):
     with pytest.raises(InvalidReversible, match=f"kept_units={units} must be in 1..hidden_size=6"):
         Translator(RevGRU, source_size=3, target_size=3, embedding_size=2, hidden_size=6, kept_units=units)
