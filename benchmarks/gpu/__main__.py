@@ -102,7 +102,7 @@ def _run(command: list[str], seconds: float, environment: Mapping[str, str]) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=_hear_sigint,
+        preexec_fn=_hear_sigint,  # noqa: PLW1509 - there are no threads here
     )
     with suppress(subprocess.TimeoutExpired):
         output, _ = process.communicate(timeout=max(seconds, 0.0))
