@@ -75,6 +75,13 @@ def sequence_number() -> int:
     return int(node._sequence_nr())
 
 
+def are_numbered_by_threads(tensors: Iterable[Any]) -> bool:
+    """Whether nodes of these tensors' graphs may have numbers of several threads: a backward pass on a device
+    runs in a thread of that device, which numbers what it makes (gradients of gradients) by itself.
+    """
+    return any(isinstance(tensor, Tensor) and tensor.device.type != "cpu" for tensor in tensors)
+
+
 def require_no_captures(
     roots: Iterable[Any], declared: Sequence[Tensor], since: int, function: Callable[..., Any]
 ) -> None:
@@ -85,26 +92,34 @@ def require_no_captures(
 
 
 def _undeclared(roots: Iterable[Any], declared: Sequence[Tensor], since: int) -> Iterator[Tensor | None]:
+    """Leaves, and None for what earlier operations made.
+
+    A node with a smaller number may be the tape's own where threads of devices number nodes as well: it is
+    an earlier one if it leads to a leaf that nobody declared.
+    """
+    roots = [root for root in roots if isinstance(root, Tensor)]
     leaves = {id(tensor) for tensor in declared}
     stops = {tensor.grad_fn for tensor in declared if tensor.grad_fn is not None}
-    todo = [root.grad_fn for root in roots if isinstance(root, Tensor) and root.grad_fn is not None]
-    seen = set(todo)
+    numbers_differ = are_numbered_by_threads([*roots, *declared])
+    todo = [(root.grad_fn, False) for root in roots if root.grad_fn is not None]
+    seen = {node for node, _ in todo}
     while todo:
-        node = todo.pop()
+        node, is_behind_smaller = todo.pop()
         if node in stops:
             continue
         variable = getattr(node, "variable", None)
         if variable is not None:
             if id(variable) not in leaves:
-                yield variable
+                yield None if is_behind_smaller else variable
             continue
-        if node._sequence_nr() < since:
+        is_smaller = node._sequence_nr() < since
+        if is_smaller and not numbers_differ:
             yield None
             continue
         for above, _ in node.next_functions:
             if above is not None and above not in seen:
                 seen.add(above)
-                todo.append(above)
+                todo.append((above, is_smaller or is_behind_smaller))
 
 
 def _name(tensor: Tensor | None, function: Callable[..., Any]) -> str:

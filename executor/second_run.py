@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from executor.captures import are_numbered_by_threads
 from executor.reads import is_library
 from executor.seen import Seen
 
@@ -21,14 +22,16 @@ _DIFFERENTIATE = frozenset({"enable_grad", "set_grad_enabled"})
 
 def differentiates_a_second_run(roots: Iterable[Any], since: int) -> bool:
     """Whether the graph above `roots`, made after the sequence number `since`, has such a function in it."""
-    todo = [root.grad_fn for root in roots if isinstance(root, Tensor) and root.grad_fn is not None]
+    roots = [root for root in roots if isinstance(root, Tensor)]
+    least = 0 if are_numbered_by_threads(roots) else since
+    todo = [root.grad_fn for root in roots if root.grad_fn is not None]
     seen = set(todo)
     while todo:
         node = todo.pop()
         if _may_differentiate(node):
             return True
         for above, _ in node.next_functions:
-            if above is not None and above not in seen and above._sequence_nr() >= since:
+            if above is not None and above not in seen and above._sequence_nr() >= least:
                 seen.add(above)
                 todo.append(above)
     return False

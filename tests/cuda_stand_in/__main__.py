@@ -47,6 +47,7 @@ class Tests(NamedTuple):
     settings: Settings
 
 
+EVERYTHING = ("transparency", "unroll", "faults", "steps_that_differentiate", "streams", "between_passes")
 USUAL = (
     # What is allocated does not depend on numbers: at full size, with nothing computed.
     Tests((FIRST_TESTS, "-k", f"not {GRADIENTS}"), Settings(is_expandable=False)),
@@ -54,7 +55,10 @@ USUAL = (
     Tests((FIRST_TESTS, "-k", GRADIENTS), Settings(has_values=True)),
     Tests((*test_files(), "-k", "not triton", "--deselect", FIRST_TESTS), Settings(has_values=True)),
     Tests(
-        tuple(f"tests/executor/test_{name}.py" for name in ("transparency", "unroll", "faults")),
+        (
+            *(f"tests/executor/test_{name}.py" for name in EVERYTHING),
+            *("-k", "not sparse_tensors"),  # of which the stand-in has no copies
+        ),
         Settings(has_values=True, is_all_on_cuda=True),
     ),
 )

@@ -4,6 +4,7 @@ runs a module again.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from executor import BudgetTooSmall, measure, predict, unroll
+from executor import BudgetTooSmall, CaptureError, captures, measure, predict, second_run, unroll
 from executor.second_run import differentiates_a_second_run
 from tests.executor.loops import STEPS, LoopCase, gradients, plain, states
 
@@ -54,6 +55,41 @@ def test_states_of_a_step_that_enables_gradients_hold_no_graph() -> None:
     with torch.no_grad():
         _, state = unroll(step, case.state, case.inputs, module=energy, budget=1)
     assert not state["q"].requires_grad
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_gradients_of_gradients_may_have_numbers_of_another_thread(
+    is_declared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a device's backward pass has one: they are no captures, and captures are still found"""
+    for module in (captures, second_run):
+        monkeypatch.setattr(module, "are_numbered_by_threads", lambda _tensors: True)
+    energy = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1, bias=False)).double()
+    scale = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    earlier = 1 * scale
+    captured = (earlier,) if is_declared else ()
+
+    def force(q: Tensor) -> Tensor:
+        with torch.enable_grad():
+            q = q if q.requires_grad else q.detach().requires_grad_()
+            return torch.autograd.grad(energy(q).sum(), q, create_graph=True)[0]
+
+    def step(q: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        with ThreadPoolExecutor(1) as thread:
+            found = thread.submit(force, q).result()
+        q = q - 0.1 * earlier * found
+        return q, q.square().mean()
+
+    q = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    case = LoopCase(step, q, torch.zeros(STEPS, 1), energy, captured)
+    run = partial(unroll, step, q, case.inputs, module=energy, captured=captured, budget="1MiB")
+    if not is_declared:
+        with pytest.raises(CaptureError, match="earlier"):
+            run()
+        return
+    for one, other in zip(gradients(case, lambda: plain(case))[2], gradients(case, run)[2], strict=True):
+        assert one is not None
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
 class _Adjoint(torch.autograd.Function):
