@@ -128,8 +128,7 @@ class Look:
             self.plain.append((name, value))
             self._add(name, plain_likeness(value))
         elif isinstance(value, Tensor):
-            self._add(name, self._of_tensor(name, value))
-            self.tensors[-1] = self.tensors[-1]._replace(place=place)
+            self._add(name, self._of_tensor(name, value, place))
         elif isinstance(value, nn.Module):
             self._add(name, self._of_module(name, value))
         elif isinstance(value, torch.Generator):
@@ -177,10 +176,10 @@ class Look:
     def _add(self, name: str, counts: Hashable) -> None:
         self.found.append(SeenValue(name, counts))
 
-    def _of_tensor(self, name: str, tensor: Tensor) -> Hashable:
+    def _of_tensor(self, name: str, tensor: Tensor, place: Place | None = None) -> Hashable:
         if tensor.requires_grad:
             self.differentiable.add(id(tensor))
-        self.tensors.append(SeenTensor(name, ref(tensor), version_of(tensor)))
+        self.tensors.append(SeenTensor(name, ref(tensor), version_of(tensor), place))
         return tensor_likeness(tensor)
 
     def _of_module(self, name: str, module: nn.Module) -> Hashable:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from executor.likeness import lines_of
 from executor.look import MOST_BESIDE, MOST_VALUES, Look, SeenTensor, SeenValue
+from executor.put_back import Place
 from executor.streams import NumpyStream, PythonStream
 
 Function = Callable[..., Any]
@@ -115,9 +116,9 @@ class _Named(Look):
         super().__init__(names)
         self.named: list[tuple[str, Tensor]] = []
 
-    def _of_tensor(self, name: str, tensor: Tensor) -> Hashable:
+    def _of_tensor(self, name: str, tensor: Tensor, place: Place | None = None) -> Hashable:
         self.named.append((f"captured {name!r}", tensor))
-        return super()._of_tensor(name, tensor)
+        return super()._of_tensor(name, tensor, place)
 
     def _of_module(self, name: str, module: nn.Module) -> Hashable:
         for inner, parameter in module.named_parameters():
