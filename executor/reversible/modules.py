@@ -24,6 +24,7 @@ from executor.reversible.coders import entropy_bound_bytes, scheduled_bytes
 from executor.reversible.forgetting import Forgetting
 from executor.reversible.gru import GruCell
 from executor.reversible.lstm import LstmCell
+from executor.reversible.made import Made
 from executor.reversible.outer import Outer
 from executor.reversible.planned import run_in_budget
 from executor.reversible.recipe import Recipe
@@ -257,8 +258,18 @@ class Reversible(nn.Module):
         archived: list[int] = []
         outer = [module for module in (before, after.module) if module is not None]
         recipe, reversible = self._recipe(replays=bool(outer) or self._drops), torch.is_grad_enabled()
-        rewinding = Rewinding(outer if reversible else ())
-        work = Pass(recipe, Outer(before), after, targets, targets is None, reversible, archived, rewinding)
+        rewinding = Rewinding(outer if reversible else (), (inputs, targets, *start, *after.shared))
+        work = Pass(
+            recipe,
+            Outer(before),
+            after,
+            targets,
+            stacked=targets is None,
+            reversible=reversible,
+            archived=archived,
+            rewinding=rewinding,
+            made=Made(len(recipe.segments(len(inputs)))),
+        )
         tensors = (inputs, *start, *self._weights(), *work.before.parameters, *work.after.parameters)
         outputs, *last = ReversibleSequence.apply(work, *tensors)  # type: ignore[no-untyped-call]
         (self._archived_bytes,) = archived

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from executor.captures import require_no_captures, sequence_number
-from executor.errors import CaptureError
+from executor.errors import CaptureError, UnsupportedOutput
 from executor.reversible.errors import InvalidReversible
 
 _REMEDY = (
@@ -43,14 +43,16 @@ class Outer:
         self.parameters: tuple[Tensor, ...] = (*named.values(), *shared)
 
     def run(self, parameters: Sequence[Tensor], *arguments: Any) -> Tensor:
-        """What the module returns with `parameters` in place of its own; the first argument without one."""
+        """What the module returns with `parameters` in place of its own; the first argument without one.
+
+        Raises UnsupportedOutput for what is no tensor.
+        """
         if self.module is None:
             first: Tensor = arguments[0]
             return first
         own = len(self._names)
         chosen = dict(zip(self._names, parameters[:own], strict=True))
-        result: Tensor = functional_call(self.module, chosen, (*arguments, *parameters[own:]))
-        return result
+        return one_tensor(functional_call(self.module, chosen, (*arguments, *parameters[own:])))
 
     def run_declared(self, parameters: Sequence[Tensor], *arguments: Any) -> Tensor:
         """Like `run`. Raises CaptureError when the module uses a tensor whose gradient would be lost."""
@@ -59,6 +61,15 @@ class Outer:
         tape = OuterTape(self, parameters, *arguments)
         tape.require_no_captures()
         return tape.result.detach()
+
+
+def one_tensor(result: Any) -> Tensor:
+    """What a module inside the segments returned. Raises UnsupportedOutput unless it is a tensor."""
+    if not isinstance(result, Tensor):
+        raise UnsupportedOutput(
+            f"what runs inside the segments returned a {type(result).__name__}, and must return one tensor"
+        )
+    return result
 
 
 class OuterTape:

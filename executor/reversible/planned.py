@@ -10,7 +10,7 @@ from torch import Tensor
 from executor.budget import parse_budget_bytes
 from executor.errors import BudgetTooSmall
 from executor.reversible.fixed_point import ONE
-from executor.reversible.outer import Outer
+from executor.reversible.outer import Outer, one_tensor
 from executor.reversible.sequence import State, check_range, halves_of, join_state
 from executor.reversible.taped import PlainState, layers_of_state
 from executor.sizes import held_bytes
@@ -74,8 +74,8 @@ def segment_of(
 
     def segment(state: PlainState, given: Any) -> tuple[PlainState, Tensor]:
         inputs, *targets = given if has_targets else (given,)
-        state, y = module.segment(state, inputs if enter is None else enter(inputs))
-        return state, y if leave is None else leave(y, *targets, *shared)
+        state, y = module.segment(state, inputs if enter is None else one_tensor(enter(inputs)))
+        return state, y if leave is None else one_tensor(leave(y, *targets, *shared))
 
     return segment
 

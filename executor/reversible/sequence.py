@@ -19,6 +19,7 @@ from executor.reversal import note_archived
 from executor.reversible.cell import Parts
 from executor.reversible.errors import InvalidReversible
 from executor.reversible.fixed_point import FRACTION_BITS, to_fixed
+from executor.reversible.made import Made, require_addable, require_stackable
 from executor.reversible.outer import Outer, OuterTape
 from executor.reversible.recipe import Recipe
 from executor.reversible.rewinding import Rewinding
@@ -48,7 +49,9 @@ class Pass:
     archived: list[int]
     """Receives the archived bytes."""
     rewinding: Rewinding
-    """Of the buffers and modes of `before` and `after`."""
+    """Of what `before` and `after` find around them."""
+    made: Made
+    """By `after`, of each segment."""
 
     def split(self, tensors: Sequence[Tensor]) -> tuple[State, list[Tensor], list[Tensor], list[Tensor]]:
         """The state, the layers' parameters, and those of `before` and `after`, from one flat list."""
@@ -99,18 +102,24 @@ class ReversibleSequence(torch.autograd.Function):
 
 def _advance(work: Pass, inputs: Tensor, tensors: Sequence[Tensor], trajectory: Trajectory) -> Tensor:
     outputs: Tensor | None = None
-    for segment in work.recipe.segments(len(inputs)):
+    for index, segment in enumerate(work.recipe.segments(len(inputs))):
         with (
             work.rewinding.advancing(),
             work.recipe.replayed(segment, inputs.device),
             torch.autocast(inputs.device.type, enabled=False),
         ):
             result = _advance_segment(work, segment, inputs, tensors, trajectory)
+        if work.reversible and work.after.module is not None:
+            work.made.note(index, result)
         if work.stacked:
+            require_stackable(result, segment.stop - segment.start)
             outputs = result.new_empty(len(inputs), *result.shape[1:]) if outputs is None else outputs
             outputs[segment] = result
+        elif outputs is None:
+            outputs = result
         else:
-            outputs = result if outputs is None else outputs + result
+            require_addable(result, outputs)
+            outputs = outputs + result
     assert outputs is not None  # noqa: S101 - a sequence has at least one step
     return outputs
 
@@ -161,6 +170,7 @@ class _WayBack:
                 self._work.rewinding.rewind()
                 grads = self._segment(segment, grad_outputs, grads)
         self._trajectory.check_at_start(start_moments(self._work.recipe, self._state))
+        self._work.made.check()
         joined = join_state(grads)
         self._grads[: len(joined)] = joined
         return self._grad_inputs, *self._grads
@@ -189,6 +199,8 @@ class _WayBack:
         arguments = (y,) if stacked else (y, targets[segment])
         taped = OuterTape(self._work.after, self._after, *arguments)
         taped.require_no_captures()
+        if self._work.after.module is not None:
+            self._work.made.note_again(segment.start // self._work.recipe.segment_steps, taped.result)
         grad_y, own = taped.backward(grad_outputs[segment] if stacked else grad_outputs)
         self._add(len(self._grads) - len(self._after), own)
         return torch.zeros_like(y) if grad_y is None else grad_y

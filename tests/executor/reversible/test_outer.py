@@ -6,7 +6,9 @@ The reference runs the same segments with all tapes kept, in a loop of the test'
 from __future__ import annotations
 
 import copy
+import random
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -16,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from executor import is_recomputing  # noqa: E402
-from executor.errors import CaptureError, ModifiedBetweenPasses, ReplayError  # noqa: E402
+from executor.errors import CaptureError, ModifiedBetweenPasses, ReplayError, UnsupportedOutput  # noqa: E402
 from executor.reversible import InvalidReversible, RevGRU, RevLSTM  # noqa: E402
 
 from .built import BATCH, HIDDEN, INPUT, Head, build, sequence  # noqa: E402
@@ -162,6 +164,97 @@ def test_modules_can_tell_that_they_run_again():
     assert not is_recomputing()
 
 
+class Drawing(nn.Module):
+    """A loss that is multiplied by what a `source` of its own, or a hidden one, draws for each segment."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.linear = nn.Linear(HIDDEN, 3, dtype=torch.float64)
+        self.generator = torch.Generator().manual_seed(1) if source == "generator" else None
+        self.own = np.random.default_rng(1) if source == "own" else None
+        self.hidden = iter(range(1, 1000)) if source == "iterator" else None
+
+    def forward(self, y, targets):
+        loss = self.linear(y).sum(-1).sub(targets).square().sum()
+        if self.generator is not None:
+            return loss * torch.rand((), generator=self.generator)
+        if self.own is not None:
+            return loss * self.own.random()
+        return loss * (random.random() if self.hidden is None else next(self.hidden))
+
+
+@pytest.mark.parametrize("source", ["python", "generator", "own"])
+def test_streams_of_python_numpy_and_the_modules_are_the_same_on_the_way_back(source):
+    """They went on: the gradient was that of another loss."""
+    layers, x, targets = build(RevGRU, 3), sequence(), torch.zeros(STEPS, BATCH, dtype=torch.float64)
+    after = Drawing(source)
+    twins = copy.deepcopy((layers, after))
+    random.seed(3)
+    loss, _ = layers.reduce(x, targets, after)
+    at = random.random()
+    loss.backward()
+    random.seed(3)
+    expected = taped(twins[0], x.detach(), targets, twins[1], nn.Identity())
+    assert random.random() == at
+    expected.backward()
+    torch.testing.assert_close(after.linear.weight.grad, twins[1].linear.weight.grad)
+
+
+def test_a_module_that_does_something_else_on_the_way_back_is_refused():
+    layers, x, targets = build(RevGRU, 3), sequence(), torch.zeros(STEPS, BATCH, dtype=torch.float64)
+    loss, _ = layers.reduce(x, targets, Drawing("iterator"))
+    with pytest.raises(ReplayError, match="did not make the same of a segment on the way back"):
+        loss.backward()
+
+
+class Summed(nn.Module):
+    def forward(self, y, targets):
+        return (y - targets[..., None]).square().sum()
+
+
+class Weighed(Summed):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.calls = 1.0, 0
+
+    def forward(self, y, targets):
+        self.calls += 1
+        return super().forward(y, targets) * self.weight
+
+
+def test_numbers_that_modules_read_are_those_of_the_way_forward_and_those_that_count_may_count():
+    layers, x, targets = build(RevGRU, 3), sequence(), torch.zeros(STEPS, BATCH, dtype=torch.float64)
+    after = Weighed()
+    sum(layers.reduce(x, targets, after)[0] for _ in range(2)).backward()
+    loss, _ = layers.reduce(x, targets, after)
+    after.weight = 2.0
+    with pytest.raises(ModifiedBetweenPasses, match=r"weight was 1\.0 in the forward pass and is 2\.0"):
+        loss.backward()
+
+
+class Returning(nn.Module):
+    def __init__(self, returned):
+        super().__init__()
+        self.returned = returned
+
+    def forward(self, y, *_targets):
+        return self.returned(y)
+
+
+@pytest.mark.parametrize("budget", [None, "4MiB"])
+@pytest.mark.parametrize("returned", [lambda _: None, lambda y: y[:1].sum(0), lambda y: y.sum((0, 1))])
+def test_outputs_that_cannot_be_put_together_are_refused(returned, budget):
+    with pytest.raises(UnsupportedOutput):
+        build(RevGRU, 3, budget=budget).collect(sequence(), Returning(returned))
+
+
+def test_losses_of_single_steps_are_no_sum_of_them():
+    """The last segment is shorter: its losses were added to those of every step before."""
+    layers, targets = build(RevGRU, 3), torch.zeros(STEPS - 1, BATCH)
+    with pytest.raises(UnsupportedOutput, match="one number"):
+        layers.reduce(sequence()[1:], targets, Returning(lambda y: y.sum((1, 2))))
+
+
 def test_random_numbers_return_where_only_the_head_trains():
     """Layers in evaluation mode, a head with dropout."""
     layers, x, head = build(RevGRU, 3).eval(), sequence(), Head()
@@ -193,11 +286,6 @@ class Using(nn.Module):
     def forward(self, y, *_targets):
         (used,) = self.used
         return used(y) if isinstance(used, nn.Module) else y * used
-
-
-class Summed(nn.Module):
-    def forward(self, y, targets):
-        return (y - targets[..., None]).square().sum()
 
 
 @pytest.mark.parametrize(
