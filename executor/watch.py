@@ -29,6 +29,7 @@ class Watch:
         self._functions = functions
         self._seen = seen
         self._given = {id(each) for each in given}
+        self._begun_with = self._plain_in(seen)
         self._plain: dict[str, list[Any]] = {}
         self._weights: list[tuple[str, Tensor, int]] = []
         self._tensors: dict[str, list[SeenTensor]] = {}
@@ -36,11 +37,12 @@ class Watch:
         """Tensors that can be put back where they were."""
 
     def remember(self) -> None:
-        """To be called at the end of the forward pass: a step may count its calls. Tensors that changed in
-        that pass are left out: steps write there what they do not read, such as the values computed last.
+        """To be called at the end of the forward pass: a step may count its calls. What changed in that pass
+        is left out: steps write there what they do not read, such as the values computed last.
         """
         seen = self._look()
-        self._plain = self._plain_in(seen)
+        found = self._plain_in(seen).items()
+        self._plain = {name: now for name, now in found if _are_alike(self._begun_with.get(name, ()), now)}
         before = {_identity(each) for each in self._seen.tensors}
         self._tensors = {
             name: tensors
@@ -48,8 +50,8 @@ class Watch:
             if all(_identity(each) in before and not self._is_callers(each) for each in tensors)
         }
         unchanged = (each for tensors in self._tensors.values() for each in tensors)
-        found = ((each.place, each.tensor()) for each in unchanged)
-        self._held = [(place, held) for place, held in found if place is not None and held is not None]
+        places = ((each.place, each.tensor()) for each in unchanged)
+        self._held = [(place, held) for place, held in places if place is not None and held is not None]
         self._weights = [(name, weight, version_of(weight)) for name, weight in self._weights_beside()]
 
     def _is_callers(self, seen: SeenTensor) -> bool:
@@ -127,6 +129,10 @@ def _by_name(tensors: Iterable[SeenTensor]) -> dict[str, list[SeenTensor]]:
     for each in tensors:
         found[each.name].append(each)
     return found
+
+
+def _are_alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    return len(one) == len(other) and not any(map(_differ, one, other))
 
 
 def _differ(one: Any, other: Any) -> bool:

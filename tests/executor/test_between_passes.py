@@ -288,3 +288,25 @@ def test_what_a_step_keeps_may_change_and_attributes_are_put_back(case: LoopCase
     kept.append(torch.zeros(()))
     torch.testing.assert_close(gradient(), expected, rtol=1e-12, atol=1e-12)
     assert settings.noise is new
+
+
+class Counting(nn.Module):
+    """Counts its steps, and reads a rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.steps = nn.GRUCell(SIZE, SIZE).double(), 0
+
+    def forward(self, state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.steps += 1
+        state = self.cell(x, state)
+        return state, state
+
+
+def test_steps_may_be_counted_over_several_loops_before_one_backward_pass() -> None:
+    """The second loop moved the count, and the first was refused for it"""
+    module, inputs = Counting(), sequence(requires_grad=False)
+    state = torch.zeros(BATCH, SIZE, dtype=torch.float64)
+    loops = [unroll(module, state, inputs, plan=PLAN)[0].square().sum() for _ in range(2)]
+    one, other = (torch.autograd.grad(loop, list(module.parameters()))[0] for loop in loops)
+    assert torch.equal(one, other)
