@@ -99,7 +99,8 @@ def _all_levels(needs: ChainNeeds) -> Levels | None:
     count = (highest - lowest) // unit + 1
     if count > MOST_LEVELS or count * additions_per_level(needs) > MOST_ADDITIONS:
         return None
-    return Levels(np.arange(lowest, highest + 1, unit, dtype=np.int64), exact=True)
+    # Not a range with a stop: numpy counts its steps in floats, which may lose the last one.
+    return Levels(lowest + unit * np.arange(count, dtype=np.int64), exact=True)
 
 
 def _tabulated(

@@ -25,6 +25,7 @@ from planner_service.solvers.levels import Levels
 from planner_service.solvers.needs import REVERSE_NEED, Bytes, ChainNeeds, Costs, chain_needs
 from planner_service.solvers.offload_tables import state_sizes
 from planner_service.solvers.solution import Cancellation
+from planner_service.solvers.wide import is_wide
 
 MOST_LEVELS = 2_000
 MOST_ADDITIONS = 500_000_000
@@ -36,6 +37,8 @@ def offload_bound(chain: Chain, free_bytes: int, tiers: Sequence[Tier], cancella
     """
     budget_bytes = free_bytes + chain.static_bytes + chain.input_bytes
     tapes = knapsack_bound(chain, budget_bytes)
+    if is_wide(chain_needs(chain)):
+        return tapes
     return max(tapes, _pooled_bound(chain, free_bytes, tiers, cancellation))
 
 

@@ -30,6 +30,7 @@ from planner_service.solvers.offload_tables import Ground, OffloadTables, alone_
 from planner_service.solvers.optimal import draft_optimal
 from planner_service.solvers.polling import polled
 from planner_service.solvers.solution import Cancellation
+from planner_service.solvers.wide import is_wide
 
 MOST_ADDITIONS = 1_000_000_000
 """Of one table: some tenths of a second. Levels are as many as that allows."""
@@ -73,8 +74,13 @@ class Found(NamedTuple):
 
 
 def find_policy(chain: Chain, budget_bytes: int, tiers: Sequence[Tier], cancellation: Cancellation) -> Found:
-    """The fastest policy found. Raises BudgetTooSmall, ChainTooLong and Cancelled."""
+    """The fastest policy found. Raises BudgetTooSmall, ChainTooLong and Cancelled.
+
+    Where byte sums leave 64 bits no tier is tried: the tables cannot hold them.
+    """
     needs = chain_needs(chain)
+    if is_wide(needs):
+        return _of_the_device_alone(chain, budget_bytes, cancellation)
     free_bytes = budget_bytes - chain.static_bytes - chain.input_bytes
     if free_bytes < int(needs.table[:, REVERSE_NEED].min()):
         raise _too_small(chain, needs, free_bytes, tiers, cancellation)
@@ -189,11 +195,15 @@ def _device_levels(needs: ChainNeeds, free_bytes: int) -> Levels:
 def _without_tiers(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> list[Found]:
     """The optimum of the device alone, which needs no tier to fit."""
     try:
-        draft = draft_optimal(chain, budget_bytes, cancellation)
+        return [_of_the_device_alone(chain, budget_bytes, cancellation)]
     except BudgetTooSmall:
         return []
+
+
+def _of_the_device_alone(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Found:
+    draft = draft_optimal(chain, budget_bytes, cancellation)
     nodes = cast("tuple[TapeNode | CheckpointNode, ...]", draft.policy.nodes)  # the optimum archives nothing
-    return [Found(TieredPolicy(nodes, draft.policy.root), False, "no transfer was worth it")]
+    return Found(TieredPolicy(nodes, draft.policy.root), False, "no transfer was worth it")
 
 
 def _too_small(

@@ -7,17 +7,20 @@ run window by window, each taped and reversed with nothing carried back. O(log L
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from planner_service.chain import (
     EMPTY,
+    Action,
+    Backward,
     BudgetTooSmall,
     Chain,
     Policy,
     StageRun,
+    Tape,
     TapeNode,
     Verdict,
-    expand,
-    simulate,
+    moments,
 )
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.solution import Cancellation, Solution
@@ -54,8 +57,16 @@ def solve_truncated(chain: Chain, budget_bytes: int, cancellation: Cancellation)
     )
 
 
-def _windows(chain: Chain, window: int, cancellation: Cancellation) -> Iterator[tuple[int, Chain]]:
-    """How many times each different window comes, and the window as a chain of its own."""
+class _Window(NamedTuple):
+    """Some stages as a chain of their own."""
+
+    chain: Chain
+    handed_on_bytes: int
+    """The last state, which the next window starts from; 0 where none follows."""
+
+
+def _windows(chain: Chain, window: int, cancellation: Cancellation) -> Iterator[tuple[int, _Window]]:
+    """How many times each different window comes, and the window."""
     first, previous, times = 1, None, 0
     while first <= chain.length:
         cancellation.check()
@@ -64,14 +75,16 @@ def _windows(chain: Chain, window: int, cancellation: Cancellation) -> Iterator[
         piece = Chain(
             tuple(StageRun(part.last - part.first + 1, part.stage) for part in parts),
             input_bytes=chain.state_bytes(first - 1),
-            static_bytes=chain.static_bytes,
+            # x_0 is the caller's from start to end; the first window counts it as its input.
+            static_bytes=chain.static_bytes + (chain.input_bytes if first > 1 else 0),
             loss_gradient_bytes=chain.gradient_bytes(last),
             input_gradient_bytes=chain.gradient_bytes(first - 1),
         )
-        if piece != previous and previous is not None:
+        here = _Window(piece, chain.state_bytes(last) if last < chain.length else 0)
+        if here != previous and previous is not None:
             yield times, previous
             times = 0
-        previous, times, first = piece, times + 1, last + 1
+        previous, times, first = here, times + 1, last + 1
     if previous is not None:
         yield times, previous
 
@@ -81,17 +94,27 @@ def _peak_bytes(chain: Chain, window: int, cancellation: Cancellation) -> int:
 
 
 def _replay(chain: Chain, window: int, cancellation: Cancellation) -> Verdict:
-    total = Verdict(0, 0, 0, 0, 0, 0, 0, None)
+    makespan: float = 0
+    peak_bytes = action_count = 0
     for times, piece in _windows(chain, window, cancellation):
-        verdict = simulate(piece, expand(Policy((TapeNode(piece.length, EMPTY),), 0)))
-        total = Verdict(
-            makespan=total.makespan + times * verdict.makespan,
-            peak_bytes=max(total.peak_bytes, verdict.peak_bytes),
-            advance_count=total.advance_count + times * verdict.advance_count,
-            tape_count=total.tape_count + times * verdict.tape_count,
-            backward_count=total.backward_count + times * verdict.backward_count,
-            undo_count=0,
-            action_count=total.action_count + times * verdict.action_count,
-            illegal=verdict.illegal,
-        )
-    return total
+        length = piece.chain.length
+        # Reversed last stage first: while its tape lives, the state that is handed on is part of it.
+        actions: list[Action] = [Tape(1, length), Backward(length, length)]
+        kept_bytes = [0, 0]
+        if length > 1:
+            actions.append(Backward(length - 1, 1))
+            kept_bytes.append(piece.handed_on_bytes)
+        for moment, kept in zip(moments(piece.chain, actions), kept_bytes, strict=True):
+            makespan += times * moment.cost
+            peak_bytes = max(peak_bytes, moment.peak_bytes + kept)
+        action_count += 2 * times
+    return Verdict(
+        makespan=makespan,
+        peak_bytes=peak_bytes,
+        advance_count=0,
+        tape_count=chain.length,
+        backward_count=chain.length,
+        undo_count=0,
+        action_count=action_count,
+        illegal=None,
+    )

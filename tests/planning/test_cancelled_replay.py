@@ -31,8 +31,8 @@ class Drawn:
         self._expand = getattr(place, name)
         patch.setattr(place, name, self._watched)
 
-    def _watched(self, policy: object) -> Iterator[object]:
-        for action in self._expand(policy):
+    def _watched(self, *given: object) -> Iterator[object]:
+        for action in self._expand(*given):
             self.count += 1
             if self.count == CANCELLED_AT:
                 self.cancellation.cancel()
@@ -64,7 +64,7 @@ def test_every_strategy_stops_in_its_replay(monkeypatch, module, strategy, budge
 
 def test_windows_are_cut_until_somebody_cancels(monkeypatch):
     """Stages that all differ make as many windows as stages"""
-    drawn = Drawn(monkeypatch, "solvers.truncated", "expand")
+    drawn = Drawn(monkeypatch, "solvers.truncated", "moments")
     stages = [replace(STAGE, state_bytes=1 + index % 7, tape_bytes=9) for index in range(LENGTH)]
     with pytest.raises(Cancelled):
         solve(Chain.of(stages), 30, "truncated", cancellation=drawn.cancellation)

@@ -61,6 +61,18 @@ def test_a_small_frontier_is_complete(chain):
             assert between == pytest.approx(point.makespan)
 
 
+def test_a_frontier_of_exabytes_loses_no_level():
+    """A stage that needs as much as 2**50 of its smaller units: such a range's steps have no exact float."""
+    stage = Stage(forward_cost=6, taped_forward_cost=5, backward_cost=2, state_bytes=0, tape_bytes=0)
+    chain = Chain(
+        (StageRun(2, replace(stage, taped_forward_workspace_bytes=2**50)),),
+        input_bytes=1,
+        loss_gradient_bytes=2**58,
+        input_gradient_bytes=0,
+    )
+    assert_solved(chain, frontier(chain))
+
+
 @pytest.mark.parametrize("stage", [UNIT, ODD], ids=["unit", "odd"])
 def test_a_long_frontier_is_what_solve_answers(stage):
     """A thousand equal stages: too many levels for one table, so the frontier is sampled."""

@@ -277,6 +277,17 @@ def test_byte_counts_are_exact():
     assert large.verdict.peak_bytes == small.verdict.peak_bytes * scale
 
 
+def test_bytes_beyond_64_bits_are_planned_on_the_device_alone():
+    """The tables of tiers are of machine words."""
+    stage = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=2**60, tape_bytes=2**62)
+    chain = Chain((StageRun(4, stage),))
+    with pytest.raises(BudgetTooSmall) as caught:
+        solve_offload(chain, 2**62, [host(5)])
+    least = caught.value.minimum_budget_bytes
+    assert least == minimum_budget_bytes(chain)
+    assert solve_offload(chain, least, [host(5)]).verdict.peak_bytes <= least
+
+
 def test_two_tiers_of_one_name_are_refused():
     """An action could not say which one it means."""
     with pytest.raises(InvalidChain, match="2 tiers are called 'host'"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner_service.chain import BudgetTooSmall, Chain, Stage, StageRun, expand, simulate
 from planner_service.solvers import STRATEGIES, UnknownStrategy, minimum_budget_bytes, solve
 from planner_service.solvers.chen import recursive_policy
 from planner_service.solvers.papers import hidden_operations, internal_operations
 from planner_service.solvers.slots import hidden_policy, internal_policy
+from tests.oracles.chains import chains
 
 # A backward cost of 0 makes the makespan the paper's count of forward operations.
 UNIT = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=0, state_bytes=1, tape_bytes=4)
@@ -64,6 +67,35 @@ def test_truncation_is_flagged_and_runs_every_stage_once():
     assert not solution.exact_gradient
     assert solution.verdict.makespan == 100
     assert solution.verdict.peak_bytes <= 25
+
+
+def held_by_windows(chain: Chain, window: int) -> int:
+    """Most bytes live when windows are taped and reversed one by one, counted stage by stage."""
+    stages, most = [None, *chain.stages()], 0
+    for first in range(1, chain.length + 1, window):
+        last = min(first + window - 1, chain.length)
+        held = chain.static_bytes + chain.input_bytes + (chain.state_bytes(first - 1) if first > 1 else 0)
+        tapes = 0
+        for index in range(first, last + 1):
+            tapes += stages[index].tape_bytes
+            workspace = stages[index].taped_forward_workspace_bytes
+            most = max(most, held + tapes + chain.gradient_bytes(last) + workspace)
+        for index in range(last, first - 1, -1):
+            gradients = chain.gradient_bytes(index) + chain.gradient_bytes(index - 1)
+            most = max(most, held + tapes + gradients + stages[index].backward_workspace_bytes)
+            tapes -= stages[index].tape_bytes
+            if index == last < chain.length:  # the next window starts from it
+                held += chain.state_bytes(last)
+    return most
+
+
+@given(chains(max_length=6), st.integers(0, 120))
+def test_truncation_holds_the_callers_state_and_the_one_it_hands_on(chain, budget):
+    least = held_by_windows(chain, 1)
+    budget = max(budget, least)
+    solution = solve(chain, budget, "truncated")
+    assert solution.verdict.peak_bytes == held_by_windows(chain, solution.policy.length)
+    assert solution.verdict.peak_bytes <= budget
 
 
 def test_truncation_to_the_whole_chain_is_exact():
