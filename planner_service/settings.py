@@ -12,11 +12,14 @@ from planner_service.loopback import is_loopback
 
 PREFIX = "TIGHTFIT_"
 SECONDS_PER_DAY = 86_400
-OTHERS_VARIABLES = frozenset(
-    PREFIX + name
-    for name in ("API_KEY", "LAUNCH_TOKEN", "FUSED_KERNELS", "SPARSE_KERNELS", "REVERSIBLE_KERNELS")
+KERNEL_SWITCHES = frozenset(
+    PREFIX + name for name in ("FUSED_KERNELS", "SPARSE_KERNELS", "REVERSIBLE_KERNELS")
 )
-"""Read by commands that ask a service and by workers, and none of its settings."""
+"""Read by workers: `off` leaves their own kernels out."""
+OTHERS_VARIABLES = KERNEL_SWITCHES | {
+    PREFIX + name for name in ("API_KEY", "LAUNCH_TOKEN", "DATABASE_PASSWORD")
+}
+"""Read by commands that ask a service, by workers and by docker-compose.yml, and none of its settings."""
 DATABASE_FILE = "tightfit.sqlite3"
 """In the data folder, unless a URL is given."""
 ENGINE_NAMES = ("local", "agents", "slurm", "ray", "kubernetes")
@@ -262,10 +265,28 @@ def _parse(name: str, text: str, kind: type) -> object:
         raise InvalidSetting(f"{name}={text!r} must be {wanted}") from None
 
 
+def environment_of_workers(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the service's own workers inherit of its environment: neither its settings nor its key."""
+    return {
+        name: text for name, text in environ.items() if not name.startswith(PREFIX) or name in KERNEL_SWITCHES
+    }
+
+
 def settings_table() -> str:
     """All variables as a table in Markdown: the one in the README, which a test compares."""
     head = ["| variable | default | meaning |", "|---|---|---|"]
     return "\n".join(head + [_row(item) for item in fields(Settings)])
+
+
+def settings_lines() -> str:
+    """All variables for `tightfit serve --help`: name and default, and what it means on the next line."""
+    names = (
+        variable(item.name) + (f"={item.default}" if str(item.default) else "") for item in fields(Settings)
+    )
+    return "\n".join(
+        f"  {name}\n      {item.metadata['meaning']}"
+        for name, item in zip(names, fields(Settings), strict=True)
+    )
 
 
 def _row(item: Field[Any]) -> str:

@@ -36,12 +36,19 @@ def test_other_programs_variables_are_ignored():
 
 
 def test_what_other_commands_of_ours_read_is_no_setting():
-    """A shell that has the client's address or a kernel's switch set can start a service, too"""
+    """A shell with the client's address, a kernel's switch or the composed database's password can start a service"""
     named = set()
     for folder in ("executor", "planner_service"):
         for source in (Path(__file__).parents[1] / folder).rglob("*.py"):
             named |= set(re.findall(rf'"({PREFIX}[A-Z_]+)"', source.read_text()))
-    assert {"TIGHTFIT_PLANNER_URL", "TIGHTFIT_API_KEY", "TIGHTFIT_FUSED_KERNELS"} <= named
+    compose = (README.parent / "docker-compose.yml").read_text()
+    named |= set(re.findall(rf"\$\{{({PREFIX}[A-Z_]+)", compose))
+    assert {
+        "TIGHTFIT_PLANNER_URL",
+        "TIGHTFIT_API_KEY",
+        "TIGHTFIT_FUSED_KERNELS",
+        "TIGHTFIT_DATABASE_PASSWORD",
+    } <= named
     settings = {variable(name) for name in vars(Settings())}
     assert named - settings - {"TIGHTFIT_BUDGET_BYTES"} == OTHERS_VARIABLES  # which a job finds set
     assert Settings.from_environ(dict.fromkeys(OTHERS_VARIABLES, "off")) == Settings()

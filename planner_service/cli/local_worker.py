@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from planner_service.settings import PREFIX, Settings
+from planner_service.settings import Settings, environment_of_workers
 
 RESTART_SECONDS = 5.0
 STOP_SECONDS = 70.0
@@ -35,9 +35,7 @@ class LocalWorker:
         if find_spec("torch") is None:
             raise WorkerNotInstalled
         self._command = _command(settings, url)
-        # The service's own settings are none of the worker's.
-        inherited = {name: text for name, text in environ.items() if not name.startswith(PREFIX)}
-        self._environ = {**inherited, "TIGHTFIT_API_KEY": api_key}
+        self._environ = {**environment_of_workers(environ), "TIGHTFIT_API_KEY": api_key}
         self._thread = threading.Thread(target=self._keep_running, name="local worker", daemon=True)
         self._ending = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None

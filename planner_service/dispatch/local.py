@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from planner_service.dispatch.engine import EngineRefused, EngineStatus, Launch
+from planner_service.settings import environment_of_workers
 
 GRACE_SECONDS = 10.0
 """Between asking a worker to stop and stopping it."""
-SERVICE_VARIABLES = "TIGHTFIT_"
-"""The service's own settings are none of the worker's."""
 
 
 class LocalEngine:
@@ -84,13 +83,12 @@ class LocalEngine:
 
 def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
     folder = Path(launch.work_dir)
-    inherited = {name: text for name, text in os.environ.items() if not name.startswith(SERVICE_VARIABLES)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "worker.log").open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own command
                 [_executable(launch.command[0]), *launch.command[1:]],
-                env=inherited | launch.environment,
+                env=environment_of_workers(os.environ) | launch.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

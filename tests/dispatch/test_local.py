@@ -31,13 +31,16 @@ def ended(engine, reference):
 
 
 def test_the_worker_has_the_token_in_its_environment_and_its_output_in_a_file(tmp_path, monkeypatch):
+    """Of the service's own variables it has none, of the switches of its kernels all"""
     monkeypatch.setenv("TIGHTFIT_PORT", "1")
+    monkeypatch.setenv("TIGHTFIT_API_KEY", "the service's")
+    monkeypatch.setenv("TIGHTFIT_FUSED_KERNELS", "off")
     engine = LocalEngine()
     script = "import os; print(*sorted(k for k in os.environ if k.startswith('TIGHTFIT_')))"
     reference = engine.submit(launch(tmp_path / "work", script))
     assert ended(engine, reference)
     assert engine.status(reference).state == "succeeded"
-    assert (tmp_path / "work" / "worker.log").read_text() == "TIGHTFIT_LAUNCH_TOKEN\n"
+    assert (tmp_path / "work" / "worker.log").read_text() == "TIGHTFIT_FUSED_KERNELS TIGHTFIT_LAUNCH_TOKEN\n"
 
 
 def test_a_failing_worker_is_told_with_its_exit_status(tmp_path):
