@@ -1,5 +1,10 @@
 """tightfit's executor: train unrolled PyTorch models inside a byte budget, exactly."""
 
+from importlib.util import find_spec
+
+if find_spec("torch") is None:
+    raise ModuleNotFoundError("training needs PyTorch: pip install 'tightfit[worker]'", name="torch")
+
 from executor.budget import InvalidBudget
 from executor.errors import (
     BudgetTooSmall,

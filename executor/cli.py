@@ -9,7 +9,10 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+
+import torch
 
 from executor import worker_commands
 from executor.attempt.memory_cap import refused_bytes
@@ -83,12 +86,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="tightfit-worker",
         description="Train unrolled models inside a byte budget, exactly, and report what was measured.",
     )
-    commands = parser.add_subparsers(required=True, metavar="command")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the versions and end")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_probe(commands)
     _add_demo(commands)
     worker_commands.add_parsers(commands)
     return parser
+
+
+class _ShowVersion(argparse.Action):
+    """Looks the version up only where it is asked for: a checkout that is not installed has none."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"tightfit {version('tightfit')}, torch {torch.__version__}")
+        parser.exit()
 
 
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -20,10 +20,12 @@ _DESCRIPTION = (
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
     parser = subparsers.add_parser("export", help="write measurements to a file", description=_DESCRIPTION)
-    parser.add_argument("what", choices=("measurements",))
+    parser.add_argument("what", choices=("measurements",), help="what to write")
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="csv, or parquet (csv)")
     parser.add_argument("--output", type=Path, help="the file to write; - or nothing: standard output (csv)")
-    parser.add_argument("--data-dir", type=Path, help="folder of the service's files (tightfit-data)")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder of the service's files (TIGHTFIT_DATA_DIR, or tightfit-data)"
+    )
     parser.set_defaults(run=run)
 
 

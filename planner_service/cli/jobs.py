@@ -25,10 +25,17 @@ NOT_SUCCEEDED = 1
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("jobs", help="submit, list, watch and cancel training runs")
+    parser = subparsers.add_parser(
+        "jobs",
+        help="submit, list, watch and cancel training runs",
+        description="Training runs that a service keeps and gives to workers. TIGHTFIT_API_KEY is the key, "
+        "where the service asks for one.",
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     submit = _action(actions, "submit", _submit, "queue a training run")
-    submit.add_argument("file", help="a worker's job file (YAML or JSON), or - for JSON on standard input")
+    submit.add_argument(
+        "file", metavar="JOB", help="a worker's job file (YAML or JSON), or - for JSON on standard input"
+    )
     submit.add_argument("--name", help="what to call it")
     submit.add_argument("--budget", help='another budget: bytes, "512MiB", "5%%" or "free"')
     submit.add_argument("--priority", type=int, help="-100..100, higher first (0)")
@@ -36,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     submit.add_argument("--idempotency-key", metavar="KEY", help="sent twice, it makes one job")
     submit.add_argument("--watch", action="store_true", help="show its events until it is over")
     listing = _action(actions, "list", _list, "the latest jobs")
-    listing.add_argument("--state", choices=get_args(JobState))
+    listing.add_argument("--state", choices=get_args(JobState), help="only jobs in this state (all)")
     listing.add_argument("--limit", type=int, default=50, help="at most so many (50)")
     _of_job(_action(actions, "show", _show, "one job and its attempts"))
     _of_job(_action(actions, "watch", _watch, "a job's events until it is over; status 1 unless it succeeds"))
@@ -52,7 +59,7 @@ Command = Callable[["PlannerClient", argparse.Namespace], int]
 def _action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Command, meaning: str
 ) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=meaning)
+    parser = actions.add_parser(name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.")
     add_planner_option(parser)
     if name not in {"watch", "logs"}:
         parser.add_argument("--json", action="store_true", help="print the service's answer as it is")

@@ -60,8 +60,10 @@ Command = Callable[["Engine", argparse.Namespace], int]
 def _action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Command, meaning: str
 ) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=meaning)
-    parser.add_argument("--data-dir", type=Path, help="folder of the service's files (tightfit-data)")
+    parser = actions.add_parser(name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder of the service's files (TIGHTFIT_DATA_DIR, or tightfit-data)"
+    )
     parser.set_defaults(run=partial(_run, command))
     return parser
 

@@ -62,7 +62,9 @@ class NoWords(PlanningError):
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `kubernetes` to the commands."""
-    parser = subparsers.add_parser("kubernetes", help="a job as Kubernetes objects")
+    parser = subparsers.add_parser(
+        "kubernetes", help="a job as Kubernetes objects", description="A job as Kubernetes objects."
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     job = actions.add_parser(
         "job",
@@ -85,7 +87,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     job.add_argument("--name", help="of the objects (that of the job, or of its file)")
     job.add_argument("--namespace", default="default", help="of the objects (default)")
-    job.add_argument("--image", default="tightfit-worker:latest", help="of the container (tightfit-worker)")
+    job.add_argument(
+        "--image", default="tightfit-worker:latest", help="of the container (tightfit-worker:latest)"
+    )
     job.add_argument("--queue", default="", metavar="NAME", help="Kueue's local queue; it starts the job")
     job.add_argument("--json", action="store_true", help="one List in JSON instead of YAML documents")
     job.add_argument(

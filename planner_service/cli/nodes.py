@@ -12,7 +12,12 @@ from planner_service.contract.nodes import Node
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("nodes", help="list the nodes that offer memory for jobs")
+    parser = subparsers.add_parser(
+        "nodes",
+        help="list the nodes that offer memory for jobs",
+        description="List the nodes that registered at a service: device, total and free memory, and when "
+        "they were last heard of.",
+    )
     add_planner_option(parser)
     parser.add_argument("--json", action="store_true", help="print the service's answer as it is")
     parser.set_defaults(run=run)

@@ -12,7 +12,11 @@ from planner_service.settings import Settings
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("openapi", help="write the service's OpenAPI document")
+    parser = subparsers.add_parser(
+        "openapi",
+        help="write the service's OpenAPI document",
+        description="Write the OpenAPI document that the service gives at /openapi.json.",
+    )
     parser.add_argument("--output", type=Path, help="file to write (standard output)")
     parser.set_defaults(run=run)
 

@@ -18,9 +18,16 @@ FAILED = 1
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("probe", help="have a node measure a job's model")
-    parser.add_argument("node", help="the node's name, as `tightfit nodes` shows it")
-    parser.add_argument("file", help="a worker's job file (YAML or JSON), or - for JSON on standard input")
+    parser = subparsers.add_parser(
+        "probe",
+        help="have a node measure a job's model",
+        description="Have a node's agent measure the bytes and seconds of a job's model before "
+        "anybody trains it there. Exit status 1 where it cannot be measured.",
+    )
+    parser.add_argument("node", metavar="NODE", help="the node's name, as `tightfit nodes` shows it")
+    parser.add_argument(
+        "file", metavar="JOB", help="a worker's job file (YAML or JSON), or - for JSON on standard input"
+    )
     parser.add_argument("--wait", action="store_true", help="until the node has measured it")
     add_planner_option(parser)
     parser.add_argument("--json", action="store_true", help="print the service's answer as it is")

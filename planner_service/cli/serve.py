@@ -12,12 +12,33 @@ from socket import socket
 
 from planner_service.cli.local_worker import LocalWorker, WorkerNotInstalled
 from planner_service.security import new_api_key, scopes_of
-from planner_service.settings import InvalidSetting, Settings
+from planner_service.settings import InvalidSetting, Settings, settings_lines
+
+_EPILOG = """\
+examples:
+  tightfit serve --with-worker     plans over HTTP, and the jobs are trained here
+  tightfit serve --host 0.0.0.0    for other machines; make a key first: `tightfit keys create`
+  TIGHTFIT_DATABASE_URL=postgresql+psycopg://… tightfit serve
+
+Everything else is set by variables of the environment; the options above win over theirs (TIGHTFIT_HOST,
+TIGHTFIT_PORT, TIGHTFIT_DATA_DIR). With their defaults:
+
+{settings}
+
+exit status: 2 when it cannot start, with one line that says why; else it dies of the signal that ends it.
+"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("serve", help="start the planning service")
+    parser = subparsers.add_parser(
+        "serve",
+        help="start the planning service",
+        description="Answer plans, frontiers, comparisons, simulations, placements and jobs over HTTP until "
+        "SIGTERM or Ctrl-C.",
+        epilog=_EPILOG.format(settings=settings_lines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8080); 0 takes a free one")
     parser.add_argument("--data-dir", type=Path, help="folder of the service's files (tightfit-data)")
