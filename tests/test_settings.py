@@ -36,7 +36,7 @@ def test_other_programs_variables_are_ignored():
 
 
 def test_what_other_commands_of_ours_read_is_no_setting():
-    """A shell with the client's address, a kernel's switch or the composed database's password can start a service"""
+    """A shell with the client's address, a kernel's switch or compose's password can start a service"""
     named = set()
     for folder in ("executor", "planner_service"):
         for source in (Path(__file__).parents[1] / folder).rglob("*.py"):
