@@ -52,7 +52,7 @@ def _percentage(share: float) -> str:
 
 
 def _refused(value: object) -> PydanticCustomError:
-    shown = f"{value:.60}" if isinstance(value, str) else f"a value of type {type(value).__name__}"
+    shown = _shown(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"
     if isinstance(value, int) and value.bit_length() <= 128:
         shown = str(value)
     reason = (
@@ -60,6 +60,11 @@ def _refused(value: object) -> PydanticCustomError:
         f'of the activations of full BPTT ("5%"), or "{FREE}"'
     )
     return PydanticCustomError("quantity", "{reason}", {"reason": reason})
+
+
+def _shown(text: str) -> str:
+    """The text's beginning; halves of surrogate pairs, which no message can hold, are escaped."""
+    return f"{text:.60}".encode(errors="backslashreplace").decode()
 
 
 _SCHEMA: dict[str, Any] = {

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, computed_field
 
+from planner_service.contract.texts import Name, StorableText
+
 Bytes = Annotated[int, Field(strict=True, ge=0, le=2**62)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 _UNSAID: dict[str, Any] = {"exclude_if": lambda value: value is None}
 """Left out where it is not told: reports that were sent before keep their ids."""
-Kind = Annotated[str, Field(min_length=1, max_length=40)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Kind = Annotated[StorableText, Field(min_length=1, max_length=40)]
 
 
 class GradientCheck(BaseModel):
@@ -39,7 +40,7 @@ class MeasurementReport(BaseModel):
 
     job: Annotated[Name, Field(description="The job's name.")]
     plan_id: Annotated[
-        Annotated[str, Field(max_length=200)] | None,
+        Annotated[StorableText, Field(max_length=200)] | None,
         Field(description="The plan's id, when a service made it."),
     ] = None
     budget_bytes: Annotated[int, Field(strict=True, ge=1, le=2**62, description="Bytes allowed.")]

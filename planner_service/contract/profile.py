@@ -12,6 +12,7 @@ from planner_service.contract.quantities import Count, SizeBytes
 from planner_service.contract.reversible import Coding, ForgetBits, ReversibleKind
 from planner_service.contract.sparsity import GradientSparsity
 from planner_service.contract.stages import StageRecord
+from planner_service.contract.texts import StorableText
 
 Exactness = Literal["exact", "bound", "calibrated"]
 
@@ -40,14 +41,14 @@ class SegmentRecord(Message):
 class ProfileRecord(Message):
     """What a probe measured of one model at one batch size."""
 
-    source: str = "probe"
-    device: str
+    source: StorableText = "probe"
+    device: StorableText
     """As torch names it: cpu, cuda:0."""
-    device_name: str | None = Field(
+    device_name: StorableText | None = Field(
         default=None, min_length=1, max_length=200, exclude_if=lambda name: name is None
     )
     """What the device is: the GPU's name. Null: what `device` says."""
-    torch: str
+    torch: StorableText
     cell: Literal["lstm", "gru", "rnn"] | ReversibleKind
     implementation: Literal["steps", "fused"]
     dtype: Dtype

@@ -49,6 +49,7 @@ def test_a_budget_is_bytes_a_share_or_what_is_free(http):
         ({"budget": "0%"}, "budget"),
         ({"budget": -1}, "budget"),
         ({"budget": True}, "budget"),
+        ({"budget": "\ud800"}, "budget"),
         ({"priority": 101}, "priority"),
         ({"model": {"kind": "transformer", "hidden_size": 8}}, "model.kind"),
         ({"sequence": {"length": 0, "batch_size": 1}}, "sequence.length"),

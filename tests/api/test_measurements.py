@@ -55,6 +55,8 @@ def test_an_unknown_measurement_is_404(http):
         ({"losses": ["low"]}, "losses[0]"),
         ({"gradient_check": {"length": 0}}, "gradient_check.length"),
         ({"torch": None}, "torch"),
+        ({"job": "a\0b"}, "job"),  # PostgreSQL could not keep it
+        ({"plan_id": "\0"}, "plan_id"),
     ],
 )
 def test_a_wrong_report_is_refused_where_it_is_wrong(http, change, field):

@@ -23,7 +23,7 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[
     str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before")
 ]
-Filter = Annotated[str | None, Query(max_length=200)]
+Filter = Annotated[StorableText | None, Query(max_length=200)]
 
 
 @router.post(
