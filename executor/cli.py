@@ -24,10 +24,11 @@ from executor.job import InvalidJob, read_job
 _JOB_HELP = """\
 a job file, YAML or JSON:
 
-  model:    {kind: lstm, hidden_size: 256, embedding_size: 64}   # or gru, rnn; num_layers, dtype
-  data:     {text: python}          # the text that CPython carries, or the path of a UTF-8 file
+  model:    {kind: lstm, hidden_size: 256, embedding_size: 64}   # or gru, rnn, rev_gru, rev_lstm, nf_rev_gru,
+                                    # nf_rev_lstm; num_layers, dtype, forget_bits
+  data:     {text: python}          # the text that CPython carries, or the path of a UTF-8 file; characters
   sequence: {length: 1000, batch_size: 32}
-  training: {optimizer: adam, learning_rate: 0.005, iterations: 10, seed: 0}
+  training: {optimizer: adam, learning_rate: 0.005, iterations: 10, seed: 0}   # or sgd, momentum
   budget:   5%                      # of full BPTT's activations; or bytes: 64MiB; or free
   host_budget: 1GiB                 # host memory that states or tapes may move to; none if left out
   report:   {output: report.json, weights: weights.pt, gradient_check_steps: 60}

@@ -35,6 +35,10 @@ PYTHON_TEXT = "python"
 """`data.text` for the language reference that comes with every CPython."""
 
 
+QUEUE_FIELDS = frozenset({"name", "priority", "maximum_failures", "engine"})
+"""What a job file may tell a service that keeps it; whoever trains by hand has no queue, and skips them."""
+
+
 class InvalidJob(ValueError):
     """A job file is malformed; `field` is the path of what is wrong in it, such as `sequence.length`."""
 
@@ -159,10 +163,14 @@ class Job:
     budget: Budget
     host_budget_bytes: int | None = None
     """Host memory that stored states may move to, pinned on CUDA; None keeps them on the device."""
+    maximum_slowdown_ratio: float | None = None
+    """Most time that the plan may take, as a multiple of full BPTT's without a budget; None: any."""
     data: DataSpec = field(default_factory=DataSpec)
     report: ReportSpec = field(default_factory=ReportSpec)
 
     def __post_init__(self) -> None:
+        if self.maximum_slowdown_ratio is not None:
+            _require_slowdown("maximum_slowdown_ratio", self.maximum_slowdown_ratio)
         sparsity, kind = self.training.gradient_sparsity, self.model.kind
         if sparsity is None:
             return
@@ -205,9 +213,18 @@ def read_job(path: Path) -> Job:
 
 
 def job_from_record(record: object) -> Job:
-    """The job in plain values. Raises InvalidJob for every missing, wrong or unknown field."""
-    fields = _mapping("the job", record)
-    _refuse_unknown("", fields, {*_SECTIONS, "budget", "host_budget"})
+    """The job in plain values, less what only a service heeds (`QUEUE_FIELDS`).
+
+    Raises InvalidJob for every missing, wrong or unknown field.
+    """
+    given = _mapping("the job", record)
+    fields = {name: value for name, value in given.items() if name not in QUEUE_FIELDS}
+    _refuse_unknown("", fields, {*_SECTIONS, "budget", "host_budget", "maximum_slowdown_ratio", "strategy"})
+    strategy = fields.get("strategy", "auto")
+    if strategy != "auto":
+        raise InvalidJob(
+            "strategy", f"{strategy!r} takes a service: `tightfit jobs submit`; else leave it out"
+        )
     for name in ("model", "sequence", "training", "budget"):
         if name not in fields:
             raise InvalidJob(name, "is missing")
@@ -216,7 +233,12 @@ def job_from_record(record: object) -> Job:
     except InvalidBudget as error:
         raise InvalidJob("budget", f"{error.value!r}: {error.reason}") from error
     sections = {name: _section(name, fields[name]) for name in _SECTIONS if name in fields}
-    return Job(budget=budget, host_budget_bytes=_host_budget_bytes(fields), **sections)
+    return Job(
+        budget=budget,
+        host_budget_bytes=_host_budget_bytes(fields),
+        maximum_slowdown_ratio=fields.get("maximum_slowdown_ratio"),
+        **sections,
+    )
 
 
 def _host_budget_bytes(fields: Mapping[str, Any]) -> int | None:
@@ -325,6 +347,12 @@ def _require_rate(path: str, value: object) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < value <= sys.float_info.max:  # type: ignore[operator]
         raise InvalidJob(path, f"{value!r} must be a finite number above 0")
+
+
+def _require_slowdown(path: str, value: object) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 1 <= value <= 1e6:  # type: ignore[operator]
+        raise InvalidJob(path, f"{value!r} must be a number in 1..1e6")
 
 
 def _is_number(text: str) -> bool:

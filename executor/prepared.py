@@ -77,7 +77,8 @@ class PreparedJob:
                 else max(1, device_bytes - held_bytes(model, window, job.training))
             ),
         )
-        progress(f"budget: {job.budget} = {format_bytes(budget_bytes)}")
+        meaning = "" if job.budget.given_bytes is not None else f" = {format_bytes(budget_bytes)}"
+        progress(f"budget: {job.budget}{meaning}")
         progress("measuring segments of several lengths on this machine")
         probe = probe_loop(loss.loop(window), budget_bytes=budget_bytes)
         if job.host_budget_bytes is not None:

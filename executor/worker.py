@@ -31,6 +31,7 @@ from executor.planner import RemotePlanner, simulated_in_process
 from executor.prepared import PreparedJob, Progress
 from executor.ranks import Forward, Ranks
 from executor.report import RunReport, SegmentCounts
+from executor.slowdown import require_quick
 from executor.training import PlannedLoss, both_passes, iterate, optimizer_for
 from executor.verify import GradientCheck, compare_gradients, gradients_of
 from planner_service.chain.quantities import format_bytes
@@ -51,7 +52,8 @@ def run_job(
     `output` is where the report goes, whatever the job says. Under torchrun every process calls this; the
     first one writes and posts, what it reports holds for all of them.
 
-    Raises InvalidJob, BudgetTooSmall, and PlannerUnreachable or PlannerRefused for a planner by URL.
+    Raises InvalidJob, BudgetTooSmall, SlowdownTooGreat, and PlannerUnreachable or PlannerRefused for a
+    planner by URL.
     """
     if output is None and job.report.output is not None:
         output = Path(job.report.output)
@@ -66,6 +68,7 @@ def run_job(
             share, progress, ranks.device(), device_bytes=ranks.device_bytes(), streams=streams
         )
         plan, plan_id = prepared.plan(planner)
+        require_quick(prepared, plan, job.maximum_slowdown_ratio)
         progress(describe_plan(plan))
         where = planner_url or IN_PROCESS
         report = _train(prepared, plan, plan_id, ranks=ranks, name=name, planner=where, progress=progress)

@@ -10,11 +10,12 @@ from typing import Any
 from executor.attempt.task import Task
 from executor.computed_peak import computed_peak_bytes
 from executor.device import device_name
-from executor.errors import ExecutorError, PlanMismatch
+from executor.errors import PlanMismatch
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, ServicePlan, best_plan, in_process
 from executor.prepared import PreparedJob
 from executor.service_link import Refused, Unanswered, answered, send_profile, simulated_peak_bytes
+from executor.slowdown import require_quick
 from executor.training import held_bytes
 from planner_service.chain import InvalidChain, Policy, policy_from_record
 
@@ -24,18 +25,6 @@ FIRST_PAUSE_SECONDS = 0.5
 _NOT_OURS_TO_ASK = (401, 403)
 
 Say = Callable[[str], None]
-
-
-class SlowdownTooGreat(ExecutorError):
-    """The plan is slower than the job allows; the ratios are of full BPTT's time without a budget."""
-
-    def __init__(self, *, slowdown_ratio: float, maximum_slowdown_ratio: float) -> None:
-        self.slowdown_ratio = slowdown_ratio
-        self.maximum_slowdown_ratio = maximum_slowdown_ratio
-        super().__init__(
-            f"the plan takes {slowdown_ratio:.3f} times full BPTT's time where "
-            f"maximum_slowdown_ratio={maximum_slowdown_ratio:g} is allowed: give a larger budget"
-        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +71,7 @@ def plan_attempt(
     plan = kept or _asked(prepared, task, wait, say)
     if kept is not None:
         say("the earlier attempt's plan still fits: kept, so that every sum is added in the same order")
-    _require_quick(prepared, plan.plan, task.maximum_slowdown_ratio)
+    require_quick(prepared, plan.plan, task.maximum_slowdown_ratio)
     return plan
 
 
@@ -155,14 +144,3 @@ def _from_service(prepared: PreparedJob, task: Task) -> ServicePlan:
         )
     finally:
         planner.close()
-
-
-def _require_quick(prepared: PreparedJob, plan: ExecutionPlan, maximum_ratio: float | None) -> None:
-    """Raise SlowdownTooGreat when the plan, by the probe's clock, is slower than allowed."""
-    if maximum_ratio is None or plan.makespan_seconds is None:
-        return
-    lengths = [segment.segment_steps for segment in prepared.probe.segments]
-    fastest = min(prepared.probe.chain(plan.length, steps).store_all_makespan for steps in lengths)
-    ratio = plan.makespan_seconds / fastest
-    if ratio > maximum_ratio:
-        raise SlowdownTooGreat(slowdown_ratio=ratio, maximum_slowdown_ratio=maximum_ratio)

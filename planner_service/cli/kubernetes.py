@@ -12,7 +12,7 @@ from typing import Any
 from planner_service.chain import PlanningError
 from planner_service.cli.place import job_of_document
 from planner_service.cli.progress import progress
-from planner_service.cli.request_file import UnreadableRequest, read_document
+from planner_service.cli.request_file import UnreadableRequest, read_document, require_for_worker
 from planner_service.contract import PlacementRequest
 from planner_service.contract.placement import JobPlacement, SchedulerWordsRecord
 from planner_service.kubernetes.admission import (
@@ -169,6 +169,7 @@ def _files(
         raise UnreadableRequest(
             arguments.request, "a request for a plan is no job: say by --command what is to run"
         )
+    require_for_worker(arguments.request, document)
     return {JOB_FILE: json.dumps({**document, "budget": budget_bytes}, indent=2)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,6 +47,14 @@ def read_document(source: str) -> object:
         return yaml.safe_load(read_text(source))
     except yaml.YAMLError as error:
         raise UnreadableRequest(source, f"not YAML: {' '.join(str(error).split())}") from None
+
+
+def require_for_worker(source: str, job: Mapping[str, Any]) -> None:
+    """Raise UnreadableRequest for a job file that `tightfit-worker run` would refuse where it is to run."""
+    strategy = job.get("strategy", "auto")
+    if strategy != "auto":
+        reason = f"strategy={strategy!r} takes a service: use `tightfit jobs submit`, or leave it out"
+        raise UnreadableRequest(source, reason)
 
 
 def without(request: dict[str, Any], *paths: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from planner_service.chain import PlanningError
 from planner_service.cli.remote import API_KEY
-from planner_service.cli.request_file import UnreadableRequest, read_document
+from planner_service.cli.request_file import UnreadableRequest, read_document, require_for_worker
 from planner_service.cli.slurm_holes import add_gpu_memory, holes_of_cluster
 from planner_service.contract import PlacementReply, PlacementRequest
 from planner_service.contract.placement import JobPlacement, SchedulerWordsRecord
@@ -110,6 +110,7 @@ def _placed(arguments: argparse.Namespace) -> JobPlacement:
     document = read_document(arguments.job)
     if not isinstance(document, dict) or "budget" not in document:
         raise UnreadableRequest(arguments.job, "a job file has a model, a sequence, a training and a budget")
+    require_for_worker(arguments.job, document)
     holes = (
         read_document(arguments.holes) if arguments.holes else holes_of_cluster(dict(arguments.gpu_memory))
     )

@@ -44,6 +44,11 @@ def objects(capsys, *arguments):
     return {each["kind"]: each for each in found}
 
 
+def test_a_strategy_that_the_worker_cannot_plan_is_refused_before_the_job_waits(paths, capsys):
+    Path(paths[0]).write_text(json.dumps({**JOB, "strategy": "sqrt"}))
+    assert "strategy='sqrt' takes a service" in refusal(capsys, "kubernetes", "job", *paths)["detail"]
+
+
 def placed(**fields):
     job = {"job": {name: value for name, value in JOB.items() if name != "report"}}
     request = {"jobs": [job], "holes": HOLES, "planned_offers": 0, **fields}

@@ -117,6 +117,13 @@ def test_a_job_file_that_the_nodes_cannot_read_is_refused(folder, monkeypatch, c
     assert "the nodes read the job file too" in json.loads(capsys.readouterr().err)["detail"]
 
 
+def test_a_strategy_that_the_worker_cannot_plan_is_refused_before_the_job_waits(folder, capsys):
+    (folder / "job.yaml").write_text(JOB + "strategy: sqrt\n")
+    assert main(["sbatch", "job.yaml", "--gpu-memory", "a100=80GiB", "--gpu-memory", "tiny=1GiB"]) == 2
+    assert "strategy='sqrt' takes a service" in json.loads(capsys.readouterr().err)["detail"]
+    assert not (folder / "told").exists()
+
+
 def test_a_gpu_type_without_its_memory_is_a_refusal_that_says_what_to_add(folder, capsys):
     assert main(["slurm-holes"]) == 2
     assert "--gpu-memory a100=80GiB" in json.loads(capsys.readouterr().err)["detail"]

@@ -58,6 +58,7 @@ def test_probe_prints_a_profile(job_file, tmp_path, capsys):
     ("changes", "options", "reason"),
     [
         ({"budget": 1_000}, [], "give at least"),
+        ({"budget": "8kB", "maximum_slowdown_ratio": 1.0}, [], "times full BPTT's time"),
         ({"budget": "much"}, [], "budget: "),
         ({"sequence": {"length": 0, "batch_size": 2}}, [], "sequence.length: 0"),
         ({"data": {"text": "absent.txt"}}, [], "data.text: "),

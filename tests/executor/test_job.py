@@ -1,12 +1,26 @@
 """Job files: what is accepted, and by which name the rest is refused."""
 
 import copy
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from executor.job import InvalidJob, job_from_record, read_job
+from executor.job import (
+    DataSpec,
+    InvalidJob,
+    Job,
+    ModelSpec,
+    ReportSpec,
+    SequenceSpec,
+    TrainingSpec,
+    job_from_record,
+    read_job,
+)
+from planner_service.contract.jobs import JobRequest
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "jobs").iterdir())
 
@@ -45,10 +59,33 @@ def test_every_example_is_a_job(path):
     assert read_job(path).sequence.length >= 1
 
 
+def test_the_example_explains_every_field():
+    """characters.yaml names all that a job file may say, to a worker and to a service, with true defaults"""
+    text = (EXAMPLES[0].parent / "characters.yaml").read_text(encoding="utf-8")
+    kinds = (Job, ModelSpec, DataSpec, SequenceSpec, TrainingSpec, ReportSpec)
+    own = {field.name.removesuffix("_bytes") for kind in kinds for field in dataclasses.fields(kind)}
+    assert [name for name in {*own, *JobRequest.model_fields} if f"{name}:" not in text] == []
+    whole = re.sub(r"^( *)# (\w+:)", r"\1\2", text, flags=re.MULTILINE)  # with what it leaves out
+    record = yaml.safe_load(whole)
+    job = job_from_record(record)
+    assert job.model == ModelSpec(kind="lstm", hidden_size=256)
+    assert job.report.gradient_check_steps == ReportSpec().gradient_check_steps
+    assert JobRequest.model_validate({name: given for name, given in record.items() if name != "report"})
+
+
 def test_what_is_left_out_has_a_stated_default():
     """The four required sections make a job"""
     job = job_from_record(MINIMAL)
     assert (job.data.text, job.training.optimizer, job.report.output) == ("python", "adam", None)
+
+
+def test_a_job_file_of_the_service_is_one_of_the_workers():
+    """What only a queue heeds is skipped; the most time that a plan may take is kept"""
+    queued = {"name": "night", "priority": 5, "maximum_failures": 0, "engine": "slurm", "strategy": "auto"}
+    job = job_from_record({**MINIMAL, **queued, "maximum_slowdown_ratio": 1.5})
+    assert job == dataclasses.replace(job_from_record(MINIMAL), maximum_slowdown_ratio=1.5)
+    own = {field.name.removesuffix("_bytes") for field in dataclasses.fields(job)}
+    assert set(JobRequest.model_fields) == own - {"report"} | set(queued)
 
 
 def test_a_job_in_yaml_equals_the_same_job_in_json(tmp_path):
@@ -93,6 +130,9 @@ def test_a_job_in_yaml_equals_the_same_job_in_json(tmp_path):
         ("host_budget", "5%"),
         ("host_budget", 0),
         ("budget", "200%"),
+        ("strategy", "sqrt"),
+        ("maximum_slowdown_ratio", 0.5),
+        ("maximum_slowdown_ratio", "2"),
         ("budget", ...),
         ("model", ...),
         ("extra", {}),
