@@ -1,6 +1,7 @@
 """Weights files: whole, resumable, and only tensors and numbers."""
 
 import errno
+import struct
 from dataclasses import replace
 
 import pytest
@@ -69,6 +70,17 @@ def test_a_torn_file_is_passed_over(tmp_path):
     (tmp_path / "weights-000002.pt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "weights-000003.pt").write_bytes(b"")
     assert load_latest(tmp_path, description="job").iteration == 5
+
+
+def test_a_damaged_file_is_passed_over_wherever_the_damage_is(tmp_path):
+    """A wrong byte among the numbers, which torch would take, as well as what its reader fails over"""
+    path = save(tmp_path, state(5), attempt=1)
+    whole = path.read_bytes()
+    another = whole.replace(struct.pack("<d", 1.5), struct.pack("<d", 1.25))  # a loss
+    assert another != whole
+    for damaged in (another, b"\x80\x02.", b"0\x86", b"1" * 64):
+        path.write_bytes(damaged)
+        assert load_latest(tmp_path, description="job") is None
 
 
 class Code:
