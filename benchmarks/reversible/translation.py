@@ -22,7 +22,7 @@ from benchmarks.reversible.subwords import PADDING
 from benchmarks.reversible.translation_task import Task, batches
 from benchmarks.reversible.translators import Model, models, translations
 
-SEEDS = 2
+SEEDS = 3
 Row = dict[str, Any]
 
 
