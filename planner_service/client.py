@@ -91,12 +91,16 @@ class PlannerClient:
         transport: httpx.BaseTransport | None = None,
         api_key: str | None = None,
     ) -> None:
-        """`api_key` goes with every call, to services that ask for one. Raises PlannerUnreachable for a proxy
+        """`api_key` goes with every call, to services that ask for one: none where it is empty, and without
+        blanks or a line end around it. Raises PlannerUnreachable for a key that is none, and for a proxy
         in the environment that cannot be used; a service on this machine is asked past it.
         """
         self.url = url.rstrip("/")
         timeout = httpx.Timeout(timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds))
-        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        key = (api_key or "").strip()
+        if not (key.isascii() and key.isprintable()):  # said here: httpx would quote it
+            raise PlannerUnreachable(self.url, "the key has characters that no key has")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
         if transport is None and names_this_machine(url):
             transport = httpx.HTTPTransport()
         try:

@@ -6,7 +6,6 @@ per job a launch token, then the attempt's own token, which are worth nothing fo
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -33,8 +32,7 @@ class WorkerClient(PlannerClient):
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout_seconds: float = 10.0) -> None:
-        super().__init__(url, timeout_seconds=timeout_seconds)
-        self._token = token
+        super().__init__(url, timeout_seconds=timeout_seconds, api_key=token)
 
     def register_node(self, name: str, registration: NodeRegistration) -> Node:
         """Say what a node has: at the start, and whenever it changes."""
@@ -79,12 +77,6 @@ class WorkerClient(PlannerClient):
     def _message(self, method: str, path: str, message: Message) -> httpx.Request:
         headers = {"content-type": "application/json"}
         return self._request(method, path, content=message.model_dump_json(), headers=headers)
-
-    def _request(self, method: str, path: str, **content: Any) -> httpx.Request:
-        request = super()._request(method, path, **content)
-        if self._token is not None:
-            request.headers["authorization"] = f"Bearer {self._token}"
-        return request
 
 
 def _job_path(job_id: str) -> str:

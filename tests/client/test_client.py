@@ -134,6 +134,28 @@ def test_not_ready_is_no_error():
     assert PlannerClient("http://planner", transport=transport).is_ready() is False
 
 
+@pytest.mark.parametrize("client", [PlannerClient, WorkerClient])
+@pytest.mark.parametrize("given", ["tfk_1\n", " tfk_1\r\n", "", "\n", None])
+def test_a_key_of_a_file_or_of_an_empty_variable_is_sent_as_it_was_meant(monkeypatch, client, given):
+    """A line end would be refused by the HTTP library, in words that quote the key."""
+    sent = []
+    monkeypatch.setattr(
+        httpx.HTTPTransport,
+        "handle_request",
+        lambda _self, request: sent.append(request) or httpx.Response(200, json={}),
+    )
+    name = "api_key" if client is PlannerClient else "token"
+    client("http://127.0.0.1:1", **{name: given}).health()
+    assert sent[0].headers.get("authorization") == ("Bearer tfk_1" if given and given.strip() else None)
+
+
+def test_what_can_be_no_key_is_not_quoted():
+    for wrong in ("tfk_secret\r\nX: y", "tfk_secr\u00e9t"):
+        with pytest.raises(PlannerUnreachable, match="key") as caught:
+            PlannerClient("http://127.0.0.1:1", api_key=wrong)
+        assert "secr" not in str(caught.value)
+
+
 def event(number: int, detail: str | None = None) -> str:
     """An event as the service writes it."""
     told = JobEvent(
