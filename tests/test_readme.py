@@ -88,9 +88,3 @@ def test_the_code_runs(code, capsys):
     printed = capsys.readouterr().out.strip()
     if "2MiB" in code:
         assert 0 < int(printed) <= 2 * 2**20
-
-
-def test_links_lead_somewhere():
-    """Every relative link of the README names a file of the repository"""
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
-        assert (ROOT / target).exists(), target
