@@ -75,7 +75,7 @@ def planning(server: Serving) -> Iterator[None]:
     """A plan that takes longer than the reads is being computed."""
     host, port = server.url.removeprefix("http://").split(":")
     body = json.dumps(endless_request()).encode()
-    head = f"POST /v1/plans HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST /v1/plans HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
         time.sleep(1)  # its body has been parsed: that much is paid once, before planning

@@ -63,14 +63,14 @@ class Connection:
 def get(path: str, *, key: str | None = None) -> bytes:
     """A GET as bytes."""
     bearer = f"Authorization: Bearer {key}\r\n" if key else ""
-    return f"GET {path} HTTP/1.1\r\nHost: h\r\n{bearer}\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n".encode()
 
 
 def post(path: str, document: dict[str, Any], *, key: str | None = None) -> bytes:
     """A POST as bytes."""
     body = json.dumps(document).encode()
     bearer = f"Authorization: Bearer {key}\r\n" if key else ""
-    head = f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n{bearer}"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{bearer}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 

@@ -14,6 +14,7 @@ from planner_service.api.farewell import Farewell
 from planner_service.api.gate import Gate
 from planner_service.api.handlers import add_handlers
 from planner_service.api.metrics import CountRequests, Metrics
+from planner_service.api.own_name import OwnName
 from planner_service.api.ready_plans import ReadyPlans
 from planner_service.api.rehearsal import rehearse
 from planner_service.api.request_ids import RequestIds
@@ -66,6 +67,8 @@ def create_app(
         app.add_middleware(ReadyPlans)
     if settings.asks_who:
         app.add_middleware(Gate, settings=settings)
+    else:
+        app.add_middleware(OwnName)
     app.add_middleware(Farewell)
     app.add_middleware(CountRequests, metrics=metrics)
     app.add_middleware(RequestIds)

@@ -59,6 +59,17 @@ class UnknownPath(ServiceError):
         super().__init__(f"nothing is served at {path}: /openapi.json lists what is")
 
 
+class AnotherName(ServiceError):
+    """The request is meant for another machine, or comes from a page of one."""
+
+    def __init__(self, named: str) -> None:
+        self.named = named
+        super().__init__(
+            f"the request names {named!r}: one that asks for no key answers only who calls it by a loopback "
+            "address or localhost; with TIGHTFIT_AUTHENTICATION=always any name will do"
+        )
+
+
 class MethodNotAllowed(ServiceError):
     """The path is served, with other methods."""
 
@@ -246,6 +257,7 @@ STATUSES: dict[type[PlanningError], int] = {
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     CompressedBody: 415,
+    AnotherName: 421,
     UnstorableText: 422,
     TooManyRequests: 429,
     TooMuchPlanning: 429,

@@ -76,7 +76,7 @@ class InProcess:
         self._lifespan = self._app.router.lifespan_context(self._app)
         self._loop.run_until_complete(self._lifespan.__aenter__())
         transport = httpx.ASGITransport(app=self._app, raise_app_exceptions=False)
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://test")
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     def post(self, path: str, content: bytes) -> httpx.Response:
         headers = {"content-type": "application/json"}

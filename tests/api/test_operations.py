@@ -52,7 +52,7 @@ def test_a_service_is_alive_but_not_ready_until_its_kernels_are_warm(tmp_path, m
         transport = httpx.ASGITransport(app=app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         ):
             assert (await client.get("/healthz")).status_code == 200
             waiting = await client.get("/readyz")
@@ -109,7 +109,7 @@ def test_a_fault_of_the_service_is_a_problem_that_keeps_its_secret(tmp_path, mon
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         ):
             return await client.post("/v1/plans", json=chain_request(), headers={"x-request-id": "r-1"})
 
@@ -163,7 +163,7 @@ def test_a_request_that_outlives_the_shutdown_is_told_so(tmp_path):
     service = start_service(tmp_path, TIGHTFIT_SHUTDOWN_SECONDS="1")
     host, port = service.url.removeprefix("http://").split(":")
     body = json.dumps(endless_request()).encode()
-    head = f"POST /v1/plans HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST /v1/plans HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
         started = eventually(lambda: "tightfit_planning_unfinished 1.0" in metrics_of(service), 30)

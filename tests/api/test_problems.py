@@ -150,7 +150,7 @@ def test_a_huge_declared_length_is_refused_before_it_is_sent(service):
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
-            b"POST /v1/plans HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+            b"POST /v1/plans HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: 99999999999\r\n\r\n{"
         )
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")

@@ -271,6 +271,34 @@ def test_another_address_asks_for_keys(tmp_path):
         service.kill()
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"host": "attacker.example"},
+        {"host": "127.0.0.1.attacker.example:8080"},
+        {"host": "[::1"},
+        {"origin": "https://attacker.example"},
+        {"origin": "null"},
+    ],
+)
+def test_a_page_in_a_browser_on_this_machine_is_told_and_changes_nothing(http, named):
+    """By a name that came to mean 127.0.0.1, or by a POST that a browser asks nobody about"""
+    for method, path in (("GET", "/v1/jobs"), ("POST", "/v1/jobs/none/cancel")):
+        refused = http.request(method, path, headers=named)
+        assert (refused.status_code, refused.json()["type"]) == (421, "/problems/another-name")
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "127.1.2.3:1", "[::1]:8080", "LocalHost"])
+def test_this_machine_is_called_by_any_name_of_its_own(http, host):
+    assert http.get("/v1/jobs", headers={"host": host}).is_success
+    assert http.get("/v1/jobs", headers={"origin": f"http://{host}"}).is_success
+
+
+def test_who_shows_a_key_may_call_the_service_as_they_like(guarded, keys):
+    with client_with(guarded, keys["read"]) as http:
+        assert http.get("/v1/jobs", headers={"host": "planner.example", "origin": "https://x"}).is_success
+
+
 def test_every_operation_has_a_rule_and_says_so_in_the_contract():
     document = json.loads(document_text())
     for path, operations in document["paths"].items():

@@ -59,7 +59,7 @@ def ask_and_leave(service: Serving, request: dict, path: str = "/v1/plans") -> s
     host, port = service.url.removeprefix("http://").split(":")
     body = json.dumps(request).encode()
     connection = socket.create_connection((host, int(port)))
-    head = f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
     return connection
 
