@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,6 +24,10 @@ OTHERS_VARIABLES = KERNEL_SWITCHES | {
 """Read by commands that ask a service, by workers and by docker-compose.yml, and none of its settings."""
 DATABASE_FILE = "tightfit.sqlite3"
 """In the data folder, unless a URL is given."""
+SERVICE_LINK = re.compile(
+    r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=|\w*_PORT=(tcp|udp|sctp)://"
+)
+"""What Kubernetes puts into the pods beside a Service called tightfit: its address, under our own prefix."""
 ENGINE_NAMES = ("local", "agents", "slurm", "ray", "kubernetes")
 
 
@@ -198,12 +204,16 @@ class Settings:
         """Settings from variables of the environment; `overrides` that are not None win.
 
         Raises InvalidSetting for a value of the wrong form and for a `TIGHTFIT_…` variable that
-        does not exist: a misspelt limit must not be a limit that is not there.
+        does not exist: a misspelt limit must not be a limit that is not there. The links to services that
+        Kubernetes sets are none of ours.
         """
         known = {variable(item.name): item.name for item in fields(cls)}
-        given = {name for name in environ if name.startswith(PREFIX)} - OTHERS_VARIABLES
+        ours = {name for name, text in environ.items() if not SERVICE_LINK.match(f"{name}={text}")}
+        given = {name for name in ours if name.startswith(PREFIX)} - OTHERS_VARIABLES
         if unknown := sorted(given - known.keys()):
-            raise InvalidSetting(f"unknown variable {unknown[0]}; there are {', '.join(known)}")
+            meant = get_close_matches(unknown[0], known, n=1)
+            guess = f"did you mean {meant[0]}? " if meant else ""
+            raise InvalidSetting(f"unknown variable {unknown[0]}: {guess}`tightfit serve --help` lists all")
         kinds = get_type_hints(cls)
         values: dict[str, Any] = {
             known[name]: _parse(name, environ[name], kinds[known[name]]) for name in given

@@ -35,6 +35,23 @@ def test_other_programs_variables_are_ignored():
     assert Settings.from_environ({"PORT": "1", "HOME": "/root"}) == Settings()
 
 
+def test_the_links_that_kubernetes_sets_for_a_service_of_this_name_are_ignored():
+    """A pod beside a Service called tightfit, or tightfit-db, starts"""
+    links = {
+        "TIGHTFIT_PORT": "tcp://10.96.3.4:8080",
+        "TIGHTFIT_PORT_8080_TCP": "tcp://10.96.3.4:8080",
+        "TIGHTFIT_PORT_8080_TCP_ADDR": "10.96.3.4",
+        "TIGHTFIT_PORT_8080_TCP_PORT": "8080",
+        "TIGHTFIT_PORT_8080_TCP_PROTO": "tcp",
+        "TIGHTFIT_SERVICE_HOST": "10.96.3.4",
+        "TIGHTFIT_SERVICE_PORT": "8080",
+        "TIGHTFIT_SERVICE_PORT_HTTPS": "443",
+        "TIGHTFIT_DB_PORT": "tcp://10.96.3.5:5432",
+        "TIGHTFIT_DB_SERVICE_HOST": "10.96.3.5",
+    }
+    assert Settings.from_environ({**links, "TIGHTFIT_QUEUE_LENGTH": "3"}) == Settings(queue_length=3)
+
+
 def test_what_other_commands_of_ours_read_is_no_setting():
     """A shell with the client's address, a kernel's switch or compose's password can start a service"""
     named = set()
@@ -70,7 +87,8 @@ def test_an_override_beats_the_environment_and_none_does_not():
         ("TIGHTFIT_MAX_BODY_BYTES", "-5", "must be positive"),
         ("TIGHTFIT_QUEUE_LENGTH", "-1", "must not be negative"),
         ("TIGHTFIT_LOG_LEVEL", "loud", "must be one of debug"),
-        ("TIGHTFIT_PROT", "9", "unknown variable TIGHTFIT_PROT"),
+        ("TIGHTFIT_PROT", "9", "unknown variable TIGHTFIT_PROT: did you mean TIGHTFIT_PORT?"),
+        ("TIGHTFIT_PORT", "tcp:8080", "must be a whole number"),
     ],
 )
 def test_a_wrong_variable_is_refused_by_name(name, text, complaint):
