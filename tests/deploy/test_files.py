@@ -59,7 +59,7 @@ def test_the_extras_that_an_image_installs_exist_and_only_the_worker_has_torch(p
 
 
 def test_the_worker_keeps_the_torch_of_its_base_with_the_packages_that_it_takes(tmp_path):
-    """A torch may take one sympy alone (2.6 does), or no new setuptools: a pin on these would end the build"""
+    """A torch may take one sympy alone (2.6 does), or no new setuptools: pins would end the build"""
     (run,) = [rest for word, rest in instructions(DOCKERFILES[1]) if word == "RUN"]
     (tmp_path / "constraints.txt").write_bytes((ROOT / "constraints.txt").read_bytes())
     subprocess.run(["sh", "-c", run.partition("&&")[0]], cwd=tmp_path, check=True)
