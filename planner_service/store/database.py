@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 MIGRATIONS = Path(__file__).parent / "migrations"
 NEWEST_REVISION = "0006"
 """The last of the migrations; named here, so that a database that is there already needs no Alembic."""
+REVISIONS = {f"{number:04}" for number in range(1, int(NEWEST_REVISION) + 1)}
 BUSY_SECONDS = 30
 MIGRATION_LOCK = 0x7469676874666974
 """Any number that no other program locks in the same PostgreSQL database."""
@@ -32,11 +33,17 @@ class DatabaseUnavailable(Exception):
 def open_database(url: str) -> Engine:
     """An engine on the database at `url`, its schema migrated to the newest version.
 
-    A missing SQLite file is made, with its folder. Raises DatabaseUnavailable.
+    A missing SQLite file is made, with its folder. Raises DatabaseUnavailable, for a newer schema
+    than this version's too.
     """
     try:
         engine = connect(url)
-        if not _is_newest(engine):
+        revision = schema_revision(engine) if inspect(engine).has_table("alembic_version") else None
+        if revision is not None and revision not in REVISIONS:
+            newer = f"its schema is {revision}; this version of tightfit knows none after {NEWEST_REVISION}"
+            engine.dispose()
+            raise DatabaseUnavailable(url, newer)
+        if revision != NEWEST_REVISION:
             migrate_at(url)
     except (ArgumentError, DBAPIError, ImportError, OSError) as error:
         raise DatabaseUnavailable(url, error) from error
@@ -80,10 +87,6 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
         yield connection
-
-
-def _is_newest(engine: Engine) -> bool:
-    return inspect(engine).has_table("alembic_version") and schema_revision(engine) == NEWEST_REVISION
 
 
 def schema_revision(engine: Engine) -> str | None:

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from planner_service.store import DatabaseUnavailable, open_database
-from planner_service.store.database import MIGRATIONS, NEWEST_REVISION, connect, migrate
+from planner_service.store.database import MIGRATIONS, NEWEST_REVISION, REVISIONS, connect, migrate
 from planner_service.store.tables import metadata
 from tests.store.desk import Desk
 
@@ -105,6 +105,14 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
         open_database(f"sqlite:///{path}")
 
 
+def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(engine, url):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseUnavailable, match=f"schema is 9999.* none after {NEWEST_REVISION}"):
+        open_database(url)
+    assert "jobs" in inspect(engine).get_table_names()
+
+
 def test_a_password_does_not_reach_the_message():
     with pytest.raises(DatabaseUnavailable) as refused:
         open_database("sqlite://user:secret@host/name")
@@ -120,3 +128,4 @@ def test_a_connection_without_migration_has_no_tables(url):
 def test_the_newest_revision_that_the_service_names_is_the_last_of_the_migrations():
     scripts = ScriptDirectory(str(MIGRATIONS))
     assert scripts.get_current_head() == NEWEST_REVISION
+    assert {script.revision for script in scripts.walk_revisions()} == REVISIONS
