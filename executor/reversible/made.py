@@ -15,36 +15,40 @@ from executor.errors import ReplayError, UnsupportedOutput
 
 
 class Made:
-    """A sum for each of `count` segments, 8 bytes each, less what the way back makes."""
+    """For each of `count` segments the sum of what was made, less that of the way back, and its size: the sum
+    of absolute values. 16 bytes a segment.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._sums: Tensor | None = None
-        self._largest: Tensor | None = None
+        self._noted: Tensor | None = None
+        """[2, count]: sums and sizes."""
         self._eps = 0.0
 
     def note(self, index: int, result: Tensor) -> None:
         """What segment `index` made on the way forward."""
-        if self._sums is None:
-            self._sums = torch.zeros(self._count, dtype=torch.float64, device=result.device)
-        kind = result.dtype if result.dtype.is_floating_point else torch.get_default_dtype()
-        self._eps = torch.finfo(kind).eps
-        self._sums[index] = _sum_of(result)
+        if self._noted is None:
+            self._noted = torch.zeros(2, self._count, dtype=torch.float64, device=result.device)
+        real = _real(result)
+        self._eps = torch.finfo(real.dtype).eps
+        self._noted[0, index] = real.sum()
+        self._noted[1, index] = torch.linalg.vector_norm(real, ord=1)
 
     def note_again(self, index: int, result: Tensor) -> None:
         """What it makes on the way back."""
-        assert self._sums is not None  # noqa: S101 - it was noted on the way forward
-        if self._largest is None:
-            self._largest = self._sums.abs().nan_to_num(posinf=0.0).max()
-        self._sums[index] -= _sum_of(result)
+        assert self._noted is not None  # noqa: S101 - it was noted on the way forward
+        self._noted[0, index] -= _real(result).sum()
 
     def check(self) -> None:
         """Raise ReplayError unless both are the same but for rounding: under `no_grad`, as on the way
         forward, torch may take other kernels. Where there was no number there is nothing to compare.
+
+        Rounding is told by the largest size, not by the sums: those of normalised outputs are rounding alone.
         """
-        if self._sums is None or self._largest is None:
+        if self._noted is None:
             return
-        if bool((self._sums.abs() > self._largest * math.sqrt(self._eps)).any()):
+        differences, sizes = self._noted
+        if bool((differences.abs() > sizes.nan_to_num(posinf=0.0).max() * math.sqrt(self._eps)).any()):
             raise ReplayError(
                 "a module inside the segments did not make the same of a segment on the way back: what it "
                 "keeps from call to call must be a buffer that is registered; numbers that count calls, "
@@ -52,9 +56,12 @@ class Made:
             )
 
 
-def _sum_of(result: Tensor) -> Tensor:
-    real = torch.view_as_real(result) if result.is_complex() else result
-    return real.detach().sum(dtype=torch.float64)
+def _real(result: Tensor) -> Tensor:
+    """As numbers whose sums need no copy, unless they are integers."""
+    kept = result.detach()
+    if kept.is_complex():
+        return torch.view_as_real(kept)
+    return kept if kept.is_floating_point() else kept.to(torch.get_default_dtype())
 
 
 def require_stackable(result: Tensor, steps: int) -> None:

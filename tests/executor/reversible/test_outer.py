@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 from executor import is_recomputing  # noqa: E402
 from executor.errors import CaptureError, ModifiedBetweenPasses, ReplayError, UnsupportedOutput  # noqa: E402
 from executor.reversible import InvalidReversible, RevGRU, RevLSTM  # noqa: E402
+from executor.reversible.made import Made  # noqa: E402
 
 from .built import BATCH, HIDDEN, INPUT, Head, build, sequence  # noqa: E402
 
@@ -207,9 +208,31 @@ def test_a_module_that_does_something_else_on_the_way_back_is_refused():
         loss.backward()
 
 
+def test_rounding_on_the_way_back_is_no_other_result_where_outputs_are_normalised():
+    """Their sums are rounding alone: no scale to compare sums with."""
+    made = Made(1)
+    outputs = torch.nn.functional.layer_norm(torch.randn(50, 64), (64,))
+    made.note(0, outputs)
+    made.note_again(0, outputs * (1 + 1e-6 * torch.rand_like(outputs)))
+    made.check()
+    made.note_again(0, 0.01 * torch.ones_like(outputs))
+    with pytest.raises(ReplayError):
+        made.check()
+
+
 class Summed(nn.Module):
     def forward(self, y, targets):
         return (y - targets[..., None]).square().sum()
+
+
+def test_a_loss_of_the_last_state_alone_leaves_the_outputs_aside():
+    layers, x, targets = build(RevGRU, 3), sequence(), torch.zeros(STEPS, BATCH, dtype=torch.float64)
+    twin = copy.deepcopy(layers)
+    _, state = layers.reduce(x, targets, Summed())
+    state.sum().backward()
+    given, twin_x = x.grad, x.detach().requires_grad_()
+    twin(twin_x)[1].sum().backward()
+    assert torch.equal(given, twin_x.grad)
 
 
 class Weighed(Summed):
