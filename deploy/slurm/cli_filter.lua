@@ -153,6 +153,10 @@ function slurm_cli_pre_submit(options, pack_offset)
       slurm.log_error("tightfit: cannot read the job file %s", path)
       return slurm.ERROR
    end
+   if not job:match("^%s*{") then
+      slurm.log_error("tightfit: %s is not in JSON, the only notation that this filter passes on", path)
+      return slurm.ERROR
+   end
    if configured.planner_url == nil or holes == nil then
       slurm.log_error("tightfit: tightfit.conf names no planner_url or no readable holes; submitted as it stands")
       return slurm.SUCCESS

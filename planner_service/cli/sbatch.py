@@ -111,8 +111,11 @@ def _placed(arguments: argparse.Namespace) -> JobPlacement:
     if not isinstance(document, dict) or "budget" not in document:
         raise UnreadableRequest(arguments.job, "a job file has a model, a sequence, a training and a budget")
     require_for_worker(arguments.job, document)
+    with_gpus = arguments.device == "cuda"  # a job on processors is told nothing of GPUs' memory
     holes = (
-        read_document(arguments.holes) if arguments.holes else holes_of_cluster(dict(arguments.gpu_memory))
+        read_document(arguments.holes)
+        if arguments.holes
+        else holes_of_cluster(dict(arguments.gpu_memory), with_gpus=with_gpus)
     )
     request = PlacementRequest.model_validate(
         {

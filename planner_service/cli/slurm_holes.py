@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def holes_of_cluster(gpu_memory: dict[str, str]) -> list[dict[str, object]]:
+def holes_of_cluster(gpu_memory: dict[str, str], *, with_gpus: bool = True) -> list[dict[str, object]]:
     """The holes of the cluster that `scontrol` talks to. Raises NoSlurm and UnknownGpuMemory."""
     from planner_service.placement.slurm_nodes import slurm_holes
 
@@ -69,7 +69,7 @@ def holes_of_cluster(gpu_memory: dict[str, str]) -> list[dict[str, object]]:
         raise NoSlurm(f"scontrol gave no answer within {LISTING_SECONDS} s") from error
     except subprocess.CalledProcessError as error:
         raise NoSlurm(f"scontrol: {error.stderr.strip()}") from error
-    return slurm_holes(listed.stdout, gpu_memory)
+    return slurm_holes(listed.stdout, gpu_memory, with_gpus=with_gpus)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -26,18 +26,23 @@ class UnknownGpuMemory(PlanningError):
 
     def __init__(self, types: tuple[str, ...]) -> None:
         self.types = types
-        wanted = " ".join(f"--gpu-memory {name}=80GiB" for name in types)
-        super().__init__(f"Slurm does not know the memory of GPUs of type {', '.join(types)}: add {wanted}")
+        wanted = " ".join(f"--gpu-memory {name}=SIZE" for name in types)
+        known = f"Slurm does not know the memory of GPUs of type {', '.join(types)}"
+        super().__init__(f"{known}: add {wanted}, each SIZE such as 80GiB")
 
 
-def slurm_holes(listing: str, gpu_memory: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The holes of the nodes in `listing`: their main memory, and their GPUs by type.
+def slurm_holes(
+    listing: str, gpu_memory: Mapping[str, str], *, with_gpus: bool = True
+) -> list[dict[str, Any]]:
+    """The holes of the nodes in `listing`: their main memory, and, if they are wanted, their GPUs by type.
 
     `gpu_memory` is the nominal memory of one GPU of each type, such as {"a100": "80GiB"}. Nodes that are
     down are left out. Raises UnknownGpuMemory for a type that it lacks.
     """
     nodes = [dict(_FIELD.findall(line)) for line in listing.splitlines() if "NodeName=" in line]
     serving = [node for node in nodes if not _is_out_of_service(node)]
+    if not with_gpus:
+        serving = [node | {"Gres": ""} for node in serving]
     unknown = {
         kind for node in serving for kind, _ in gpus_in(node.get("Gres", "")) if kind not in gpu_memory
     }

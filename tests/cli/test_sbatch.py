@@ -61,22 +61,8 @@ def test_the_job_asks_for_the_type_that_holds_its_plan_and_runs_under_its_budget
 
 
 def test_on_processors_memory_is_asked_for(folder, capsys):
-    assert (
-        main(
-            [
-                "sbatch",
-                "job.yaml",
-                "--gpu-memory",
-                "a100=80GiB",
-                "--gpu-memory",
-                "tiny=1GiB",
-                "--device",
-                "cpu",
-                "--print",
-            ]
-        )
-        == 0
-    )
+    """Nobody need say what memory the cluster's GPUs have"""
+    assert main(["sbatch", "job.yaml", "--device", "cpu", "--print"]) == 0
     printed = capsys.readouterr().out
     assert "--mem=" in printed
     assert "--gres" not in printed
@@ -126,7 +112,7 @@ def test_a_strategy_that_the_worker_cannot_plan_is_refused_before_the_job_waits(
 
 def test_a_gpu_type_without_its_memory_is_a_refusal_that_says_what_to_add(folder, capsys):
     assert main(["slurm-holes"]) == 2
-    assert "--gpu-memory a100=80GiB" in json.loads(capsys.readouterr().err)["detail"]
+    assert "--gpu-memory a100=SIZE" in json.loads(capsys.readouterr().err)["detail"]
 
 
 def test_the_holes_are_a_file_for_place(folder, capsys):

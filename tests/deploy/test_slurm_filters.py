@@ -145,6 +145,14 @@ def test_what_is_about_the_job_is_refused_with_the_planners_words(planner):
     assert said == ["tightfit: jobs[0].job.sequence.length must be positive"]
 
 
+def test_a_job_file_in_yaml_is_refused_as_such(planner, tmp_path):
+    planner()
+    (tmp_path / "job.yaml").write_text("budget: free\n")
+    passes, _, said = submitted(comment="tightfit:job.yaml")
+    assert not passes
+    assert said == ["tightfit: job.yaml is not in JSON, the only notation that this filter passes on"]
+
+
 @pytest.mark.parametrize("option", ["gres", "gpus", "gpus_dash_per_dash_node", "gpus_dash_per_dash_task"])
 def test_devices_that_were_asked_for_in_any_option_get_no_others_beside_them(planner, option):
     planner()

@@ -71,6 +71,8 @@ def test_the_holes_are_what_the_placement_takes():
 
 def test_types_of_unknown_memory_are_named_with_what_to_add():
     with pytest.raises(
-        UnknownGpuMemory, match=r"type gpu, t4: add --gpu-memory gpu=80GiB --gpu-memory t4=80GiB"
+        UnknownGpuMemory,
+        match=r"type gpu, t4: add --gpu-memory gpu=SIZE --gpu-memory t4=SIZE, each SIZE such as 80GiB",
     ):
         slurm_holes(LISTING, {kind: "80GiB" for kind in MEMORY if kind not in {"gpu", "t4"}})
+    assert {hole["device"] for hole in slurm_holes(LISTING, {}, with_gpus=False)} == {"cpu"}
