@@ -17,6 +17,9 @@ from planner_service.chain import PlanningError
 LAUNCH_TOKEN = "TIGHTFIT_LAUNCH_TOKEN"  # noqa: S105 - the variable's name, not a token
 """The environment variable that lets a worker open its attempt."""
 
+LAUNCH_PREFIX = "tightfit-"
+"""What the names of all launches begin with."""
+
 EngineState = Literal["waiting", "running", "succeeded", "failed", "cancelled", "missing"]
 """waiting: accepted, not started; missing: the engine knows nothing (any more) of the reference."""
 
@@ -128,7 +131,7 @@ class Launch:
 
 def launch_name(job_id: str, number: int) -> str:
     """What engines call a handing-over of a job: letters, digits and dashes, at most 63 of them."""
-    return f"tightfit-{job_id}-{number}".lower()[:63]
+    return f"{LAUNCH_PREFIX}{job_id}-{number}".lower()[:63]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from planner_service.dispatch.engine import (
+    LAUNCH_PREFIX,
     EngineBusy,
     EngineRefused,
     EngineState,
@@ -96,7 +97,9 @@ _STATES: dict[str, EngineState] = {
 
 
 class SlurmEngine:
-    """Submits, asks and cancels through the commands on this machine's path. References are job ids."""
+    """Submits, asks and cancels through the commands on this machine's path. References are job ids, which a
+    controller that was set up anew gives out again: a job of another name is none of ours.
+    """
 
     name = "slurm"
     most_unfinished = None
@@ -118,7 +121,7 @@ class SlurmEngine:
         """What the controller says, in one question; or the accounting, of what the controller forgot."""
         if not references:
             return {}
-        known = _run([*SQUEUE, f"--jobs={','.join(references)}", "--format=%A|%T|%r|%N"])
+        known = _run([*SQUEUE, f"--jobs={','.join(references)}", "--format=%A|%j|%T|%r|%N"])
         if known.returncode and UNKNOWN_JOB not in known.stderr:  # so it says of a single one
             raise EngineUnreachable(self.name, _reason(known))
         with understanding(self.name):
@@ -128,6 +131,13 @@ class SlurmEngine:
 
     def cancel(self, reference: str) -> None:
         """SIGTERM to the worker, SIGKILL after Slurm's KillWait; a pending job leaves the queue."""
+        known = _run([*SQUEUE, f"--jobs={reference}", "--format=%j"])
+        if known.returncode and UNKNOWN_JOB not in known.stderr:
+            raise EngineUnreachable(self.name, _reason(known))
+        if known.stdout.startswith(LAUNCH_PREFIX):
+            self._cancel(reference)
+
+    def _cancel(self, reference: str) -> None:
         # The shell of a batch job is replaced by the worker (`exec`): `--full` reaches it and its children.
         done = _run(["scancel", "--full", reference])
         if done.returncode and not any(words in done.stderr for words in (UNKNOWN_JOB, OVER_ALREADY)):
@@ -137,7 +147,7 @@ class SlurmEngine:
         """By the name of the job."""
         reference = self._find(name)
         if reference is not None:
-            self.cancel(reference)
+            self._cancel(reference)
 
     def _find(self, job_name: str) -> str | None:
         known = _run([*SQUEUE, f"--name={job_name}", "--format=%i"])
@@ -237,13 +247,17 @@ def _run(
 
 
 def _status(line: str) -> EngineStatus:
-    state, reason, nodes = [*line.split("|"), "", ""][:3]
+    """Of a line "name|state|reason|nodes". Raises LookupError or ValueError for another one."""
+    name, state, *further = line.split("|")
+    reason, nodes = [*further, "", ""][:2]
+    if not name.startswith(LAUNCH_PREFIX):
+        return EngineStatus("missing", f"that number is another job's, {name}")
     detail = ", ".join(text for text in (state, reason if reason != "None" else "", nodes) if text)
     return EngineStatus(_STATES.get(state.split()[0], "failed"), detail)
 
 
 def _by_job(listing: str) -> dict[str, EngineStatus]:
-    """Statuses by job, of lines that begin with the job's number. Raises LookupError for other lines."""
+    """Statuses by job, of lines that begin with its number. Raises LookupError or ValueError for others."""
     lines = [line.partition("|") for line in listing.splitlines() if line]
     return {reference.strip(): _status(rest) for reference, _, rest in lines}
 
@@ -253,7 +267,7 @@ def _accounted(references: Sequence[str]) -> dict[str, EngineStatus]:
     unknown = {reference: EngineStatus("missing", f"job {reference} is unknown") for reference in references}
     jobs = f"--jobs={','.join(references)}"
     try:
-        found = _run(["sacct", "-X", "-n", "-P", jobs, "--format=JobIDRaw,State,ExitCode,NodeList"])
+        found = _run(["sacct", "-X", "-n", "-P", jobs, "--format=JobIDRaw,JobName,State,ExitCode,NodeList"])
     except EngineUnreachable:
         return unknown
     if found.returncode:

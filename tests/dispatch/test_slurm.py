@@ -162,8 +162,8 @@ def test_only_what_will_stay_ends_a_job(slurm, resources, complaint, error):
 
 
 def test_all_jobs_are_asked_about_in_one_question(slurm):
-    slurm("squeue", "echo '11|RUNNING|None|n1'; echo '12|PENDING|Priority|'")
-    slurm("sacct", "echo '13|COMPLETED|0:0|n2'")
+    slurm("squeue", "echo '11|tightfit-j1-1|RUNNING|None|n1'; echo '12|tightfit-j2-1|PENDING|Priority|'")
+    slurm("sacct", "echo '13|tightfit-j3-1|COMPLETED|0:0|n2'")
     found = SlurmEngine().statuses(["11", "12", "13", "14"])
     assert {name: status.state for name, status in found.items()} == {
         "11": "running",
@@ -183,6 +183,25 @@ def test_an_answer_that_is_none_of_slurms_is_no_answer(slurm):
     slurm("squeue", "echo 'Please wait'")
     with pytest.raises(EngineUnreachable, match="none of its own"):
         SlurmEngine().statuses(["11"])
+
+
+def test_a_number_that_was_given_to_another_job_since_is_not_touched(slurm):
+    """Of a controller that was set up anew: the numbers of old launches come again"""
+    slurm("squeue", 'case "$*" in *%A*) echo "11|weather|RUNNING|None|n1";; *) echo weather;; esac')
+    assert SlurmEngine().statuses(["11"])["11"].state == "missing"
+    SlurmEngine().cancel("11")
+    assert slurm.told("scancel") == []
+
+
+def test_what_is_cancelled_is_ours_or_forgotten(slurm):
+    slurm("squeue", "echo tightfit-j1-1")
+    SlurmEngine().cancel("11")
+    slurm("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    SlurmEngine().cancel("12")
+    assert slurm.told("scancel") == ["--full 11"]
+    slurm("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(EngineUnreachable, match="Unable to contact"):
+        SlurmEngine().cancel("11")
 
 
 def test_a_launch_is_withdrawn_by_its_name(slurm):
