@@ -26,6 +26,7 @@ from executor.backends import Backends
 from executor.budget import parse_budget, parse_budget_bytes
 from executor.chain_weights import Anchor, ChainWeights
 from executor.compiled import outside_compiled_graphs
+from executor.computed_weights import computing_bytes
 from executor.device import free_bytes
 from executor.drop_in_bytes import between_bytes, made_bytes, reordered_bytes, unpacked_bytes
 from executor.drop_in_calls import require_dtype, require_no_tracing, streams_put_back
@@ -200,6 +201,7 @@ class BudgetedRecurrence(nn.Module):
         state = _in_types_of_kernels(chains[0], x, state, batch_sizes)
         trains = torch.is_grad_enabled() and any(_needs_gradient(chain, state, x) for chain in chains)
         budget_bytes = self._budget_bytes(chains, state, x) if trains else 1
+        beside_bytes += computing_bytes(self) if trains else 0
         run = self._run_both if self.bidirectional else self._run_one
         try:
             return run(max(1, budget_bytes - beside_bytes), chains, state, x, batch_sizes)

@@ -7,7 +7,7 @@ Tensors are time first. Training keeps the words of the buffers instead of T hid
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -222,8 +222,14 @@ class Reversible(nn.Module):
     @outside_compiled_graphs
     def segment(self, state: PlainState, x: Tensor) -> tuple[PlainState, Tensor]:
         """Like `step` for the k steps of x [k, B, input]; y is [k, B, hidden]."""
+        return self.segment_with({}, state, x)
+
+    def segment_with(
+        self, computed: Mapping[str, Tensor], state: PlainState, x: Tensor
+    ) -> tuple[PlainState, Tensor]:
+        """Like `segment`, on weights of which some were `computed` before, by name."""
         self._check_input(x)
-        after, y = run_taped(self._recipe(), state, x, self._weights())
+        after, y = run_taped(self._recipe(), state, x, self._weights(computed))
         how = passage()
         if isinstance(how, Archiving) and not is_recomputing():
             self._archived_bytes = sum(archive.stored_bytes for archive in how.archives)
@@ -288,15 +294,31 @@ class Reversible(nn.Module):
         seed = int(torch.randint(2**62, (), device="cpu")) if draws else None
         return Recipe(self.cell, self.num_layers, self.coding, self.segment_steps, dropout, seed)
 
-    def _weights(self) -> tuple[Tensor, ...]:
-        names = [f"{name}_l{layer}" for layer in range(self.num_layers) for name in _NAMES]
-        weights = tuple(getattr(self, name) for name in names)
+    def computed_weights(self) -> dict[str, Tensor]:
+        """Those that are no parameters: normed, dropped, or put in place by functional_call."""
+        weights = zip(self._weight_names, self._weights(), strict=True)
+        return {name: weight for name, weight in weights if not isinstance(weight, nn.Parameter)}
+
+    @property
+    def _weight_names(self) -> list[str]:
+        return [f"{name}_l{layer}" for layer in range(self.num_layers) for name in _NAMES]
+
+    def _weights(self, computed: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
+        given = computed or {}
+        weights = tuple(given[name] if name in given else getattr(self, name) for name in self._weight_names)
         require_type(weights[0])
         return weights
 
+    @property
+    def _any_parameter(self) -> Tensor:
+        """One with the type and device of the weights, which may have to be computed, and draw for it."""
+        found = next(self.parameters())
+        require_type(found)
+        return found
+
     def _zeros(self, batch_size: int) -> State:
-        shape = (self.num_layers, batch_size, self.hidden_size)
-        return tuple(self._weights()[0].new_zeros(shape) for _ in self.state_names)
+        shape, like = (self.num_layers, batch_size, self.hidden_size), self._any_parameter
+        return tuple(like.new_zeros(shape) for _ in self.state_names)
 
     def _state(self, given: Any, batch_size: int) -> State:
         zeros = self._zeros(batch_size)
@@ -313,7 +335,7 @@ class Reversible(nn.Module):
         return state
 
     def _check_input(self, x: Tensor) -> None:
-        require_input(x, dtype=self._weights()[0].dtype, input_size=self.input_size)
+        require_input(x, dtype=self._any_parameter.dtype, input_size=self.input_size)
 
 
 _NAMES = ("weight_ih", "weight_hh", "bias")

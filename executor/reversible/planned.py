@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from executor.budget import parse_budget_bytes
+from executor.computed_weights import computing_bytes
 from executor.errors import BudgetTooSmall
 from executor.reversible.fixed_point import ONE
 from executor.reversible.outer import Outer, one_tensor
@@ -38,16 +39,17 @@ def run_in_budget(
     """
     check_range(state, len(inputs))
     budget_bytes, start = parse_budget_bytes(budget), start_of(module, state)
-    beside_bytes = _beside_bytes(state, start, is_given=is_given)
+    beside_bytes = _beside_bytes(state, start, is_given=is_given) + computing_bytes(module)
+    computed = module.computed_weights()
     outer = [part.module for part in (before, after) if part.module is not None]
     try:
         outputs, last = unroll(
             None,
             start,
             inputs if targets is None else (inputs, targets),
-            segment=segment_of(module, before, after, has_targets=targets is not None),
+            segment=segment_of(module, computed, before, after, has_targets=targets is not None),
             module=[module, *outer],
-            captured=[tensor for tensor in after.shared if tensor.requires_grad],
+            captured=[each for each in (*computed.values(), *after.shared) if each.requires_grad],
             reduce="stack" if targets is None else "sum",
             budget=max(1, budget_bytes - beside_bytes),
         )
@@ -67,14 +69,17 @@ def _beside_bytes(state: State, start: PlainState, *, is_given: bool) -> int:
 
 
 def segment_of(
-    module: Reversible, before: Outer, after: Outer, *, has_targets: bool
+    module: Reversible, computed: Mapping[str, Tensor], before: Outer, after: Outer, *, has_targets: bool
 ) -> Callable[[PlainState, Any], tuple[PlainState, Tensor]]:
-    """The layers with what runs around them, k steps at a time."""
+    """The layers with what runs around them, k steps at a time; weights that are `computed` are the same for
+    all of them.
+    """
     enter, leave, shared = before.module, after.module, after.shared
 
     def segment(state: PlainState, given: Any) -> tuple[PlainState, Tensor]:
         inputs, *targets = given if has_targets else (given,)
-        state, y = module.segment(state, inputs if enter is None else one_tensor(enter(inputs)))
+        x = inputs if enter is None else one_tensor(enter(inputs))
+        state, y = module.segment_with(computed, state, x)
         return state, y if leave is None else one_tensor(leave(y, *targets, *shared))
 
     return segment
