@@ -1,14 +1,13 @@
 """One look at a step before it is trusted: what must be replayed, and whether it keeps the rules.
 
-The step is run twice for the tape on copies of its state, inputs and buffers, and again with other random
-numbers where it may draw some that leave no trace; random streams are put back. This is where a step is
-refused that changes its state's shape, writes into its state or inputs, or captures an undeclared tensor,
-before the caller's data was touched.
+The step is run for the tape on copies of its state, inputs and buffers, then without one, as stages are
+advanced, and again with other random numbers where it may draw some that leave no trace; random streams are
+put back. This is where a step is refused that changes its state's shape, writes into its state or inputs, or
+captures an undeclared tensor, before the caller's data was touched.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,17 +20,19 @@ from torch._C._autograd import _pop_saved_tensors_default_hooks as _pop_hooks
 from torch._C._autograd import _push_saved_tensors_default_hooks as _push_hooks
 from torch._C._autograd import _top_saved_tensors_default_hooks as _top_hooks
 
+from executor.agreement import alike
 from executor.captures import require_no_captures, sequence_number
-from executor.errors import ReplayError, UnsupportedHook
+from executor.errors import ReplayError, UnsupportedBackward, UnsupportedHook
+from executor.grad_mode import given_to, goes_by_grad_mode, two_advances
 from executor.parameters import Parameters
 from executor.program import Program
 from executor.replay import Buffers, copied, recomputing, set_streams, untouched
 from executor.reversal import LostBits, Watching, passing
 from executor.second_run import differentiates_a_second_run
 from executor.seen import tensors_seen
-from executor.states import leaf_needs_gradient, raise_mutated
+from executor.states import raise_mutated
 from executor.streams import Stream
-from executor.trees import Leaves, detached, is_continuous, version_of, versions_of
+from executor.trees import Leaves, detached, version_of, versions_of
 
 _OTHER_SEED = 0x5DEECE66D
 
@@ -47,6 +48,8 @@ class Needs:
     """What a step loses, of a loop whose segments can be undone; None for any other loop."""
     differentiates_a_second_run: bool = False
     """Whether a function in a step's graph may run modules again in its backward pass (`second_run`)."""
+    advances_with_graphs: bool = False
+    """Whether a step does something else, or nothing, where gradients are off: it differentiates, or asks."""
     moved_streams: frozenset[int] = frozenset()
     """Of the streams of Python and numpy that the step sees, the places of those that it draws from."""
 
@@ -88,25 +91,41 @@ def dry_run(
     """Run the first two stages of `program` on copies. Where a step `forks` a random stream, what it draws
     leaves no trace, and other seeds are tried; other threads see these.
 
-    Raises StateChanged, StateMutated, CaptureError, UnsupportedOutput or UnsupportedHook; ReplayError where
-    the step does not do the same when it runs again.
+    Raises StateChanged, StateMutated, CaptureError, UnsupportedOutput, UnsupportedHook or
+    UnsupportedBackward; ReplayError where the step does not do the same when it runs again.
     """
     look = partial(_two_stages, program, initial, parameters, captured)
     before = _tensors_now(program.function)
     every: list[Stream] = [*generators, *others]
     with recomputing(), without_saved_tensor_hooks(), untouched(buffers, every) as (originals, streams):
-        again = partial(_again, look, buffers, originals, every, streams)
+        again = partial(_again, buffers, originals, every, streams)
         found = look()
         moved = [not torch.equal(at, each.get_state()) for at, each in zip(streams, every, strict=True)]
         draws = any(moved[: len(generators)])
         mutated = buffers.changed_since(originals)
-        if not _alike(found.tensors, again(0)):
+        changed = buffers.subset(mutated)
+        buffers_after, places_after = changed.current(), list(map(_place_in, every))
+
+        def agrees(*, with_graphs: bool) -> bool:
+            advance = partial(two_advances, program, initial, parameters, with_graphs=with_graphs)
+            if not alike(found.tensors, again(advance, 0)):
+                return False
+            return alike(buffers_after, changed.current()) and places_after == list(map(_place_in, every))
+
+        with_graphs = goes_by_grad_mode(agrees)
+        if with_graphs is None:
             _raise_not_again(before, _tensors_now(program.function))
         if forks and not draws:
-            draws = not _alike(found.tensors, again(_OTHER_SEED))
+            draws = not alike(found.tensors, again(lambda: look().tensors, _OTHER_SEED))
     buffers.require_apart(mutated)
     drawn_from = frozenset(index for index, moves in enumerate(moved[len(generators) :]) if moves)
-    return Needs(draws, mutated, found.lost, found.differentiates_a_second_run, drawn_from)
+    runs_again = found.differentiates_a_second_run
+    return Needs(draws, mutated, found.lost, runs_again, bool(with_graphs), drawn_from)
+
+
+def _place_in(stream: Stream) -> int:
+    """How far a stream is: a number that tells one state from another, in place of thousands of bytes."""
+    return hash(stream.get_state().numpy().tobytes())
 
 
 class _Found(NamedTuple):
@@ -120,11 +139,11 @@ class _Found(NamedTuple):
 
 
 def _again(
-    look: Callable[[], _Found],
     buffers: Buffers,
     originals: Sequence[Tensor],
     generators: Sequence[Stream],
     streams: Sequence[Tensor],
+    look: Callable[[], list[Any]],
     change: int,
 ) -> list[Any]:
     """What the stages find from the same buffers, and from the same random streams or, with a `change`, from
@@ -135,7 +154,7 @@ def _again(
     for generator in generators if change else ():
         if isinstance(generator, torch.Generator):
             generator.manual_seed(generator.initial_seed() ^ change)
-    return look().tensors
+    return look()
 
 
 Versions = dict[str, tuple[Tensor, int]]
@@ -160,24 +179,6 @@ def _raise_not_again(before: Versions, after: Versions) -> None:
         "is registered; numbers that count steps, iterators, and random numbers of hidden streams belong "
         "into the state or the inputs"
     )
-
-
-def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two runs found the same tensors, but for rounding: sums of some kernels have no order. Numbers
-    that are none agree with themselves.
-    """
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if isinstance(a, Tensor)]
-    return all(a.shape == b.shape and _is_close(a, b) for a, b in pairs)
-
-
-def _is_close(one: Tensor, other: Tensor) -> bool:
-    if one.numel() == 0:
-        return True
-    if not is_continuous(one):
-        return torch.equal(one, other)
-    tolerance = math.sqrt(torch.finfo(one.dtype).eps)
-    size = float(torch.nan_to_num(one.abs(), posinf=0.0).max())
-    return torch.allclose(one, other, rtol=tolerance, atol=tolerance * size, equal_nan=True)
 
 
 def _two_stages(
@@ -219,17 +220,7 @@ def _one_stage(
 ) -> _Stage:
     torch.clear_autocast_cache()
     since = sequence_number()
-    given = tuple(
-        leaf.detach().requires_grad_(leaf_needs_gradient(initial[index], stage > 1))
-        if isinstance(leaf, Tensor)
-        else leaf
-        for index, leaf in enumerate(leaves)
-    )
-    slices = program.inputs.slices(*program.steps_of(stage))
-    for position in program.inputs.positions:  # copies: a step that writes into them is refused in time
-        slices[position] = slices[position].detach().clone()
-    for position in program.inputs.differentiable:
-        slices[position].requires_grad_()
+    given, slices = given_to(program, stage, leaves, initial)
     versions = versions_of((*given, *slices))
     blocks: list[Leaves] = []
     checked = replace(program, function=_returning_pairs(program.function))
@@ -243,6 +234,7 @@ def _one_stage(
     if versions != versions_of((*given, *slices)):
         raise_mutated(stage)
     _refuse_hooks(given)
+    _refuse_backward([*given, *slices, *parameters.shadows])
     watching.conclude(given, after)
     roots = [*after, *(leaf for block in blocks for leaf in block)]
     inputs = [slices[position] for position in program.inputs.differentiable]
@@ -269,6 +261,15 @@ def _returning_pairs(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any]
         return returned
 
     return checked
+
+
+def _refuse_backward(leaves: Sequence[Any]) -> None:
+    """Raise UnsupportedBackward where a step called `backward`, which added to gradients of its `leaves`."""
+    if any(isinstance(leaf, Tensor) and leaf.grad is not None for leaf in leaves):
+        raise UnsupportedBackward(
+            "the step calls backward(), which adds to the gradients of its parameters, state or inputs each "
+            "time that it runs: let it call torch.autograd.grad(loss, tensors), which leaves them alone"
+        )
 
 
 def _refuse_hooks(given: Leaves) -> None:

@@ -12,7 +12,7 @@ state by reference, one gradient of a state, and whatever the running action nee
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -267,11 +267,16 @@ class Run:
         self._checkpoints[last] = StoredState(owned(leaves), self._replay.take())
 
     def _advance_stage(self, stage: int, leaves: Leaves) -> Leaves:
-        if stage == 1:  # a hook that a step registers on it is not to reach the caller's tensor
+        with_graphs = self._replay.advances_with_graphs
+        if with_graphs:
+            leaves = tuple(leaf_of(leaf, stage > 1) for leaf in leaves)
+        elif stage == 1:  # a hook that a step registers on it is not to reach the caller's tensor
             leaves = detached(leaves)
         versions = self._versions_given(leaves)
         emit = None if self._recomputing else self.program.outputs.write_block
-        after = self.program.run(stage, leaves, self._slices(stage), emit, held=self._held)
+        with torch.enable_grad() if with_graphs else nullcontext():
+            slices = self._slices(stage, differentiated=with_graphs)
+            after = self.program.run(stage, leaves, slices, emit, held=self._held, is_taped=False)
         if versions != self._versions_given(leaves):
             raise_mutated(stage)
         return after
@@ -280,8 +285,8 @@ class Run:
         """Of a stage's input state, and of all inputs, of which each stage gets views."""
         return versions_of((*leaves, *self.program.inputs.leaves))
 
-    def _slices(self, stage: int) -> list[Any]:
-        return self.program.inputs.slices(*self.program.steps_of(stage))
+    def _slices(self, stage: int, *, differentiated: bool) -> list[Any]:
+        return self.program.inputs.slices(*self.program.steps_of(stage), differentiated=differentiated)
 
     def _tape(self, first: int, last: int) -> None:
         leaves = self._enter(first, last)
@@ -294,9 +299,7 @@ class Run:
 
     def _tape_stage(self, stage: int, leaves: Leaves) -> LiveTape:
         state_leaves = self._entering(stage, leaves)
-        slices = self._slices(stage)
-        for position in self.program.inputs.differentiable:
-            slices[position] = slices[position].detach().requires_grad_()
+        slices = self._slices(stage, differentiated=True)
         blocks: list[Leaves] = []
         renewed: list[Tensor] = []
         renew = (lambda: renewed.extend(self.parameters.renewed())) if self._renews_parameters else None

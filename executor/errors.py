@@ -24,6 +24,7 @@ __all__ = [
     "SparseGradients",
     "StateChanged",
     "StateMutated",
+    "UnsupportedBackward",
     "UnsupportedHook",
     "UnsupportedOutput",
     "UnsupportedTransform",
@@ -92,6 +93,10 @@ class UnsupportedTransform(ExecutorError, RuntimeError):
 
 class UnsupportedHook(ExecutorError, RuntimeError):
     """The step registers a hook on the state that it is given, whose gradient is made of several parts."""
+
+
+class UnsupportedBackward(ExecutorError, RuntimeError):
+    """The step calls `backward`, which adds to gradients whenever it runs: also when it runs again."""
 
 
 class UnsupportedOutput(ExecutorError, TypeError):

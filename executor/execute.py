@@ -44,7 +44,7 @@ def execute(
     parameters = Parameters(loop.modules)
     differentiable = _differentiable(loop, parameters)
     if not torch.is_grad_enabled() or not differentiable:
-        return run_without_gradients(loop)
+        return run_without_gradients(loop, needs)
     run = _run(loop, plan, needs, parameters, observer)
     program = run.program
     final: list[Any] = []
@@ -85,11 +85,14 @@ def _differentiable(loop: Loop, parameters: Parameters) -> list[Tensor]:
     return [*state, *inputs, *parameters.real, *loop.captured]
 
 
-def run_without_gradients(loop: Loop) -> tuple[Any, Any]:
-    """Run every step once for its outputs only: nothing is kept for a backward."""
+def run_without_gradients(loop: Loop, needs: Needs | None = None) -> tuple[Any, Any]:
+    """Run every step once for its outputs only: nothing is kept for a backward. Gradients are enabled for the
+    steps only where the caller enabled them and, as is known of their `needs`, steps go by that.
+    """
+    with_graphs = needs is not None and needs.advances_with_graphs and torch.is_grad_enabled()
     program = loop.program(1 if not loop.is_segment else min(WITHOUT_GRADIENTS_STEPS, loop.inputs.length))
     leaves = loop.initial
-    with torch.no_grad(), state_only(False), passing(None):
+    with torch.set_grad_enabled(with_graphs), state_only(False), passing(None):
         for stage in range(1, program.length + 1):
             slices = program.inputs.slices(*program.steps_of(stage))
             leaves = program.run(
@@ -97,6 +100,7 @@ def run_without_gradients(loop: Loop) -> tuple[Any, Any]:
                 leaves,
                 slices,
                 lambda first, count, block: program.outputs.write(first, count, [block]),
+                is_taped=False,
             )
     return program.outputs.result(program.outputs.leaves), loop.structure.unflatten(leaves)
 

@@ -52,13 +52,15 @@ class Inputs:
             leaves[position] = leaf.requires_grad_(position in self.differentiable)
         return Inputs(self._structure.unflatten(tuple(leaves)), length)
 
-    def slices(self, first: int, count: int) -> list[Any]:
-        """Views of the leaves for steps first..first+count-1, in order, without need of a gradient; other
-        leaves as they are.
+    def slices(self, first: int, count: int, *, differentiated: bool = False) -> list[Any]:
+        """Views of the leaves for steps first..first+count-1, in order; other leaves as they are. None needs
+        a gradient, or, where they are `differentiated`, those that get one, as the leaves of a new graph.
         """
         leaves = list(self.leaves)
         for position in self.positions:
             leaves[position] = leaves[position].detach().narrow(0, first, count)
+        for position in self.differentiable if differentiated else ():
+            leaves[position] = leaves[position].detach().requires_grad_()
         return leaves
 
     def block(self, leaves: Sequence[Any], first: int, count: int) -> Any:

@@ -198,6 +198,7 @@ class Loop:
             modes=Modes(self.seen.modules),
             watch=Watch((self.function, self.inputs.function), self.seen, given),
             differentiates_a_second_run=needs.differentiates_a_second_run,
+            advances_with_graphs=needs.advances_with_graphs,
         )
 
 

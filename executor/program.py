@@ -17,7 +17,7 @@ from torch import Tensor
 from executor.errors import StateChanged
 from executor.inputs import Inputs
 from executor.outputs import Outputs
-from executor.trees import Leaves, Structure, leaf_description, ungraphed
+from executor.trees import Leaves, Structure, cut, leaf_description, ungraphed
 from planner_service.chain import segment_sizes
 
 Emit = Callable[[int, int, Leaves], None]
@@ -61,15 +61,19 @@ class Program:
         emit: Emit | None,
         before_step: Callable[[], None] | None = None,
         held: frozenset[int] = frozenset(),
+        *,
+        is_taped: bool = True,
     ) -> Leaves:
         """Run one stage from the state `leaves`, its inputs `slices` (see Inputs.slices).
 
         The state that comes out has no storage in common with the one before, nor with those at the addresses
         `held`: parameters, inputs and others that are there throughout.
-        `before_step` is called before each step of a step function. Where no gradient is to be kept the state
-        that comes out has no graph, also of steps that enable gradients themselves (forces that are gradients
-        of an energy, inner optimisers): states would hold one another's graphs alive.
+        `before_step` is called before each step of a step function. Where gradients are off, or the stage is
+        not `is_taped`, the state that comes out has no graph, also of steps that enable gradients themselves
+        (forces that are gradients of an energy, inner optimisers): states would hold one another's graphs
+        alive.
         """
+        is_taped = is_taped and torch.is_grad_enabled()
         first, count = self.steps_of(stage)
         state = self.structure.unflatten(leaves)
         if self.is_segment:
@@ -78,11 +82,16 @@ class Program:
                 emit(first, count, self.outputs.flatten(block))
         else:
             state = self._loop(
-                state, self.inputs.steps(slices, first, count), (first, count), emit, before_step
+                state,
+                self.inputs.steps(slices, first, count),
+                (first, count),
+                emit,
+                before_step,
+                is_taped=is_taped,
             )
         after = self.structure.flatten(state)
         self._check(after, stage)
-        return _apart(after if torch.is_grad_enabled() else ungraphed(after), leaves, held)
+        return _apart(after if is_taped else ungraphed(after), leaves, held)
 
     def _loop(
         self,
@@ -91,10 +100,11 @@ class Program:
         steps: tuple[int, int],
         emit: Emit | None,
         before_step: Callable[[], None] | None,
+        *,
+        is_taped: bool,
     ) -> Any:
         function, (first, count) = self.function, steps
         given_next = iter(inputs)
-        is_taped = torch.is_grad_enabled()
         for step in range(first, first + count):
             if before_step is not None:
                 before_step()
@@ -104,12 +114,12 @@ class Program:
                 emit(step, 1, self.outputs.flatten(output))
             del output, given
             if not is_taped:
-                state = self._ungraphed(state)
+                state = self._cut(state)
         return state
 
-    def _ungraphed(self, state: Any) -> Any:
+    def _cut(self, state: Any) -> Any:
         leaves = self.structure.flatten(state)
-        without = ungraphed(leaves)
+        without = cut(leaves)
         return state if without is leaves else self.structure.unflatten(without)
 
     def _check(self, leaves: Leaves, stage: int) -> None:

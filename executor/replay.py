@@ -171,6 +171,7 @@ class Replay:
         modes: Modes,
         watch: Watch | None = None,
         differentiates_a_second_run: bool = False,
+        advances_with_graphs: bool = False,
     ) -> None:
         self._generators = generators
         self._idle = idle
@@ -186,6 +187,7 @@ class Replay:
         self.needs_one_leaf = self.is_autocast or differentiates_a_second_run
         """Whether all steps of a tape must see the same leaf of a parameter: autocast casts it once, and
         functions that differentiate a second run look for its gradient there."""
+        self.advances_with_graphs = advances_with_graphs
         self.is_active = bool(generators) or bool(mutated.slots)
 
     def take(self) -> Surroundings:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeGuard
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -105,6 +106,16 @@ def ungraphed(leaves: Leaves) -> Leaves:
     """`detached` leaves where any has a graph; else `leaves` themselves."""
     has_graph = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves)
     return detached(leaves) if has_graph else leaves
+
+
+def cut(leaves: Leaves) -> Leaves:
+    """The leaves without their graphs, in need of a gradient where they were and gradients are enabled."""
+    without = ungraphed(leaves)
+    if without is not leaves and torch.is_grad_enabled():
+        for leaf, before in zip(without, leaves, strict=True):
+            if isinstance(leaf, Tensor):
+                leaf.requires_grad_(before.requires_grad)
+    return without
 
 
 def versions_of(leaves: Iterable[Any]) -> list[int]:

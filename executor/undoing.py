@@ -104,9 +104,7 @@ class UndoingRun(Run):
 
     def _undone(self, stage: int, after: StoredState, stretch: Stretch) -> LiveTape:
         """The tape of `stage`, from the state after it."""
-        slices = self._slices(stage)
-        for position in self.program.inputs.differentiable:
-            slices[position] = slices[position].detach().requires_grad_()
+        slices = self._slices(stage, differentiated=True)
         blocks: list[Leaves] = []
         how = Undoing(stretch.archives)
         with torch.enable_grad(), passing(how):

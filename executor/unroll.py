@@ -61,7 +61,8 @@ def unroll(
 
     Raises:
         BudgetTooSmall: with the least budget that would fit.
-        StateChanged, StateMutated, CaptureError, UnsupportedOutput: the step breaks a rule.
+        StateChanged, StateMutated, CaptureError, UnsupportedOutput, UnsupportedHook, UnsupportedBackward:
+            the step breaks a rule.
         GrowingMemory: each step keeps more tensors, besides its state and outputs.
         DependentCaptures: a captured tensor was computed from another one.
         ConcurrentUse: another thread is running a loop of the same module.
@@ -94,9 +95,10 @@ def run_within(
     if not torch.is_grad_enabled():
         return run_without_gradients(loop)
     if not any(tensor.requires_grad for tensor in loop.tensors()):
+        needs = None
         with suppress(ReplayError):  # nothing will run again
-            known(loop).needs(loop)  # refuses a tensor that needs one and was not declared
-        return run_without_gradients(loop)
+            needs = known(loop).needs(loop)  # refuses a tensor that needs one and was not declared
+        return run_without_gradients(loop, needs)
     return _run(loop, plan_for(loop, budget, planner, host_budget))
 
 
