@@ -21,7 +21,8 @@ Backward = Callable[..., Any]
 
 def first_order(what: str) -> Callable[[Backward], Backward]:
     """Decorates the `backward` of an autograd function: it raises DoubleBackward where a graph of it is asked
-    for, by create_graph=True. `what` is named in the message.
+    for, by create_graph=True, and UnsupportedTransform where several gradients come at once. `what` is named
+    in the message.
     """
 
     def decorated(backward: Backward) -> Backward:
@@ -31,6 +32,12 @@ def first_order(what: str) -> Callable[[Backward], Backward]:
                 raise DoubleBackward(
                     f"the gradient of {what} cannot be differentiated again: call backward without "
                     "create_graph=True, or run an ordinary Python loop of torch's operations"
+                )
+            if any(_is_batched(gradient) for gradient in gradients):
+                raise UnsupportedTransform(
+                    f"{what} takes one gradient at a time: call torch.autograd.grad without "
+                    "is_grads_batched=True, and functions of torch.autograd without vectorize=True; each "
+                    "gradient needs a forward pass of its own"
                 )
             return backward(ctx, *gradients)
 
@@ -53,6 +60,13 @@ def require_reverse_mode(tensors: Iterable[Tensor]) -> None:
             "an unrolled loop has no forward-mode derivative, and one of its tensors has a tangent: run an "
             "ordinary Python loop, or take the tangent off"
         )
+
+
+def _is_batched(gradient: Any) -> bool:
+    functorch = torch._C._functorch  # noqa: SLF001
+    return isinstance(gradient, Tensor) and (
+        functorch.is_legacy_batchedtensor(gradient) or functorch.is_batchedtensor(gradient)
+    )
 
 
 def _has_tangent(tensor: Tensor) -> bool:

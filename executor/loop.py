@@ -128,6 +128,14 @@ class Loop:
         yield from (leaf for leaf in given if isinstance(leaf, Tensor))
         yield from (parameter for module in self.modules for parameter in module.parameters())
 
+    def everything(self) -> Iterator[Tensor]:
+        """Those, and all tensors that steps are seen to use."""
+        yield from self.tensors()
+        yield from (tensor for each in self.seen.tensors if (tensor := each.tensor()) is not None)
+        for module in self.seen.modules:
+            yield from module.parameters()
+            yield from module.buffers()
+
     @property
     def device(self) -> torch.device:
         """Where the loop runs: CUDA if any of its tensors is there."""
@@ -233,10 +241,15 @@ def _sees_undeclared(seen: Seen, given: Sequence[Any]) -> bool:
 
 
 def _refuse_opaque(leaves: Sequence[Any]) -> None:
-    """Raise TypeError for an object with tensors in it that is no tree, whose gradients would be lost, and a
-    sparse tensor, whose bytes change with its values.
+    """Raise TypeError for an object with tensors in it that is no tree, whose gradients would be lost, an
+    iterator, and a sparse tensor, whose bytes change with its values.
     """
     for leaf in leaves:
+        if isinstance(leaf, Iterator):
+            raise TypeError(
+                f"a {type(leaf).__name__} is a leaf of the state or the inputs: what an iterator has given "
+                "is gone when a step runs again; pass a tensor, or a callable of t that looks it up in a list"
+            )
         if isinstance(leaf, Tensor) and leaf.layout is not torch.strided:
             layout = str(leaf.layout).removeprefix("torch.")
             raise TypeError(

@@ -91,7 +91,7 @@ def run_within(
     loop: Loop, budget: int | str, planner: str | None = None, host_budget: int | str | None = None
 ) -> tuple[Any, Any]:
     """The outputs and the last state of `loop`, run inside `budget`; see `unroll`."""
-    require_reverse_mode(loop.tensors())
+    require_reverse_mode(loop.everything())
     if not torch.is_grad_enabled():
         return run_without_gradients(loop)
     if not any(tensor.requires_grad for tensor in loop.tensors()):
@@ -103,7 +103,7 @@ def run_within(
 
 
 def _run(loop: Loop, plan: ExecutionPlan) -> tuple[Any, Any]:
-    require_reverse_mode(loop.tensors())
+    require_reverse_mode(loop.everything())
     try:
         return execute(loop, plan, known(loop).needs(loop))
     except ReplayError:

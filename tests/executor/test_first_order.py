@@ -78,3 +78,26 @@ def test_a_tangent_is_not_lost_without_a_word(has_gradients):
         dual = forward_ad.make_dual(x, torch.ones_like(x))
         with pytest.raises(UnsupportedTransform, match="tangent"):
             loop(dual)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_a_tangent_of_what_the_step_sees_is_not_lost_either():
+    weight, x = torch.randn(INPUT, INPUT), torch.randn(STEPS, BATCH, INPUT)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(weight, torch.ones_like(weight))
+        with pytest.raises(UnsupportedTransform, match="tangent"):
+            unroll(
+                lambda s, x_t: (torch.tanh(s @ dual + x_t),) * 2,
+                torch.zeros(BATCH, INPUT),
+                x.requires_grad_(),
+                budget="1MiB",
+            )
+
+
+@pytest.mark.parametrize("way", [loop, WAYS["reversible"]], ids=["loop", "reversible"])
+def test_several_gradients_at_once_are_refused(way):
+    """Torch's own words were about a function that the caller never called"""
+    x = torch.randn(STEPS, BATCH, INPUT, requires_grad=True)
+    y = way(x)
+    with pytest.raises(UnsupportedTransform, match="is_grads_batched"):
+        torch.autograd.grad(y, x, torch.stack([torch.ones_like(y)] * 2), is_grads_batched=True)

@@ -11,7 +11,7 @@ from torch.nn.utils import prune  # noqa: E402
 from torch.nn.utils.rnn import pack_sequence  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from executor import GRU, LSTM, RNN, SparseGradients, unroll  # noqa: E402
+from executor import GRU, LSTM, RNN, BudgetTooSmall, SparseGradients, unroll  # noqa: E402
 
 KINDS = {"LSTM": (nn.LSTM, LSTM), "GRU": (nn.GRU, GRU), "RNN": (nn.RNN, RNN)}
 BUDGET = "1MiB"
@@ -156,3 +156,40 @@ def test_sparse_gradients_are_refused_with_the_reason():
 
     with pytest.raises(SparseGradients, match="sparse=True"):
         unroll(step, torch.zeros(2, 4), torch.randint(10, (20, 2)), module=table, budget=BUDGET)
+
+
+class Doubled(torch.Tensor):
+    """A tensor whose mean is twice as large, as one with a unit might be."""
+
+    def mean(self, *given, **options):
+        return 2 * super().mean(*given, **options)
+
+
+def test_subclasses_of_tensors_have_their_say_when_steps_run_again():
+    """Backward called on one of them switches all of them off: steps ran again on plain tensors"""
+    torch.manual_seed(0)
+    cell, x = nn.GRUCell(3, 5), torch.randn(12, 4, 3)
+
+    def step(h, x_t):
+        h = cell(x_t, h)
+        return 0.5 * (h + h.mean()), h.mean()
+
+    def loss_of(run):
+        return run(step, torch.zeros(4, 5).as_subclass(Doubled))
+
+    def plain(step, state):
+        total = 0
+        for x_t in x:
+            state, loss = step(state, x_t)
+            total = total + loss
+        return total
+
+    def unrolled(step, state):
+        return unroll(step, state, x, module=cell, reduce="sum", budget=budget)[0]
+
+    budget = 1
+    with pytest.raises(BudgetTooSmall) as refusal:
+        loss_of(unrolled)
+    budget = refusal.value.minimum_budget_bytes
+    expected, found = (gradients_of(cell, loss_of(run)) for run in (plain, unrolled))
+    torch.testing.assert_close(found, expected)

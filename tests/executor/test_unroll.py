@@ -378,3 +378,10 @@ def test_sparse_tensors_are_refused_with_the_way_round_them(place: str) -> None:
     given: dict[str, Any] = {"state": torch.zeros(STEPS), "inputs": torch.zeros(STEPS, 1)} | {place: sparse}
     with pytest.raises(TypeError, match=r"sparse_coo tensor .* pass its indices and values"):
         unroll(lambda s, x: (s, x), **given, budget="1MiB")
+
+
+def test_iterators_are_refused_with_the_way_round_them() -> None:
+    """A step was handed the generator itself"""
+    given = (torch.zeros(1) for _ in range(STEPS))
+    with pytest.raises(TypeError, match=r"generator .* callable of t"):
+        unroll(lambda s, x: (s, x), torch.zeros(STEPS), given, length=STEPS, budget="1MiB")
