@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from benchmarks.arguments import without_arguments
 from executor import ProbeReport, probe
 from executor.recurrence import Recurrence, run_fused
 
@@ -123,4 +124,5 @@ def _counted_costs(steps: int) -> dict[str, int]:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     main()

@@ -5,6 +5,7 @@ The README's own blocks are run by `test_readme.py`.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -114,6 +115,17 @@ def test_a_command_is_understood(command):
     program, *words = command
     parser = planner_parser() if program == "tightfit" else worker_parser()
     parser.parse_args(words)
+
+
+@every_page
+def test_a_benchmark_that_is_named_exists(name):
+    """The module of `python -m benchmarks.…`, and the parts of those that have parts"""
+    for module, rest in re.findall(r"python -m (benchmarks[\w.]*)([^`\n#|]*)", TEXTS[name]):
+        path = ROOT / module.rstrip(".").replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+        if module in {"benchmarks.reversible", "benchmarks.sparse"}:
+            known = importlib.import_module(f"{module}.__main__").PARTS.of
+            assert set(rest.split()) <= set(known), rest
 
 
 @pytest.mark.parametrize("name", [*TEXTS, *SOURCES])

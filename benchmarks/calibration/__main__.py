@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.arguments import without_arguments
 from benchmarks.calibration.jobs import Case, Ran
 from benchmarks.calibration.learning import Course, learn
 from benchmarks.machine import RESULTS, description
@@ -102,4 +103,5 @@ def table(courses: Sequence[Course]) -> str:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     sys.exit(main())

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.arguments import without_arguments
 from benchmarks.executor.__main__ import SHARES, STEPS, peak_bytes, seconds, too_slow
 from benchmarks.executor.cases import Case, fused, looped
 from benchmarks.machine import RESULTS, description
@@ -97,4 +98,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     raise SystemExit(main())

@@ -11,6 +11,7 @@ import json
 import torch
 from torch import Tensor, nn
 
+from benchmarks.arguments import without_arguments
 from benchmarks.executor.__main__ import peak_bytes, seconds
 from benchmarks.machine import RESULTS, description
 from executor import unroll
@@ -72,4 +73,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     raise SystemExit(main())

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.arguments import without_arguments
 from benchmarks.machine import RESULTS, description
 from executor import unroll
 from executor.plan import tape_everything
@@ -109,4 +110,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     raise SystemExit(main())

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.arguments import without_arguments
 from benchmarks.machine import RESULTS
 from planner_service.chain.quantities import format_bytes
 
@@ -46,4 +47,5 @@ def _line(cells: list[str] | tuple[str, ...]) -> str:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     print(markdown(json.loads((RESULTS / "executor.json").read_text(encoding="utf-8"))))

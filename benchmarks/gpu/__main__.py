@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.arguments import without_arguments
 from benchmarks.gpu import results
 from benchmarks.gpu.page import page
 from benchmarks.gpu.promises import broken_promises
@@ -206,4 +207,5 @@ def _write_page() -> None:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     raise SystemExit(main())

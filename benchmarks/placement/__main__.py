@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.arguments import without_arguments
 from benchmarks.machine import RESULTS, description
 from benchmarks.placement.clusters import holes, jobs
 from planner_service.api.collector import settle_collector
@@ -121,4 +122,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     sys.exit(main())

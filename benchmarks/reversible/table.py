@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.arguments import without_arguments
 from benchmarks.machine import RESULTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reversible.md"
@@ -181,4 +182,5 @@ def _table(header: list[str], lines: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     PAGE.write_text(renewed(PAGE.read_text()))

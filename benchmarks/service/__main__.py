@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import httpx
 
+from benchmarks.arguments import without_arguments
 from benchmarks.machine import RESULTS, description
 from tests.serving import Serving, chain_request, endless_request, start_service
 
@@ -128,4 +129,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     sys.exit(main())

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import without_arguments
 from benchmarks.machine import RESULTS
 
 PAGE = Path(__file__).parent / "README.md"
@@ -98,4 +99,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     sys.exit(main())

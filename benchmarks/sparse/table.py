@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from statistics import mean
 from typing import Any
 
+from benchmarks.arguments import without_arguments
 from benchmarks.machine import RESULTS
 
 Row = dict[str, Any]
@@ -144,4 +145,5 @@ def times(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
+    without_arguments(__doc__)
     print(*(claim(), claim("claim-longer"), sweep(), frontier(), longer_losses()), sep="\n")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
 from benchmarks.parts import Parts, recorded
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 class Interrupted(Exception):
@@ -58,3 +61,11 @@ def test_an_unknown_part_is_refused_with_those_there_are(parts, capsys):
 
 def test_a_part_without_a_result_file_has_no_rows(parts):
     assert recorded(parts.path("squares")) == []
+
+
+def test_no_benchmark_measures_when_it_is_asked_for_help():
+    """Every one that is started by hand looks at its command line first; ours start peers' processes"""
+    looks = ("parse_args(", "PARTS.main(__doc__", "without_arguments(__doc__)")
+    texts = {path: path.read_text() for path in FOLDER.rglob("*.py") if not path.stem.endswith("_process")}
+    started = [path for path, text in texts.items() if '== "__main__"' in text]
+    assert [path.name for path in started if not any(look in texts[path] for look in looks)] == []
