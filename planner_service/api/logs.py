@@ -31,5 +31,5 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("alembic", "uvicorn.access"):
+    for chatty in ("alembic", "uvicorn.access", "httpx"):  # the last: engines are asked every two seconds
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import sqlite3
 import threading
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from planner_service.api import service as service_module
 from planner_service.api.app import create_app
+from planner_service.api.logs import log_to_stderr
 from planner_service.settings import Settings
 from tests.api.workers import Life
 from tests.serving import Serving, chain_request, endless_request, eventually, start_service
@@ -221,3 +223,18 @@ def test_spans_reach_a_collector_where_one_is_configured(tmp_path):
         collector.shutdown()
         thread.join()
         collector.server_close()
+
+
+def test_what_engines_are_asked_is_no_line_of_log(monkeypatch, capsys):
+    """They are asked every two seconds for every job; what our own loggers say is one"""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    level = root.level
+    try:
+        log_to_stderr("info")
+        logging.getLogger("httpx").info("HTTP Request: GET http://127.0.0.1:8265/api/jobs/1")
+        logging.getLogger("planner_service").info("ready")
+    finally:
+        root.setLevel(level)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["message"] == "ready"
