@@ -144,12 +144,16 @@ def test_attempts_jobs_and_measured_peaks_are_in_the_figures(service, http):
 def test_a_request_is_a_line_of_log_with_who_what_and_how_long(tmp_path):
     service = start_service(tmp_path, TIGHTFIT_LOG_LEVEL="info")
     httpx.get(f"{service.url}/healthz", timeout=60)
+    claim = {"node": "idle"}
+    assert httpx.post(f"{service.url}/v1/claims/probes", json=claim, timeout=60).status_code == 204
     refused = httpx.get(f"{service.url}/v1/jobs/none", headers={"x-request-id": "r-7"}, timeout=60)
     assert refused.status_code == 404
     service.process.terminate()
     _, said = service.process.communicate(timeout=60)
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    (line,) = [line for line in lines if line.get("action") == "request"]  # reads that succeed are not told
+    (line,) = [
+        line for line in lines if line.get("action") == "request"
+    ]  # no read that succeeds, no idle claim
     assert line.pop("seconds") > 0
     assert {name: line[name] for name in ("request_id", "caller", "route", "status", "job", "method")} == {
         "request_id": "r-7",
