@@ -19,7 +19,7 @@ BATCH_EVENTS = 200
 ReadAfter = Callable[[int], EventsAfter]
 """Events after a number; blocks."""
 HasMore = Callable[[int], Awaitable[bool]]
-"""Waits for the next look; whether there are events after a number (see `EventWatch`)."""
+"""Waits for the next look; whether it is worth reading what comes after a number (see `EventWatch`)."""
 
 
 async def event_stream(
@@ -38,7 +38,9 @@ async def event_stream(
             last_number, spoke_at = number, time.monotonic()
         if found.is_over:
             return
-        while not found.events and not is_stopping() and not await has_more(last_number):
+        has_more_now = bool(found.events)
+        while not has_more_now and not is_stopping():
+            has_more_now = await has_more(last_number)
             if time.monotonic() - spoke_at >= KEEP_ALIVE_SECONDS:
                 yield b": still here\n\n"
                 spoke_at = time.monotonic()

@@ -48,9 +48,12 @@ class EventWatch:
                 del self._watched[job_id]
 
     async def has_more(self, job_id: str, number: int) -> bool:
-        """Whether the job has events after its event `number`, or is gone, as the next look finds it."""
+        """Whether the job has events after its event `number`, or is gone, as the next look finds it. Also
+        where it has not had so many: who knows more than the database, which may have been restored, is told
+        of the job's end all the same.
+        """
         await self._next_look.wait()
-        return self._counts.get(job_id, number + 1) > number
+        return self._counts.get(job_id, number + 1) != number
 
     async def _look(self) -> None:
         while self._watched:

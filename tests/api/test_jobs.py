@@ -218,6 +218,15 @@ def test_events_stream_until_the_job_is_over_and_resume_where_the_reader_was(htt
     assert over.status_code == 204  # which keeps an EventSource from asking again
 
 
+def test_who_knows_more_events_than_there_are_is_told_of_the_end(http, life):
+    """Of a database that was restored: the stream would go on for ever."""
+    life.submit()
+    path = f"/v1/jobs/{life.job_id}/events"
+    with http.stream("GET", path, headers={"last-event-id": "99"}, timeout=20) as stream:
+        http.post(f"/v1/jobs/{life.job_id}/cancel")
+        assert [line for line in stream.iter_lines() if line.startswith("data:")] == []
+
+
 def test_a_silent_stream_sends_comments(monkeypatch):
     import asyncio
 
