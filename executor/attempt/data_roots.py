@@ -18,9 +18,18 @@ def within_roots(job: Job, roots: Sequence[Path]) -> Job:
     if name == PYTHON_TEXT:
         return job
     for root in roots:
-        resolved_root = root.resolve()
-        path = (resolved_root / name).resolve()
-        if path.is_relative_to(resolved_root) and path.is_file():
+        path = _found(root, name)
+        if path is not None:
             return replace(job, data=replace(job.data, text=str(path)))
     known = ", ".join(map(str, roots)) or f"none: the worker has no --data-root, only {PYTHON_TEXT!r}"
     raise InvalidJob("data.text", f"{name!r} is in none of the worker's data folders ({known})")
+
+
+def _found(root: Path, name: str) -> Path | None:
+    """The file of that name in `root`; None where there is none, links lead out of it or the name can be none."""
+    resolved_root = root.resolve()
+    try:
+        path = (resolved_root / name).resolve()
+        return path if path.is_relative_to(resolved_root) and path.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, links in a circle
+        return None

@@ -57,15 +57,17 @@ def test_a_job_request_of_the_wire_is_a_job_of_the_executor():
 
 
 def test_a_text_is_found_in_the_data_folders_and_nowhere_else(tmp_path):
-    """Not beside them, not by .., not by an absolute path, not by a link that leads out"""
+    """Not beside them, not by .., not by an absolute path, not by a link that leads out or in a circle"""
     root = tmp_path / "root"
     root.mkdir()
     (root / "book.txt").write_text("text")
     (tmp_path / "secret.txt").write_text("secret")
     (root / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (root / "circle.txt").symlink_to(root / "circle.txt")
     job = job_of(REQUEST, 4096)
     assert within_roots(job, [root]).data.text == str((root / "book.txt").resolve())
-    for outside in ("../secret.txt", str(tmp_path / "secret.txt"), "link.txt", "missing.txt"):
+    absolute = str(tmp_path / "secret.txt")
+    for outside in ("../secret.txt", absolute, "link.txt", "missing.txt", "circle.txt", "long" * 75):
         other = job_of({**REQUEST, "data": {"text": outside}}, 4096)
         with pytest.raises(InvalidJob, match=re.escape(outside)):
             within_roots(other, [root])
