@@ -26,7 +26,7 @@ def within_roots(job: Job, roots: Sequence[Path]) -> Job:
 
 
 def _found(root: Path, name: str) -> Path | None:
-    """The file of that name in `root`; None where there is none, links lead out of it or the name can be none."""
+    """The file of that name in `root`; None where none is, links lead out of it, or it can be no name."""
     resolved_root = root.resolve()
     try:
         path = (resolved_root / name).resolve()
