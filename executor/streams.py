@@ -92,4 +92,4 @@ def global_stream_of(module: ModuleType, *, draws: bool) -> Any:
 
 
 def _bytes_of(written: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(written), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(written), dtype=torch.uint8).clone()  # in memory that is counted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from random import randint
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from executor import ReplayError, unroll
+from executor import BudgetTooSmall, ReplayError, measure, unroll
 from executor.loop import Loop
 from executor.plan import checkpoint_every
 from executor.streams import NumpyStream, PythonStream
@@ -116,3 +117,28 @@ def test_only_streams_that_move_are_kept_and_their_states_have_one_size() -> Non
         stream.set_state(before)
         assert sizes == {before.numel()}
         assert torch.equal(stream.get_state(), before)
+
+
+def test_states_of_streams_come_back_from_host_memory_within_the_budget() -> None:
+    """They lay where nobody counts, and came back where it counts: a fifth over the least budget"""
+    cell = nn.GRUCell(SIZE, SIZE)
+    inputs, zeros = torch.randn(40, 3, SIZE), torch.zeros(3, SIZE)
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = cell(x * random.random(), state)
+        return state, state.square().mean()
+
+    def iteration(budget: int) -> None:
+        cell.zero_grad()
+        options: dict[str, Any] = {"module": cell, "reduce": "sum", "host_budget": 10**6}
+        loss, _ = unroll(step, zeros, inputs, budget=budget, **options)
+        loss.backward()
+
+    with pytest.raises(BudgetTooSmall) as refusal:
+        iteration(1)
+    budget = refusal.value.minimum_budget_bytes
+    iteration(budget)
+    cell.zero_grad()
+    measured = measure(partial(iteration, budget))
+    assert measured.tier_peak_bytes
+    assert measured.peak_bytes <= budget
