@@ -309,7 +309,7 @@ def _parsed_yaml(path: Path, text: str) -> object:
         ) from error
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the 30th of February, too deep a nesting
         reason = " ".join(str(error).split())
         raise InvalidJob(str(path), f"is not YAML: {reason}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,7 +36,7 @@ def read_request(source: str) -> dict[str, Any]:
 
 
 def read_document(source: str) -> object:
-    """What is written in the file `source`: YAML where it is called so, else JSON.
+    """What is written in the file `source`, as JSON has it: YAML where it is called so, else JSON.
 
     Raises UnreadableRequest.
     """
@@ -44,9 +45,20 @@ def read_document(source: str) -> object:
     import yaml
 
     try:
-        return yaml.safe_load(read_text(source))
-    except yaml.YAMLError as error:
+        written = yaml.safe_load(read_text(source))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the 30th of February, too many digits
         raise UnreadableRequest(source, f"not YAML: {' '.join(str(error).split())}") from None
+    try:
+        return json.loads(json.dumps(written, default=_text_of_date, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UnreadableRequest(source, f"YAML of what JSON has not: {error}") from None
+
+
+def _text_of_date(value: object) -> str:
+    """A date, which a name may look like, is the text that it was written as."""
+    if isinstance(value, date):
+        return str(value)
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 def require_for_worker(source: str, job: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from planner_service.cli import job_watch
 from planner_service.cli.main import main
+from planner_service.cli.request_file import UnreadableRequest, read_document
 from planner_service.client import PlannerUnreachable
 from planner_service.contract.job_events import JobEvent
 from tests.api.workers import Life
@@ -64,6 +65,17 @@ def test_a_workers_job_file_is_submitted_listed_shown_and_cancelled(jobs, job_fi
         1,  # it did not succeed
         ["queued", "cancelled (cancelled): cancelled while queued"],
     )
+
+
+def test_a_file_of_yaml_is_what_json_would_say_or_refused(tmp_path):
+    """A name that looks like a date is a text, as the people who wrote it meant"""
+    path = tmp_path / "job.yaml"
+    path.write_text("{name: 2026-02-03, budget: 5%, model: {hidden_size: 8}}")
+    assert read_document(str(path)) == {"name": "2026-02-03", "budget": "5%", "model": {"hidden_size": 8}}
+    for wrong in ("name: 2026-02-30", "name: .nan", "name: !!set {a}", "2026-02-03: 1", "[" * 9999):
+        path.write_text(wrong)
+        with pytest.raises(UnreadableRequest, match="YAML"):
+            read_document(str(path))
 
 
 def test_a_finished_job_shows_its_attempts_and_logs(jobs, service):

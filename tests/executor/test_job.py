@@ -151,6 +151,8 @@ def test_a_wrong_field_is_named(path, value):
     [
         ("job.json", "{", "is not JSON"),
         ("job.yaml", "model: [", "is not YAML"),
+        ("job.yaml", "name: 2026-02-30", "is not YAML: day is out of range"),
+        ("job.yaml", "[" * 9999, "is not YAML"),
         ("job.yaml", "just a text", "mapping"),
         ("job.json", "[]", "mapping"),
         ("job.json", "[" * 100_000, "recursion"),
