@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -165,3 +166,12 @@ def test_code_that_is_shown_is_code(name):
         code = compile(block, name, "exec")
         if name == "docs/reversible.md" and "import torch" in block:
             exec(code, {})  # noqa: S102 - our own document
+
+
+def test_the_pictures_of_the_strategies_are_the_planners():
+    """What docs/strategies shows is what is planned and replayed today"""
+    draw = runpy.run_path(str(ROOT / "docs" / "strategies" / "draw.py"))
+    drawn = dict(draw["drawings"]())
+    kept = {path.stem: path.read_text() for path in draw["PICTURES"].glob("*.svg")}
+    assert set(drawn) == set(kept)
+    assert [name for name in drawn if drawn[name] != kept[name]] == []

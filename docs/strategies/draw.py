@@ -279,26 +279,30 @@ def title_of(strategy: str, verdict: Verdict) -> str:
     )
 
 
-def main() -> None:
-    """Write one SVG per strategy."""
-    PICTURES.mkdir(exist_ok=True)
+def drawings() -> Iterator[tuple[str, str]]:
+    """Every strategy with its picture as SVG."""
     for strategy, budget_bytes in BUDGETS.items():
         solution = solve(CHAIN, budget_bytes, strategy)
         moments = replayed(expand(solution.policy), budget_bytes)
-        picture = Picture(moments, budget_bytes, title_of(strategy, solution.verdict))
-        (PICTURES / f"{strategy}.svg").write_text(picture.svg())
+        yield strategy, Picture(moments, budget_bytes, title_of(strategy, solution.verdict)).svg()
     offloaded = solve_offload(CHAIN, OFFLOAD_BUDGET, [HOST])
     title = title_of("offload", offloaded.verdict)
     moments = replayed(expand_tiers(offloaded.policy), OFFLOAD_BUDGET, (HOST,))
-    (PICTURES / "offload.svg").write_text(Picture(moments, OFFLOAD_BUDGET, title, tiers=(HOST,)).svg())
+    yield "offload", Picture(moments, OFFLOAD_BUDGET, title, tiers=(HOST,)).svg()
     undone = solve(UNDONE_CHAIN, UNDONE_BUDGET, "reversible")
     moments = replayed(expand(undone.policy), UNDONE_BUDGET, chain=UNDONE_CHAIN)
     title = f"{title_of('reversible', undone.verdict)}".replace("bytes", "quarters of a byte")
-    (PICTURES / "reversible.svg").write_text(Picture(moments, UNDONE_BUDGET, title).svg())
+    yield "reversible", Picture(moments, UNDONE_BUDGET, title).svg()
     cut = solve(CHAIN, TRUNCATED_BUDGET, "truncated")
     title = f"{title_of('truncated', cut.verdict)}, NOT the gradient of the whole"
-    picture = Picture(windows(cut.policy, TRUNCATED_BUDGET), TRUNCATED_BUDGET, title)
-    (PICTURES / "truncated.svg").write_text(picture.svg())
+    yield "truncated", Picture(windows(cut.policy, TRUNCATED_BUDGET), TRUNCATED_BUDGET, title).svg()
+
+
+def main() -> None:
+    """Write one SVG per strategy."""
+    PICTURES.mkdir(exist_ok=True)
+    for strategy, svg in drawings():
+        (PICTURES / f"{strategy}.svg").write_text(svg)
 
 
 if __name__ == "__main__":
