@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -41,6 +42,7 @@ _POSITIVE = (
     "lease_seconds",
     "save_seconds",
 )
+_URLS = ("planner_url", "kubernetes_url", "ray_url", "otlp_url")
 _NOT_NEGATIVE = (
     "queue_length",
     "reply_cache_bytes",
@@ -194,6 +196,17 @@ class Settings:
         self._require("tls_certificate_file", both, f"needs {variable('tls_key_file')}, and that needs it")
         levels = ("debug", "info", "warning", "error")
         self._require("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")
+        self._require_engines()
+
+    def _require_engines(self) -> None:
+        for name in _URLS:
+            is_url = not getattr(self, name) or getattr(self, name).startswith(("http://", "https://"))
+            self._require(name, is_url, "must be a URL that begins with http:// or https://")
+        self._require("kubernetes_claim", self.kubernetes_claim in {"", "dra"}, "must be dra, or empty")
+        try:
+            shlex.split(self.slurm_options)
+        except ValueError as error:
+            self._require("slurm_options", False, f"is no line of options: {error}")
 
     def _require(self, name: str, valid: bool, what: str) -> None:
         if not valid:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from planner_service.api.dispatcher import Dispatcher
 from planner_service.api.job_desk import JobDesk
+from planner_service.contract import problem_from_validation
 from planner_service.contract.holes import HoleRecord
 from planner_service.contract.jobs import Job
 from planner_service.dispatch import Resources, dispatched_engines, resources_for
@@ -55,5 +56,9 @@ def cluster_holes(settings: Settings) -> list[HoleRecord]:
         document = yaml.safe_load(text) if path.suffix in {".yaml", ".yml"} else json.loads(text)
         records = document.get("holes", document) if isinstance(document, dict) else document
         return _HOLES.validate_python(records)
-    except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
-        raise InvalidSetting(f"{variable('holes_file')}={path}: {error}") from error
+    except ValidationError as error:
+        reason = problem_from_validation(error).detail
+        raise InvalidSetting(f"{variable('holes_file')}={path}: {reason}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidSetting(f"{variable('holes_file')}={path}: {reason}") from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -15,7 +17,7 @@ from planner_service.api.app import create_app
 from planner_service.api.collector import settle_collector
 from planner_service.api.logs import log_to_stderr
 from planner_service.security import ApiKey
-from planner_service.settings import Settings
+from planner_service.settings import InvalidSetting, Settings, variable
 
 SWITCH_SECONDS = 0.001
 """Longest that a planning thread keeps the interpreter from the event loop, in Python code; kernels do not
@@ -34,6 +36,26 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise CannotListen(f"cannot listen on {host} port {port}: {reason}; try another --port") from None
+
+
+def require_certificate(settings: Settings) -> None:
+    """Raise InvalidSetting where the certificate and its key cannot be read, or are none of each other."""
+    if not settings.tls_certificate_file:
+        return
+    for name in ("tls_certificate_file", "tls_key_file"):
+        path = Path(getattr(settings, name))
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise InvalidSetting(f"{variable(name)}={path} cannot be read: {error.strerror}") from error
+    chain, key = settings.tls_certificate_file, settings.tls_key_file
+    try:
+        # Without a password, an encrypted key would be asked for at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password="")
+    except ssl.SSLError as error:
+        told = f"{variable('tls_certificate_file')}={chain} and {variable('tls_key_file')}={key}"
+        reason = f"are no certificate and its unencrypted key in PEM: {error.reason}"
+        raise InvalidSetting(f"{told} {reason}") from error
 
 
 def url_of(listener: socket.socket, scheme: str = "http") -> str:

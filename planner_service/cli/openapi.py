@@ -27,8 +27,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         sys.stdout.write(text)
     else:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(text)
+        try:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            args.output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            print(f"tightfit openapi: {args.output} cannot be written: {error.strerror}", file=sys.stderr)
+            return 2
     return 0
 
 

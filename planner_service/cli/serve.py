@@ -60,11 +60,14 @@ def run(args: argparse.Namespace) -> int:
     pause_collector()
     from planner_service.api.credentials import KeysNeeded
     from planner_service.api.dispatching import cluster_holes
-    from planner_service.api.server import CannotListen, listen
+    from planner_service.api.server import CannotListen, listen, require_certificate
+    from planner_service.api.telemetry import require_exporter
     from planner_service.store import DatabaseUnavailable
 
     try:
         cluster_holes(settings)
+        require_certificate(settings)
+        require_exporter(settings)
         _require_start(settings)
         listener = listen(settings.host, settings.port)
     except (DatabaseUnavailable, CannotListen, KeysNeeded, InvalidSetting) as error:
@@ -103,7 +106,9 @@ def _serve(settings: Settings, listener: socket, *, with_worker: bool) -> None:
     settings = replace(settings, planner_url=settings.planner_url or url_for_workers(listener, scheme))
     print(f"starting on {url}: loading the solvers", file=sys.stderr)
     worker_key, kept_key = new_api_key("local-worker", scopes_of(["worker"]), now=time.time())
-    worker = LocalWorker(settings, url, os.environ, api_key=worker_key) if with_worker else None
+    # A certificate is for the name under which the others ask, too.
+    asked = settings.planner_url if scheme == "https" else url
+    worker = LocalWorker(settings, asked, os.environ, api_key=worker_key) if with_worker else None
 
     def on_ready() -> None:
         print(f"tightfit serves on {url}", flush=True)

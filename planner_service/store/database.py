@@ -53,10 +53,14 @@ def open_database(url: str) -> Engine:
 def connect(url: str, *, limits: bool = True) -> Engine:
     """An engine on the database at `url`, whatever its schema; PostgreSQL's has time `limits` unless told."""
     target = make_url(url)
+    if target.drivername in ("postgresql", "postgresql+psycopg"):
+        try:
+            from planner_service.store.postgresql import postgresql_engine
+        except ImportError as error:
+            raise ImportError("it needs the extra: pip install 'tightfit[postgresql]'") from error
+        return postgresql_engine(target.set(drivername="postgresql+psycopg"), limits=limits)
     if target.get_backend_name() != "sqlite":
-        from planner_service.store.postgresql import postgresql_engine  # needs the extra
-
-        return postgresql_engine(target, limits=limits)
+        raise ArgumentError("give postgresql+psycopg://USER:PASSWORD@HOST/NAME, or sqlite:///FILE")
     if target.database:
         Path(target.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(target, connect_args={"timeout": BUSY_SECONDS})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -162,12 +164,25 @@ def test_a_port_in_use_is_one_line_and_status_2(service, tmp_path):
     assert f"port {port}: Address already in use" in complaint
 
 
+HOLES = Path(__file__).parents[2] / "examples" / "jobs" / "small.json"
+"""A file of holes that is none."""
+CERTIFICATE = {"TIGHTFIT_TLS_CERTIFICATE_FILE": __file__, "TIGHTFIT_TLS_KEY_FILE": "absent.pem"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "complaint"),
     [
         (("--port", "70000"), {}, "must lie in 0..65535"),
         ((), {"TIGHTFIT_PLANNING_THREADS": "none"}, "TIGHTFIT_PLANNING_THREADS='none'"),
         ((), {"TIGHTFIT_DATABASE_URL": "nonsense"}, "cannot open the database nonsense"),
+        ((), {"TIGHTFIT_DATABASE_URL": "mysql://h/n"}, "give postgresql+psycopg://USER:PASSWORD@HOST/NAME"),
+        ((), {"TIGHTFIT_SLURM_OPTIONS": "--comment='a"}, "TIGHTFIT_SLURM_OPTIONS=--comment='a is no line"),
+        ((), {"TIGHTFIT_RAY_URL": "head:8265"}, "TIGHTFIT_RAY_URL=head:8265 must be a URL"),
+        ((), {"TIGHTFIT_KUBERNETES_CLAIM": "DRA"}, "TIGHTFIT_KUBERNETES_CLAIM=DRA must be dra, or empty"),
+        ((), {"TIGHTFIT_HOLES_FILE": str(HOLES)}, "small.json: "),
+        ((), {"TIGHTFIT_OTLP_URL": "http://127.0.0.1:1"}, "pip install 'tightfit[telemetry]'"),
+        ((), CERTIFICATE, "_KEY_FILE=absent.pem cannot be read: No such file"),
+        ((), CERTIFICATE | {"TIGHTFIT_TLS_KEY_FILE": __file__}, "are no certificate and its unencrypted key"),
         (("--host", "203.0.113.1", "--port", "0"), {}, "tightfit keys create NAME --scope admin"),
         (("--data-dir", __file__), {}, "cannot open the database"),
     ],
@@ -177,6 +192,7 @@ def test_what_it_cannot_start_with_is_one_line_and_status_2(
 ):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     assert main(["serve", "--data-dir", str(tmp_path), *arguments]) == 2
     said = capsys.readouterr().err
     assert said.startswith("tightfit serve: ")

@@ -7,6 +7,7 @@ import pytest
 from executor.cli import _parser as worker_parser
 from executor.environment import node_name
 from planner_service.cli.main import _parser as planner_parser
+from planner_service.cli.main import main as planner
 
 
 def parsers(parser):
@@ -34,6 +35,12 @@ def test_a_command_is_described_with_all_that_it_takes(parser):
     without = (None, False, "", [], argparse.SUPPRESS, node_name())  # the last is told in words
     with_default = [each for each in arguments if each.default not in without]
     assert [each.dest for each in with_default if shown(each.default) not in each.help] == []
+
+
+def test_a_document_that_cannot_be_written_is_one_line_and_status_2(tmp_path, capsys):
+    """`tightfit openapi` into a folder's place"""
+    assert planner(["openapi", "--output", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"tightfit openapi: {tmp_path} cannot be written: Is a directory\n"
 
 
 @pytest.mark.parametrize(("parser", "told"), [(planner_parser, "tightfit "), (worker_parser, ", torch ")])
