@@ -2,13 +2,14 @@
 
 Leaving columns or rows out costs memory traffic and calls; below some size, or where little is dropped, the
 dense product wins, and then it is what runs. Where there are several ways to leave them out (see choice.py),
-the fastest is taken. All give the same sums up to rounding.
+the fastest is taken. All give the same sums up to rounding. Under `torch.use_deterministic_algorithms` nothing
+is timed: what is dropped is left out, by gathered copies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from executor.sparse.choice import candidates
 from executor.sparse.gathered import Products
-from executor.sparse.timing import least_seconds
+from executor.sparse.timing import decided_once, seconds_to_choose_by
 
 
 class Fastest(NamedTuple):
@@ -27,7 +28,7 @@ class Fastest(NamedTuple):
     """Whether they are faster than the dense product."""
 
 
-@cache
+@decided_once
 def fastest_columns(
     rows: int, columns: int, kept: int, width: int, *, device: torch.device, dtype: torch.dtype
 ) -> Fastest:
@@ -44,7 +45,7 @@ def fastest_columns(
     return _fastest(ways, ours, lambda: torch.mm(gradient, weight))
 
 
-@cache
+@decided_once
 def fastest_outer_columns(
     rows: int, columns: int, kept: int, width: int, *, device: torch.device, dtype: torch.dtype
 ) -> Products:
@@ -63,11 +64,11 @@ def fastest_outer_columns(
         products.add_columns(total, gradient, inputs, index)
         return total
 
-    seconds = least_seconds(*(partial(added, products) for products in ways))
+    seconds = seconds_to_choose_by(*(partial(added, products) for products in ways))
     return ways[seconds.index(min(seconds))]
 
 
-@cache
+@decided_once
 def fastest_sequences(
     rows: int, kept: int, columns: int, width: int, *, device: torch.device, dtype: torch.dtype
 ) -> Fastest:
@@ -80,7 +81,7 @@ def fastest_sequences(
     return _fastest(ways, ours, lambda: torch.mm(gradient, weight))
 
 
-@cache
+@decided_once
 def fastest_rows(
     rows: int, kept: int, columns: int, width: int, *, device: torch.device, dtype: torch.dtype
 ) -> Fastest:
@@ -104,6 +105,6 @@ def _spread(count: int, kept: int, device: torch.device) -> Tensor:
 def _fastest(
     ways: Sequence[Products], ours: Sequence[Callable[[], Tensor]], dense: Callable[[], Tensor]
 ) -> Fastest:
-    *our_seconds, dense_seconds = least_seconds(*ours, dense)
+    *our_seconds, dense_seconds = seconds_to_choose_by(*ours, dense)
     least = min(our_seconds)
     return Fastest(ways[our_seconds.index(least)], least < dense_seconds)

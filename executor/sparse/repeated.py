@@ -7,14 +7,13 @@ call, which at H = 512 and B = 32 takes half as long again as the product itself
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from executor.sparse.cell import Weights, linear
-from executor.sparse.timing import least_seconds
+from executor.sparse.timing import decided_once, seconds_to_choose_by
 
 LEAST_STEPS = 8
 """Fewer steps do not pay for packing; a single one must be torch's own product, bit for bit."""
@@ -54,13 +53,15 @@ class _Seconds(NamedTuple):
     ordinary: float
 
 
-@cache
+@decided_once
 def _seconds(rows: int, outputs: int, inputs: int) -> _Seconds:
     """Measured once per size and process, on zeros: the time does not depend on the values."""
     weight, x = torch.zeros(outputs, inputs, device="cpu"), torch.zeros(rows, inputs, device="cpu")
     product = _packed(weight, None, rows)
     return _Seconds(
-        *least_seconds(lambda: _reordered(weight, rows), lambda: product(x), lambda: linear(x, weight, None))
+        *seconds_to_choose_by(
+            lambda: _reordered(weight, rows), lambda: product(x), lambda: linear(x, weight, None)
+        )
     )
 
 

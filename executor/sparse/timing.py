@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +13,32 @@ from torch import Tensor
 ROUNDS = 7
 CUDA_CALLS = 20
 """Calls per round on a CUDA device, which works on one while the next is being prepared."""
+
+Result = TypeVar("Result")
+
+
+def decided_once(function: Callable[..., Result]) -> Callable[..., Result]:
+    """`functools.cache`, apart for `torch.use_deterministic_algorithms`: nothing is decided by times there."""
+
+    @cache
+    def decided(_is_deterministic: bool, *args: Any, **settings: Any) -> Result:
+        return function(*args, **settings)
+
+    @wraps(function)
+    def decide(*args: Any, **settings: Any) -> Result:
+        return decided(torch.are_deterministic_algorithms_enabled(), *args, **settings)
+
+    decide.cache_clear = decided.cache_clear  # type: ignore[attr-defined]
+    return decide
+
+
+def seconds_to_choose_by(*functions: Callable[[], Tensor]) -> list[float]:
+    """`least_seconds`; where torch is to be deterministic 0, 1, 2, …, so that every process takes the first:
+    two runs that are told apart by nothing but noise in times must not compute two things.
+    """
+    if torch.are_deterministic_algorithms_enabled():
+        return [float(place) for place in range(len(functions))]
+    return least_seconds(*functions)
 
 
 def least_seconds(*functions: Callable[[], Tensor]) -> list[float]:

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from executor.sparse import choice, faster  # noqa: E402
+from executor.sparse import choice, faster, repeated, timing  # noqa: E402
 from executor.sparse.gathered import GatheredProducts  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def timed(monkeypatch):
         return taken[: len(functions)]
 
     monkeypatch.setattr(faster, "candidates", lambda *_: WAYS)
-    monkeypatch.setattr(faster, "least_seconds", least_seconds)
+    monkeypatch.setattr(faster, "seconds_to_choose_by", least_seconds)
     for function in (*CHOICES, faster.fastest_outer_columns):
         function.cache_clear()
     yield taken
@@ -53,6 +53,22 @@ def test_columns_of_a_sum_are_added_in_the_fastest_way(timed):
 def test_where_there_is_one_way_to_add_nothing_is_timed(timed, monkeypatch):
     monkeypatch.setattr(faster, "candidates", lambda *_: WAYS[:1])
     assert faster.fastest_outer_columns(6, 5, 4, 3, device=CPU, dtype=torch.float32) is WAYS[0]
+
+
+def test_where_torch_is_deterministic_nothing_is_decided_by_times(timed, monkeypatch):
+    """Whatever was decided before: `mixed` samples rows, or takes them all, and gradients differ by that"""
+    sizes = {"device": CPU, "dtype": torch.float32}
+    timed[:] = (3.0, 2.0, 1.0)
+    assert not faster.fastest_rows(6, 5, 4, 3, **sizes).pays
+    monkeypatch.setattr(faster, "seconds_to_choose_by", timing.seconds_to_choose_by)
+    monkeypatch.setattr(timing, "least_seconds", None)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert faster.fastest_rows(6, 5, 4, 3, **sizes) == (WAYS[0], True)
+        assert repeated.packing_pays(6, 5, 4, steps=repeated.LEAST_STEPS)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not faster.fastest_rows(6, 5, 4, 3, **sizes).pays
 
 
 def test_on_the_cpu_copies_are_gathered():
