@@ -2,8 +2,8 @@
 
 Leaving columns or rows out costs memory traffic and calls; below some size, or where little is dropped, the
 dense product wins, and then it is what runs. Where there are several ways to leave them out (see choice.py),
-the fastest is taken. All give the same sums up to rounding. Under `torch.use_deterministic_algorithms` nothing
-is timed: what is dropped is left out, by gathered copies.
+the fastest is taken. All give the same sums up to rounding. Nothing is timed under
+`torch.use_deterministic_algorithms`: what is dropped is left out, by gathered copies.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def decided_once(function: Callable[..., Result]) -> Callable[..., Result]:
-    """`functools.cache`, apart for `torch.use_deterministic_algorithms`: nothing is decided by times there."""
+    """`functools.cache`, apart for `torch.use_deterministic_algorithms`: no time decides anything there."""
 
     @cache
     def decided(_is_deterministic: bool, *args: Any, **settings: Any) -> Result:
