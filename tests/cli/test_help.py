@@ -37,8 +37,9 @@ def test_a_command_is_described_with_all_that_it_takes(parser):
     assert [each.dest for each in with_default if shown(each.default) not in each.help] == []
 
 
-def test_a_document_that_cannot_be_written_is_one_line_and_status_2(tmp_path, capsys):
+def test_a_document_that_cannot_be_written_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
     """`tightfit openapi` into a folder's place"""
+    monkeypatch.setattr("planner_service.cli.openapi.document_text", lambda: "{}")
     assert planner(["openapi", "--output", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"tightfit openapi: {tmp_path} cannot be written: Is a directory\n"
 
