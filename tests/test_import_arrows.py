@@ -96,7 +96,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "planner_service.contract",
         CHAIN,
     ),
-    "planner_service.web": (),
     "planner_service.api": ("planner_service", *SERVICE_SIDE),
     "planner_service.api.oidc": ("planner_service", "jwt"),
     "planner_service.api.telemetry": ("planner_service", *SERVICE_SIDE, "opentelemetry"),
