@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from planner_service.chain import InvalidChain
 from planner_service.contract import (
     OFFLOAD,
     Embedding,
@@ -31,6 +32,8 @@ from planner_service.planning.least import least_budget_bytes
 from planner_service.planning.tiered import strategies
 from planner_service.solvers import REVERSIBLE, Cancellation, UnknownStrategy
 
+MOST_BYTES = 2**63 - 1
+"""No database keeps a larger number."""
 ALPHABET_SIZE = 128
 """Most characters that a worker tells apart; how many a text has, it knows when it has read it."""
 
@@ -67,16 +70,16 @@ def _needs(
     held_bytes = min(candidate.chain.static_bytes for candidate in candidates) + host_bytes
     least_bytes = least_budget_bytes(candidates, cancellation) + host_bytes
     store_all_bytes = full_bptt(candidates).peak_bytes
-    return DeviceNeeds(
+    needed_bytes = _needed_bytes(
+        request.budget,
         held_bytes=held_bytes,
         least_bytes=least_bytes,
-        needed_bytes=_needed_bytes(
-            request.budget,
-            held_bytes=held_bytes,
-            least_bytes=least_bytes,
-            activation_bytes=store_all_bytes + host_bytes - held_bytes,
-        ),
+        activation_bytes=store_all_bytes + host_bytes - held_bytes,
     )
+    if max(needed_bytes, least_bytes) > MOST_BYTES:
+        field = "host_budget" if request.host_budget else "budget"
+        raise InvalidChain(f"the job needs {needed_bytes} bytes: the most is {MOST_BYTES}", field=field)
+    return DeviceNeeds(held_bytes=held_bytes, least_bytes=least_bytes, needed_bytes=needed_bytes)
 
 
 def _needed_bytes(budget: int | str, *, held_bytes: int, least_bytes: int, activation_bytes: int) -> int:

@@ -53,6 +53,7 @@ def test_a_budget_is_bytes_a_share_or_what_is_free(http):
         ({"priority": 101}, "priority"),
         ({"model": {"kind": "transformer", "hidden_size": 8}}, "model.kind"),
         ({"sequence": {"length": 0, "batch_size": 1}}, "sequence.length"),
+        ({"budget": 2**62, "host_budget": 2**62}, "host_budget"),  # together more than a column holds
         ({"engine": "cron"}, "engine"),
         ({"engine": "ray"}, "engine"),  # known, and none of it here
         ({"name": "a\0b"}, "name"),
