@@ -2,13 +2,16 @@
 
 An inner backward stops at the leaves that were declared. A tensor outside them would lose its gradient
 without a word, so one tape's graph is walked: every leaf in it must be declared, and every node must
-have been made by the tape itself.
+have been made by the tape itself. Leaves that the step makes (a point at which a penalty is differentiated)
+are nobody else's: their gradients go nowhere in a plain loop either.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -83,12 +86,41 @@ def are_numbered_by_threads(tensors: Iterable[Any]) -> bool:
 
 
 def require_no_captures(
-    roots: Iterable[Any], declared: Sequence[Tensor], since: int, function: Callable[..., Any]
-) -> None:
-    """Raise CaptureError when the graph above `roots`, made after `since`, uses anything not `declared`."""
+    roots: Iterable[Any],
+    declared: Sequence[Tensor],
+    since: int,
+    function: Callable[..., Any],
+    *,
+    makes_leaves: bool = False,
+) -> bool:
+    """Raise CaptureError when the graph above `roots`, made after `since`, uses anything not `declared`.
+
+    Returns whether it uses leaves that `function` made itself: those that it is not seen to lead to and,
+    where it is not known yet that it `makes_leaves`, that nothing but the graph holds.
+    """
     found = list(_undeclared(roots, declared, since))
-    if found:
-        raise CaptureError(tuple(_name(tensor, function) for tensor in found))
+    if not found:
+        return False
+    seen = list(tensors_seen(function))
+    earlier = {id(tensor) for _, tensor in seen}
+    captured = [
+        tensor
+        for tensor in found
+        if tensor is None
+        or id(tensor) in earlier
+        or not (makes_leaves or _is_held_by_nobody_but(found, tensor))
+    ]
+    if captured:
+        raise CaptureError(tuple(_name(tensor, seen) for tensor in captured))
+    return True
+
+
+def _is_held_by_nobody_but(holder: list[Any], tensor: Tensor) -> bool:
+    """Whether `holder` is the only object of Python's that holds `tensor`: it is a variable of a function
+    that returned, then, and no step can use it that did not make it. Looks at all objects, some milliseconds.
+    """
+    others = (each for each in gc.get_referrers(tensor) if not isinstance(each, FrameType))
+    return all(each is holder for each in others)
 
 
 def _undeclared(roots: Iterable[Any], declared: Sequence[Tensor], since: int) -> Iterator[Tensor | None]:
@@ -122,8 +154,7 @@ def _undeclared(roots: Iterable[Any], declared: Sequence[Tensor], since: int) ->
                 todo.append((above, is_smaller or is_behind_smaller))
 
 
-def _name(tensor: Tensor | None, function: Callable[..., Any]) -> str:
-    seen = list(tensors_seen(function))
+def _name(tensor: Tensor | None, seen: Sequence[tuple[str, Tensor]]) -> str:
     if tensor is None:
         names = [name for name, value in seen if value.grad_fn is not None]
         return " or ".join(names) or "a captured tensor made by earlier operations"

@@ -50,6 +50,8 @@ class Needs:
     """Whether a function in a step's graph may run modules again in its backward pass (`second_run`)."""
     advances_with_graphs: bool = False
     """Whether a step does something else, or nothing, where gradients are off: it differentiates, or asks."""
+    makes_leaves: bool = False
+    """Whether graphs of steps have leaves that the steps made themselves."""
     moved_streams: frozenset[int] = frozenset()
     """Of the streams of Python and numpy that the step sees, the places of those that it draws from."""
 
@@ -117,8 +119,15 @@ def dry_run(
             draws = not alike(found.tensors, again(lambda: look().tensors, _OTHER_SEED))
     buffers.require_apart(mutated)
     drawn_from = frozenset(index for index, moves in enumerate(moved[len(generators) :]) if moves)
-    runs_again = found.differentiates_a_second_run
-    return Needs(draws, mutated, found.lost, runs_again, bool(with_graphs), drawn_from)
+    return Needs(
+        draws,
+        mutated,
+        lost=found.lost,
+        differentiates_a_second_run=found.differentiates_a_second_run,
+        advances_with_graphs=with_graphs is True,
+        makes_leaves=found.makes_leaves,
+        moved_streams=drawn_from,
+    )
 
 
 class _Found(NamedTuple):
@@ -129,6 +138,7 @@ class _Found(NamedTuple):
     tensors: list[Any]
     """The states after them, and what they put out."""
     differentiates_a_second_run: bool
+    makes_leaves: bool
 
 
 def _again(
@@ -180,7 +190,7 @@ def _two_stages(
     leaves: Leaves = tuple(leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in initial)
     lost: set[LostBits | None] = set()
     found: list[Any] = []
-    runs_again = False
+    runs_again = makes_leaves = False
     with parameters.swapped():
         for stage in range(1, min(2, program.length) + 1):
             watching = Watching()
@@ -189,7 +199,9 @@ def _two_stages(
             lost.add(watching.found)
             found += [*leaves, *stage_found.put_out]
             runs_again |= stage_found.differentiates_a_second_run
-    return _Found(lost.pop() if program.is_segment and len(lost) == 1 else None, found, runs_again)
+            makes_leaves |= stage_found.makes_leaves
+    alike_lost = lost.pop() if program.is_segment and len(lost) == 1 else None
+    return _Found(alike_lost, found, runs_again, makes_leaves)
 
 
 class _Stage(NamedTuple):
@@ -200,6 +212,7 @@ class _Stage(NamedTuple):
     put_out: Leaves
     """Detached."""
     differentiates_a_second_run: bool
+    makes_leaves: bool
 
 
 def _one_stage(
@@ -233,9 +246,9 @@ def _one_stage(
     inputs = [slices[position] for position in program.inputs.differentiable]
     declared = [leaf for leaf in given if isinstance(leaf, Tensor)]
     declared += [*inputs, *parameters.shadows, *captured]
-    require_no_captures(roots, declared, since, program.function)
+    makes_leaves = require_no_captures(roots, declared, since, program.function)
     put_out = detached(leaf for block in blocks for leaf in block)
-    return _Stage(detached(after), put_out, differentiates_a_second_run(roots, since))
+    return _Stage(detached(after), put_out, differentiates_a_second_run(roots, since), makes_leaves)
 
 
 def _returning_pairs(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

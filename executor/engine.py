@@ -340,7 +340,8 @@ class Run:
         declared = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor)]
         declared += [tape.slices[position] for position in self.program.inputs.differentiable]
         declared += [*self.parameters.shadows, *tape.parameters, *self.captured]
-        require_no_captures(roots, declared, since, self.program.function)
+        own = self._replay.makes_leaves
+        require_no_captures(roots, declared, since, self.program.function, makes_leaves=own)
 
     def _backward(self, first: int, last: int) -> None:
         self._require_gradient(first)

@@ -207,6 +207,7 @@ class Loop:
             watch=Watch((self.function, self.inputs.function), self.seen, given),
             differentiates_a_second_run=needs.differentiates_a_second_run,
             advances_with_graphs=needs.advances_with_graphs,
+            makes_leaves=needs.makes_leaves,
         )
 
 

@@ -172,6 +172,7 @@ class Replay:
         watch: Watch | None = None,
         differentiates_a_second_run: bool = False,
         advances_with_graphs: bool = False,
+        makes_leaves: bool = False,
     ) -> None:
         self._generators = generators
         self._idle = idle
@@ -190,6 +191,7 @@ class Replay:
         """Whether all steps of a tape must see the same leaf of a parameter: autocast casts it once, and
         functions that differentiate a second run look for its gradient there."""
         self.advances_with_graphs = advances_with_graphs
+        self.makes_leaves = makes_leaves
         self.is_active = bool(generators) or bool(mutated.slots)
 
     def take(self) -> Surroundings:

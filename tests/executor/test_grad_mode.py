@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from executor import BudgetTooSmall, UnsupportedBackward, measure, unroll
+from executor import BudgetTooSmall, CaptureError, UnsupportedBackward, measure, unroll
 from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, gradients, plain, sequence, states
 
 
@@ -73,7 +73,22 @@ def by_inner_optimiser() -> LoopCase:
     return LoopCase(step, dict(net.named_parameters()), sequence(), rates)
 
 
-CASES = [by_asking, by_state, by_descent, by_inner_optimiser]
+def by_penalty() -> LoopCase:
+    cell, critic = (
+        nn.GRUCell(SIZE, SIZE).double(),
+        nn.Sequential(nn.Linear(SIZE, 4), nn.Tanh(), nn.Linear(4, 1)),
+    )
+
+    def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = cell(x, h)
+        point = h.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
+        return h, critic(h).mean() + (slope.norm(dim=1) - 1).square().mean()
+
+    return LoopCase(step, states(), sequence(), (cell, critic.double()))
+
+
+CASES = [by_asking, by_state, by_descent, by_inner_optimiser, by_penalty]
 
 
 @pytest.mark.parametrize("make", CASES)
@@ -121,6 +136,28 @@ def test_where_nothing_is_to_be_trained_gradients_stay_as_the_caller_has_them() 
     with torch.no_grad():
         unroll(book.forward, states(), sequence(), module=book, budget=1)
     assert torch.equal(before, book.vectors)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@pytest.mark.parametrize("held_by", ["a list", "a default", "a scripted module", "an attribute"])
+def test_leaves_that_a_step_did_not_make_are_still_found(held_by: str) -> None:
+    case = by_penalty()
+    leaf, x = torch.ones(SIZE, dtype=torch.float64, requires_grad=True), case.inputs
+    scripted: Any = torch.jit.script(nn.Linear(SIZE, SIZE).double())
+    kept = [leaf]
+
+    def step(h: Tensor, x: Tensor, default: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if held_by == "an attribute":
+            step.point = h.detach().requires_grad_()  # type: ignore[attr-defined]
+            h = h + step.point  # type: ignore[attr-defined]
+        scale: Any = {"a list": lambda: kept[0], "a default": lambda: default}.get(held_by, lambda: 1.0)()
+        h = scripted(h) if held_by == "a scripted module" else h * scale
+        h, loss = case.step(h, x)
+        return h, loss
+
+    step.__defaults__ = (leaf if held_by == "a default" else None,)
+    with pytest.raises(CaptureError):
+        unroll(step, case.state, x, module=case.module, budget=2**20)
 
 
 def test_a_step_that_calls_backward_is_refused() -> None:
