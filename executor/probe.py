@@ -25,7 +25,7 @@ from executor.parameters import Parameters
 from executor.rehearsal import Rehearsal, without_traces
 from executor.rehearsal_peak import expected_peak_bytes
 from executor.sizes import held_bytes
-from executor.stage_costs import as_large_as, stage_bytes, stage_seconds
+from executor.stage_costs import as_large_as, at_worst, stage_bytes, stage_seconds
 from executor.static_lines import StaticLine, backward_only_bytes, static_lines
 from executor.survey import exceeds
 from executor.trace import paused
@@ -209,7 +209,11 @@ def probe_loop(
                 _require_sums(loop, shortest, rehearsal)
                 static = static or static_lines(loop, rehearsal)
                 before = steps_differ
-                measured[segment_steps], steps_differ = _probe_segment(loop, rehearsal, before)
+                of_chance = needs.draws_random_numbers or bool(needs.moved_streams)
+                shortest_segment = probes[0] if probes and of_chance else None
+                measured[segment_steps], steps_differ = _probe_segment(
+                    loop, rehearsal, before, shortest_segment
+                )
                 del rehearsal  # its gradients, before those of the next are made
                 if steps_differ and not before and probes:  # shorter segments did not show it
                     start = ProbeReport(loop.inputs.length, needs, static, (), str(loop.device), steps_differ)
@@ -288,9 +292,11 @@ def _require_sums(loop: Loop, shortest: list[torch.Size], rehearsal: Rehearsal) 
 
 
 def _probe_segment(
-    loop: Loop, rehearsal: Rehearsal, steps_differ: bool | None
+    loop: Loop, rehearsal: Rehearsal, steps_differ: bool | None, shortest: SegmentProbe | None
 ) -> tuple[SegmentProbe, bool | None]:
-    """What segments of this length take, and whether steps are known to differ now."""
+    """What segments of this length take, and whether steps are known to differ now. Where that may be a
+    matter of chance, the `shortest` segments say what each step may take.
+    """
     device = loop.device
     pieces, peak, left_bytes = bytes_of_run(rehearsal, device)
     accumulated = rehearsal.accumulated_bytes
@@ -309,8 +315,11 @@ def _probe_segment(
         peak = max(peak, surveyed.peak_bytes)
         steps_differ = steps_differ or not surveyed.is_uniform
         if steps_differ:
+            most = surveyed.most
+            if shortest is not None:
+                most = at_worst(most, shortest.inner, -(-rehearsal.segment_steps // shortest.segment_steps))
             sized = as_large_as(
-                surveyed.most,
+                most,
                 sized,
                 final_state_bytes=rehearsal.final_state_bytes,
                 initial_gradient_bytes=sum(held_bytes(leaf) for leaf in loop.initial if _has_gradient(leaf)),

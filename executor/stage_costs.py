@@ -76,6 +76,15 @@ def as_large_as(
     )
 
 
+def at_worst(most: Stage, shortest: Stage, ratio: int) -> Stage:
+    """`most`, the largest stage that was seen, as large as if `ratio` times the largest of the `shortest`
+    stages followed on one another: numbers drawn anew next time may put them into one segment.
+    """
+    fields = ("forward_workspace_bytes", "taped_forward_workspace_bytes", "backward_workspace_bytes")
+    workspaces = {name: max(getattr(most, name), getattr(shortest, name)) for name in fields}
+    return replace(most, tape_bytes=max(most.tape_bytes, ratio * shortest.tape_bytes), **workspaces)
+
+
 class _Reader:
     """Follows the actions; knows what each state's gradient takes."""
 

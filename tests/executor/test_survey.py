@@ -175,3 +175,22 @@ def test_segments_that_forget_to_sum_are_told() -> None:
             reduce="sum",
             budget="1GiB",
         )
+
+
+def test_what_a_step_takes_may_be_a_matter_of_chance() -> None:
+    """Depth that is drawn: next time a segment may meet more of the large steps than any did that was seen"""
+    cell, deep = nn.GRUCell(3, 5), nn.Sequential(nn.Linear(5, 200), nn.ReLU(), nn.Linear(200, 5))
+
+    def tapes(depth: float) -> list[int]:
+        def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = cell(x, h)
+            if torch.rand(()) < depth:
+                h = torch.tanh(deep(h))
+            return h, h.square().mean()
+
+        torch.manual_seed(1)
+        loop = Loop.of(step, torch.zeros(4, 5), torch.randn(20, 4, 3), module=[cell, deep], reduce="sum")
+        return [segment.inner.tape_bytes for segment in probe_loop(loop, candidates=(1, 5)).segments]
+
+    at_most, often = tapes(1.0), tapes(0.2)
+    assert all(found >= most for found, most in zip(often, at_most, strict=True))
