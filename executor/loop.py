@@ -243,13 +243,19 @@ def _sees_undeclared(seen: Seen, given: Sequence[Any]) -> bool:
 
 def _refuse_opaque(leaves: Sequence[Any]) -> None:
     """Raise TypeError for an object with tensors in it that is no tree, whose gradients would be lost, an
-    iterator, and a sparse tensor, whose bytes change with its values.
+    iterator, an array of numpy, of which no step would get its row, and a sparse tensor, whose bytes change
+    with its values.
     """
     for leaf in leaves:
         if isinstance(leaf, Iterator):
             raise TypeError(
                 f"a {type(leaf).__name__} is a leaf of the state or the inputs: what an iterator has given "
                 "is gone when a step runs again; pass a tensor, or a callable of t that looks it up in a list"
+            )
+        if hasattr(type(leaf), "__array_interface__") and leaf.shape:
+            raise TypeError(
+                f"a {type(leaf).__name__} of shape {list(leaf.shape)} is a leaf of the state or the inputs: "
+                "only tensors are taken apart step by step; pass torch.from_numpy(…)"
             )
         if isinstance(leaf, Tensor) and leaf.layout is not torch.strided:
             layout = str(leaf.layout).removeprefix("torch.")

@@ -380,8 +380,11 @@ def test_sparse_tensors_are_refused_with_the_way_round_them(place: str) -> None:
         unroll(lambda s, x: (s, x), **given, budget="1MiB")
 
 
-def test_iterators_are_refused_with_the_way_round_them() -> None:
-    """A step was handed the generator itself"""
-    given = (torch.zeros(1) for _ in range(STEPS))
-    with pytest.raises(TypeError, match=r"generator .* callable of t"):
-        unroll(lambda s, x: (s, x), torch.zeros(STEPS), given, length=STEPS, budget="1MiB")
+@pytest.mark.parametrize(
+    ("given", "way_round"),
+    [((torch.zeros(1) for _ in range(STEPS)), r"generator .* callable of t"), (np.ones(STEPS), "from_numpy")],
+)
+def test_what_cannot_be_taken_apart_is_refused_with_the_way_round_it(given: Any, way_round: str) -> None:
+    """Every step was handed the whole generator, or the whole array"""
+    with pytest.raises(TypeError, match=way_round):
+        unroll(lambda s, x: (s, s * x[1]), torch.zeros(()), (torch.zeros(STEPS), given), budget="1MiB")
