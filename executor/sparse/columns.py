@@ -84,6 +84,11 @@ class Stretch:
         """1 for a column that is kept, else 0, [G*H]: what it leaves of an infinite entry is NaN."""
         return self._weight.new_zeros(self._weight.shape[0]).index_fill_(0, self.columns, 1)
 
+    def end(self) -> None:
+        """No step of it is to come: let go of what they shared, or every stretch would hold a part of U."""
+        self._through = None
+        vars(self).pop("ones_and_zeros", None)
+
     @property
     def steps(self) -> slice:
         """The steps of the stretch."""
@@ -123,6 +128,8 @@ class StretchedPass(BackwardPass):
         self._is_settled = bool(self.layer.tally.note_entries(gradient))
         if not (begins or self._is_settled):
             return
+        if self.stretches:
+            self.stretches[-1].end()
         if not begins:
             self.stretches[-1].first = step + 1
         first, columns = max(0, step - steps_left + 1), self._rule.kept_columns(gradient)

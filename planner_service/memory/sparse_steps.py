@@ -4,16 +4,19 @@ A segment of k steps; U is one tensor of batch x hidden, G the gates, P the para
 
     tape      = k x (cells + embedded input + output + loss) + 3 states; a layer's cells: LSTM 7 U, GRU 5 U
     forward   = that of the steps + k x (cells of one layer + 2 U) + P
-    backward  = that of the steps + k x (3 G + 3) U + 16 U + P
+    backward  = that of the steps + k x (3 G + 3) U + 16 U + P; with rules for rows and columns + k x inputs
+                + 8 B for every column that is kept of a stretch
     cost      = f forward, 2 f x (share of the backward MACs that the kernels run) backward
 
 All gate gradients of a segment are held until its weight gradients are computed: once for x, once for h where
 the two differ, once for the rows that are gathered, or before anything is dropped with error feedback.
-P stands for weights packed for the matrix library.
+P stands for weights packed for the matrix library. Rows of inputs are gathered, or those of their gradients
+put together.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +25,7 @@ from planner_service.memory.candidate import Candidate, Source, StageSources
 from planner_service.memory.ledger import LedgerLine
 from planner_service.memory.segment_lengths import segment_lengths
 from planner_service.memory.segmented import counted_candidate
-from planner_service.memory.sparsity import GradientSparsity
+from planner_service.memory.sparsity import ENTRY_RULES, GradientSparsity
 from planner_service.memory.steps import StepBytes, segment_stage
 from planner_service.memory.workload import Workload
 
@@ -30,6 +33,7 @@ TAPED_UNITS = {"lstm": 7, "gru": 5}
 """What a tape keeps per step and layer: gates, c and tanh(c), or U h + b of the candidate, and h."""
 
 _COPIES_OF_GATE_GRADIENTS = 3
+_INDEX_BYTES = 8
 _STEP_UNITS = 16
 """Tensors of a single step that are alive while a segment is reversed, whatever its length."""
 
@@ -106,6 +110,10 @@ def sparse_stage(workload: Workload, sparsity: GradientSparsity, segment_steps: 
     forward = segment_steps * (units + 2) * sizes.unit + model.parameter_bytes
     gate_units = _COPIES_OF_GATE_GRADIENTS * (model.cell.gate_count + 1)
     backward = (segment_steps * gate_units + _STEP_UNITS) * sizes.unit + model.parameter_bytes
+    if sparsity.rule not in ENTRY_RULES:
+        stretches = segment_steps // sparsity.stretch_steps + 2
+        columns = model.cell.gate_count * model.hidden_size * sparsity.flow_ratio
+        backward += segment_steps * sizes.input + _INDEX_BYTES * stretches * math.ceil(columns)
     return replace(
         dense,
         backward_cost=dense.backward_cost * sparsity.backward_ratio,

@@ -12,6 +12,7 @@ ENTRY_RULES: frozenset[SparsityRule] = frozenset({"absolute", "rms", "top"})
 _KEEP_RATIOS: dict[SparsityRule, float] = {"columns": 0.25, "blocks": 0.25, "rows": 0.5, "mixed": 0.125}
 _ROW_RATIO = 0.5
 _BLOCK_SIZE = 16
+_SHARED_BY_COLUMNS, _SHARED_BY_ROWS = 25, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,11 @@ class GradientSparsity:
     def block_columns(self) -> int:
         """Columns of a gate gradient that are kept or dropped together: they must divide it."""
         return (self.block_size or _BLOCK_SIZE) if self.rule == "blocks" else 1
+
+    @property
+    def stretch_steps(self) -> int:
+        """Steps that share their columns, or their rows."""
+        return self.share_steps or (_SHARED_BY_ROWS if self.rule == "rows" else _SHARED_BY_COLUMNS)
 
     @property
     def flow_ratio(self) -> float:

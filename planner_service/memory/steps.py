@@ -44,11 +44,9 @@ class StepBytes:
         self.unit = self._block(batch_size * model.hidden_size * model.item_bytes)
         """One tensor of batch x hidden elements."""
         self.state = model.num_layers * model.cell.state_units * self.unit
-        self.embedded = (
-            0
-            if model.embedding_size is None
-            else self._block(batch_size * model.input_size * model.item_bytes)
-        )
+        self.input = self._block(batch_size * model.input_size * model.item_bytes)
+        """What enters the first layer."""
+        self.embedded = 0 if model.embedding_size is None else self.input
         self.cells_computed = model.num_layers * model.cell.computed_units * self.unit
         taped_units = model.cell.taped_units if workload.device == "cpu" else model.cell.computed_units
         self.cells_taped = model.num_layers * taped_units * self.unit

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from executor.measure import measure_timeline  # noqa: E402
 from executor.sparse import SparsitySpec  # noqa: E402
 from tests.executor.sparse.choices import leave_out_with  # noqa: E402
+from tests.memory import test_steps  # noqa: E402
 from tests.memory.test_steps import Segment, workload_of  # noqa: E402
 
 RULES = {
@@ -34,6 +35,27 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_sparse_layers_never_hold_more_than_the_stage_says(cell, num_layers, dtype, steps, rule, monkeypatch):
     leave_out_with(monkeypatch)
+    assert_within_the_stage(cell, num_layers, dtype, steps, rule)
+
+
+@pytest.mark.parametrize(
+    ("cell", "sizes", "rule"),
+    [
+        ("gru", {"INPUT": 150, "HIDDEN": 2, "BATCH": 50}, {"rule": "columns", "keep_ratio": 0.5}),
+        ("lstm", {"INPUT": 150, "HIDDEN": 6, "BATCH": 50}, {"rule": "mixed", "row_ratio": 0.9}),
+        ("gru", {"INPUT": 2, "HIDDEN": 96, "BATCH": 1}, {"rule": "columns", "share_steps": 1}),
+    ],
+    ids=["inputs put together", "inputs gathered", "a part of the weights for every stretch"],
+)
+def test_wide_inputs_and_short_stretches_are_counted(cell, sizes, rule, monkeypatch):
+    """The way back took up to 1.6 times of what it was said to"""
+    leave_out_with(monkeypatch)
+    for name, size in sizes.items():
+        monkeypatch.setattr(test_steps, name, size)
+    assert_within_the_stage(cell, 1, "float64", 20, rule)
+
+
+def assert_within_the_stage(cell, num_layers, dtype, steps, rule):
     sparsity = GradientSparsity(**rule)
     workload = dataclasses.replace(
         workload_of(cell, num_layers=num_layers, dtype=dtype), gradient_sparsity=sparsity
