@@ -18,6 +18,9 @@ class Backends(NamedTuple):
     precisions: tuple[str | bool, ...]
     """What float32 may be rounded to by cuBLAS and cuDNN."""
     is_deterministic: bool
+    attention: tuple[bool, ...]
+    """Which kernels of scaled_dot_product_attention may run, on the CPU as well: one of them keeps all weights,
+    twice the bytes of a step or more."""
 
     @classmethod
     def now(cls) -> Backends:
@@ -29,6 +32,7 @@ class Backends(NamedTuple):
             (bool(cudnn.enabled), bool(cudnn.deterministic), bool(cudnn.benchmark)),
             _precisions(),
             torch.are_deterministic_algorithms_enabled(),
+            _kernels_of_attention(),
         )
 
 
@@ -36,6 +40,16 @@ def products_may_round() -> bool:
     """Whether products of float32 on CUDA may be made of numbers rounded to tf32."""
     precision, *_ = _precisions()
     return precision in (True, "tf32")
+
+
+def _kernels_of_attention() -> tuple[bool, ...]:
+    cuda: Any = torch.backends.cuda
+    return (
+        cuda.flash_sdp_enabled(),
+        cuda.mem_efficient_sdp_enabled(),
+        cuda.math_sdp_enabled(),
+        cuda.cudnn_sdp_enabled(),
+    )
 
 
 def _precisions() -> tuple[str | bool, ...]:

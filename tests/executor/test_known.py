@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from executor import BudgetTooSmall, ReplayError, measure, unroll
 from executor.known import MOST_LOOPS, MOVES_TOLD, known
@@ -429,6 +430,8 @@ def test_settings_of_torch_that_choose_kernels_make_a_call_new(cell: nn.GRUCell)
         assert known(loop_of(cell)) is not first
         torch.set_num_threads(1)
         with torch.backends.mkldnn.flags(enabled=False):
+            assert known(loop_of(cell)) is not first
+        with sdpa_kernel(SDPBackend.MATH):
             assert known(loop_of(cell)) is not first
         torch.set_default_dtype(torch.float64)
         assert known(loop_of(cell)) is not first
