@@ -19,7 +19,7 @@ class Backends(NamedTuple):
     """What float32 may be rounded to by cuBLAS and cuDNN."""
     is_deterministic: bool
     attention: tuple[bool, ...]
-    """Which kernels of scaled_dot_product_attention may run, on the CPU as well: one of them keeps all weights,
+    """Which kernels of scaled_dot_product_attention may run, on the CPU as well: one keeps all its weights,
     twice the bytes of a step or more."""
 
     @classmethod
