@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import TextIO
 
 from pydantic import ValidationError
 
@@ -47,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(refusal.problem)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, say) has seen enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader (head, say) has seen enough
+        _close(sys.stdout)
         return 0
 
 
@@ -77,5 +77,13 @@ class _ShowVersion(argparse.Action):
 
 
 def _refuse(problem: ProblemDocument) -> int:
-    print(problem.model_dump_json(indent=2, exclude_none=True), file=sys.stderr)
+    try:
+        print(problem.model_dump_json(indent=2, exclude_none=True), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _close(sys.stderr)
     return REFUSED
+
+
+def _close(stream: TextIO) -> None:
+    """Let what is left to write go nowhere: Python would complain of its reader once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

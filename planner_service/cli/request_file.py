@@ -32,6 +32,9 @@ def read_request(source: str) -> dict[str, Any]:
     request = _parsed(source)
     if not isinstance(request, dict):
         raise UnreadableRequest(_name(source), 'a request is a JSON object: {"model": …, "memory": …}')
+    if "budget" in request:
+        use = "`tightfit place` says where it fits, `tightfit-worker run` trains it"
+        raise UnreadableRequest(_name(source), f"a job file is no request for a plan: {use}")
     return request
 
 

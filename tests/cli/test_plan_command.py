@@ -89,6 +89,7 @@ def test_a_small_budget_is_refused_with_the_least_one_and_that_one_works(request
         ('{"model": NaN}', "NaN is no JSON number"),
         ('{"model": -Infinity}', "-Infinity is no JSON number"),
         ("[1]", "a request is a JSON object"),
+        ('{"model": {"kind": "lstm"}, "budget": "5%"}', "a job file is no request for a plan"),
         ("[" * 100_000, "not JSON"),
         ('{"a": 1' + "0" * 5000 + "}", "not JSON"),
     ],
@@ -97,6 +98,14 @@ def test_what_is_not_json_is_refused_in_one_sentence(request_path, capsys, text,
     problem = refusal(capsys, "plan", request_path(text))
     assert problem["type"].endswith("/unreadable-request")
     assert said in problem["detail"]
+
+
+def test_a_refusal_whose_reader_has_left_is_still_status_2(request_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as unread:
+        monkeypatch.setattr(sys, "stderr", unread)
+        assert main(["plan", request_path("[1]")]) == 2
 
 
 def test_a_missing_file_a_folder_and_bytes_that_are_no_text_are_refused(tmp_path, capsys):
