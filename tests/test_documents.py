@@ -64,6 +64,17 @@ def test_links_lead_somewhere(name):
         assert not anchor or anchor in anchors(found), target
 
 
+def test_every_page_of_the_documents_is_found_from_the_first_two():
+    """By links, however many"""
+    found, waiting = set(), [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    while waiting:
+        page = waiting.pop()
+        found.add(page)
+        links = re.findall(r"\]\((?!https?:)([^)#\s]+\.md)", page.read_text(encoding="utf-8"))
+        waiting += {(page.parent / link).resolve() for link in links} - found - set(waiting)
+    assert {path for path in PAGES if path.parts[len(ROOT.parts)] == "docs"} <= found
+
+
 @every_page
 def test_files_and_tests_that_are_named_exist(name):
     """`folder/file.py`, `test_file.py` and `test_file.py::test_name`, from the root or below tests/"""
