@@ -52,7 +52,8 @@ class Made:
             raise ReplayError(
                 "a module inside the segments did not make the same of a segment on the way back: what it "
                 "keeps from call to call must be a buffer that is registered; numbers that count calls, "
-                "iterators, and random numbers of hidden streams belong into the inputs or the targets"
+                "iterators, and random numbers of hidden streams belong into the inputs or the targets (if "
+                "another thread drew random numbers, give that one a torch.Generator of its own)"
             )
 
 

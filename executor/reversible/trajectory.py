@@ -157,6 +157,7 @@ class Trajectory:
             if not layer.is_at_start(moment):
                 raise ReversalMismatch(
                     f"layer {index} did not come back to its initial state: the way back computed other "
-                    "gates (a weight or input changed in place, another number of threads, or numbers "
-                    "that are not finite); these gradients are not to be trusted"
+                    "gates (a weight or input changed in place, another number of threads, random numbers "
+                    "that another thread drew, or numbers that are not finite); these gradients are not to "
+                    "be trusted"
                 )
