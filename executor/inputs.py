@@ -15,7 +15,9 @@ from executor.trees import Leaves, structure_of
 
 
 class Inputs:
-    """`length` inputs. Raises ValueError when the length is missing, zero or contradictory."""
+    """`length` inputs. Raises ValueError when the length is missing, zero or contradictory, and TypeError for
+    arrays of numpy.
+    """
 
     def __init__(self, inputs: Any, length: int | None = None) -> None:
         self.function: Callable[[int], Any] | None = None
@@ -26,6 +28,7 @@ class Inputs:
             self._structure, self.leaves = structure_of(inputs)
         else:
             self.function = inputs
+        _refuse_arrays(self.leaves)
         lengths = {leaf.shape[0] for leaf in self.leaves if isinstance(leaf, Tensor) and leaf.dim() > 0}
         if length is not None:
             lengths.add(length)
@@ -84,6 +87,16 @@ class Inputs:
             for position, leaf in enumerate(leaves)
         ]
         return map(self._structure.unflatten, zip(*columns, strict=True))
+
+
+def _refuse_arrays(leaves: Leaves) -> None:
+    """Raise TypeError for an array of numpy: every step would be handed the whole of it."""
+    for leaf in leaves:
+        if hasattr(type(leaf), "__array_interface__") and leaf.shape:
+            raise TypeError(
+                f"an input is a {type(leaf).__name__} of shape {list(leaf.shape)}: only tensors are taken "
+                "apart step by step; pass torch.from_numpy(…)"
+            )
 
 
 def _the_length(lengths: set[int]) -> int:

@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor
 
+from executor.ambience import Ambience
 from executor.backends import Backends
 from executor.dry_run import Needs
 from executor.likeness import (
@@ -229,7 +229,7 @@ def _signature(loop: Loop) -> _Signature:
         loop.told_apart_by,
         AutocastState.now(),
         Backends.now(),
-        torch.get_default_dtype(),
+        Ambience.now().kinds,
     )
     return _Signature(work, (*loop.seen.values, *_plain_leaves(loop)), tuple(_modes(loop)))
 

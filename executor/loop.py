@@ -28,6 +28,7 @@ StepFunction = Callable[[Any, Any], Any]
 FinalState = Literal["differentiable", "detached"]
 _FORKS = frozenset({"fork_rng", "set_rng_state", "set_state"})
 """Lines with one of these may draw from a random stream without leaving a trace in it."""
+_ASKS_FOR_GRADIENTS = "is_grad_enabled"
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class Loop:
         segments: longer ones may not fit the budget.
         """
         program, forks = self.program(1), not _FORKS.isdisjoint(self.seen.names)
-        return dry_run(
+        found = dry_run(
             program,
             self.initial,
             Buffers(self.seen.modules),
@@ -190,6 +191,8 @@ class Loop:
             self.other_streams(),
             forks=forks,
         )
+        asks = _ASKS_FOR_GRADIENTS in self.seen.names  # it may do so at some steps only
+        return replace(found, advances_with_graphs=True) if asks else found
 
     def replay(self, needs: Needs) -> Replay:
         """The replay that `needs` asks for."""
@@ -243,19 +246,13 @@ def _sees_undeclared(seen: Seen, given: Sequence[Any]) -> bool:
 
 def _refuse_opaque(leaves: Sequence[Any]) -> None:
     """Raise TypeError for an object with tensors in it that is no tree, whose gradients would be lost, an
-    iterator, an array of numpy, of which no step would get its row, and a sparse tensor, whose bytes change
-    with its values.
+    iterator, and a sparse tensor, whose bytes change with its values.
     """
     for leaf in leaves:
         if isinstance(leaf, Iterator):
             raise TypeError(
                 f"a {type(leaf).__name__} is a leaf of the state or the inputs: what an iterator has given "
                 "is gone when a step runs again; pass a tensor, or a callable of t that looks it up in a list"
-            )
-        if hasattr(type(leaf), "__array_interface__") and leaf.shape:
-            raise TypeError(
-                f"a {type(leaf).__name__} of shape {list(leaf.shape)} is a leaf of the state or the inputs: "
-                "only tensors are taken apart step by step; pass torch.from_numpy(…)"
             )
         if isinstance(leaf, Tensor) and leaf.layout is not torch.strided:
             layout = str(leaf.layout).removeprefix("torch.")

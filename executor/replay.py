@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from executor.ambience import Ambience
 from executor.errors import ModifiedBetweenPasses, ReplayError, StateMutated
 from executor.put_back import put_back
 from executor.streams import Stream
@@ -185,8 +186,7 @@ class Replay:
         self._everything = everything
         self._autocast = AutocastState.now()
         self.is_autocast = self._autocast.is_enabled
-        self._is_overridden = torch._C._is_torch_function_enabled()  # noqa: SLF001 - no other way in
-        """Whether subclasses of tensors have their say: backward called on one of them takes it away."""
+        self._ambience = Ambience.now()
         self.needs_one_leaf = self.is_autocast or differentiates_a_second_run
         """Whether all steps of a tape must see the same leaf of a parameter: autocast casts it once, and
         functions that differentiate a second run look for its gradient there."""
@@ -224,8 +224,7 @@ class Replay:
             stack.enter_context(untouched(self._mutated, self._generators))
             stack.enter_context(recomputing())
             stack.enter_context(self._autocast.entered())
-            if self._is_overridden:
-                stack.enter_context(torch._C._EnableTorchFunction())  # noqa: SLF001
+            stack.enter_context(self._ambience.entered())
             stack.enter_context(self._modes.restored())
             stack.enter_context(self._with_those_left())
             if self._watch is not None:

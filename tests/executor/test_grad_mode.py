@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from executor import BudgetTooSmall, CaptureError, UnsupportedBackward, measure, unroll
+from executor.plan import checkpoint_every
 from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, gradients, plain, sequence, states
 
 
@@ -175,3 +176,19 @@ def test_a_step_that_calls_backward_is_refused() -> None:
     with pytest.raises(UnsupportedBackward, match=r"torch\.autograd\.grad"):
         unroll(step, torch.eye(SIZE, dtype=torch.float64), x, module=slow, reduce="sum", budget=2**20)
     assert all(parameter.grad is None for parameter in slow.parameters())
+
+
+def test_a_step_may_ask_at_some_steps_only() -> None:
+    """At none of those that are looked at before the loop is trusted"""
+    cell = nn.GRUCell(SIZE, SIZE).double()
+
+    def step(state: tuple[Tensor, int], x: Tensor) -> tuple[tuple[Tensor, int], Tensor]:
+        h, t = cell(x, state[0]), state[1]
+        if t % 4 == 3 and torch.is_grad_enabled():
+            h = 1.1 * h
+        return (h, t + 1), h.mean()
+
+    case = LoopCase(step, (states(), 0), sequence(), cell)
+    plan = checkpoint_every(STEPS, 2, 2)
+    found = gradients(case, lambda: unroll(step, case.state, case.inputs, module=cell, plan=plan))
+    torch.testing.assert_close(found, gradients(case, lambda: plain(case)), rtol=1e-10, atol=1e-10)

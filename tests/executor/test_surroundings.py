@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,9 +11,11 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn.utils import prune  # noqa: E402
 from torch.nn.utils.rnn import pack_sequence  # noqa: E402
+from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from executor import GRU, LSTM, RNN, BudgetTooSmall, SparseGradients, unroll  # noqa: E402
+from executor.plan import checkpoint_every, tape_everything  # noqa: E402
 
 KINDS = {"LSTM": (nn.LSTM, LSTM), "GRU": (nn.GRU, GRU), "RNN": (nn.RNN, RNN)}
 BUDGET = "1MiB"
@@ -193,3 +197,40 @@ def test_subclasses_of_tensors_have_their_say_when_steps_run_again():
     budget = refusal.value.minimum_budget_bytes
     expected, found = (gradients_of(cell, loss_of(run)) for run in (plain, unrolled))
     torch.testing.assert_close(found, expected)
+
+
+class Warmer(TorchFunctionMode):
+    """Simulates a device whose tanh is another one."""
+
+    def __torch_function__(self, function, types, given=(), options=None):
+        result = function(*given, **(options or {}))
+        return 1.3 * result if function is torch.tanh else result
+
+
+@pytest.fixture
+def _default_dtype():
+    before = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("_default_dtype")
+@pytest.mark.parametrize("what", ["mode", "dtype"])
+def test_steps_run_again_with_the_modes_and_the_default_type_of_the_forward_pass(what):
+    """Outside of them they computed, and drew, other numbers"""
+    layer, x = nn.Linear(8, 5), torch.randn(12, 4, 3)
+
+    def step(h, x_t):
+        h = torch.tanh(layer(torch.cat([h, x_t], 1)) + 0.3 * torch.randn(4, 5).to(h))
+        return h, h.square().mean()
+
+    def found(plan):
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.float32)
+        with Warmer() if what == "mode" else nullcontext():
+            options = {"module": layer, "reduce": "sum", "plan": plan}
+            loss, _ = unroll(step, torch.zeros(4, 5), x, **options)
+        torch.set_default_dtype(torch.float64 if what == "dtype" else torch.float32)
+        return gradients_of(layer, loss)
+
+    torch.testing.assert_close(found(checkpoint_every(12, 2, 2)), found(tape_everything(12, 2)))
