@@ -33,7 +33,7 @@ class Ambience(NamedTuple):
 
     @property
     def kinds(self) -> Hashable:
-        """What may change the bytes of a step. A default device changes where they are: a step that would find
+        """What may change the bytes of a step. A default device changes where they are: a step that finds
         its tensors elsewhere ends in an error of torch's.
         """
         kinds = tuple(type(mode) for mode in self.modes if not isinstance(mode, DeviceContext))
