@@ -46,18 +46,18 @@ def first_order(what: str) -> Callable[[Backward], Backward]:
     return decorated
 
 
-def require_reverse_mode(tensors: Iterable[Tensor]) -> None:
+def require_reverse_mode(tensors: Iterable[Tensor], what: str = "an unrolled loop") -> None:
     """Raise UnsupportedTransform inside a transform of `torch.func`, and for tensors with a tangent of
-    forward mode, which would be lost without a word.
+    forward mode, which would be lost without a word. `what` is named in the message.
     """
     if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001 - there is no other way in
         raise UnsupportedTransform(
-            "an unrolled loop cannot run inside a transform of torch.func (grad, vmap, jvp, …): it has a "
+            f"{what} cannot run inside a transform of torch.func (grad, vmap, jvp, …): it has a "
             "backward pass of its own; call it outside, or run an ordinary Python loop"
         )
     if forward_ad._current_level >= 0 and any(_has_tangent(each) for each in tensors):  # noqa: SLF001
         raise UnsupportedTransform(
-            "an unrolled loop has no forward-mode derivative, and one of its tensors has a tangent: run an "
+            f"{what} has no forward-mode derivative, and one of its tensors has a tangent: run an "
             "ordinary Python loop, or take the tangent off"
         )
 

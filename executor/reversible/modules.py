@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from executor.budget import parse_budget_bytes
 from executor.compiled import outside_compiled_graphs
 from executor.errors import StateChanged
+from executor.first_order import require_reverse_mode
 from executor.given_state import parts_of_state
 from executor.replay import is_recomputing
 from executor.reversal import Archiving, passage
@@ -229,7 +230,9 @@ class Reversible(nn.Module):
     ) -> tuple[PlainState, Tensor]:
         """Like `segment`, on weights of which some were `computed` before, by name."""
         self._check_input(x)
-        after, y = run_taped(self._recipe(), state, x, self._weights(computed))
+        weights = self._weights(computed)
+        require_reverse_mode((x, *weights), "a reversible layer")
+        after, y = run_taped(self._recipe(), state, x, weights)
         how = passage()
         if isinstance(how, Archiving) and not is_recomputing():
             self._archived_bytes = sum(archive.stored_bytes for archive in how.archives)
@@ -277,6 +280,7 @@ class Reversible(nn.Module):
             made=Made(len(recipe.segments(len(inputs)))),
         )
         tensors = (inputs, *start, *self._weights(), *work.before.parameters, *work.after.parameters)
+        require_reverse_mode(tensors, "a reversible layer")
         outputs, *last = ReversibleSequence.apply(work, *tensors)  # type: ignore[no-untyped-call]
         (self._archived_bytes,) = archived
         return outputs, (tuple(last) if len(last) > 1 else last[0])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from executor.errors import StateChanged
-from executor.first_order import first_order
+from executor.first_order import first_order, require_reverse_mode
 from executor.sparse.backward_pass import Gradients
 from executor.sparse.cell import Cell, Reversal, State, Tape, Weights
 from executor.sparse.input_types import in_type_of
@@ -41,6 +41,7 @@ def run_layer(
             f"the state has the shapes {[list(part.shape) for part in state]}: "
             f"({', '.join(cell.state_names)}) must be {list(sizes)} each for inputs of {sizes[0]} sequences"
         )
+    require_reverse_mode((x, *state, *(each for each in weights if each is not None)), "a sparse layer")
     x = in_type_of(weights.weight_ih, x, "the input")
     given = [in_type_of(weights.weight_ih, part, "a part of the state") for part in state]
     y, *after = _Segment.apply(_Work(cell, sparsifier, layer), x, *weights, *given)  # type: ignore[no-untyped-call]

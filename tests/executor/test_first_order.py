@@ -58,6 +58,13 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.parametrize(("way", "what"), [("reversible segment", "reversible"), ("sparse cell", "sparse")])
+def test_a_layer_under_a_transform_is_refused(way, what):
+    """Torch said what a function of ours should override"""
+    with pytest.raises(UnsupportedTransform, match=f"a {what} layer cannot run inside a transform"):
+        torch.func.grad(lambda given: WAYS[way](given).sum())(torch.randn(STEPS, BATCH, INPUT))
+
+
 # Forward mode loads decompositions that torch compiles with torch.jit.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize("transform", TRANSFORMS)
