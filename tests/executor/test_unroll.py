@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from executor import BudgetTooSmall, CaptureError, outputs_needed, unroll
+from executor import BudgetTooSmall, CaptureError, UnsupportedHook, outputs_needed, unroll
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
 from tests.executor.loops import (
     BATCH,
@@ -354,6 +354,8 @@ def test_operations_can_be_counted_where_state_and_inputs_need_gradients() -> No
             outputs.sum().backward()
         return int(counter.get_total_flops())
 
+    with pytest.raises(UnsupportedHook, match="call the loop once before"):
+        counted(tape_everything(STEPS, 1))
     unroll(case.step, case.state, case.inputs, module=case.module, plan=tape_everything(STEPS, 1))
     once, twice = counted(tape_everything(STEPS, 1)), counted(checkpoint_every(STEPS, 1, 1))
     assert twice - once == once * (STEPS - 1) // (
