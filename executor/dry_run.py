@@ -283,6 +283,6 @@ def _refuse_hooks(given: Leaves) -> None:
     if any(isinstance(leaf, Tensor) and leaf._backward_hooks for leaf in given):  # noqa: SLF001 - as in `captures`
         raise UnsupportedHook(
             "the step registers a hook on the state that it is given: it would see the share of the gradient "
-            "that comes through this step alone; register it on the new state, where the step makes it (a tool "
-            "that watches modules, such as FlopCounterMode, registers some: call the loop once before)"
+            "that comes through this step alone; register it on the new state, where the step makes it "
+            "(tools that count by modules, as FlopCounterMode, register some: call the loop once before)"
         )

@@ -24,6 +24,7 @@ from executor.put_back import put_back
 from executor.streams import Stream
 from executor.trees import version_of
 from executor.watch import Watch
+from executor.wiring import Wiring
 
 _running = threading.local()
 
@@ -304,21 +305,26 @@ class Replay:
 
 
 class Modes:
-    """Which parts of some modules train."""
+    """Which parts of some modules train, and how these are put together."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
+        modules = tuple(modules)
+        self._wiring = Wiring(modules)
         taken: set[nn.Module] = set()
         parts = (part for module in modules for _, part in module.named_modules(taken))
         self._flags = [(part, part.training) for part in parts]
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Within the context they train, or not, as they did when this was made."""
+        """Within the context they train, or not, and have the parts and hooks that they had when this was
+        made.
+        """
         changed = [(part, then) for part, then in self._flags if part.training != then]
         for part, then in changed:
             part.training = then
         try:
-            yield
+            with self._wiring.restored():
+                yield
         finally:
             for part, then in changed:
                 part.training = not then

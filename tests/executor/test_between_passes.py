@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from executor import ModifiedBetweenPasses, unroll
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
-from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, plain, sequence
+from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, plain, sequence, states
 
 PLAN = checkpoint_every(STEPS, 1, 3)
 
@@ -310,3 +310,41 @@ def test_steps_may_be_counted_over_several_loops_before_one_backward_pass() -> N
     loops = [unroll(module, state, inputs, plan=PLAN)[0].square().sum() for _ in range(2)]
     one, other = (torch.autograd.grad(loop, list(module.parameters()))[0] for loop in loops)
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("what", ["a hook that goes", "a hook that comes", "another part", "another forward"])
+def test_steps_run_again_with_the_parts_and_hooks_of_the_forward_pass(what: str) -> None:
+    """A hook that was removed after the forward pass was missing where steps ran again, without a word"""
+    torch.manual_seed(0)
+    parts = nn.ModuleDict({"cell": nn.GRUCell(SIZE, SIZE), "head": nn.Linear(SIZE, SIZE)}).double()
+    head, x, zeros = parts["head"], sequence(), states()
+
+    def step(h: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(parts["head"](parts["cell"](x_t, h)))
+        return h, h.square().mean()
+
+    def half(*given: Any) -> Tensor:
+        return 0.5 * nn.functional.linear(given[0], head.weight)
+
+    def found(plan: ExecutionPlan) -> list[Tensor]:
+        parts["head"] = head
+        hook = (
+            head.register_forward_hook(lambda *given: 0.5 * given[2]) if what == "a hook that goes" else None
+        )
+        loss, _ = unroll(step, zeros, x, module=parts, reduce="sum", plan=plan)
+        if hook is not None:
+            hook.remove()
+        elif what == "a hook that comes":
+            hook = head.register_forward_hook(lambda *given: 0.5 * given[2])
+        elif what == "another part":
+            parts["head"] = nn.Linear(SIZE, SIZE).double()
+        else:
+            head.forward = half
+        try:
+            return list(torch.autograd.grad(loss, [head.weight, zeros]))
+        finally:
+            vars(head).pop("forward", None)
+            if hook is not None:
+                hook.remove()
+
+    torch.testing.assert_close(found(checkpoint_every(STEPS, 2, 2)), found(tape_everything(STEPS, 2)))
