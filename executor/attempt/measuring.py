@@ -14,13 +14,15 @@ from torch.autograd import backward
 from executor.attempt.action_times import ActionTimes
 from executor.attempt.planning import StoredPlan, peak_by_formulas
 from executor.attempt.task import Task
-from executor.device import device_name, driver_version
+from executor.device import device_name, driver_version, free_bytes
 from executor.offload.slots import HOST
 from executor.plan import ExecutionPlan
 from executor.prepared import PreparedJob
 from executor.report import SegmentCounts
-from executor.worker import measured_iteration
+from executor.worker import measured_iteration, planned_counts
 
+RECORDED_BYTES = 2**19
+"""At most, of what is recorded of a step of a layer that runs: some hundreds of allocations and releases."""
 _KIB = 1 if sys.platform == "darwin" else 1024
 """The unit of the kernel's high-water mark."""
 
@@ -70,6 +72,18 @@ class Measured:
             seconds=times.record(),
             pass_seconds=pass_seconds,
         )
+
+
+def recording_bytes(prepared: PreparedJob, plan: ExecutionPlan) -> int:
+    """Room for the recording of every allocation, which on the CPU is memory of this very process and no part
+    of the training, in bytes; no more than half of what the machine has free. Where segments run again some
+    thousand times it takes gigabytes. 0 on CUDA, whose allocator counts by itself.
+    """
+    device = prepared.loss.device
+    if device.type != "cpu":
+        return 0
+    steps = sum(planned_counts(plan)) * plan.segment_steps * prepared.job.model.num_layers
+    return min(RECORDED_BYTES * steps, free_bytes(device) // 2)
 
 
 def measurement_of(task: Task, prepared: PreparedJob, plan: StoredPlan, measured: Measured) -> dict[str, Any]:

@@ -7,10 +7,12 @@ slack. It does not see file mappings, nor what the job's data loader would hold 
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import re
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +57,9 @@ class MemoryCap:
 
 
 @contextmanager
-def memory_cap(added_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
-    """Within the context the process may add `added_bytes` and the slack to what it holds on `device`.
+def memory_cap(added_bytes: int, device: torch.device, *, recorded_bytes: int = 0) -> Iterator[MemoryCap]:
+    """Within the context the process may add `added_bytes` and the slack to what it holds on `device`; on the
+    CPU `recorded_bytes` as well, of what is recorded there and no budget could spare.
 
     Raises OutOfMemory for an allocation that the cap (or the device itself) refuses.
     """
@@ -64,7 +67,7 @@ def memory_cap(added_bytes: int, device: torch.device) -> Iterator[MemoryCap]:
         with _cuda_cap(added_bytes, device) as cap:
             yield cap
         return
-    with _data_cap(added_bytes) as cap:
+    with _data_cap(added_bytes, recorded_bytes) as cap:
         yield cap
 
 
@@ -100,15 +103,22 @@ def data_bytes() -> int | None:
     return None if match is None else int(match[1]) * 1024
 
 
+def give_back_freed() -> None:
+    """Have the C library return what was freed: what it keeps would come on top of the next cap."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def used_bytes(device: torch.device) -> int:
     """What the cap counts now, in bytes: reserved by CUDA's allocator, or the process's private memory."""
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else data_bytes() or 0
 
 
 @contextmanager
-def _data_cap(added_bytes: int) -> Iterator[MemoryCap]:
+def _data_cap(added_bytes: int, recorded_bytes: int) -> Iterator[MemoryCap]:
     before_bytes = data_bytes()
-    allowed_bytes = added_bytes + slack_bytes(added_bytes, "cpu")
+    allowed_bytes = added_bytes + slack_bytes(added_bytes, "cpu") + recorded_bytes
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if before_bytes is None:
         limit = soft

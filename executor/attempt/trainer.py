@@ -17,10 +17,11 @@ from dataclasses import replace
 import torch
 
 from executor.attempt.child import Emit
-from executor.attempt.measuring import Measured, measurement_of
+from executor.attempt.measuring import Measured, measurement_of, recording_bytes
 from executor.attempt.memory_cap import (
     OutOfMemory,
     data_bytes,
+    give_back_freed,
     memory_cap,
     missing_after,
     refused_bytes,
@@ -117,11 +118,14 @@ class Training:
         self._stopping.check()
         self._check_gradients(prepared, plan.plan, is_new=saved is None)
         self._stopping.check()
-        with memory_cap(_capped_bytes(prepared), prepared.loss.device) as cap:
-            _say(f"hard cap: {cap.allowed_bytes} bytes more than now ({cap.kind})")
+        capped_bytes, device = _capped_bytes(prepared), prepared.loss.device
+        with memory_cap(capped_bytes, device, recorded_bytes=recording_bytes(prepared, plan.plan)):
             broken = self._measure(prepared, plan)
-            if broken is not None:
-                return broken
+        if broken is not None:
+            return broken
+        give_back_freed()
+        with memory_cap(capped_bytes, device) as cap:
+            _say(f"hard cap: {cap.allowed_bytes} bytes more than now ({cap.kind})")
             self._iterations(prepared, plan, saved)
         return self.result("succeeded")
 

@@ -6,6 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from executor.attempt import trainer  # noqa: E402
+from executor.attempt.measuring import RECORDED_BYTES  # noqa: E402
+from executor.attempt.memory_cap import memory_cap  # noqa: E402
 from executor.attempt.stopping import Stopping, StopRequested  # noqa: E402
 from executor.attempt.supervisor import Supervisor  # noqa: E402
 from executor.attempt.task import Task, job_of  # noqa: E402
@@ -127,6 +130,24 @@ def test_the_measurement_says_what_was_projected_measured_and_calibrated(service
     assert (told["cell"], told["dtype"], told["device"]) == ("rnn", "float64", "cpu")
     assert told["segment_steps"] >= 1
     assert len(told["losses"]) == told["iterations"] == 6
+
+
+def test_what_is_recorded_to_measure_is_no_part_of_what_training_may_take(service, tmp_path, monkeypatch):
+    """On the CPU every allocation is noted in this process: for 250 runs of a segment 128 MiB were too
+    little, and the job was said to be out of memory.
+    """
+    caps = []
+
+    def noted(added_bytes, device, *, recorded_bytes=0):
+        caps.append((added_bytes, recorded_bytes))
+        return memory_cap(added_bytes, device, recorded_bytes=recorded_bytes)
+
+    monkeypatch.setattr(trainer, "memory_cap", noted)
+    result = Training(task_of(service.url, tmp_path), lambda _message: None, Stopping()).run()
+    assert result.outcome == "succeeded"
+    (measuring, recorded), (training, nothing) = caps
+    assert (measuring, nothing) == (training, 0)
+    assert recorded >= 30 * RECORDED_BYTES  # every step runs at least once
 
 
 def test_a_budget_below_the_least_is_refused_with_the_least(service, tmp_path):
