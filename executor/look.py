@@ -245,8 +245,9 @@ class Look:
                 for parts in (values, values.values()):
                     self._add(name, plain_values_likeness(type(values), tuple(parts)))
                 return
-            for key, value in values.items():
-                if not isinstance(key, str) or key in self.names or not _ALL_ENTRIES.isdisjoint(self.names):
+            are_any = not _ALL_ENTRIES.isdisjoint(self.names) or self.names.isdisjoint(values)
+            for key, value in values.items():  # lines that name no key look entries up by another value
+                if are_any or not isinstance(key, str) or key in self.names:
                     self.plain.append((f"{name}[{key!r}]", value))
                 self._add(f"{name}[{key!r}]", (key, plain_likeness(value)))
         else:

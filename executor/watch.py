@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from executor.errors import ModifiedBetweenPasses
 from executor.likeness import plain_attributes
@@ -110,7 +110,7 @@ class Watch:
         for module in self._seen.modules:
             for path, part in module.named_modules():
                 is_any = is_library(type(part).__module__) or may_read_any(seen.names)
-                for key, value in plain_attributes(part):
+                for key, value in (*plain_attributes(part), *_private_attributes(part)):
                     if is_any or key in seen.names:
                         found[f"{path}.{key}" if path else key].append(value)
         return found
@@ -118,6 +118,14 @@ class Watch:
     def _weights_beside(self) -> Iterator[tuple[str, Tensor]]:
         for module in self._seen.met:
             yield from module.named_parameters()
+
+
+def _private_attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Private numbers and words; whole ones are left out: they count calls, also between the passes."""
+    if not is_library(type(part).__module__):
+        for name, value in vars(part).items():
+            if name.startswith("_") and type(value) in (bool, float, str):
+                yield name, value
 
 
 def _identity(seen: SeenTensor) -> tuple[str, int, int]:

@@ -163,16 +163,18 @@ def test_a_buffer_that_was_deleted_stays_deleted(case: LoopCase) -> None:
 def annealed(case: LoopCase, what: str, plan: ExecutionPlan) -> Callable[[], Tensor]:
     """The gradient after a number was changed that the step reads as `what`."""
     settings, module = Settings(), case.modules()[0]
-    options, rates = {"rate": 0.5, "calls": 0}, [0.5]
-    module.rate, module.last_loss = 0.5, 0.7
+    options, rates, scaling = {"rate": 0.5, "calls": 0}, [0.5], {"rate of an adapter": 0.5}
+    active = next(iter(scaling))
+    module.rate, module._rate, module.last_loss = 0.5, 0.5, 0.7
     counted = 0
 
     def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal counted
         counted += 1  # the step may count its calls
         settings._calls += 1
-        rate = {"object": settings.rate, "dict": options["rate"], "module": module.rate, "none": 1.0}[what]
-        return module(state * rate, x)
+        found = {"object": settings.rate, "dict": options["rate"], "module": module.rate, "none": 1.0}
+        found |= {"private": module._rate, "adapter": scaling[active]}
+        return module(state * found[what], x)
 
     outputs, _ = unroll(step, case.state, case.inputs, module=module, plan=plan)
     if what == "object":
@@ -181,11 +183,15 @@ def annealed(case: LoopCase, what: str, plan: ExecutionPlan) -> Callable[[], Ten
         options["rate"] = 0.25
     elif what == "module":
         module.rate = 0.25
+    elif what == "private":
+        module._rate = 0.25
+    elif what == "adapter":
+        scaling[active] = 0.25
     settings.other, options["calls"], rates[0], module.last_loss = 2, 1, 0.1, 0.3  # nobody reads them
     return lambda: torch.autograd.grad(outputs.square().sum(), module.cell.weight_ih)[0]
 
 
-@pytest.mark.parametrize("what", ["object", "dict", "module"])
+@pytest.mark.parametrize("what", ["object", "dict", "module", "private", "adapter"])
 def test_a_number_that_was_changed_is_refused_where_steps_run_again(case: LoopCase, what: str) -> None:
     """And is no matter where every step is taped"""
     with pytest.raises(ModifiedBetweenPasses, match=r"rate.* was 0.5 in the forward pass and is 0.25 now"):
