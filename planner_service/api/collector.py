@@ -8,14 +8,25 @@ fifth of the time that the service needs to start.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 YOUNG_OBJECTS = 50_000
 """New containers before the collector looks at them; Python's own default is 700, or 2,000."""
 
 
-def pause_collector() -> None:
-    """Leave what is being loaded alone, in a process that becomes a server, until `settle_collector`."""
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Within the context what is being loaded is left alone, until `settle_collector`; for a process that
+    becomes a server. Where it does not come to that, the collector works on afterwards.
+    """
+    was_enabled = gc.isenabled()
     gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def settle_collector() -> None:

@@ -55,9 +55,13 @@ def run(args: argparse.Namespace) -> int:
     except InvalidSetting as error:
         return _refuse(error)
     # The web framework loads here, so that the other commands need not wait for it.
-    from planner_service.api.collector import pause_collector
+    from planner_service.api.collector import collector_paused
 
-    pause_collector()
+    with collector_paused():
+        return _started(settings, with_worker=args.with_worker)
+
+
+def _started(settings: Settings, *, with_worker: bool) -> int:
     from planner_service.api.credentials import KeysNeeded
     from planner_service.api.dispatching import cluster_holes
     from planner_service.api.server import CannotListen, listen, require_certificate
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         return _refuse(error)
     with listener:
         try:
-            _serve(settings, listener, with_worker=args.with_worker)
+            _serve(settings, listener, with_worker=with_worker)
         except WorkerNotInstalled as error:
             return _refuse(error)
     return 0

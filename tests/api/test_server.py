@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import socket
@@ -194,6 +195,7 @@ def test_what_it_cannot_start_with_is_one_line_and_status_2(
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     assert main(["serve", "--data-dir", str(tmp_path), *arguments]) == 2
+    assert gc.isenabled()  # it rests while a service loads
     said = capsys.readouterr().err
     assert said.startswith("tightfit serve: ")
     assert said.count("\n") == 1
