@@ -15,11 +15,12 @@ from __future__ import annotations
 import functools
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from enum import Enum
 from itertools import islice
 from numbers import Integral, Real
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -284,7 +285,7 @@ class Look:
 
     def _object(self, name: str, value: Any) -> None:
         kind = type(value)
-        own = getattr(value, "__dict__", None)
+        own = _values_of_its_own(value)
         if isinstance(value, Integral | Real):  # numpy's, say
             self._add(name, plain_likeness(int(value) if isinstance(value, Integral) else float(value)))
         elif isinstance(value, ContextVar):
@@ -307,7 +308,7 @@ class Look:
         """
         kind: Any = type(value)
         self._add(name, kind)
-        slots = {slot: getattr(value, slot) for slot in _slots_of(kind) if hasattr(value, slot)}
+        slots = _values_of_slots(value)
         if not (own or slots or callable(value)):  # a marker, which lines compare with others
             self._add(name, identity_likeness(value))
         if "__wrapped__" in own:  # by functools.cache, say
@@ -364,9 +365,24 @@ def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
     yield from (function.__kwdefaults__ or {}).items()
 
 
-def _slots_of(kind: type) -> tuple[str, ...]:
-    found: list[str] = []
-    for each in kind.__mro__:
-        slots = each.__dict__.get("__slots__", ())
-        found += (slots,) if isinstance(slots, str) else slots
-    return tuple(slot for slot in found if slot not in ("__dict__", "__weakref__"))
+def _values_of_its_own(value: Any) -> Any:
+    """The object's dictionary, by no lines of its own: those of `__getattr__` may do and raise anything."""
+    try:
+        return object.__getattribute__(value, "__dict__")
+    except Exception:  # it has none; or it stands for another object, of which there is none now
+        return None
+
+
+def _values_of_slots(value: Any) -> dict[str, Any]:
+    """Those that are set, by no lines of its own either."""
+    found: dict[str, Any] = {}
+    for name, slot in _slots_of(type(value)).items():
+        with suppress(AttributeError):
+            found[name] = slot.__get__(value)
+    return found
+
+
+def _slots_of(kind: type) -> dict[str, MemberDescriptorType]:
+    parts = [vars(each) for each in reversed(kind.__mro__) if "__slots__" in vars(each)]
+    found = ((name, each) for part in parts for name, each in part.items())
+    return {name: each for name, each in found if isinstance(each, MemberDescriptorType)}

@@ -26,7 +26,7 @@ def names_read(code: CodeType) -> frozenset[str]:
 
 
 def _names_read(code: CodeType) -> frozenset[str]:
-    names = set(code.co_names)
+    names = set(filter(str.isidentifier, code.co_names))  # pytest writes others into lines with `assert`
     for constant in code.co_consts:
         if isinstance(constant, str):
             names.add(constant)

@@ -18,6 +18,7 @@ from executor.errors import CaptureError, ReplayError
 from executor.look import MOST_BESIDE
 from executor.loop import Loop
 from executor.plan import checkpoint_every
+from executor.reads import names_read
 from executor.seen import Seen
 from tests.executor.loops import SIZE, STEPS, LoopCase, gradients, plain, sequence, states
 
@@ -368,6 +369,35 @@ def test_objects_of_any_kind_may_be_seen() -> None:
     outputs, (_, count) = unroll(step, state, sequence(), plan=PLAN)
     outputs.sum().backward()
     assert (count == STEPS).all()
+
+
+class Memoising:
+    """As an object of a database library: asked for what is not set, its lines fail."""
+
+    __slots__ = ("made", "module")
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        raise TypeError(name)
+
+
+def test_lines_of_objects_are_not_run_by_looking_at_them() -> None:
+    holder = Memoising(SOME)
+    seen = Seen.by((lambda state, x: (holder.module(state) + x, holder.made),), ())
+    assert seen.modules == (SOME,)
+
+
+def test_what_pytest_writes_into_lines_leads_nowhere() -> None:
+    """Through its own objects to all that there is in the process"""
+
+    def step(state: Tensor, x: Tensor) -> Any:
+        assert x.shape == state.shape
+        return state + x, None
+
+    assert "@pytest_ar" in step.__code__.co_names
+    assert "@pytest_ar" not in names_read(step.__code__)
 
 
 def test_an_output_that_is_no_number_draws_nothing() -> None:
