@@ -360,17 +360,13 @@ class Run:
         if tape.parameters:
             self.parameters.add_up(tape.parameters)
         if roots and self.captured:
-            self._accumulate(roots, gradients, self._leaves(tape))
+            self._accumulate(roots, gradients, tape.leaves(self.program.inputs.differentiable))
         elif roots:
             _run_backward(tuple(roots), tuple(gradients), False, False, (), True, True)
         self._gradient = [
             owned_gradient(leaf.grad) if wants_gradient(leaf) else None for leaf in tape.state_leaves
         ]
         self._keep_input_gradients(tape)
-
-    def _leaves(self, tape: LiveTape) -> list[Any]:
-        leaves = [leaf for leaf in tape.state_leaves if wants_gradient(leaf)]
-        return leaves + [tape.slices[position] for position in self.program.inputs.differentiable]
 
     def _roots(self, tape: LiveTape) -> tuple[list[Any], list[Tensor]]:
         rows: Sequence[Sequence[Tensor | None]] = ()

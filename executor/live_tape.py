@@ -29,6 +29,11 @@ class LiveTape(NamedTuple):
     parameters: Sequence[Tensor] = ()
     """Leaves of this graph in the place of the shadow parameters, step by step; none: the shadows."""
 
+    def leaves(self, differentiable: Sequence[int]) -> list[Any]:
+        """Where the graph ends in what wants a gradient: the input state, and the inputs at those places."""
+        wanted = [leaf for leaf in self.state_leaves if wants_gradient(leaf)]
+        return wanted + [self.slices[position] for position in differentiable]
+
     def roots(
         self, after: Sequence[Tensor | None], rows: Sequence[Sequence[Tensor | None]]
     ) -> tuple[list[Any], list[Tensor]]:
