@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.arguments import without_arguments
 from executor import ProbeReport, probe
-from executor.recurrence import Recurrence, run_fused
+from executor.drop_ins.recurrence import Recurrence, run_fused
 
 FOLDER = Path(__file__).parent.parent / "planner_service" / "memory" / "profiles"
 LENGTH = 1000

@@ -5,7 +5,6 @@ from importlib.util import find_spec
 if find_spec("torch") is None:
     raise ModuleNotFoundError("training needs PyTorch: pip install 'tightfit[worker]'", name="torch")
 
-from executor.budget import InvalidBudget
 from executor.errors import (
     BudgetTooSmall,
     CaptureError,
@@ -28,6 +27,7 @@ from executor.errors import (
     UnsupportedTransform,
 )
 from executor.measure import Measurement, measure, measure_timeline
+from executor.memory.budget import InvalidBudget
 from executor.modules import GRU, LSTM, RNN
 from executor.plan import ExecutionPlan
 from executor.predict import Prediction, predict, probe

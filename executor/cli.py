@@ -16,10 +16,10 @@ import torch
 
 from executor import worker_commands
 from executor.attempt.memory_cap import refused_bytes
-from executor.budget import InvalidBudget, parse_budget
-from executor.cuda_memory import expandable_segments
 from executor.errors import BudgetTooSmall, ExecutorError
-from executor.job import InvalidJob, read_job
+from executor.jobs.job import InvalidJob, read_job
+from executor.memory.budget import InvalidBudget, parse_budget
+from executor.memory.cuda_memory import expandable_segments
 
 _JOB_HELP = """\
 a job file, YAML or JSON:
@@ -158,7 +158,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from executor.ranks import Ranks
+    from executor.jobs.ranks import Ranks
     from executor.worker import run_job
 
     is_first = Ranks.from_environ(os.environ).is_first
@@ -177,8 +177,8 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _probe(parsed: argparse.Namespace) -> int:
-    from executor.device import device_name
-    from executor.prepared import PreparedJob
+    from executor.jobs.prepared import PreparedJob
+    from executor.memory.device import device_name
     from executor.worker import require_writable
 
     require_writable({"--output": parsed.output})
@@ -190,7 +190,7 @@ def _probe(parsed: argparse.Namespace) -> int:
         parsed.output.write_text(text + "\n", encoding="utf-8")
         _progress(f"profile: {parsed.output}")
     if parsed.planner is not None:
-        from executor.service_link import send_profile
+        from executor.service.link import send_profile
 
         device = device_name(prepared.loss.device)
         profile_id = send_profile(parsed.planner, {**prepared.profile(), "device_name": device})

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 from torch.autograd import backward
 
-from executor.budget import parse_budget
-from executor.chart import MeasuredMoment, MemoryChart, ProjectedAction
-from executor.comparison import Outcome, Trained
-from executor.job import Job, ModelSpec, SequenceSpec, TrainingSpec
+from executor.jobs.chart import MeasuredMoment, MemoryChart, ProjectedAction
+from executor.jobs.comparison import Outcome, Trained
+from executor.jobs.job import Job, ModelSpec, SequenceSpec, TrainingSpec
+from executor.jobs.models import CharacterModel, Window
+from executor.jobs.prepared import PreparedJob, Progress, full_activation_bytes
+from executor.jobs.training import iterate, optimizer_for
 from executor.measure import measure
-from executor.models import CharacterModel, Window
+from executor.memory.budget import parse_budget
+from executor.memory.trace import Recording, mark, record
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner
-from executor.prepared import PreparedJob, Progress, full_activation_bytes
-from executor.service_process import planning_service
-from executor.trace import Recording, mark, record
-from executor.training import iterate, optimizer_for
+from executor.service.process import planning_service
 from executor.verify import compare_gradients, gradients_of
 from executor.worker import check_gradients, describe_plan
 from planner_service.chain import Backward, Policy, TieredAction, expand, moments

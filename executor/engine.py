@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from torch.autograd import Variable
 
-from executor.captures import require_no_captures, sequence_number, without_hooks
 from executor.errors import ModifiedBetweenPasses, PlanMismatch
-from executor.live_tape import LiveTape, added, owned_gradient, wants_gradient
-from executor.parameters import Parameters
-from executor.program import Program
+from executor.memory.sizes import storage_addresses, storage_bytes
 from executor.replay import Replay, state_only
 from executor.reversal import passing
-from executor.sizes import storage_addresses, storage_bytes
-from executor.states import StoredState, leaf_of, owned, raise_mutated
+from executor.rules.captures import require_no_captures, sequence_number, without_hooks
+from executor.stages.live_tape import LiveTape, added, owned_gradient, wants_gradient
+from executor.stages.parameters import Parameters
+from executor.stages.program import Program
+from executor.stages.states import StoredState, leaf_of, owned, raise_mutated
 from executor.trees import Leaves, detached, versions_of
 from planner_service.chain import Advance, Archive, Backward, Free, Tape, TieredAction, Undo
 from planner_service.chain.tiers_actions import describe

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.dry_run import Needs
 from executor.engine import Observer, Run
 from executor.errors import DoubleBackward, PlanMismatch
-from executor.first_order import first_order
 from executor.loop import FinalState, Loop
 from executor.offload.run import TieredRun
 from executor.offload.tape_run import HostTapesRun
-from executor.parameters import Parameters
 from executor.plan import ExecutionPlan
 from executor.replay import state_only
 from executor.reversal import passing
+from executor.rules.dry_run import Needs
+from executor.rules.first_order import first_order
+from executor.stages.parameters import Parameters
 from executor.undoing import UndoingRun
 
 WITHOUT_GRADIENTS_STEPS = 100

@@ -1,9 +1,9 @@
 """What was found out about loops before, so that only the first call with new shapes pays for it.
 
-Two calls are alike when the same function, seeing the same values (`executor.seen`), runs on the same
-modules (in the same mode, with the same attributes and the same parameters frozen), with states and inputs of
-the same shapes, strides and need of gradients, under the same autocast and settings of torch. What is known
-is forgotten with the module or function that it is about.
+Two calls are alike when the same function, seeing the same values (`executor.surroundings.seen`), runs on the
+same modules (in the same mode, with the same attributes and the same parameters frozen), with states and
+inputs of the same shapes, strides and need of gradients, under the same autocast and settings of torch. What
+is known is forgotten with the module or function that it is about.
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from executor.ambience import Ambience
-from executor.backends import Backends
-from executor.dry_run import Needs
-from executor.likeness import (
+from executor.loop import Loop
+from executor.memory.trace import paused
+from executor.offload.host import HostMemory
+from executor.plan import ExecutionPlan
+from executor.probe import ProbeReport, SegmentProbe, beside_host_memory, probe_loop
+from executor.replay import AutocastState
+from executor.rules.dry_run import Needs
+from executor.stages.states import may_count
+from executor.surroundings.ambience import Ambience
+from executor.surroundings.backends import Backends
+from executor.surroundings.likeness import (
     PLAIN,
     Same,
     attributes_likeness,
@@ -29,14 +36,7 @@ from executor.likeness import (
     plain_likeness,
     tensor_likeness,
 )
-from executor.look import SeenValue
-from executor.loop import Loop
-from executor.offload.host import HostMemory
-from executor.plan import ExecutionPlan
-from executor.probe import ProbeReport, SegmentProbe, beside_host_memory, probe_loop
-from executor.replay import AutocastState
-from executor.states import may_count
-from executor.trace import paused
+from executor.surroundings.look import SeenValue
 
 MOST_LOOPS = 64
 """Loops of one module, or of one function's lines, that are remembered; those used longest ago go first."""

@@ -11,18 +11,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from executor.captures import independent
-from executor.dry_run import Needs, ambient_generators, dry_run
-from executor.inputs import Inputs
-from executor.outputs import Outputs, Reduce
-from executor.parameters import Parameters
-from executor.program import Program
+from executor.memory.sizes import held_bytes, rounded_bytes
 from executor.replay import Buffers, Modes, Replay
-from executor.seen import Seen
-from executor.sizes import held_bytes, rounded_bytes
-from executor.streams import Stream, stream_of
+from executor.rules.captures import independent
+from executor.rules.dry_run import Needs, ambient_generators, dry_run
+from executor.stages.inputs import Inputs
+from executor.stages.outputs import Outputs, Reduce
+from executor.stages.parameters import Parameters
+from executor.stages.program import Program
+from executor.surroundings.seen import Seen
+from executor.surroundings.streams import Stream, stream_of
+from executor.surroundings.watch import Watch
 from executor.trees import Leaves, Structure, leaf_description, structure_of
-from executor.watch import Watch
 
 StepFunction = Callable[[Any, Any], Any]
 FinalState = Literal["differentiable", "detached"]

@@ -7,10 +7,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
-from executor.cuda_memory import Peaks, counted, indexed
+from executor.memory.cuda_memory import Peaks, counted, indexed
+from executor.memory.trace import record
 from executor.offload.slots import recorded_peaks
 from executor.reversal import recorded_archives
-from executor.trace import record
 
 Result = TypeVar("Result")
 
@@ -53,8 +53,8 @@ def measure(
     """Run `function()`; return the peak bytes of tensors that it added, and its result.
 
     On the CPU every allocation is counted, to the byte. On CUDA it is the caching allocator's peak of
-    allocated bytes, blocks rounded up as it hands them out (`executor/cuda_memory.py`). What is probed and
-    planned meanwhile does not count. `device` defaults to CUDA where there is one.
+    allocated bytes, blocks rounded up as it hands them out (`executor.memory.cuda_memory`). What is probed
+    and planned meanwhile does not count. `device` defaults to CUDA where there is one.
     """
     chosen = default_device() if device is None else indexed(device)
     with recorded_peaks() as tier_peak_bytes, recorded_archives() as archived:

@@ -21,19 +21,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from executor.activations import activation_bytes
-from executor.backends import Backends
-from executor.budget import parse_budget, parse_budget_bytes
-from executor.chain_weights import Anchor, ChainWeights
 from executor.compiled import outside_compiled_graphs
-from executor.computed_weights import computing_bytes
-from executor.device import free_bytes
-from executor.drop_in_bytes import between_bytes, made_bytes, reordered_bytes, unpacked_bytes
-from executor.drop_in_calls import require_dtype, require_no_tracing, streams_put_back
+from executor.drop_ins.calls import require_dtype, require_no_tracing, streams_put_back
+from executor.drop_ins.chain_weights import Anchor, ChainWeights
+from executor.drop_ins.computed_weights import computing_bytes
+from executor.drop_ins.held_bytes import between_bytes, made_bytes, reordered_bytes, unpacked_bytes
+from executor.drop_ins.packing import lengths_digest, pack, reverse_each, unpack
+from executor.drop_ins.recurrence import Recurrence, State, run_fused, runs_packed_in_own_kernels, segment_of
 from executor.errors import BudgetTooSmall
 from executor.loop import Loop
-from executor.packing import lengths_digest, pack, reverse_each, unpack
-from executor.recurrence import Recurrence, State, run_fused, runs_packed_in_own_kernels, segment_of
+from executor.memory.activations import activation_bytes
+from executor.memory.budget import parse_budget, parse_budget_bytes
+from executor.memory.device import free_bytes
+from executor.surroundings.backends import Backends
 from executor.taken_over import take_over_parameters
 from executor.unroll import run_within
 

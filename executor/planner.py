@@ -13,8 +13,8 @@ from functools import partial
 from itertools import chain as concatenated
 from typing import Any, NamedTuple, Protocol
 
-from executor.environment import API_KEY
 from executor.errors import BudgetTooSmall, PlanMismatch
+from executor.native.environment import API_KEY
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.probe import ProbeReport

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from executor.budget import parse_budget_bytes
 from executor.known import Known, known
 from executor.loop import Loop
+from executor.memory.budget import parse_budget_bytes
 from executor.plan import ExecutionPlan, tape_everything
 from executor.planner import AskPlanner, best_plan, in_process, over_http
 from executor.probe import ProbeReport, probe_loop, usual_candidates
+from executor.probing.static_lines import StaticLine
 from executor.projection import projected_peak_bytes
-from executor.static_lines import StaticLine
 from planner_service.chain import TieredVerdict, TierUse
 
 REFINEMENTS = 2

@@ -14,22 +14,22 @@ from typing import Any
 
 import torch
 
-from executor.action_costs import seconds_of_actions
-from executor.dry_run import Needs, without_saved_tensor_hooks
 from executor.errors import PlanMismatch, SparseGradients, UnsupportedOutput
-from executor.left_behind import beside_what_is_left, bytes_of_run, left_behind
 from executor.loop import Loop
+from executor.memory.sizes import held_bytes
+from executor.memory.trace import paused
 from executor.offload.host_tapes import HostTapes
 from executor.offload.tape_costs import with_tapes_on_host
-from executor.parameters import Parameters
-from executor.rehearsal import Rehearsal, without_traces
-from executor.rehearsal_peak import expected_peak_bytes
-from executor.sizes import held_bytes
-from executor.stage_costs import as_large_as, at_worst, stage_bytes, stage_seconds
-from executor.static_lines import StaticLine, backward_only_bytes, static_lines
-from executor.survey import exceeds
-from executor.trace import paused
-from executor.undo_costs import with_reversals
+from executor.probing.action_costs import seconds_of_actions
+from executor.probing.left_behind import beside_what_is_left, bytes_of_run, left_behind
+from executor.probing.rehearsal import Rehearsal, without_traces
+from executor.probing.rehearsal_peak import expected_peak_bytes
+from executor.probing.stage_costs import as_large_as, at_worst, stage_bytes, stage_seconds
+from executor.probing.static_lines import StaticLine, backward_only_bytes, static_lines
+from executor.probing.survey import exceeds
+from executor.probing.undo_costs import with_reversals
+from executor.rules.dry_run import Needs, without_saved_tensor_hooks
+from executor.stages.parameters import Parameters
 from planner_service.chain import (
     MAXIMUM_BYTES,
     Chain,
@@ -72,7 +72,7 @@ class SegmentProbe:
     late_bytes: int
     """Gradients among the static bytes that live once the backward pass has begun."""
     left_bytes: int = 0
-    """What the step that ran last leaves behind (`executor.left_behind`), in bytes."""
+    """What the step that ran last leaves behind (`executor.probing.left_behind`), in bytes."""
     host_tapes: HostTapes | None = None
     """Room in host memory for the tapes of these segments; their stages say then what it takes."""
 

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from executor.ambience import Ambience
 from executor.errors import ModifiedBetweenPasses, ReplayError, StateMutated
-from executor.put_back import put_back
-from executor.streams import Stream
+from executor.surroundings.ambience import Ambience
+from executor.surroundings.put_back import put_back
+from executor.surroundings.streams import Stream
+from executor.surroundings.watch import Watch
+from executor.surroundings.wiring import Wiring
 from executor.trees import version_of
-from executor.watch import Watch
-from executor.wiring import Wiring
 
 _running = threading.local()
 

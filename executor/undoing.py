@@ -16,10 +16,10 @@ from torch import Tensor
 
 from executor.engine import Run
 from executor.errors import PlanMismatch, ReversalMismatch
-from executor.live_tape import LiveTape
 from executor.replay import NOTHING, Surroundings, state_only
 from executor.reversal import Archiving, Undoing, note_archived, passing
-from executor.states import StoredState, owned
+from executor.stages.live_tape import LiveTape
+from executor.stages.states import StoredState, owned
 from executor.trees import Leaves, detached
 
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from executor.compiled import outside_compiled_graphs
 from executor.errors import ReplayError
 from executor.execute import execute, run_without_gradients
-from executor.first_order import require_reverse_mode
 from executor.known import forget, known
 from executor.loop import FinalState, Loop, StepFunction
-from executor.outputs import Reduce
 from executor.plan import ExecutionPlan
 from executor.predict import plan_for
+from executor.rules.first_order import require_reverse_mode
+from executor.stages.outputs import Reduce
 
 
 @outside_compiled_graphs

@@ -20,19 +20,19 @@ import torch
 from torch import Tensor
 from torch.autograd import backward
 
-from executor.computed_peak import computed_peak_bytes
-from executor.device import device_name
-from executor.job import InvalidJob, Job
+from executor.jobs.computed_peak import computed_peak_bytes
+from executor.jobs.job import InvalidJob, Job
+from executor.jobs.models import Window
+from executor.jobs.prepared import PreparedJob, Progress
+from executor.jobs.ranks import Forward, Ranks
+from executor.jobs.report import RunReport, SegmentCounts
+from executor.jobs.slowdown import require_quick
+from executor.jobs.training import PlannedLoss, both_passes, iterate, optimizer_for
 from executor.measure import Measurement, measure
-from executor.models import Window
+from executor.memory.device import device_name
 from executor.offload.slots import HOST
 from executor.plan import ExecutionPlan, checkpoint_every, undo_every
 from executor.planner import RemotePlanner, simulated_in_process
-from executor.prepared import PreparedJob, Progress
-from executor.ranks import Forward, Ranks
-from executor.report import RunReport, SegmentCounts
-from executor.slowdown import require_quick
-from executor.training import PlannedLoss, both_passes, iterate, optimizer_for
 from executor.verify import GradientCheck, compare_gradients, gradients_of
 from planner_service.chain.quantities import format_bytes
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from executor.budget import InvalidBudget, parse_budget_bytes
-from executor.environment import API_KEY, PLANNER_URL, checked_node_name, node_name
+from executor.memory.budget import InvalidBudget, parse_budget_bytes
+from executor.native.environment import API_KEY, PLANNER_URL, checked_node_name, node_name
 
 Number = TypeVar("Number", int, float)
 

@@ -116,14 +116,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "planner_service.solvers",
         "planner_service.worker_client",
     ),
-    "executor.service_link": (
+    "executor.service.link": (
         *BARE_EXECUTOR,
         "planner_service.client",
         "planner_service.contract",
         "planner_service.worker_client",
     ),
-    "executor.chart": ("torch", "numpy", "executor", CHAIN, "matplotlib"),
-    "executor.job": ("torch", "numpy", "executor", CHAIN, "yaml"),
+    "executor.jobs.chart": ("torch", "numpy", "executor", CHAIN, "matplotlib"),
+    "executor.jobs.job": ("torch", "numpy", "executor", CHAIN, "yaml"),
     "executor.engine": BARE_EXECUTOR,
     "executor.unroll": BARE_EXECUTOR,
     "executor.cells": BARE_EXECUTOR,
@@ -133,6 +133,31 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "executor.sparse": BARE_EXECUTOR,
     "executor.sparse.triton_kernels": (*BARE_EXECUTOR, "triton"),
 }
+
+EXECUTOR_LAYERS = (
+    "errors compiled taken_over verify",
+    "trees memory native service",
+    "surroundings",
+    "replay reversal",
+    "stages",
+    "rules",
+    "engine loop fused",
+    "undoing",
+    "probing",
+    "offload",
+    "measure plan probe",
+    "known planner projection drop_ins",
+    "execute predict",
+    "unroll",
+    "modules reversible sparse",
+    "jobs",
+    "worker",
+    "attempt demo",
+    "agent",
+    "worker_commands",
+    "cli",
+)
+"""The executor from below: what stands in a line imports from the lines above it and from itself only."""
 
 LOADS_ONLY_TORCH = (
     "executor",
@@ -231,23 +256,47 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+def is_package(module: str) -> bool:
+    return MODULES[module].name == "__init__.py"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_module_imports_only_what_its_row_allows(module):
-    path = MODULES[module]
-    found = violations(path.read_text(), module, is_package=path.name == "__init__.py")
+    found = violations(MODULES[module].read_text(), module, is_package=is_package(module))
     assert found == []
+
+
+def unit_of(module: str) -> str | None:
+    """The file or package right under `executor` that `module` is in."""
+    root, _, rest = module.partition(".")
+    return rest.partition(".")[0] if root == "executor" and rest else None
+
+
+def test_executor_stands_in_layers():
+    """What runs loops knows nothing of drop-ins or workers, what looks at steps nothing of either."""
+    heights = {unit: height for height, line in enumerate(EXECUTOR_LAYERS) for unit in line.split()}
+    units = {module: unit for module in MODULES if (unit := unit_of(module))}
+    assert set(units.values()) == set(heights)
+    upwards = [
+        f"{module}:{target.line} imports {target.module}"
+        for module, unit in units.items()
+        for target in imports_of(MODULES[module].read_text(), module, is_package=is_package(module))
+        if (other := unit_of(target.module)) in heights
+        if other != unit and heights[other] >= heights[unit]
+    ]
+    assert upwards == []
 
 
 def test_two_executor_modules_know_the_service():
     """One asks for plans, one speaks for a worker: nodes, claims, attempts."""
     knowing = {
         module
-        for module, path in MODULES.items()
+        for module in MODULES
         if covers("executor", module)
-        for target in imports_of(path.read_text(), module, is_package=path.name == "__init__.py")
+        for target in imports_of(MODULES[module].read_text(), module, is_package=is_package(module))
         if covers("planner_service", target.module) and not covers(CHAIN, target.module)
     }
-    assert knowing <= {"executor.planner", "executor.service_link"}
+    assert knowing <= {"executor.planner", "executor.service.link"}
 
 
 BLOCKER = """

@@ -16,7 +16,7 @@ from benchmarks.arguments import without_arguments
 from benchmarks.calibration.jobs import Case, Ran
 from benchmarks.calibration.learning import Course, learn
 from benchmarks.machine import RESULTS, description
-from executor.service_process import planning_service
+from executor.service.process import planning_service
 from planner_service.client import PlannerClient
 
 DEVICE = "cpu"

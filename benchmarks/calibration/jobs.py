@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import backward
 
-from executor.data import character_streams
-from executor.job import DataSpec, SequenceSpec, TrainingSpec
+from executor.jobs.data import character_streams
+from executor.jobs.job import DataSpec, SequenceSpec, TrainingSpec
+from executor.jobs.models import Window
+from executor.jobs.training import PlannedLoss, held_bytes
 from executor.measure import measure
-from executor.models import Window
 from executor.plan import ExecutionPlan
 from executor.probe import probe_loop
 from executor.replay import outputs_needed
-from executor.training import PlannedLoss, held_bytes
 from planner_service.chain import policy_from_record
 from planner_service.client import PlannerClient
 from planner_service.contract import PlanReply

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from executor import unroll
+from executor.drop_ins.recurrence import Recurrence, State, run_fused, segment_of
 from executor.fused.cells import GRUCell, LSTMCell
 from executor.loop import Loop
-from executor.recurrence import Recurrence, State, run_fused, segment_of
 from executor.replay import outputs_needed
 
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}

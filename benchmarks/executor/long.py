@@ -15,7 +15,7 @@ from benchmarks.arguments import without_arguments
 from benchmarks.executor.__main__ import peak_bytes, seconds
 from benchmarks.machine import RESULTS, description
 from executor import unroll
-from executor.recurrence import Recurrence, State, segment_of
+from executor.drop_ins.recurrence import Recurrence, State, segment_of
 from executor.replay import outputs_needed
 
 BUDGET_BYTES = 256 * 2**20

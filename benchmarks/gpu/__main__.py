@@ -24,7 +24,7 @@ from benchmarks.gpu import results
 from benchmarks.gpu.page import page
 from benchmarks.gpu.promises import broken_promises
 from benchmarks.machine import ROOT, description
-from executor.cuda_memory import expandable_segments
+from executor.memory.cuda_memory import expandable_segments
 
 TESTS_END = 170.0
 """Seconds after the beginning by which the tests are ended."""

@@ -22,7 +22,7 @@ from benchmarks.executor.cases import Case, Iteration, fused, looped
 from benchmarks.gpu.peaks import measured
 from benchmarks.gpu.rows import Found, OutOfTime, Row, in_words
 from executor import BudgetTooSmall
-from executor.hard_cap import hard_cap, plannable_bytes
+from executor.memory.hard_cap import hard_cap, plannable_bytes
 from executor.predict import plan_for
 
 HOST_BYTES = 4 * 2**30

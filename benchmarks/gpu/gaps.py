@@ -23,8 +23,8 @@ from torch import nn
 
 from benchmarks.machine import RESULTS, description
 from executor import BudgetTooSmall, predict, unroll
-from executor.cuda_memory import cuts_every_block
-from executor.hard_cap import SEGMENTS_BYTES, reserved_at_most
+from executor.memory.cuda_memory import cuts_every_block
+from executor.memory.hard_cap import SEGMENTS_BYTES, reserved_at_most
 
 MIB = 2**20
 KINDS = ("LSTM", "GRU")

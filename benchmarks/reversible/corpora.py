@@ -14,8 +14,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from executor.data import load_text, vocabulary_of
-from executor.job import DataSpec
+from executor.jobs.data import load_text, vocabulary_of
+from executor.jobs.job import DataSpec
 
 SHARES = (0.8, 0.1, 0.1)
 """Of the text, in order: what models learn, what settings are chosen on, what models are compared on."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.sparse.language import EMBEDDING_SIZE, Corpus, LanguageModel
 from benchmarks.sparse.training import DENSE, Training, Variant, trained
-from executor.recurrence import Recurrence, run_segment
+from executor.drop_ins.recurrence import Recurrence, run_segment
 
 SEEDS = 3
 ROUNDS = 9
@@ -37,7 +37,7 @@ class FusedDense(Variant):
 
 
 class FusedLSTM(nn.LSTM):
-    """torch.nn.LSTM's parameters, run by executor.recurrence."""
+    """torch.nn.LSTM's parameters, run by executor.drop_ins.recurrence."""
 
     def __init__(self, module: nn.LSTM) -> None:
         super().__init__(module.input_size, module.hidden_size, module.num_layers, device="meta")

@@ -8,8 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from executor.data import load_text, vocabulary_of
-from executor.job import DataSpec
+from executor.jobs.data import load_text, vocabulary_of
+from executor.jobs.job import DataSpec
 
 EMBEDDING_SIZE = 64
 HELD_OUT = 0.1

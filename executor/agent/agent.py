@@ -21,8 +21,8 @@ from executor.agent.work_folder import UnusableWorkFolder, require_work_folder
 from executor.attempt.child import die_with_parent
 from executor.attempt.saying import say
 from executor.attempt.supervisor import GRACE_SECONDS
-from executor.budget import FREE
-from executor.service_link import Assignment, NodeLink, Refused, Unanswered
+from executor.memory.budget import FREE
+from executor.service.link import Assignment, NodeLink, Refused, Unanswered
 
 POLL_SECONDS = 2.0
 """Between two questions for a job while a slot is free."""

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from executor import cgroup
-from executor.device import free_bytes
+from executor.memory import cgroup
+from executor.memory.device import free_bytes
 
 _MEMINFO = Path("/proc/meminfo")
 _QUERY = "name,memory.total,memory.free,driver_version"

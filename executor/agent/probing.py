@@ -25,12 +25,12 @@ from executor.attempt.data_roots import within_roots
 from executor.attempt.memory_cap import OutOfMemory, memory_cap
 from executor.attempt.saying import say
 from executor.attempt.task import job_of
-from executor.device import device_name
 from executor.errors import ExecutorError
-from executor.job import InvalidJob
+from executor.jobs.job import InvalidJob
+from executor.jobs.prepared import PreparedJob
 from executor.measure import default_device
-from executor.prepared import PreparedJob
-from executor.service_link import MAXIMUM_DETAIL_CHARACTERS
+from executor.memory.device import device_name
+from executor.service.link import MAXIMUM_DETAIL_CHARACTERS
 
 REFUSED = 2
 

@@ -14,8 +14,8 @@ from typing import IO
 
 from executor.agent.node import PCI_ORDER
 from executor.attempt.saying import say
-from executor.environment import API_KEY, LAUNCH_TOKEN
-from executor.service_link import Assignment, AttemptLink, Refused, open_attempt
+from executor.native.environment import API_KEY, LAUNCH_TOKEN
+from executor.service.link import Assignment, AttemptLink, Refused, open_attempt
 
 WORKER = """\
 import signal, sys

@@ -14,9 +14,9 @@ from executor.attempt.saying import say
 from executor.attempt.stopping import STOP_SIGNALS, Stopping, StopRequested
 from executor.attempt.supervisor import GRACE_SECONDS, Ending, Supervisor
 from executor.attempt.task import Task, job_of
-from executor.environment import LAUNCH_TOKEN
-from executor.job import InvalidJob
-from executor.service_link import Attempt, AttemptLink, Refused, Unanswered, open_attempt
+from executor.jobs.job import InvalidJob
+from executor.native.environment import LAUNCH_TOKEN
+from executor.service.link import Attempt, AttemptLink, Refused, Unanswered, open_attempt
 
 OPEN_SECONDS = 120.0
 """How long a service that does not answer is asked for the attempt."""

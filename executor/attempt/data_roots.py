@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from executor.job import PYTHON_TEXT, InvalidJob, Job
+from executor.jobs.job import PYTHON_TEXT, InvalidJob, Job
 
 
 def within_roots(job: Job, roots: Sequence[Path]) -> Job:

@@ -14,11 +14,11 @@ from torch.autograd import backward
 from executor.attempt.action_times import ActionTimes
 from executor.attempt.planning import StoredPlan, peak_by_formulas
 from executor.attempt.task import Task
-from executor.device import device_name, driver_version, free_bytes
+from executor.jobs.prepared import PreparedJob
+from executor.jobs.report import SegmentCounts
+from executor.memory.device import device_name, driver_version, free_bytes
 from executor.offload.slots import HOST
 from executor.plan import ExecutionPlan
-from executor.prepared import PreparedJob
-from executor.report import SegmentCounts
 from executor.worker import measured_iteration, planned_counts
 
 RECORDED_BYTES = 2**19

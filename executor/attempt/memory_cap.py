@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from executor.cuda_memory import indexed
-from executor.hard_cap import reserved_at_most
+from executor.memory.cuda_memory import indexed
+from executor.memory.hard_cap import reserved_at_most
 
 SLACK_RATIO = 0.1
 CPU_SLACK_BYTES = 128 * 2**20

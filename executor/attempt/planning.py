@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor.attempt.task import Task
-from executor.computed_peak import computed_peak_bytes
-from executor.device import device_name
 from executor.errors import PlanMismatch
+from executor.jobs.computed_peak import computed_peak_bytes
+from executor.jobs.prepared import PreparedJob
+from executor.jobs.slowdown import require_quick
+from executor.jobs.training import held_bytes
+from executor.memory.device import device_name
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, ServicePlan, best_plan, in_process
-from executor.prepared import PreparedJob
-from executor.service_link import Refused, Unanswered, answered, send_profile, simulated_peak_bytes
-from executor.slowdown import require_quick
-from executor.training import held_bytes
+from executor.service.link import Refused, Unanswered, answered, send_profile, simulated_peak_bytes
 from planner_service.chain import InvalidChain, Policy, policy_from_record
 
 TRIES = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from executor.service_link import MAXIMUM_DETAIL_CHARACTERS, Refused
+from executor.service.link import MAXIMUM_DETAIL_CHARACTERS, Refused
 
 FENCES = frozenset({401, 404, 409})
 """Statuses that say that the attempt has no right to the job any more, or that there is no such job."""

@@ -25,7 +25,7 @@ from executor.attempt.saying import say
 from executor.attempt.stopping import STOP_SIGNALS, Stopping
 from executor.attempt.task import Task
 from executor.attempt.trainer import run_task
-from executor.service_link import (
+from executor.service.link import (
     MAXIMUM_DETAIL_CHARACTERS,
     MAXIMUM_LINE_CHARACTERS,
     MAXIMUM_LINES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from executor.job import Job, job_from_record
+from executor.jobs.job import Job, job_from_record
 
 JOB_SECTIONS = ("model", "data", "sequence", "training")
 

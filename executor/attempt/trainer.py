@@ -31,14 +31,14 @@ from executor.attempt.planning import StoredPlan, plan_attempt, share_profile
 from executor.attempt.stopping import Stopping, StopRequested
 from executor.attempt.task import Result, Task
 from executor.attempt.weights_file import TrainingState, load_latest, save
-from executor.device import free_bytes
 from executor.errors import BudgetTooSmall
-from executor.job import InvalidJob
+from executor.jobs.job import InvalidJob
+from executor.jobs.models import Window
+from executor.jobs.prepared import PreparedJob
+from executor.jobs.training import held_bytes, iterate, optimizer_for
 from executor.measure import default_device
-from executor.models import Window
+from executor.memory.device import free_bytes
 from executor.plan import ExecutionPlan
-from executor.prepared import PreparedJob
-from executor.training import held_bytes, iterate, optimizer_for
 from executor.worker import check_gradients, describe_plan
 
 PROGRESS_SECONDS = 0.2

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from executor.environment import FUSED_KERNELS
-from executor.native_library import compiled_library
+from executor.native.environment import FUSED_KERNELS
+from executor.native.native_library import compiled_library
 
 DTYPES = (torch.float32, torch.float64)
 MODES = ("LSTM", "GRU")

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from executor.errors import DoubleBackward, StateChanged
-from executor.first_order import first_order
 from executor.fused.kernels import Backward, Forward, Kernels
-from executor.parameters import gradient_sum
+from executor.rules.first_order import first_order
+from executor.stages.parameters import gradient_sum
 
 _ROWS = {"LSTM": 4, "GRU": 3}
 """Rows of the weights per unit."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from executor.first_order import first_order
-from executor.live_tape import owned_gradient
-from executor.states import leaf_needs_gradient
+from executor.rules.first_order import first_order
+from executor.stages.live_tape import owned_gradient
+from executor.stages.states import leaf_needs_gradient
 from executor.trees import Leaves
 
 

@@ -10,11 +10,11 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from executor.dry_run import Needs
 from executor.loop import Loop
 from executor.offload.slots import HOST, Slots, is_pinned, most_slots
 from executor.offload.transfers import copy_stream
 from executor.replay import Surroundings
+from executor.rules.dry_run import Needs
 from planner_service.chain import Chain, Tier
 
 TIMING_ROUNDS = 5

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from executor.replay import Surroundings
-from executor.states import StoredState
+from executor.stages.states import StoredState
 
 
 class _View(NamedTuple):

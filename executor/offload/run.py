@@ -16,7 +16,7 @@ from executor.errors import PlanMismatch
 from executor.offload.layout import storages_of
 from executor.offload.shelf import Shelf
 from executor.offload.transfers import Transfer
-from executor.states import StoredState
+from executor.stages.states import StoredState
 from planner_service.chain import Discard, Fetch, Free, Move, Store, Tier, TieredAction
 
 

@@ -13,7 +13,7 @@ from executor.offload import transfers
 from executor.offload.layout import Layout, put_together, taken_apart
 from executor.offload.slots import Slots
 from executor.offload.transfers import Transfer
-from executor.states import StoredState
+from executor.stages.states import StoredState
 from planner_service.chain import Tier
 
 

@@ -15,10 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.action_costs import ActionBytes, bytes_of_actions, seconds_of_actions
-from executor.dry_run import Needs
 from executor.engine import Observer, Run
-from executor.live_tape import LiveTape
 from executor.loop import Loop
 from executor.offload.host import transfer_seconds
 from executor.offload.host_tapes import HostTapes
@@ -26,8 +23,11 @@ from executor.offload.layout import storages_of
 from executor.offload.slots import HOST, is_pinned, most_slots
 from executor.offload.tape_run import HostTapesRun
 from executor.offload.tape_storages import Storage, TapeStorages
-from executor.rehearsal import Rehearsal
-from executor.states import owned
+from executor.probing.action_costs import ActionBytes, bytes_of_actions, seconds_of_actions
+from executor.probing.rehearsal import Rehearsal
+from executor.rules.dry_run import Needs
+from executor.stages.live_tape import LiveTape
+from executor.stages.states import owned
 from executor.trees import Leaves
 from planner_service.chain import Action, Archive, Reversal, Stage, TieredAction, Undo
 

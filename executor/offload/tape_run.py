@@ -19,7 +19,6 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from executor.engine import Run
 from executor.errors import PlanMismatch
-from executor.live_tape import LiveTape
 from executor.offload import transfers
 from executor.offload.entered import entered
 from executor.offload.host_tapes import HostTapes
@@ -27,7 +26,8 @@ from executor.offload.layout import storages_of
 from executor.offload.slots import HOST, Slots
 from executor.offload.tape_storages import Storage, TapeStorages
 from executor.offload.transfers import Transfer
-from executor.states import StoredState, owned
+from executor.stages.live_tape import LiveTape
+from executor.stages.states import StoredState, owned
 from executor.trees import Leaves
 from planner_service.chain import Archive, TieredAction, Undo
 

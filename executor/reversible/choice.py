@@ -6,11 +6,11 @@ import functools
 
 import torch
 
-from executor.environment import REVERSIBLE_KERNELS
+from executor.native.environment import REVERSIBLE_KERNELS
+from executor.native.triton_library import kernels_that_run
 from executor.reversible.fixed_point import ONE
 from executor.reversible.kernels import Kernels, TorchKernels
 from executor.reversible.native import NativeKernels, compiled_library
-from executor.triton_library import kernels_that_run
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:

@@ -13,11 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from executor.budget import parse_budget_bytes
 from executor.compiled import outside_compiled_graphs
+from executor.drop_ins.given_state import parts_of_state
 from executor.errors import StateChanged
-from executor.first_order import require_reverse_mode
-from executor.given_state import parts_of_state
+from executor.memory.budget import parse_budget_bytes
 from executor.replay import is_recomputing
 from executor.reversal import Archiving, passage
 from executor.reversible.cell import Cell
@@ -42,6 +41,7 @@ from executor.reversible.rewinding import Rewinding
 from executor.reversible.sequence import Pass, ReversibleSequence, State, check_range
 from executor.reversible.taped import PlainState, plain_start, run_taped
 from executor.reversible.trajectory import Coding
+from executor.rules.first_order import require_reverse_mode
 
 SEGMENT_STEPS = 4
 """Steps per segment: more are faster, up to some 16, and hold the tapes of more steps on the way back."""

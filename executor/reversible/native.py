@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor import native_library
-from executor.environment import REVERSIBLE_KERNELS
+from executor.native import native_library
+from executor.native.environment import REVERSIBLE_KERNELS
 from executor.reversible.archive import Archive
 
 SOURCE = Path(__file__).with_name("native.c")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from executor.captures import require_no_captures, sequence_number
 from executor.errors import CaptureError, UnsupportedOutput
 from executor.reversible.errors import InvalidReversible
+from executor.rules.captures import require_no_captures, sequence_number
 
 _REMEDY = (
     "make them parameters of the module that runs inside the segments, hand tensors to `reduce` as "

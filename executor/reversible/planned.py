@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from executor.budget import parse_budget_bytes
-from executor.computed_weights import computing_bytes
+from executor.drop_ins.computed_weights import computing_bytes
 from executor.errors import BudgetTooSmall
+from executor.memory.budget import parse_budget_bytes
+from executor.memory.sizes import held_bytes
 from executor.reversible.fixed_point import ONE
 from executor.reversible.outer import Outer, one_tensor
 from executor.reversible.sequence import State, check_range, halves_of, join_state
 from executor.reversible.taped import PlainState, layers_of_state
-from executor.sizes import held_bytes
 from executor.unroll import unroll
 
 if TYPE_CHECKING:

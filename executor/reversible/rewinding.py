@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from executor.replay import Buffers, Modes, Replay, Surroundings
-from executor.seen import Seen
-from executor.streams import Stream
-from executor.watch import Watch
+from executor.surroundings.seen import Seen
+from executor.surroundings.streams import Stream
+from executor.surroundings.watch import Watch
 
 
 class Rewinding:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from executor.errors import DoubleBackward, ModifiedBetweenPasses
-from executor.first_order import first_order
 from executor.reversal import note_archived
 from executor.reversible.cell import Parts
 from executor.reversible.errors import InvalidReversible
@@ -25,6 +24,7 @@ from executor.reversible.recipe import Recipe
 from executor.reversible.rewinding import Rewinding
 from executor.reversible.stack import LayerGrads, Stack
 from executor.reversible.trajectory import Moment, Trajectory, archives_for, start_moment
+from executor.rules.first_order import first_order
 from executor.trees import versions_of
 
 LARGEST_STATE = 2.0**27

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from executor.errors import StateChanged
-from executor.first_order import first_order
-from executor.parameters import gradient_sum
 from executor.reversal import WORD_BYTES, Archiving, LostBits, Undoing, Watching, passage
 from executor.reversible.archive import BLOCK_WORDS, Archive
 from executor.reversible.cell import Parts
@@ -26,6 +24,8 @@ from executor.reversible.recipe import Recipe
 from executor.reversible.sequence import State, start_moments
 from executor.reversible.stack import LayerGrads, SegmentTape, Stack
 from executor.reversible.trajectory import Moment, Trajectory, archives_for
+from executor.rules.first_order import first_order
+from executor.stages.parameters import gradient_sum
 from executor.trees import leaf_description
 
 PlainState = tuple[Any, ...]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from executor.compiled import outside_compiled_graphs
+from executor.drop_ins.given_state import parts_of_state
 from executor.errors import StateChanged
-from executor.given_state import parts_of_state
 from executor.sparse.accounting import IterationRecord
 from executor.sparse.cell import Cell, Weights
 from executor.sparse.chosen import chosen_sparsifier

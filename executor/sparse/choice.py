@@ -6,9 +6,9 @@ from functools import cache
 
 import torch
 
-from executor.environment import SPARSE_KERNELS
+from executor.native.environment import SPARSE_KERNELS
+from executor.native.triton_library import kernels_that_run
 from executor.sparse.gathered import GatheredProducts, Products
-from executor.triton_library import kernels_that_run
 
 
 @cache

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from executor.environment import SPARSE_KERNELS
-from executor.native_library import compiled_library
+from executor.native.environment import SPARSE_KERNELS
+from executor.native.native_library import compiled_library
 from executor.sparse.repeated import LEAST_STEPS
 
 _SOURCE = Path(__file__).with_name("native.c")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from executor.errors import StateChanged
-from executor.first_order import first_order, require_reverse_mode
+from executor.rules.first_order import first_order, require_reverse_mode
 from executor.sparse.backward_pass import Gradients
 from executor.sparse.cell import Cell, Reversal, State, Tape, Weights
 from executor.sparse.input_types import in_type_of

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from executor.backends import products_may_round
+from executor.surroundings.backends import products_may_round
 
 
 class Tile(NamedTuple):

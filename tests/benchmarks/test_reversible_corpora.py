@@ -9,8 +9,8 @@ pytest.importorskip("torch")
 import torch
 
 from benchmarks.reversible.corpora import CORPORA, LEAST_COUNT, SHARES, word_indices, words
-from executor.data import load_text
-from executor.job import DataSpec
+from executor.jobs.data import load_text
+from executor.jobs.job import DataSpec
 
 
 def test_words_are_in_small_letters_and_runs_of_marks_and_lines_count_once():

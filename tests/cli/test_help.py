@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from executor.cli import _parser as worker_parser
-from executor.environment import node_name
+from executor.native.environment import node_name
 from planner_service.cli.main import _parser as planner_parser
 from planner_service.cli.main import main as planner
 

@@ -70,7 +70,7 @@ def test_a_job_file_becomes_a_job_that_runs_it_within_the_bytes_of_its_plan(path
 
 
 def test_the_job_file_is_one_that_the_worker_reads(paths, capsys, tmp_path):
-    job = pytest.importorskip("executor.job")
+    job = pytest.importorskip("executor.jobs.job")
     (tmp_path / "written.json").write_text(objects(capsys, *paths)["ConfigMap"]["data"]["job.json"])
     assert job.read_job(tmp_path / "written.json").model.hidden_size == 16
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.gpu.__main__ import CAPPED_TESTS, FIRST_TESTS, test_files
-from executor.cuda_memory import expandable_segments
+from executor.memory.cuda_memory import expandable_segments
 from tests.cuda_stand_in.build import Built, build
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,14 @@ class Tests(NamedTuple):
     settings: Settings
 
 
-EVERYTHING = ("transparency", "unroll", "faults", "steps_that_differentiate", "streams", "between_passes")
+EVERYTHING = (
+    "test_transparency",
+    "test_unroll",
+    "test_faults",
+    "rules/test_steps_that_differentiate",
+    "surroundings/test_streams",
+    "surroundings/test_between_passes",
+)
 USUAL = (
     # What is allocated does not depend on numbers: at full size, with nothing computed.
     Tests((FIRST_TESTS, "-k", f"not {GRADIENTS}"), Settings(is_expandable=False)),
@@ -56,7 +63,7 @@ USUAL = (
     Tests((*test_files(), "-k", "not triton", "--deselect", FIRST_TESTS), Settings(has_values=True)),
     Tests(
         (
-            *(f"tests/executor/test_{name}.py" for name in EVERYTHING),
+            *(f"tests/executor/{name}.py" for name in EVERYTHING),
             *("-k", "not sparse_tensors"),  # of which the stand-in has no copies
         ),
         Settings(has_values=True, is_all_on_cuda=True),

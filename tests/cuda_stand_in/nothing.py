@@ -9,7 +9,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from executor import dry_run
+from executor.rules import dry_run
 
 dry_run.alike = lambda *_: True  # type: ignore[assignment]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from executor import cuda_memory
+from executor.memory import cuda_memory
 
 MIB = 2**20
 COUNTERS = ("allocated_bytes", "requested_bytes", "allocation")

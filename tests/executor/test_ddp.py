@@ -41,7 +41,7 @@ class Model(nn.Module):
 def train(rank: int, folder: str) -> None:
     """One rank: the gradients and the number of accumulations of both models."""
     torch.set_num_threads(1)
-    importlib.import_module("torch.distributed.nn.functional")  # see executor.ranks: else it keeps the group
+    importlib.import_module("torch.distributed.nn.functional")  # see executor.jobs.ranks: it keeps the group
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
     found: dict[str, Any] = {}
     for name, planned in (("plain", False), ("planned", True)):

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from executor.budget import parse_budget
-from executor.comparison import Outcome, Trained
 from executor.demo import JOB, run_demo
-from executor.job import Job, ModelSpec, SequenceSpec, TrainingSpec
-from executor.service_process import planning_service
+from executor.jobs.comparison import Outcome, Trained
+from executor.jobs.job import Job, ModelSpec, SequenceSpec, TrainingSpec
+from executor.memory.budget import parse_budget
+from executor.service.process import planning_service
 from executor.verify import compare_gradients
 from executor.worker import run_job
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from executor import PlanMismatch, is_recomputing, measure, outputs_needed, unroll
+from executor.memory.trace import mark, record
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
-from executor.trace import mark, record
 from planner_service.chain import (
     Advance,
     Archive,

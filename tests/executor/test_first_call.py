@@ -14,9 +14,9 @@ from torch import nn  # noqa: E402
 
 from executor import unroll  # noqa: E402
 from executor.errors import BudgetTooSmall  # noqa: E402
+from executor.memory.trace import Recording  # noqa: E402
 from executor.reversible import NFRevLSTM, RevGRU, RevLSTM  # noqa: E402
 from executor.sparse import SparseGRU, SparseLSTM  # noqa: E402
-from executor.trace import Recording  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -27,7 +27,8 @@ STREAM_BYTES = torch.get_rng_state().nbytes
 @pytest.fixture
 def everything(monkeypatch):
     """The peak of all that a function allocates, probes included: their recordings are parts of one."""
-    costs, trace = importlib.import_module("executor.action_costs"), importlib.import_module("executor.trace")
+    costs = importlib.import_module("executor.probing.action_costs")
+    trace = importlib.import_module("executor.memory.trace")
     whole = []
 
     def record(function):

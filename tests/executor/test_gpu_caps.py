@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from executor import measure
-from executor.cuda_memory import cuts_every_block, most_block_bytes
-from executor.hard_cap import cap_bytes_for, hard_cap
+from executor.memory.cuda_memory import cuts_every_block, most_block_bytes
+from executor.memory.hard_cap import cap_bytes_for, hard_cap
 from tests.executor.gpu_loops import between, fused, trained
 
 pytestmark = pytest.mark.gpu

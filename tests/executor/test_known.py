@@ -18,10 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from executor import BudgetTooSmall, ReplayError, measure, unroll
 from executor.known import MOST_LOOPS, MOVES_TOLD, known
-from executor.look import MOST_VALUES
 from executor.loop import Loop
 from executor.predict import plan_for
-from executor.seen import Seen
+from executor.surroundings.look import MOST_VALUES
+from executor.surroundings.seen import Seen
 
 STEPS, BATCH, SIZE = 5, 2, 4
 

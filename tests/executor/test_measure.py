@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from executor import measure, measure_timeline, trace
+from executor import measure, measure_timeline
 from executor.errors import ProfilerBusy
-from executor.trace import paused
+from executor.memory import trace
+from executor.memory.trace import paused
 
 KIB = torch.zeros(256)  # 1,024 bytes of float32
 
@@ -33,7 +34,7 @@ def test_the_peak_is_exact() -> None:
 
 LEAN = """
 import sys, torch
-from executor.trace import record
+from executor.memory.trace import record
 record(lambda: torch.zeros(8))
 print("torch._dynamo" in sys.modules)
 """

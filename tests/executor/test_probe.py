@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from executor import probe
 from executor.loop import Loop
+from executor.memory.trace import record
 from executor.probe import probe_loop
-from executor.rehearsal import Rehearsal
-from executor.stage_costs import EMPTY_STAGE
-from executor.trace import record
+from executor.probing.rehearsal import Rehearsal
+from executor.probing.stage_costs import EMPTY_STAGE
 from planner_service.chain import segment_sizes
 
 STEPS, BATCH, SIZE = 23, 4, 16

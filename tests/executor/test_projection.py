@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from executor import measure
+from executor.drop_ins.recurrence import Recurrence, segment_of
 from executor.execute import execute
 from executor.loop import Loop
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
 from executor.probe import probe_loop
-from executor.recurrence import Recurrence, segment_of
 from planner_service.chain import simulate
 
 torch.set_num_threads(1)

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from executor import measure, probe, recurrence, unroll
+from executor import measure, probe, unroll
+from executor.drop_ins import recurrence
 from executor.loop import Loop
 from executor.plan import checkpoint_every, tape_everything
 from tests.executor.loops import STEPS, cell_case

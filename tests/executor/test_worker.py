@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from executor.budget import parse_budget
 from executor.errors import BudgetTooSmall
-from executor.job import Job, ModelSpec, ReportSpec, SequenceSpec, TrainingSpec
-from executor.models import CharacterModel
-from executor.report import SegmentCounts
+from executor.jobs.job import Job, ModelSpec, ReportSpec, SequenceSpec, TrainingSpec
+from executor.jobs.models import CharacterModel
+from executor.jobs.report import SegmentCounts
+from executor.memory.budget import parse_budget
 from executor.worker import run_job
 from planner_service.chain import Advance, Backward, Free, Tape
 

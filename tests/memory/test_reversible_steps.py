@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from executor import probe  # noqa: E402
-from executor.layers import REVERSIBLE_LAYERS  # noqa: E402
+from executor.jobs.layers import REVERSIBLE_LAYERS  # noqa: E402
 from planner_service.contract import PlanRequest  # noqa: E402
 from planner_service.memory.reversible_steps import segment_stage  # noqa: E402
 from planner_service.planning.candidates import workload_of  # noqa: E402

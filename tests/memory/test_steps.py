@@ -10,9 +10,9 @@ from planner_service.memory.steps import SCALAR_BYTES, StepBytes, segment_stage,
 
 torch = pytest.importorskip("torch")
 
-from executor.job import ModelSpec  # noqa: E402
+from executor.jobs.job import ModelSpec  # noqa: E402
+from executor.jobs.models import CharacterModel, Window  # noqa: E402
 from executor.measure import measure_timeline  # noqa: E402
-from executor.models import CharacterModel, Window  # noqa: E402
 
 BATCH, INPUT, HIDDEN, VOCABULARY = 7, 5, 13, 11
 

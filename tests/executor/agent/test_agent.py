@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch")
 from executor.attempt.planning import StoredPlan  # noqa: E402
 from executor.attempt.task import job_of as executor_job  # noqa: E402
 from executor.attempt.weights_file import _files  # noqa: E402
-from executor.data import character_streams  # noqa: E402
-from executor.models import CharacterModel, Window  # noqa: E402
-from executor.training import PlannedLoss, iterate, optimizer_for  # noqa: E402
+from executor.jobs.data import character_streams  # noqa: E402
+from executor.jobs.models import CharacterModel, Window  # noqa: E402
+from executor.jobs.training import PlannedLoss, iterate, optimizer_for  # noqa: E402
 from planner_service.client import PlannerClient  # noqa: E402
 from tests.executor.attempt.workers import (  # noqa: E402
     ENDLESS,

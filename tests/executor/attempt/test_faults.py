@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from executor.agent import running
 from executor.attempt.supervisor import Ending
-from executor.service_link import AttemptLink, Refused, open_attempt
+from executor.service.link import AttemptLink, Refused, open_attempt
 from tests.executor.attempt.workers import (
     ENDLESS,
     JOB,
@@ -132,7 +132,7 @@ SCARCE = f"""
 import resource, sys
 from executor.attempt.memory_cap import data_bytes
 from executor.cli import main
-from executor.prepared import PreparedJob
+from executor.jobs.prepared import PreparedJob
 
 prepare = PreparedJob.of
 

@@ -20,7 +20,7 @@ from executor.attempt.memory_cap import (  # noqa: E402
     slack_bytes,
 )
 from executor.attempt.task import job_of  # noqa: E402
-from executor.job import InvalidJob  # noqa: E402
+from executor.jobs.job import InvalidJob  # noqa: E402
 from planner_service.chain import Advance, Backward, Free, Tape  # noqa: E402
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 from executor.attempt.refusals import FENCES, require_no_fence, without_what_may_be_refused
 from executor.attempt.supervisor import Ending
 from executor.attempt.trainer import MOST_LOSSES, _timings
-from executor.service_link import Refused
+from executor.service.link import Refused
 from tests.executor.attempt.workers import JOB, LEASES, attempt, job_of, report_of, submit
 from tests.serving import start_service
 

@@ -14,8 +14,8 @@ from executor.attempt.supervisor import Supervisor  # noqa: E402
 from executor.attempt.task import Task, job_of  # noqa: E402
 from executor.attempt.trainer import Training  # noqa: E402
 from executor.errors import BudgetTooSmall  # noqa: E402
-from executor.job import InvalidJob  # noqa: E402
-from executor.slowdown import SlowdownTooGreat  # noqa: E402
+from executor.jobs.job import InvalidJob  # noqa: E402
+from executor.jobs.slowdown import SlowdownTooGreat  # noqa: E402
 from planner_service.contract.jobs import JobRequest  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small kernels on two threads wait for each other

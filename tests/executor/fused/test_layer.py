@@ -10,7 +10,7 @@ from executor import DoubleBackward
 from executor.errors import StateChanged
 from executor.fused.kernels import kernels_for
 from executor.fused.layer import Weights, advance_layer, run_layer
-from executor.parameters import Parameters
+from executor.stages.parameters import Parameters
 
 MODULES = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 # Sums are added up in another order than torch's: equal to a few roundings of the largest element. In float32

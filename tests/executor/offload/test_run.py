@@ -18,8 +18,8 @@ from executor.execute import execute
 from executor.loop import Loop
 from executor.plan import ExecutionPlan, tape_everything
 from executor.probe import probe_loop
-from executor.program import Program
 from executor.projection import projected_peak_bytes
+from executor.stages.program import Program
 from planner_service.chain import (
     Advance,
     Backward,

@@ -19,13 +19,13 @@ from executor import BudgetTooSmall, PlanMismatch, ReplayError, measure, predict
 from executor.attempt.planning import StoredPlan
 from executor.errors import CaptureError
 from executor.execute import execute
-from executor.job import job_from_record
+from executor.jobs.job import job_from_record
+from executor.jobs.prepared import PreparedJob
 from executor.loop import Loop
 from executor.offload import slots
 from executor.offload.host_tapes import HostTapes
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything, undo_every
 from executor.planner import TAPES_ON_HOST
-from executor.prepared import PreparedJob
 from executor.probe import ProbeReport, beside_host_memory, probe_loop
 from executor.projection import projected_peak_bytes
 from executor.reversible import RevGRU
@@ -547,7 +547,7 @@ def test_a_tensor_used_behind_our_back_is_found_in_the_first_tape() -> None:
 
 def replace_needs(loop: Loop) -> Any:
     """What is needed of a loop, without the dry run that would find the tensor first."""
-    from executor.dry_run import Needs
+    from executor.rules.dry_run import Needs
 
     return Needs(draws_random_numbers=False, mutated_buffers=frozenset())
 

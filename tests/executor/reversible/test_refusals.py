@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from executor.budget import InvalidBudget  # noqa: E402
 from executor.errors import DoubleBackward, StateChanged  # noqa: E402
+from executor.memory.budget import InvalidBudget  # noqa: E402
 from executor.reversible import InvalidReversible, NFRevLSTM, ReversalMismatch, RevGRU, RevLSTM  # noqa: E402
 
 from .built import BATCH, HIDDEN, INPUT, Head, build, sequence  # noqa: E402

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from executor.errors import StateChanged  # noqa: E402
-from executor.native_library import compiled_library  # noqa: E402
+from executor.native.native_library import compiled_library  # noqa: E402
 from executor.sparse import InvalidSparsity, SparseGRU, SparseGRUCell, SparseLSTM, SparseLSTMCell, native  # noqa: E402
 
 torch.set_num_threads(1)

@@ -12,12 +12,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from executor.errors import BudgetTooSmall  # noqa: E402
-from executor.job import InvalidJob, job_from_record  # noqa: E402
+from executor.jobs.job import InvalidJob, job_from_record  # noqa: E402
+from executor.jobs.prepared import PreparedJob  # noqa: E402
+from executor.jobs.training import iterate  # noqa: E402
 from executor.loop import Loop  # noqa: E402
 from executor.measure import measure  # noqa: E402
 from executor.plan import checkpoint_every  # noqa: E402
 from executor.predict import plan_for  # noqa: E402
-from executor.prepared import PreparedJob  # noqa: E402
 from executor.probe import probe_loop  # noqa: E402
 from executor.sparse import (  # noqa: E402
     EverythingDropped,
@@ -30,7 +31,6 @@ from executor.sparse import (  # noqa: E402
     SparsitySpec,
 )
 from executor.sparse.cosines import PIECE, gradient_cosines, workspace_bytes  # noqa: E402
-from executor.training import iterate  # noqa: E402
 from executor.unroll import unroll  # noqa: E402
 from executor.worker import measured_iteration, planned_counts, run_job  # noqa: E402
 from tests.executor.sparse.choices import leave_out_with  # noqa: E402

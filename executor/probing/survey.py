@@ -1,0 +1,211 @@
+"""A survey: every stage of a loop advanced, taped and reversed once, from the first to the last.
+
+A rehearsal looks at three stages. Where steps differ (a module that is used at some steps only, a part of the
+state whose gradient comes and goes), these do not tell what the others take. A survey looks at all of them;
+it holds two states and one tape at a time, and takes as long as an iteration or two.
+
+Gradients come to life in another order than in a run: all totals are there from the start, and every
+floating tensor of a state has a gradient. So what is measured is the most that a stage can take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from executor.engine import Observer, Run
+from executor.memory.sizes import storage_bytes
+from executor.probing.action_costs import ActionBytes, bytes_of_actions
+from executor.probing.stage_costs import EMPTY_STAGE
+from executor.rules.captures import without_hooks
+from executor.stages.live_tape import LiveTape
+from executor.stages.states import StoredState
+from executor.trees import is_continuous
+from executor.undoing import UndoingRun
+from planner_service.chain import Advance, Backward, Stage, Tape
+
+STAGES_AT_ONCE = 50
+"""Under one recording: those of long loops would not fit into memory."""
+_FIELDS = (
+    "state_bytes",
+    "tape_bytes",
+    "gradient_bytes",
+    "forward_workspace_bytes",
+    "taped_forward_workspace_bytes",
+    "backward_workspace_bytes",
+)
+
+
+class Surveyed(NamedTuple):
+    """What a survey found."""
+
+    most: Stage
+    """Field by field the largest of all stages; its tape holds the state after it, its costs are zero."""
+    is_uniform: bool
+    """Whether all stages use the same parameters and captured tensors, and all but the first and the last,
+    which may be smaller, take the same bytes."""
+    peak_bytes: int
+    """What the survey took."""
+
+
+class _Marking(Run):
+    """A run that can tell which totals of gradients were added to."""
+
+    def _marks(self) -> list[tuple[int, int] | None]:
+        """Of the total of every parameter and captured tensor something that changes with it."""
+        totals = [*(shadow.grad for shadow in self.parameters.shadows), *self._captured_gradients]
+        return [None if total is None else (id(total), total._version) for total in totals]
+
+    def _prepare_sums(self) -> None:
+        """Make the totals now that the first reversed stage would make all at once, used or not."""
+        if self._renews_parameters and self.parameters.shadows:
+            self.parameters.add_up(())
+
+
+@dataclass
+class Gaps:
+    """Gradients that did not come in some stage of a run."""
+
+    in_totals: bool = False
+    """Of a parameter or captured tensor."""
+    in_states: bool = False
+    """Of a floating part of the state before an inner stage."""
+
+
+class Watched(_Marking, UndoingRun):
+    """A run that notes which gradients did not come."""
+
+    def __init__(self, *given: Any, gaps: Gaps, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._gaps = gaps
+
+    def _backward_stage(self, tape: LiveTape) -> None:
+        if not any(self._marks()):
+            self._prepare_sums()
+        before = self._marks()
+        super()._backward_stage(tape)
+        totals = zip(before, self._marks(), strict=True)
+        state = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+        self._gaps.in_totals |= any(one == other for one, other in totals)
+        self._gaps.in_states |= tape.stage > 1 and any(leaf.grad is None for leaf in state)
+
+
+class Survey(_Marking):
+    """A run that reverses every stage at once. Made without a schedule, and not used again."""
+
+    def measured(self, output_gradients: Sequence[Tensor | None], device: torch.device) -> Surveyed:
+        """Run all stages; see `Surveyed`. The program's outputs must have been allocated."""
+        self._output_gradients = list(output_gradients)
+        self._checkpoints[0] = StoredState(self.initial, self._replay.take())
+        self._runs_again = True  # nobody changes anything in between
+        self.prepare_input_gradients()
+        found: list[_Reversed] = []
+        peak_bytes = 0
+        with torch.no_grad(), self.parameters.swapped(), without_hooks(self.captured):
+            self._prepare_all_totals()
+            for first in range(1, self.program.length + 1, STAGES_AT_ONCE):
+                older = (self._checkpoints[first - 1], *self.program.outputs.leaves)  # not freed meanwhile
+                run = partial(self._run_stages, first, min(first + STAGES_AT_ONCE - 1, self.program.length))
+                gradients: list[_Gradients] = []
+                pieces, peak, _ = bytes_of_actions(partial(run, gradients), device)
+                del older
+                found += zip(_stages(pieces, gradients), gradients, strict=True)
+                peak_bytes = max(peak_bytes, peak)
+        self.release()
+        stages = [stage for stage, _ in found]
+        is_uniform = len({gradients.used for _, gradients in found}) == 1 and _are_alike(stages)
+        return Surveyed(_most(stages), is_uniform, peak_bytes)
+
+    def _prepare_all_totals(self) -> None:
+        self._prepare_sums()
+        for shadow in self.parameters.shadows:
+            if shadow.grad is None:
+                shadow.grad = torch.zeros_like(shadow, requires_grad=False)
+        self._captured_gradients = [torch.zeros_like(each, requires_grad=False) for each in self.captured]
+
+    def _run_stages(self, first: int, last: int, gradients: list[_Gradients], observer: Observer) -> None:
+        for stage in range(first, last + 1):
+            self._recomputing = False
+            observer(Advance(stage, stage))
+            self._advance(stage, stage)
+            self._recomputing = True
+            observer(Tape(stage, stage))
+            self._tape(stage, stage)
+            observer(None)
+            gradients.append(self._reverse(stage, observer))
+            observer(None)
+            del self._checkpoints[stage - 1]
+
+    def _reverse(self, stage: int, observer: Observer) -> _Gradients:
+        before = self._marks()
+        self._gradient = [_ones(leaf) for leaf in self._tapes[-1].after]
+        self._gradient_at = stage
+        after_bytes = storage_bytes(self._gradient)
+        observer(Backward(stage, stage))
+        self._backward(stage, stage)
+        before_bytes = storage_bytes(self._gradient)
+        self._gradient = []
+        used = tuple(one != other for one, other in zip(before, self._marks(), strict=True))
+        return _Gradients(after_bytes, before_bytes, used)
+
+
+class _Gradients(NamedTuple):
+    """Of one stage."""
+
+    after_bytes: int
+    """Of the state after it."""
+    before_bytes: int
+    """Of the state before it."""
+    used: tuple[bool, ...]
+    """Whether it gave each parameter and captured tensor a gradient."""
+
+
+_Reversed = tuple[Stage, _Gradients]
+
+
+def _ones(leaf: Any) -> Tensor | None:
+    is_differentiated = is_continuous(leaf)
+    return torch.ones_like(leaf, requires_grad=False) if is_differentiated else None
+
+
+def _stages(pieces: Sequence[ActionBytes], found: Sequence[_Gradients]) -> list[Stage]:
+    """The stages of one recording."""
+    advances = [piece for piece in pieces if isinstance(piece.action, Advance)]
+    tapes = [piece for piece in pieces if isinstance(piece.action, Tape)]
+    backwards = [piece for piece in pieces if isinstance(piece.action, Backward)]
+    return [
+        replace(
+            EMPTY_STAGE,
+            state_bytes=max(0, advance.after_bytes - advance.before_bytes),
+            tape_bytes=max(0, tape.after_bytes - tape.before_bytes),
+            gradient_bytes=max(gradients.after_bytes, gradients.before_bytes),
+            forward_workspace_bytes=advance.peak_bytes - advance.after_bytes,
+            taped_forward_workspace_bytes=tape.peak_bytes - tape.after_bytes,
+            backward_workspace_bytes=max(
+                0, backward.peak_bytes - backward.before_bytes - gradients.before_bytes
+            ),
+        )
+        for advance, tape, backward, gradients in zip(advances, tapes, backwards, found, strict=True)
+    ]
+
+
+def _most(stages: Sequence[Stage]) -> Stage:
+    return replace(EMPTY_STAGE, **{name: max(getattr(each, name) for each in stages) for name in _FIELDS})
+
+
+def _are_alike(stages: Sequence[Stage]) -> bool:
+    inner = set(stages[1:-1])
+    return len(inner) <= 1 and not any(exceeds(stages[0], each) for each in inner)
+
+
+def exceeds(first: Stage, inner: Stage) -> bool:
+    """Whether the first stage keeps or needs more than an inner one, which meets a state with a gradient."""
+    return any(
+        getattr(first, name) > getattr(inner, name)
+        for name in ("tape_bytes", "forward_workspace_bytes", "taped_forward_workspace_bytes")
+    )

@@ -1,0 +1,1 @@
+"""What a step sees besides its arguments, and how it is found again when the step runs a second time."""

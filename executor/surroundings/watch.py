@@ -1,0 +1,148 @@
+"""What steps read besides their state, inputs, declared parameters and buffers, watched between the passes: a
+step that runs again must read what it read in the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from executor.errors import ModifiedBetweenPasses
+from executor.surroundings.likeness import plain_attributes
+from executor.surroundings.look import SeenTensor
+from executor.surroundings.put_back import Place, put_back
+from executor.surroundings.reads import is_library, may_read_any
+from executor.surroundings.seen import Function, Seen
+from executor.trees import version_of
+
+
+class Watch:
+    """Of plain values that the lines of a step name, those of torch's modules, the weights of modules that
+    were not declared, and tensors, those aside that are `given` as state, inputs or captured tensors.
+    """
+
+    def __init__(self, functions: Sequence[Function | None], seen: Seen, given: Iterable[Any] = ()) -> None:
+        self._functions = functions
+        self._seen = seen
+        self._given = {id(each) for each in given}
+        self._begun_with = self._plain_in(seen)
+        self._plain: dict[str, list[Any]] = {}
+        self._weights: list[tuple[str, Tensor, int]] = []
+        self._tensors: dict[str, list[SeenTensor]] = {}
+        self._held: list[tuple[Place, Tensor]] = []
+        """Tensors that can be put back where they were."""
+
+    def remember(self) -> None:
+        """To be called at the end of the forward pass: a step may count its calls. What changed in that pass
+        is left out: steps write there what they do not read, such as the values computed last.
+        """
+        seen = self._look()
+        found = self._plain_in(seen).items()
+        self._plain = {name: now for name, now in found if _are_alike(self._begun_with.get(name, ()), now)}
+        before = {_identity(each) for each in self._seen.tensors}
+        self._tensors = {
+            name: tensors
+            for name, tensors in _by_name(seen.tensors).items()
+            if all(_identity(each) in before and not self._is_callers(each) for each in tensors)
+        }
+        unchanged = (each for tensors in self._tensors.values() for each in tensors)
+        places = ((each.place, each.tensor()) for each in unchanged)
+        self._held = [(place, held) for place, held in places if place is not None and held is not None]
+        self._weights = [(name, weight, version_of(weight)) for name, weight in self._weights_beside()]
+
+    def _is_callers(self, seen: SeenTensor) -> bool:
+        """Whether it is given, and met in a place of the caller's, such as a list of states."""
+        return seen.place is None and id(seen.tensor()) in self._given
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Within the context objects and dictionaries hold the tensors that they held in the forward pass."""
+        others = [(place, held) for place, held in self._held if place[0].get(place[1]) is not held]
+        with put_back(place for place, _ in others):
+            for (slots, name), held in others:
+                slots[name] = held
+            yield
+
+    def require_unchanged(self) -> None:
+        """Raise ModifiedBetweenPasses when something changed since `remember`."""
+        for name, weight, version in self._weights:
+            if version_of(weight) != version:
+                raise ModifiedBetweenPasses(
+                    f"parameter {name} of a module that the step uses was changed in place between forward "
+                    "and backward: recomputation would use other weights; change it after backward"
+                )
+        seen = self._look()
+        self._require_same_tensors(_by_name(seen.tensors))
+        now = self._plain_in(seen)
+        for name, values in self._plain.items():
+            others = now.get(name, values)
+            for one, other in zip(values, others, strict=True) if len(values) == len(others) else ():
+                if _differ(one, other):
+                    raise ModifiedBetweenPasses(
+                        f"{name} was {one!r} in the forward pass and is {other!r} now: steps that run again "
+                        "would read the new value; change it after backward, or pass it in the inputs"
+                    )
+
+    def _require_same_tensors(self, now: dict[str, list[SeenTensor]]) -> None:
+        """Where there are more or less of a name than there were, somebody collects them."""
+        for name, tensors in self._tensors.items():
+            others = now.get(name, [])
+            for one, other in zip(tensors, others, strict=True) if len(tensors) == len(others) else ():
+                is_same = one.tensor() is other.tensor()
+                if not is_same or one.version != other.version:
+                    how = "changed in place" if is_same else "replaced"
+                    raise ModifiedBetweenPasses(
+                        f"{name} was {how} between forward and backward: steps that run again would read the "
+                        "new numbers; change it after backward, or pass it in the state or the inputs"
+                    )
+
+    def _look(self) -> Seen:
+        return Seen.by(self._functions, self._seen.declared)
+
+    def _plain_in(self, seen: Seen) -> dict[str, list[Any]]:
+        found = defaultdict(list)
+        for name, value in seen.plain:
+            found[name].append(value)
+        for module in self._seen.modules:
+            for path, part in module.named_modules():
+                is_any = is_library(type(part).__module__) or may_read_any(seen.names)
+                for key, value in (*plain_attributes(part), *_private_attributes(part)):
+                    if is_any or key in seen.names:
+                        found[f"{path}.{key}" if path else key].append(value)
+        return found
+
+    def _weights_beside(self) -> Iterator[tuple[str, Tensor]]:
+        for module in self._seen.met:
+            yield from module.named_parameters()
+
+
+def _private_attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Private numbers and words; whole ones are left out: they count calls, also between the passes."""
+    if not is_library(type(part).__module__):
+        for name, value in vars(part).items():
+            if name.startswith("_") and type(value) in (bool, float, str):
+                yield name, value
+
+
+def _identity(seen: SeenTensor) -> tuple[str, int, int]:
+    return seen.name, id(seen.tensor()), seen.version
+
+
+def _by_name(tensors: Iterable[SeenTensor]) -> dict[str, list[SeenTensor]]:
+    found = defaultdict(list)
+    for each in tensors:
+        found[each.name].append(each)
+    return found
+
+
+def _are_alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    return len(one) == len(other) and not any(map(_differ, one, other))
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Numbers that are none agree with themselves."""
+    return type(one) is not type(other) or (one != other and (one == one or other == other))
