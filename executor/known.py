@@ -22,10 +22,10 @@ from executor.memory.trace import paused
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.probe import ProbeReport, SegmentProbe, beside_host_memory, probe_loop
-from executor.replay import AutocastState
 from executor.rules.dry_run import Needs
 from executor.stages.states import may_count
 from executor.surroundings.ambience import Ambience
+from executor.surroundings.autocast import AutocastState
 from executor.surroundings.backends import Backends
 from executor.surroundings.likeness import (
     PLAIN,

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from executor.memory.sizes import held_bytes, rounded_bytes
-from executor.replay import Buffers, Modes, Replay
+from executor.replay import Replay
 from executor.rules.captures import independent
-from executor.rules.dry_run import Needs, ambient_generators, dry_run
+from executor.rules.dry_run import Needs, dry_run
 from executor.stages.inputs import Inputs
 from executor.stages.outputs import Outputs, Reduce
 from executor.stages.parameters import Parameters
 from executor.stages.program import Program
+from executor.surroundings.buffers import Buffers
+from executor.surroundings.modes import Modes
 from executor.surroundings.seen import Seen
-from executor.surroundings.streams import Stream, stream_of
+from executor.surroundings.streams import Stream, ambient_generators, stream_of
 from executor.surroundings.watch import Watch
 from executor.trees import Leaves, Structure, leaf_description, structure_of
 

@@ -9,21 +9,22 @@ ambient ones are back afterwards.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parametrize
 
-from executor.errors import ModifiedBetweenPasses, ReplayError, StateMutated
+from executor.errors import ModifiedBetweenPasses, ReplayError
 from executor.surroundings.ambience import Ambience
+from executor.surroundings.autocast import AutocastState
+from executor.surroundings.buffers import Buffers, copied, untouched
+from executor.surroundings.modes import Modes
 from executor.surroundings.put_back import put_back
-from executor.surroundings.streams import Stream
+from executor.surroundings.streams import Stream, set_streams
 from executor.surroundings.watch import Watch
-from executor.surroundings.wiring import Wiring
 from executor.trees import version_of
 
 _running = threading.local()
@@ -72,88 +73,6 @@ class Surroundings(NamedTuple):
 
 
 NOTHING = Surroundings((), ())
-
-
-def copied(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Copies without graphs; what stands there twice has one copy: tied buffers stay tied."""
-    copies: dict[int, Tensor] = {}
-    return [
-        copies[id(each)] if id(each) in copies else copies.setdefault(id(each), each.detach().clone())
-        for each in tensors
-    ]
-
-
-class Buffers:
-    """All buffers of some modules, by the dictionaries that own them."""
-
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.slots: list[tuple[dict[str, Any], str]] = []
-        self.names: list[str] = []
-        taken: set[nn.Module] = set()
-        for module in modules:
-            for prefix, owner in module.named_modules(taken):
-                for name, buffer in owner._buffers.items():
-                    if buffer is not None:
-                        self.slots.append((owner._buffers, name))
-                        self.names.append(f"{prefix}.{name}" if prefix else name)
-
-    def current(self) -> list[Tensor]:
-        """The tensors that are in the modules now."""
-        return [tensor for slots, name in self.slots if (tensor := slots[name]) is not None]
-
-    def put(self, tensors: Iterable[Tensor]) -> None:
-        """Put other tensors into the modules."""
-        for (slots, name), tensor in zip(self.slots, tensors, strict=True):
-            slots[name] = tensor
-
-    def changed_since(self, copies: Iterable[Tensor]) -> frozenset[str]:
-        """Names of those that differ from `copies`, which are in the order of `current`."""
-        return frozenset(
-            name
-            for name, before, after in zip(self.names, copies, self.current(), strict=True)
-            if before.shape != after.shape or not torch.equal(before, after)
-        )
-
-    def require_apart(self, changed: frozenset[str]) -> None:
-        """Raise StateMutated where one of those that steps change is a view of another buffer."""
-        storages: dict[int, tuple[str, Tensor]] = {}
-        for name, tensor in zip(self.names, self.current(), strict=True):
-            other, found = storages.setdefault(tensor.untyped_storage().data_ptr(), (name, tensor))
-            if found is not tensor and tensor.numel() and not changed.isdisjoint((name, other)):
-                raise StateMutated(
-                    f"the step changes buffers {other} and {name}, of which one is a view of the other: put "
-                    "back as copies they would be two; register one of them, and make the other from it"
-                )
-
-    def subset(self, names: frozenset[str]) -> Buffers:
-        """Only the buffers of these names."""
-        chosen = Buffers(())
-        for slot, name in zip(self.slots, self.names, strict=True):
-            if name in names:
-                chosen.slots.append(slot)
-                chosen.names.append(name)
-        return chosen
-
-
-def set_streams(generators: Iterable[Stream], states: Iterable[Tensor]) -> None:
-    """Set random streams to what `get_state` said of them."""
-    for generator, state in zip(generators, states, strict=True):
-        generator.set_state(state)
-
-
-@contextmanager
-def untouched(buffers: Buffers, generators: Sequence[Stream]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Within the context modules hold copies of their buffers; afterwards the buffers themselves, and the
-    random streams are where they were. Gives both as they were.
-    """
-    originals = buffers.current()
-    streams = [generator.get_state() for generator in generators]
-    buffers.put(copied(originals))
-    try:
-        yield originals, streams
-    finally:
-        buffers.put(originals)
-        set_streams(generators, streams)
 
 
 class Replay:
@@ -302,63 +221,3 @@ class Replay:
                 "the step changed a buffer that it did not change while it was probed: recomputation would "
                 "see another value; change it in every step, or pass it in the state"
             )
-
-
-class Modes:
-    """Which parts of some modules train, and how these are put together."""
-
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        modules = tuple(modules)
-        self._wiring = Wiring(modules)
-        taken: set[nn.Module] = set()
-        parts = (part for module in modules for _, part in module.named_modules(taken))
-        self._flags = [(part, part.training) for part in parts]
-
-    @contextmanager
-    def restored(self) -> Iterator[None]:
-        """Within the context they train, or not, and have the parts and hooks that they had when this was
-        made.
-        """
-        changed = [(part, then) for part, then in self._flags if part.training != then]
-        for part, then in changed:
-            part.training = then
-        try:
-            with self._wiring.restored():
-                yield
-        finally:
-            for part, then in changed:
-                part.training = not then
-
-
-@dataclass(frozen=True)
-class AutocastState:
-    """Autocast as it is for one device type and the CPU."""
-
-    devices: tuple[tuple[str, bool, torch.dtype], ...]
-    cache: bool
-
-    @classmethod
-    def now(cls) -> AutocastState:
-        """The state of this thread."""
-        types = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-        return cls(
-            tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in types),
-            torch.is_autocast_cache_enabled(),
-        )
-
-    @property
-    def is_enabled(self) -> bool:
-        """True when any device autocasts."""
-        return any(enabled for _, enabled, _ in self.devices)
-
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Within the context autocast is as it was then, whatever it is in this thread."""
-        with ExitStack() as stack:
-            for kind, enabled, dtype in self.devices:
-                if enabled or torch.is_autocast_enabled(kind):
-                    context: Any = torch.autocast(
-                        kind, dtype=dtype, enabled=enabled, cache_enabled=self.cache
-                    )
-                    stack.enter_context(context)
-            yield

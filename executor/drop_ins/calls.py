@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from executor.errors import UnsupportedTransform
-from executor.replay import set_streams
-from executor.rules.dry_run import ambient_generators
+from executor.surroundings.streams import ambient_generators, set_streams
 
 
 def require_no_tracing(name: str) -> None:

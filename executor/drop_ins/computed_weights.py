@@ -16,10 +16,12 @@ from torch.nn.utils import parametrize
 from executor.measure import measure
 from executor.memory.sizes import held_bytes
 from executor.memory.trace import paused
-from executor.replay import Buffers, recomputing, untouched
-from executor.rules.dry_run import ambient_generators, without_saved_tensor_hooks
+from executor.replay import recomputing
+from executor.rules.dry_run import without_saved_tensor_hooks
 from executor.stages.parameters import Parameters
+from executor.surroundings.buffers import Buffers, untouched
 from executor.surroundings.seen import Seen
+from executor.surroundings.streams import ambient_generators
 
 _measured: WeakKeyDictionary[nn.Module, tuple[Hashable, int]] = WeakKeyDictionary()
 

@@ -21,7 +21,7 @@ from executor.errors import GrowingMemory
 from executor.memory.sizes import storage_bytes
 from executor.probing.action_costs import RunBytes, bytes_of_actions
 from executor.probing.stage_costs import StageBytes
-from executor.replay import Buffers
+from executor.surroundings.buffers import Buffers
 from planner_service.chain import Stage
 
 MOST_GROWTH_BYTES = 64

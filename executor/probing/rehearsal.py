@@ -19,11 +19,12 @@ from executor.loop import Loop
 from executor.memory.sizes import held_bytes, storage_bytes
 from executor.probing.action_costs import ActionBytes
 from executor.probing.survey import Gaps, Survey, Surveyed, Watched
-from executor.replay import Buffers, recomputing, untouched
+from executor.replay import recomputing
 from executor.reversal import LostBits, unnoted_archives
 from executor.rules.dry_run import Needs
 from executor.stages.parameters import Parameters
 from executor.stages.states import may_count
+from executor.surroundings.buffers import Buffers, untouched
 from executor.trees import Leaves, is_continuous
 from executor.undoing import UndoingRun
 from planner_service.chain import (

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from executor.replay import Buffers, Modes, Replay, Surroundings
+from executor.replay import Replay, Surroundings
+from executor.surroundings.buffers import Buffers
+from executor.surroundings.modes import Modes
 from executor.surroundings.seen import Seen
 from executor.surroundings.streams import Stream
 from executor.surroundings.watch import Watch

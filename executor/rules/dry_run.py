@@ -21,7 +21,7 @@ from torch._C._autograd import _push_saved_tensors_default_hooks as _push_hooks
 from torch._C._autograd import _top_saved_tensors_default_hooks as _top_hooks
 
 from executor.errors import ReplayError, UnsupportedBackward, UnsupportedHook
-from executor.replay import Buffers, copied, recomputing, set_streams, untouched
+from executor.replay import recomputing
 from executor.reversal import LostBits, Watching, passing
 from executor.rules.agreement import alike
 from executor.rules.captures import require_no_captures, sequence_number
@@ -30,8 +30,9 @@ from executor.rules.second_run import differentiates_a_second_run
 from executor.stages.parameters import Parameters
 from executor.stages.program import Program
 from executor.stages.states import raise_mutated
+from executor.surroundings.buffers import Buffers, copied, untouched
 from executor.surroundings.seen import tensors_seen
-from executor.surroundings.streams import Stream
+from executor.surroundings.streams import Stream, set_streams
 from executor.trees import Leaves, detached, version_of, versions_of
 
 _OTHER_SEED = 0x5DEECE66D
@@ -54,12 +55,6 @@ class Needs:
     """Whether graphs of steps have leaves that the steps made themselves."""
     moved_streams: frozenset[int] = frozenset()
     """Of the streams of Python and numpy that the step sees, the places of those that it draws from."""
-
-
-def ambient_generators(tensors: Sequence[Any]) -> list[torch.Generator]:
-    """The default random streams of the CPU and of every CUDA device that `tensors` live on."""
-    devices = sorted({leaf.device.index for leaf in tensors if isinstance(leaf, Tensor) and leaf.is_cuda})
-    return [torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)]
 
 
 @contextmanager

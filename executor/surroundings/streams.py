@@ -9,6 +9,7 @@ import pickle
 import random
 import struct
 import sys
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -89,6 +90,18 @@ def global_stream_of(module: ModuleType, *, draws: bool) -> Any:
     if numpy is not None and (module is numpy.random or (module is numpy and draws)):
         return numpy.random.mtrand._rand  # noqa: SLF001 - the one behind numpy.random.random
     return None
+
+
+def ambient_generators(tensors: Sequence[Any]) -> list[torch.Generator]:
+    """The default random streams of the CPU and of every CUDA device that `tensors` live on."""
+    devices = sorted({leaf.device.index for leaf in tensors if isinstance(leaf, Tensor) and leaf.is_cuda})
+    return [torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)]
+
+
+def set_streams(generators: Iterable[Stream], states: Iterable[Tensor]) -> None:
+    """Set random streams to what `get_state` said of them."""
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
 
 
 def _bytes_of(written: bytes) -> Tensor:
