@@ -32,15 +32,12 @@ def execute(
 ) -> tuple[Any, Any]:
     """Run `loop` under `plan`; return the reduced outputs and the final state.
 
-    Raises PlanMismatch when the plan is for another number of steps, or states of another size.
+    Raises PlanMismatch when the plan is for another number of steps, or for another loop (`MadeFor`).
     """
     if plan.length != loop.inputs.length:
         raise PlanMismatch(f"the plan is for {plan.length} steps, the inputs have {loop.inputs.length}")
-    if plan.state_bytes not in (None, loop.state_bytes):
-        raise PlanMismatch(
-            f"the plan is for states of {plan.state_bytes} bytes, these have {loop.state_bytes}: its peak "
-            "would be another one; give a budget in place of the plan, or take the plan of predict(...)"
-        )
+    if plan.made_for is not None:
+        plan.made_for.require(loop)
     parameters = Parameters(loop.modules)
     differentiable = _differentiable(loop, parameters)
     if not torch.is_grad_enabled() or not differentiable:

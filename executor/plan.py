@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from executor.errors import PlanMismatch
+from executor.made_for import MadeFor
 from executor.offload.host_tapes import HostTapes
 from planner_service.chain import (
     EMPTY,
@@ -49,8 +50,8 @@ class ExecutionPlan:
     makespan_seconds: float | None = None
     """Modelled seconds of one forward and backward."""
     strategy: str = "given"
-    state_bytes: int | None = None
-    """Bytes of the tensors of one state that it was made for; None where nobody said."""
+    made_for: MadeFor | None = None
+    """What its peak depends on besides the step; None where nobody said."""
     tiers: tuple[Tier, ...] = ()
     """Where a tiered policy moves states to, from fast to slow; seconds on the planner's clock."""
     host_tapes: HostTapes | None = None

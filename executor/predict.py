@@ -10,6 +10,7 @@ from typing import Any
 
 from executor.known import Known, known
 from executor.loop import Loop
+from executor.made_for import MadeFor
 from executor.memory.budget import parse_budget_bytes
 from executor.plan import ExecutionPlan, tape_everything
 from executor.planner import AskPlanner, best_plan, in_process, over_http
@@ -62,7 +63,7 @@ def plan_for(
         report = partial(about.report_beside, loop, budget_bytes, host_budget_bytes=host_budget_bytes)
         plan = _refined_plan(about, loop, report, ask)
         peak_bytes = projected_peak_bytes(plan, report([plan.segment_steps]))
-        plan = replace(plan, state_bytes=loop.state_bytes, projected_peak_bytes=peak_bytes)
+        plan = replace(plan, made_for=MadeFor.of(loop), projected_peak_bytes=peak_bytes)
         about.remember_plan(key, plan)
     return plan
 

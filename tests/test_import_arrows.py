@@ -145,6 +145,7 @@ EXECUTOR_LAYERS = (
     "undoing",
     "probing",
     "offload",
+    "made_for",
     "measure plan probe",
     "known planner projection drop_ins",
     "execute predict",

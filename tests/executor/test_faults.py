@@ -126,6 +126,34 @@ def test_a_plan_for_another_batch_is_refused() -> None:
         unroll(step, torch.zeros(3, 6), torch.randn(9, 3, 6), plan=plan, module=cell)
 
 
+@pytest.mark.parametrize(
+    ("planned", "run", "difference"),
+    [
+        ({"reduce": "sum"}, {"reduce": "stack"}, "reduce='sum', this loop has reduce='stack'"),
+        ({"final_state": "detached"}, {}, "a gradient of the last state may come"),
+        ({}, {"differentiable_inputs": True}, "1008 bytes of gradients .* here they take 1440"),
+    ],
+)
+def test_a_plan_for_less_than_the_loop_asks_for_is_refused(
+    planned: dict[str, Any], run: dict[str, Any], difference: str
+) -> None:
+    """More outputs and gradients than it counts would come on top of its peak; less is welcome."""
+    cell = nn.GRUCell(6, 6)
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = cell(x, state)
+        return state, state.square()
+
+    def loop(*, differentiable_inputs: bool = False, **options: Any) -> dict[str, Any]:
+        x = torch.ones(9, 2, 6, requires_grad=differentiable_inputs)
+        return {"step": step, "state": torch.zeros(2, 6), "inputs": x, "module": cell, **options}
+
+    plan = predict(**loop(**planned), budget="1MiB").plan
+    with pytest.raises(PlanMismatch, match=difference):
+        unroll(**loop(**run), plan=plan)
+    unroll(**loop(**{**planned, "final_state": "detached"}), plan=plan)
+
+
 def test_random_numbers_that_the_probe_did_not_see_are_refused() -> None:
     """A step that draws only later on: recomputation would draw other numbers."""
     steps = [0]
