@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from executor.errors import CaptureError, DependentCaptures
+from executor.rules.graph import Walk, makers
 from executor.surroundings.seen import tensors_seen
 
 
@@ -36,19 +37,15 @@ def independent(captured: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def _require_independent(captured: Sequence[Tensor]) -> None:
     leaves = {id(tensor): index for index, tensor in enumerate(captured) if tensor.grad_fn is None}
     nodes = {tensor.grad_fn: index for index, tensor in enumerate(captured) if tensor.grad_fn is not None}
-    seen: set[Any] = set()
-    for index, tensor in enumerate(captured):
-        todo = [tensor.grad_fn] if tensor.grad_fn is not None else []
-        while todo:
-            for above, _ in todo.pop().next_functions:
-                if above is None:
-                    continue
-                other = nodes.get(above, leaves.get(id(getattr(above, "variable", None))))
-                if other is not None:
-                    raise DependentCaptures(index, other, tuple(tensor.shape))
-                if above not in seen:
-                    seen.add(above)
-                    todo.append(above)
+    led_from = dict(nodes)
+    walk = Walk(reversed(nodes))  # the first one first: what comes last is next
+    for node in walk:
+        index = led_from[node]
+        for made, _ in node.next_functions:
+            other = nodes.get(made, leaves.get(id(getattr(made, "variable", None))))
+            if other is not None:
+                raise DependentCaptures(index, other, tuple(captured[index].shape))
+        led_from.update(dict.fromkeys(walk.go_on(node), index))
 
 
 @contextmanager
@@ -124,34 +121,34 @@ def _is_held_by_nobody_but(holder: list[Any], tensor: Tensor) -> bool:
 
 
 def _undeclared(roots: Iterable[Any], declared: Sequence[Tensor], since: int) -> Iterator[Tensor | None]:
-    """Leaves, and None for what earlier operations made.
+    """What the graph above `roots` ends in beside the `declared` tensors: leaves; and None for the result of
+    an operation that ran before the node numbered `since` was made, so before the tape.
 
-    A node with a smaller number may be the tape's own where threads of devices number nodes as well: it is
-    an earlier one if it leads to a leaf that nobody declared.
+    Where threads of devices number nodes as well, a number below `since` proves nothing: the tape may have
+    made that node all the same. It did not if the node leads to a leaf that nobody declared.
     """
-    roots = [root for root in roots if isinstance(root, Tensor)]
+    roots = list(roots)
     leaves = {id(tensor) for tensor in declared}
-    stops = {tensor.grad_fn for tensor in declared if tensor.grad_fn is not None}
-    numbers_differ = are_numbered_by_threads([*roots, *declared])
-    todo = [(root.grad_fn, False) for root in roots if root.grad_fn is not None]
-    seen = {node for node, _ in todo}
-    while todo:
-        node, is_behind_smaller = todo.pop()
+    stops = set(makers(declared))
+    numbers_prove = not are_numbered_by_threads([*roots, *declared])
+    may_be_earlier: set[Any] = set()
+    """Nodes behind one with a number below `since`."""
+    walk = Walk(makers(roots))
+    for node in walk:
         if node in stops:
             continue
         variable = getattr(node, "variable", None)
         if variable is not None:
             if id(variable) not in leaves:
-                yield None if is_behind_smaller else variable
+                yield None if node in may_be_earlier else variable
             continue
         is_smaller = node._sequence_nr() < since
-        if is_smaller and not numbers_differ:
+        if is_smaller and numbers_prove:
             yield None
             continue
-        for above, _ in node.next_functions:
-            if above is not None and above not in seen:
-                seen.add(above)
-                todo.append((above, is_smaller or is_behind_smaller))
+        new = walk.go_on(node)
+        if is_smaller or node in may_be_earlier:
+            may_be_earlier.update(new)
 
 
 def _name(tensor: Tensor | None, seen: Sequence[tuple[str, Tensor]]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from executor.rules.captures import are_numbered_by_threads
+from executor.rules.graph import Walk, makers
 from executor.surroundings.reads import is_library
 from executor.surroundings.seen import Seen
 
@@ -22,18 +23,15 @@ _DIFFERENTIATE = frozenset({"enable_grad", "set_grad_enabled"})
 
 def differentiates_a_second_run(roots: Iterable[Any], since: int) -> bool:
     """Whether the graph above `roots`, made after the sequence number `since`, has such a function in it."""
-    roots = [root for root in roots if isinstance(root, Tensor)]
+    roots = list(roots)
     least = 0 if are_numbered_by_threads(roots) else since
-    todo = [root.grad_fn for root in roots if root.grad_fn is not None]
-    seen = set(todo)
-    while todo:
-        node = todo.pop()
+    walk = Walk(makers(roots))
+    for node in walk:
+        if node._sequence_nr() < least:
+            continue
         if _may_differentiate(node):
             return True
-        for above, _ in node.next_functions:
-            if above is not None and above not in seen and above._sequence_nr() >= least:
-                seen.add(above)
-                todo.append(above)
+        walk.go_on(node)
     return False
 
 
