@@ -10,7 +10,7 @@ from planner_service.memory import Candidate, Profile
 from planner_service.planning.candidates import candidates_of
 from planner_service.planning.choice import Choice, choose
 from planner_service.planning.full_bptt import full_bptt
-from planner_service.planning.ratios import excess_ratio
+from planner_service.planning.ratios import excess_ratio, is_within
 from planner_service.planning.search import least_budget
 from planner_service.planning.tiered import AUTO, solve_beside, strategies
 from planner_service.solvers import Cancellation, Cancelled
@@ -116,7 +116,7 @@ class _Contest:
             except BudgetTooSmall as refusal:
                 known_minimum_bytes = refusal.minimum_budget_bytes
                 return None
-            return Choice(candidate, found) if found.verdict.makespan <= limit else None
+            return Choice(candidate, found) if is_within(found.verdict.makespan, limit) else None
 
         low = candidate.chain.static_bytes + candidate.chain.input_bytes + 1
         try:

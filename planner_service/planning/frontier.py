@@ -13,7 +13,7 @@ from planner_service.planning.candidates import candidates_of
 from planner_service.planning.choice import Choice, choose
 from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.least import least_budget_bytes
-from planner_service.planning.ratios import excess_ratio
+from planner_service.planning.ratios import excess_ratio, is_within
 from planner_service.planning.search import Found, least_budget
 from planner_service.solvers import Cancellation, affordable_points, knee, sampled, sufficient_bytes
 
@@ -97,9 +97,9 @@ class _View:
 
         def attempt(budget_bytes: int) -> Pair | None:
             pair = self.pair(budget_bytes)
-            return pair if pair.makespan <= limit else None
+            return pair if is_within(pair.makespan, limit) else None
 
-        enough = [pair.budget_bytes for pair in pairs if pair.makespan <= limit]
+        enough = [pair.budget_bytes for pair in pairs if is_within(pair.makespan, limit)]
         high = min(enough, default=self.full_bytes)
         # A plan for `high` may be passed over for one that is cheaper to find, by WORTHWHILE_RATIO.
         return least_budget(attempt, low_bytes=self.minimum_bytes, high_bytes=high) or least_budget(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from planner_service.solvers.solution import ROUNDING
+
 
 class Priced(Protocol):
     """What a plan costs in bytes and in time."""
@@ -28,10 +30,10 @@ class FrontierPoint(NamedTuple):
 
 
 def non_dominated(points: Iterable[Point]) -> list[Point]:
-    """Those that no other point beats or equals in both prices, bytes ascending."""
+    """Those that no other point beats or equals (rounding aside) in both prices, bytes ascending."""
     kept: list[Point] = []
     for point in sorted(points, key=lambda point: (point.budget_bytes, point.makespan)):
-        if not kept or point.makespan < kept[-1].makespan:
+        if not kept or point.makespan < kept[-1].makespan * (1 - ROUNDING):
             kept.append(point)
     return kept
 

@@ -1,7 +1,7 @@
 """Truncated backpropagation: windows of stages, each reversed by itself. Not the gradient of the chain.
 
 A baseline for comparison: fast and lean, because dependencies longer than a window are cut. The chain is
-run window by window, each taped and reversed with nothing carried back. O(log L) replays.
+run window by window, each taped and reversed with nothing carried back. O(log L) replays of long chains.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from planner_service.chain import (
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.solution import Cancellation, Solution
 
+MOST_TRIED = 128
+"""Up to so many stages windows of every length are replayed."""
+
 
 def solve_truncated(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Solution:
     """The longest window that fits; `exact_gradient` is False.
@@ -32,35 +35,52 @@ def solve_truncated(chain: Chain, budget_bytes: int, cancellation: Cancellation)
     The policy is that of one window, to be applied window after window (the last may be shorter); the
     verdict sums the windows' replays. Raises BudgetTooSmall, Cancelled.
     """
-    low, high = 0, chain.length + 1
-    while high - low > 1:
-        cancellation.check()
-        window = (low + high) // 2
-        low, high = (
-            (window, high) if _peak_bytes(chain, window, cancellation) <= budget_bytes else (low, window)
-        )
-    if low == 0:
-        raise BudgetTooSmall(
-            budget_bytes=budget_bytes, minimum_budget_bytes=_peak_bytes(chain, 1, cancellation)
-        )
-    verdict = _replay(chain, low, cancellation)
-    exact = low >= chain.length
+    window = _longest_window(chain, budget_bytes, cancellation)
+    verdict = _replay(chain, window, cancellation)
+    exact = window >= chain.length
     bound = knapsack_bound(chain, budget_bytes) if exact else verdict.makespan
     return Solution(
         strategy="truncated",
-        policy=Policy((TapeNode(low, EMPTY),), 0),
+        policy=Policy((TapeNode(window, EMPTY),), 0),
         verdict=verdict,
         lower_bound=min(bound, verdict.makespan),
         optimality="bounded",
         exact_gradient=exact,
-        reason=f"windows of {low} stages; what reaches further back is cut",
+        reason=f"windows of {window} stages; what reaches further back is cut",
     )
+
+
+def _longest_window(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> int:
+    """The most stages of a window that fits: of all lengths on short chains, where a cut at a large state can
+    make the shorter window the larger one; of those of a bisection on long ones. Raises BudgetTooSmall.
+    """
+    is_long = chain.length > MOST_TRIED
+    if is_long and (window := _by_bisection(chain, budget_bytes, cancellation)):
+        return window
+    peaks: list[int] = []
+    for window in (1,) if is_long else range(chain.length, 0, -1):
+        peaks.append(_peak_bytes(chain, window, cancellation))
+        if peaks[-1] <= budget_bytes:
+            return window
+    raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=min(peaks))
+
+
+def _by_bisection(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> int:
+    """A window that fits, at equal stages the longest; 0 where none was met."""
+    low, high = 0, chain.length + 1
+    while high - low > 1:
+        window = (low + high) // 2
+        fits = _peak_bytes(chain, window, cancellation) <= budget_bytes
+        low, high = (window, high) if fits else (low, window)
+    return low
 
 
 class _Window(NamedTuple):
     """Some stages as a chain of their own."""
 
     chain: Chain
+    callers_bytes: int
+    """x_0, which is the caller's from start to end; 0 in the first window, whose input it is."""
     handed_on_bytes: int
     """The last state, which the next window starts from; 0 where none follows."""
 
@@ -75,12 +95,12 @@ def _windows(chain: Chain, window: int, cancellation: Cancellation) -> Iterator[
         piece = Chain(
             tuple(StageRun(part.last - part.first + 1, part.stage) for part in parts),
             input_bytes=chain.state_bytes(first - 1),
-            # x_0 is the caller's from start to end; the first window counts it as its input.
-            static_bytes=chain.static_bytes + (chain.input_bytes if first > 1 else 0),
+            static_bytes=chain.static_bytes,
             loss_gradient_bytes=chain.gradient_bytes(last),
             input_gradient_bytes=chain.gradient_bytes(first - 1),
         )
-        here = _Window(piece, chain.state_bytes(last) if last < chain.length else 0)
+        callers_bytes = chain.input_bytes if first > 1 else 0
+        here = _Window(piece, callers_bytes, chain.state_bytes(last) if last < chain.length else 0)
         if here != previous and previous is not None:
             yield times, previous
             times = 0
@@ -106,7 +126,7 @@ def _replay(chain: Chain, window: int, cancellation: Cancellation) -> Verdict:
             kept_bytes.append(piece.handed_on_bytes)
         for moment, kept in zip(moments(piece.chain, actions), kept_bytes, strict=True):
             makespan += times * moment.cost
-            peak_bytes = max(peak_bytes, moment.peak_bytes + kept)
+            peak_bytes = max(peak_bytes, moment.peak_bytes + piece.callers_bytes + kept)
         action_count += 2 * times
     return Verdict(
         makespan=makespan,

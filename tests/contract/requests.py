@@ -58,3 +58,17 @@ def changed(request: dict[str, Any], *path: int | str, to: object) -> dict[str, 
     else:
         place[path[-1]] = to
     return result
+
+
+def stage_of(
+    forward: float, taped: float, backward: float, state: int, tape: int, **more: Any
+) -> dict[str, Any]:
+    """Stages as a request has them: three costs, and the bytes of the state and the tape."""
+    return {
+        "forward_cost": forward,
+        "taped_forward_cost": taped,
+        "backward_cost": backward,
+        "state_bytes": state,
+        "tape_bytes": tape,
+        **more,
+    }

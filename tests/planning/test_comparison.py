@@ -9,7 +9,7 @@ import pytest
 from planner_service.contract import ComparisonRequest, PlanRequest
 from planner_service.planning import Planner
 from planner_service.solvers import STRATEGIES
-from tests.contract.requests import CHAIN, changed
+from tests.contract.requests import CHAIN, changed, stage_of
 from tests.planning.test_plan import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +62,15 @@ def test_at_equal_time_nobody_is_slower_and_the_optimum_needs_no_more_than_the_b
             assert row.makespan <= reply.reference_makespan
     assert row_of(reply.at_equal_time, "optimal").peak_bytes <= 40
     assert row_of(reply.at_equal_time, "store_all").peak_bytes == 121
+
+
+def test_at_equal_time_a_sum_in_another_order_is_no_slower():
+    stages = [stage_of(0.3, 2, 0.1, 2, 2, count=4)]  # 9 or 8.999999999999998
+    chain = {"kind": "chain", "input_bytes": 5, "loss_gradient_bytes": 7, "stages": stages}
+    _, reply = compared(20, {"model": chain})
+    for row in reply.at_equal_bytes:
+        if row.fits and row.makespan == pytest.approx(reply.reference_makespan):
+            assert row_of(reply.at_equal_time, row.strategy).peak_bytes <= 20
 
 
 def test_without_any_plan_there_is_no_time_to_compare_at():

@@ -7,7 +7,7 @@ import pytest
 from planner_service.chain import BudgetTooSmall
 from planner_service.contract import FrontierRequest, PlanRequest
 from planner_service.planning import Planner
-from tests.contract.requests import CHAIN, changed
+from tests.contract.requests import CHAIN, changed, stage_of
 from tests.planning.test_plan import SMALL
 
 PLANNER = Planner(())
@@ -16,6 +16,11 @@ QUESTIONS = {
     "chain": {"model": MODEL},
     "gru": {name: SMALL[name] for name in ("model", "sequence", "training")},
 }
+ROUNDED = [
+    [stage_of(3, 5, 0.3, 3, 3, count=3), stage_of(1, 1, 1, 3, 6, count=3)],
+    [stage_of(0, 0.1, 1, 0, 1, count=3, taped_forward_workspace_bytes=3, backward_workspace_bytes=2)],
+]
+"""Stages of which two plans take the same time, summed in another order."""
 
 
 def frontier_of(question, **asked):
@@ -74,6 +79,17 @@ def test_the_least_bytes_within_an_overhead_are_enough_and_fewer_were_not(ratio)
     assert reply.least_bytes.makespan <= limit
     assert planned(question, reply.not_enough_bytes).cost.makespan > limit
     assert reply.least_bytes.budget_bytes - reply.not_enough_bytes <= 1
+
+
+def test_the_overhead_of_a_point_asked_for_again_is_answered_by_its_bytes():
+    """Costs of tenths: sums in another order differ in the last digit, and so does a limit from a ratio."""
+    for stages in ROUNDED:
+        question = {"model": {"kind": "chain", "loss_gradient_bytes": 7, "stages": stages}}
+        points = frontier_of(question, points=500).points
+        assert all(right.makespan < left.makespan - 1e-6 for left, right in pairwise(points))
+        for point in points:
+            again = frontier_of(question, points=2, at_most_overhead_ratio=max(0.0, point.overhead_ratio))
+            assert again.least_bytes.budget_bytes == point.budget_bytes
 
 
 def test_the_least_time_within_bytes_is_the_plans():

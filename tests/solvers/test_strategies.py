@@ -90,12 +90,24 @@ def held_by_windows(chain: Chain, window: int) -> int:
 
 
 @given(chains(max_length=6), st.integers(0, 120))
-def test_truncation_holds_the_callers_state_and_the_one_it_hands_on(chain, budget):
-    least = held_by_windows(chain, 1)
-    budget = max(budget, least)
+def test_truncation_takes_the_longest_window_that_fits_or_names_the_least_bytes_of_any(chain, budget):
+    held = {window: held_by_windows(chain, window) for window in range(1, chain.length + 1)}
+    longest = max((window for window in held if held[window] <= budget), default=None)
+    if longest is None:
+        with pytest.raises(BudgetTooSmall) as refusal:
+            solve(chain, budget, "truncated")
+        assert refusal.value.minimum_budget_bytes == min(held.values())
+        return
     solution = solve(chain, budget, "truncated")
-    assert solution.verdict.peak_bytes == held_by_windows(chain, solution.policy.length)
-    assert solution.verdict.peak_bytes <= budget
+    assert solution.policy.length == longest
+    assert solution.verdict.peak_bytes == held[longest]
+
+
+def test_truncation_holds_sizes_whose_sum_is_beyond_that_of_one():
+    chain = Chain((StageRun(2, UNIT),), input_bytes=2**62, static_bytes=2**62)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        solve(chain, 2**62, "truncated")
+    assert refusal.value.minimum_budget_bytes == held_by_windows(chain, 1)
 
 
 def test_truncation_to_the_whole_chain_is_exact():
