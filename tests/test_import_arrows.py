@@ -135,7 +135,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 
 EXECUTOR_LAYERS = (
-    "errors compiled taken_over verify",
+    "errors compiled taken_over torch_weights verify",
     "trees memory native service",
     "surroundings",
     "replay reversal",

@@ -19,8 +19,9 @@ from torch import _VF, Tensor, nn
 
 from executor.fused.choice import own_kernels
 from executor.fused.kernels import Kernels
-from executor.fused.layer import Weights, advance_layer, run_layer
+from executor.fused.layer import advance_layer, run_layer
 from executor.replay import outputs_needed
+from executor.torch_weights import TorchWeights
 
 FUSED_SEGMENT_STEPS = 5
 """Least number of steps for which torch's fused kernels are used on the CPU."""
@@ -247,7 +248,7 @@ def _run_own(
     for layer in range(recurrence.num_layers):
         if layer and recurrence.dropout:
             y = nn.functional.dropout(y, recurrence.dropout, is_training)
-        weights = Weights(*layers[layer])
+        weights = TorchWeights(*layers[layer])
         before = tuple(part[layer] for part in state)
         if layer + 1 == recurrence.num_layers and not torch.is_grad_enabled() and not outputs_needed():
             y, after = None, advance_layer(kernels, recurrence.mode, y, before, weights, batch_sizes)

@@ -16,8 +16,9 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from executor.fused.choice import own_kernels
-from executor.fused.layer import STATE_PARTS, Weights, run_step
+from executor.fused.layer import STATE_PARTS, run_step
 from executor.taken_over import take_over_parameters
+from executor.torch_weights import TorchWeights
 
 
 class _Cell(nn.RNNCellBase):
@@ -55,8 +56,8 @@ class _Cell(nn.RNNCellBase):
         state = [x.new_zeros(shape)] * parts if hx is None else hx
         if len(state) != parts or any(part.shape != shape for part in state):
             return None
-        weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        kernels = own_kernels(x, weights.all, state)
+        weights = TorchWeights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        kernels = own_kernels(x, weights, state)
         if kernels is None:
             return None
         return run_step(kernels, self.mode, x, tuple(state), weights)

@@ -19,6 +19,7 @@ from executor.errors import DoubleBackward, StateChanged
 from executor.fused.kernels import Backward, Forward, Kernels
 from executor.rules.first_order import first_order
 from executor.stages.parameters import gradient_sum
+from executor.torch_weights import TorchWeights
 
 _ROWS = {"LSTM": 4, "GRU": 3}
 """Rows of the weights per unit."""
@@ -26,21 +27,6 @@ STATE_PARTS = {"LSTM": 2, "GRU": 1}
 """Tensors of a state."""
 GATES = 4
 """Rows per unit of the tape: input, forget, cell, output; or reset, update, new, hidden part of new."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """One layer's parameters, as torch lays them out; biases may be None."""
-
-    w_ih: Tensor
-    w_hh: Tensor
-    b_ih: Tensor | None = None
-    b_hh: Tensor | None = None
-
-    @property
-    def all(self) -> tuple[Tensor | None, ...]:
-        """In torch's order."""
-        return self.w_ih, self.w_hh, self.b_ih, self.b_hh
 
 
 @dataclass(frozen=True)
@@ -56,7 +42,7 @@ def run_layer(
     mode: str,
     x: Tensor,
     state: tuple[Tensor, ...],
-    weights: Weights,
+    weights: TorchWeights,
     sizes: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run the steps of `x` [k, batch, input] from `state` (h and, for an LSTM, c; each [batch, hidden]).
@@ -70,12 +56,12 @@ def run_layer(
     if not torch.is_grad_enabled():
         y = x.new_empty(*x.shape[:2], state[0].shape[1])
         return y, _forward(kernels, mode, x, state, weights, sizes, y=y, tape=None)
-    y, *rest = _Layer.apply(kernels, mode, True, sizes, x, *weights.all, *state)  # type: ignore[no-untyped-call]
+    y, *rest = _Layer.apply(kernels, mode, True, sizes, x, *weights, *state)  # type: ignore[no-untyped-call]
     return y, tuple(rest)
 
 
 def run_step(
-    kernels: Kernels, mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Weights
+    kernels: Kernels, mode: str, x: Tensor, state: tuple[Tensor, ...], weights: TorchWeights
 ) -> tuple[Tensor, ...]:
     """The state after one step, `x` [batch, input], in memory of its own: it may be changed in place. Raises
     like `run_layer`.
@@ -83,7 +69,7 @@ def run_step(
     if not torch.is_grad_enabled():
         return advance_layer(kernels, mode, x.unsqueeze(0), state, weights)
     _require_fitting(mode, x.unsqueeze(0), state, weights, None)
-    after = _Layer.apply(kernels, mode, False, None, x.unsqueeze(0), *weights.all, *state)  # type: ignore[no-untyped-call]
+    after = _Layer.apply(kernels, mode, False, None, x.unsqueeze(0), *weights, *state)  # type: ignore[no-untyped-call]
     return tuple(after)
 
 
@@ -92,7 +78,7 @@ def advance_layer(
     mode: str,
     x: Tensor,
     state: tuple[Tensor, ...],
-    weights: Weights,
+    weights: TorchWeights,
     sizes: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """The state after `run_layer`, without outputs and without a graph. Raises like it."""
@@ -101,16 +87,16 @@ def advance_layer(
 
 
 def _require_fitting(
-    mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Weights, sizes: Tensor | None
+    mode: str, x: Tensor, state: tuple[Tensor, ...], weights: TorchWeights, sizes: Tensor | None
 ) -> None:
     """The kernels are given addresses, and would read and write past what is smaller than they are told."""
-    hidden = weights.w_hh.shape[1]
+    hidden = weights.weight_hh.shape[1]
     size, kind = (x.shape[1], hidden), x.dtype
-    rows, inputs = weights.w_ih.shape
-    if rows != _ROWS[mode] * hidden or rows != weights.w_hh.shape[0] or inputs != x.shape[2]:
-        shapes = [list(weight.shape) for weight in (weights.w_ih, weights.w_hh)]
+    rows, inputs = weights.weight_ih.shape
+    if rows != _ROWS[mode] * hidden or rows != weights.weight_hh.shape[0] or inputs != x.shape[2]:
+        shapes = [list(weight.shape) for weight in (weights.weight_ih, weights.weight_hh)]
         raise StateChanged(f"weights of shapes {shapes} do not go with inputs of shape {list(x.shape)}")
-    for bias in (weights.b_ih, weights.b_hh):
+    for bias in (weights.bias_ih, weights.bias_hh):
         if bias is not None and bias.shape != (rows,):
             raise StateChanged(f"a bias of shape {list(bias.shape)} must be [{rows}]")
     if len(state) != STATE_PARTS[mode] or any(
@@ -139,7 +125,7 @@ def _forward(
     mode: str,
     x: Tensor,
     state: tuple[Tensor, ...],
-    weights: Weights,
+    weights: TorchWeights,
     sizes: Tensor | None,
     *,
     y: Tensor | None,
@@ -164,7 +150,7 @@ def _forward(
         hidden,
         *x.stride()[:2],
         x.data_ptr(),
-        *(_pointer(weight) for weight in weights.all),
+        *(_pointer(weight) for weight in weights),
         before[0].data_ptr(),
         before[-1].data_ptr(),
         None if is_last_y else after[0].data_ptr(),
@@ -210,8 +196,8 @@ class _Layer(torch.autograd.Function):
         x: Tensor,
         *given: Tensor | None,
     ) -> Any:
-        weights, state = Weights(*given[:4]), given[4:]  # type: ignore[arg-type]
-        hidden = weights.w_hh.shape[1]
+        weights, state = TorchWeights(*given[:4]), given[4:]  # type: ignore[arg-type]
+        hidden = weights.weight_hh.shape[1]
         y = x.new_empty(*x.shape[:2], hidden) if has_y else None
         tape = _empty_tape(kernels, mode, x, hidden=hidden)
         after = _forward(kernels, mode, x, state, weights, sizes, y=y, tape=tape)  # type: ignore[arg-type]
@@ -229,7 +215,7 @@ class _Layer(torch.autograd.Function):
         dy, *dafter = gradients if ctx.has_y else (None, *gradients)
         x, *given, sizes, y, gates, cells = ctx.saved_tensors
         tape = Tape(gates, cells)
-        weights, state = Weights(*given[:4]), given[4:]
+        weights, state = TorchWeights(*given[:4]), given[4:]
         wanted = ctx.needs_input_grad[4:]
         sums, made = _sums(weights, wanted[1:5])
         dx = torch.empty_like(x, memory_format=torch.contiguous_format) if wanted[0] else None
@@ -237,13 +223,13 @@ class _Layer(torch.autograd.Function):
         return None, None, None, None, dx, *made, *dbefore
 
 
-def _sums(weights: Weights, wanted: tuple[bool, ...]) -> tuple[list[Tensor | None], list[Tensor | None]]:
+def _sums(weights: TorchWeights, wanted: tuple[bool, ...]) -> tuple[list[Tensor | None], list[Tensor | None]]:
     """Per parameter: what its gradient is added to; and the same where it is not a total that the caller
     has already. None where no gradient is wanted.
     """
     pairs: list[tuple[Tensor | None, Tensor | None]] = [
         gradient_sum(weight) if is_wanted and weight is not None else (None, None)
-        for weight, is_wanted in zip(weights.all, wanted, strict=True)
+        for weight, is_wanted in zip(weights, wanted, strict=True)
     ]
     return [total for total, _ in pairs], [made for _, made in pairs]
 
@@ -253,7 +239,7 @@ def _reverse(
     mode: str,
     tape: Tape,
     sequence: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
-    weights: Weights,
+    weights: TorchWeights,
     state: list[Tensor],
     dafter: list[Tensor | None],
     sums: list[Tensor | None],
@@ -279,8 +265,8 @@ def _reverse(
         hidden,
         *x.stride()[:2],
         *((0, 0, 0) if dy is None else dy.stride()),
-        weights.w_ih.data_ptr(),
-        weights.w_hh.data_ptr(),
+        weights.weight_ih.data_ptr(),
+        weights.weight_hh.data_ptr(),
         x.data_ptr(),
         _pointer(y),
         _pointer(dy),

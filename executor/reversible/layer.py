@@ -18,7 +18,7 @@ Halves = tuple[tuple[Register, ...], tuple[Register, ...]]
 """Registers of both halves."""
 
 
-class Weights(NamedTuple):
+class ReversibleWeights(NamedTuple):
     """Weights of a layer, or their gradients; the first half of the rows is that of the first half of the
     state.
     """
@@ -36,7 +36,7 @@ class Layer:
     """A cell with its weights. x is [k, B, input], y [k, B, 2m], for a segment of k steps."""
 
     cell: Cell
-    weights: Weights
+    weights: ReversibleWeights
 
     def advance(self, x: Tensor, halves: Halves) -> tuple[Tensor, list[StepTape]]:
         """Run the steps; y and what the gradient needs."""
@@ -55,7 +55,7 @@ class Layer:
         tapes: Sequence[StepTape],
         grad_y: Tensor,
         grads: tuple[Parts, Parts],
-        totals: Weights,
+        totals: ReversibleWeights,
     ) -> tuple[Tensor, tuple[Parts, Parts]]:
         """Gradients of the gates' inputs [k * B, 2*g*m] and of the state before the segment.
 
@@ -121,7 +121,7 @@ class Layer:
         return before.before, _plus(after.before, before.other)
 
     def _add_weight_gradients(
-        self, x: Tensor, tapes: Sequence[StepTape], grad_pre: Tensor, totals: Weights
+        self, x: Tensor, tapes: Sequence[StepTape], grad_pre: Tensor, totals: ReversibleWeights
     ) -> None:
         halves = zip(grad_pre.chunk(2, dim=1), totals.weight_hh.chunk(2), strict=True)
         for half, (grad_half, total) in enumerate(halves):

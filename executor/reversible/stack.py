@@ -10,7 +10,7 @@ from torch import Tensor
 
 from executor.reversible.cell import Cell, Parts
 from executor.reversible.errors import ReversalMismatch
-from executor.reversible.layer import Halves, Layer, StepTape, Weights
+from executor.reversible.layer import Halves, Layer, ReversibleWeights, StepTape
 from executor.reversible.trajectory import Trajectory
 
 LayerGrads = tuple[Parts, Parts]
@@ -109,6 +109,6 @@ class Stack:
         return self.layers[0].input_gradient(gradient.pre, tape.layers[0].x)
 
 
-def _by_layer(parameters: Sequence[Tensor]) -> list[Weights]:
+def _by_layer(parameters: Sequence[Tensor]) -> list[ReversibleWeights]:
     """weight_ih, weight_hh, bias of each layer."""
-    return [Weights(*parameters[start : start + 3]) for start in range(0, len(parameters), 3)]
+    return [ReversibleWeights(*parameters[start : start + 3]) for start in range(0, len(parameters), 3)]

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from executor.sparse.accounting import Tally
-from executor.sparse.cell import Reversal, State, Weights
+from executor.sparse.cell import Reversal, State
 from executor.sparse.repeated import Product, repeated_linear
+from executor.torch_weights import TorchWeights
 
 
 class Layer(NamedTuple):
     """One layer's segment on its way back, and where its counts go."""
 
     reversal: Reversal
-    weights: Weights
+    weights: TorchWeights
     tally: Tally
     gate_count: int
 
@@ -33,7 +34,7 @@ class Gradients(NamedTuple):
     """What a way back yields."""
 
     x: Tensor | None
-    weights: Weights
+    weights: TorchWeights
     state: State
 
 
@@ -62,7 +63,7 @@ class BackwardPass:
         grad_x = self.input_gradient() if wants_x else None
         self.count(wants_x=wants_x)
         biases = bias_gradients(reversal, self.weights)
-        return Gradients(grad_x, Weights(weight_ih, weight_hh, *biases), reversal.grad_state())
+        return Gradients(grad_x, TorchWeights(weight_ih, weight_hh, *biases), reversal.grad_state())
 
     def drop(self, step: int) -> None:
         """Set to zero, in place, what the rule drops of the gate gradient of `step`."""
@@ -127,7 +128,7 @@ def weight_products(reversal: Reversal) -> tuple[Tensor, Tensor]:
     return weight_ih, weight_hh
 
 
-def bias_gradients(reversal: Reversal, weights: Weights) -> tuple[Tensor | None, Tensor | None]:
+def bias_gradients(reversal: Reversal, weights: TorchWeights) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of both biases [G*H], where the layer has them."""
     if weights.bias_ih is None:
         return None, None

@@ -8,21 +8,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from executor.torch_weights import TorchWeights
+
 State = tuple[Tensor, ...]
 """(h, c) of an LSTM, (h,) of a GRU; each [B, H]."""
-
-
-class Weights(NamedTuple):
-    """Weights of one layer and direction, laid out as torch's; G gates of H units."""
-
-    weight_ih: Tensor
-    """[G*H, input]"""
-    weight_hh: Tensor
-    """[G*H, H]"""
-    bias_ih: Tensor | None
-    """[G*H]"""
-    bias_hh: Tensor | None
-    """[G*H]"""
 
 
 class Tape(NamedTuple):
@@ -74,7 +63,7 @@ class Cell(ABC):
     state_names: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def advance(self, x: Tensor, state: State, weights: Weights) -> tuple[Tape, State]:
+    def advance(self, x: Tensor, state: State, weights: TorchWeights) -> tuple[Tape, State]:
         """Run the k steps of x from `state`; the tape, and the state after them."""
 
     @abstractmethod
@@ -87,7 +76,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
 
 
-def input_side(x: Tensor, weights: Weights) -> Tensor:
+def input_side(x: Tensor, weights: TorchWeights) -> Tensor:
     """What enters the gates from all x of a segment, in one product: [k, B, G*H]."""
     return linear(x.flatten(0, 1), weights.weight_ih, weights.bias_ih).view(*x.shape[:2], -1)
 

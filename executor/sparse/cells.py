@@ -15,7 +15,7 @@ from executor.compiled import outside_compiled_graphs
 from executor.drop_ins.given_state import parts_of_state
 from executor.errors import StateChanged
 from executor.sparse.accounting import IterationRecord
-from executor.sparse.cell import Cell, Weights
+from executor.sparse.cell import Cell
 from executor.sparse.chosen import chosen_sparsifier
 from executor.sparse.gru import GruCell
 from executor.sparse.lstm import LstmCell
@@ -23,6 +23,7 @@ from executor.sparse.position import KeepsPosition
 from executor.sparse.rule import Rule
 from executor.sparse.schedule import Schedule
 from executor.sparse.segment import run_layer
+from executor.torch_weights import TorchWeights
 
 
 class SparseCell(KeepsPosition, nn.RNNCellBase):
@@ -86,7 +87,7 @@ class SparseCell(KeepsPosition, nn.RNNCellBase):
         given = (zeros,) * count if hx is None else parts_of_state(hx, self.cell.state_names)
         if hx is not None and not is_batched:
             given = tuple(part.unsqueeze(0) for part in given)
-        weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        weights = TorchWeights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         sparsifier = self.sparsifier if self.training else None
         y, after = run_layer(self.cell, sparsifier, x.unsqueeze(0), given, weights, layer="cell")
         parts = (y.squeeze(0), *after[1:])

@@ -12,19 +12,20 @@ import torch
 from torch import Tensor
 
 from executor.sparse.backward_pass import bias_gradients, weight_products
-from executor.sparse.cell import Reversal, Weights
+from executor.sparse.cell import Reversal
+from executor.torch_weights import TorchWeights
 
 Carried = dict[str, tuple[Tensor | None, ...]]
-"""Weight gradients of layers, each as of `Weights`: tensors alone, to be kept in a file."""
+"""Weight gradients of layers, each as of `TorchWeights`: tensors alone, to be kept in a file."""
 
 
 class ErrorFeedback:
     """Dropped weight gradients of one module, by layer, in units of the loss: of a loss times 1."""
 
     def __init__(self) -> None:
-        self._due: dict[str, Weights] = {}
+        self._due: dict[str, TorchWeights] = {}
         self._taken: set[str] = set()
-        self._collecting: dict[str, Weights] = {}
+        self._collecting: dict[str, TorchWeights] = {}
         self._largest: Tensor | None = None
         """The largest |entry| of this iteration's weight gradients; NaN where one is."""
 
@@ -44,7 +45,8 @@ class ErrorFeedback:
         """One that goes on where `due` was due, on `device`."""
         feedback = cls()
         for layer, parts in due.items():
-            feedback._due[layer] = Weights(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+            moved = (None if part is None else part.to(device) for part in parts)
+            feedback._due[layer] = TorchWeights(*moved)  # type: ignore[arg-type]
         return feedback
 
     def next_iteration(self) -> None:
@@ -70,14 +72,14 @@ class ErrorFeedback:
         self._collecting.clear()
         self._largest = None
 
-    def take(self, layer: str) -> Weights | None:
+    def take(self, layer: str) -> TorchWeights | None:
         """What is due; handed out once in an iteration, to the first segment that asks."""
         if layer in self._taken:
             return None
         self._taken.add(layer)
         return self._due.get(layer)
 
-    def collect(self, layer: str, dropped: Weights, *, loss_scale: float) -> None:
+    def collect(self, layer: str, dropped: TorchWeights, *, loss_scale: float) -> None:
         """Keep what a segment dropped for the next iteration; the loss was multiplied by `loss_scale`."""
         self.note(dropped)
         if loss_scale != 1:
@@ -87,7 +89,7 @@ class ErrorFeedback:
         so_far = self._collecting.get(layer)
         self._collecting[layer] = dropped if so_far is None else _add(so_far, dropped)
 
-    def note(self, gradients: Weights) -> None:
+    def note(self, gradients: TorchWeights) -> None:
         """Look at weight gradients of this iteration."""
         for part in gradients:
             if part is not None:
@@ -96,22 +98,22 @@ class ErrorFeedback:
                 self._largest = largest if known is None else torch.maximum(known, largest)
 
 
-def dropped_weights(reversal: Reversal, dropped: Tensor, like: Weights) -> Weights:
+def dropped_weights(reversal: Reversal, dropped: Tensor, like: TorchWeights) -> TorchWeights:
     """Weight gradients of the gate gradients [k, B, G*H] that were dropped; they replace `reversal`'s."""
     reversal.gate_gradient.copy_(dropped)
     for step in range(len(dropped)):
         reversal.hidden_side(step)
     weight_ih, weight_hh = weight_products(reversal)
     bias_ih, bias_hh = bias_gradients(reversal, like)
-    return Weights(weight_ih, weight_hh, bias_ih, bias_hh)
+    return TorchWeights(weight_ih, weight_hh, bias_ih, bias_hh)
 
 
-def add_late(gradients: Weights, late: Weights | None, *, loss_scale: float) -> Weights:
+def add_late(gradients: TorchWeights, late: TorchWeights | None, *, loss_scale: float) -> TorchWeights:
     """Weight gradients, of a loss that was multiplied by `loss_scale`, with what is due; in place."""
     return gradients if late is None else _add(gradients, late, factor=loss_scale)
 
 
-def _add(total: Weights, other: Weights, *, factor: float = 1.0) -> Weights:
+def _add(total: TorchWeights, other: TorchWeights, *, factor: float = 1.0) -> TorchWeights:
     for part, more in zip(total, other, strict=True):
         if part is not None and more is not None:
             part.add_(more, alpha=factor)

@@ -16,8 +16,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from executor.sparse.cell import Cell, Reversal, State, Tape, Weights, input_side, room_after
+from executor.sparse.cell import Cell, Reversal, State, Tape, input_side, room_after
 from executor.sparse.repeated import hidden_side
+from executor.torch_weights import TorchWeights
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward
 tanh_backward = torch.ops.aten.tanh_backward
@@ -29,7 +30,7 @@ class GruCell(Cell):
     gate_names: ClassVar[tuple[str, ...]] = ("r", "z", "n")
     state_names: ClassVar[tuple[str, ...]] = ("h",)
 
-    def advance(self, x: Tensor, state: State, weights: Weights) -> tuple[Tape, State]:
+    def advance(self, x: Tensor, state: State, weights: TorchWeights) -> tuple[Tape, State]:
         """See Cell; the tape keeps the gates [k, B, 3H] and v [k, B, H]."""
         gates = input_side(x, weights)
         hidden = room_after(state[0], len(x))

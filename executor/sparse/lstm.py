@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from executor.sparse import lstm_on_cuda
-from executor.sparse.cell import Cell, Reversal, State, Tape, Weights, input_side, room_after
+from executor.sparse.cell import Cell, Reversal, State, Tape, input_side, room_after
 from executor.sparse.native import native_advance, native_fill
 from executor.sparse.repeated import hidden_side
+from executor.torch_weights import TorchWeights
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward
 tanh_backward = torch.ops.aten.tanh_backward
@@ -34,7 +35,7 @@ class LstmCell(Cell):
     gate_names: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
     state_names: ClassVar[tuple[str, ...]] = ("h", "c")
 
-    def advance(self, x: Tensor, state: State, weights: Weights) -> tuple[Tape, State]:
+    def advance(self, x: Tensor, state: State, weights: TorchWeights) -> tuple[Tape, State]:
         """See Cell; the tape keeps the gates [k, B, 4H], c [k + 1, B, H] and tanh(c) [k, B, H]; on CUDA what
         torch's kernels keep.
         """

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.sparse.cell import Reversal, State, Tape, Weights, room_after
+from executor.sparse.cell import Reversal, State, Tape, room_after
+from executor.torch_weights import TorchWeights
 
 _FORWARD, _BACKWARD = "_thnn_fused_lstm_cell", "_thnn_fused_lstm_cell_backward_impl"
 """They have no public names; torch.nn.LSTMCell calls them on CUDA."""
@@ -26,7 +27,7 @@ def _kernel(name: str) -> Any:
     return getattr(torch.ops.aten, name).default
 
 
-def advance(x: Tensor, state: State, weights: Weights) -> tuple[Tape, State]:
+def advance(x: Tensor, state: State, weights: TorchWeights) -> tuple[Tape, State]:
     """See Cell; the tape keeps c before the first step and after each, k + 1 of [B, H], then what the kernel
     keeps of each step, k of [B, 4H]. Bits of a single step are those of torch.nn.LSTMCell.
     """

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from executor.sparse.cell import Weights, linear
+from executor.sparse.cell import linear
 from executor.sparse.timing import decided_once, seconds_to_choose_by
+from executor.torch_weights import TorchWeights
 
 LEAST_STEPS = 8
 """Fewer steps do not pay for packing; a single one must be torch's own product, bit for bit."""
@@ -31,7 +32,7 @@ def repeated_linear(weight: Tensor, bias: Tensor | None, *, rows: int, steps: in
     return lambda x: linear(x, weight, bias)
 
 
-def hidden_side(weights: Weights, *, rows: int, steps: int) -> Product:
+def hidden_side(weights: TorchWeights, *, rows: int, steps: int) -> Product:
     """The function h [rows, H] -> h U^T + b of a layer that is about to run `steps` steps."""
     transposed = weights.weight_hh.t()
     if steps >= LEAST_STEPS and _can_be_packed(

@@ -12,9 +12,10 @@ from torch import Tensor
 from executor.errors import StateChanged
 from executor.rules.first_order import first_order, require_reverse_mode
 from executor.sparse.backward_pass import Gradients
-from executor.sparse.cell import Cell, Reversal, State, Tape, Weights
+from executor.sparse.cell import Cell, Reversal, State, Tape
 from executor.sparse.input_types import in_type_of
 from executor.sparse.sparsifier import Sparsifier, dense_gradients
+from executor.torch_weights import TorchWeights
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class _Work:
 
 
 def run_layer(
-    cell: Cell, sparsifier: Sparsifier | None, x: Tensor, state: State, weights: Weights, *, layer: str
+    cell: Cell, sparsifier: Sparsifier | None, x: Tensor, state: State, weights: TorchWeights, *, layer: str
 ) -> tuple[Tensor, State]:
     """The h after each of the k steps of x [k, B, input], [k, B, H], and the state after the last.
 
@@ -51,7 +52,7 @@ def run_layer(
 class _Segment(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, work: _Work, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        weights = Weights(*tensors[:4])  # type: ignore[arg-type]
+        weights = TorchWeights(*tensors[:4])  # type: ignore[arg-type]
         given: State = tuple(part for part in tensors[4:] if part is not None)
         with torch.autocast(x.device.type, enabled=False):
             tape, after = work.cell.advance(x, given, weights)
@@ -66,7 +67,7 @@ class _Segment(torch.autograd.Function):
     @first_order("a sparse layer")
     def backward(ctx: Any, grad_y: Tensor | None, *grad_after: Tensor | None) -> tuple[Tensor | None, ...]:
         x, hidden, *rest = ctx.saved_tensors
-        parts, weights = tuple(rest[: ctx.part_count]), Weights(*rest[ctx.part_count :])
+        parts, weights = tuple(rest[: ctx.part_count]), TorchWeights(*rest[ctx.part_count :])
         grads = tuple(torch.zeros_like(hidden[0]) if grad is None else grad for grad in grad_after)
         grad_y = hidden.new_zeros(()).expand_as(hidden[1:]) if grad_y is None else grad_y
         with torch.autocast(x.device.type, enabled=False):
@@ -84,7 +85,13 @@ class _Segment(torch.autograd.Function):
 
 
 def _gradients(
-    work: _Work, reversal: Reversal, weights: Weights, grad_y: Tensor, *, wants_x: bool, wants_weights: bool
+    work: _Work,
+    reversal: Reversal,
+    weights: TorchWeights,
+    grad_y: Tensor,
+    *,
+    wants_x: bool,
+    wants_weights: bool,
 ) -> Gradients:
     if work.sparsifier is None:
         return dense_gradients(reversal, weights, grad_y, wants_x=wants_x)

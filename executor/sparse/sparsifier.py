@@ -11,11 +11,12 @@ from torch import Tensor
 
 from executor.sparse.accounting import Books, IterationRecord, Tally
 from executor.sparse.backward_pass import BackwardPass, Gradients, Layer, Macs
-from executor.sparse.cell import Reversal, Weights
+from executor.sparse.cell import Reversal
 from executor.sparse.errors import EverythingDropped, InvalidSparsity, require_scale
 from executor.sparse.feedback import Carried, ErrorFeedback, add_late, dropped_weights
 from executor.sparse.rule import Rule
 from executor.sparse.schedule import Schedule
+from executor.torch_weights import TorchWeights
 
 
 class Sparsifier:
@@ -183,7 +184,7 @@ class Sparsifier:
     def backward(
         self,
         reversal: Reversal,
-        weights: Weights,
+        weights: TorchWeights,
         grad_y: Tensor,
         *,
         layer: str,
@@ -241,7 +242,7 @@ def _collecting(
     return gradients
 
 
-def dense_gradients(reversal: Reversal, weights: Weights, grad_y: Tensor, *, wants_x: bool) -> Gradients:
+def dense_gradients(reversal: Reversal, weights: TorchWeights, grad_y: Tensor, *, wants_x: bool) -> Gradients:
     """The gradients of one layer's segment with nothing dropped and nothing counted."""
     gate_count = weights.weight_hh.shape[0] // weights.weight_hh.shape[1]
     layer = Layer(reversal, weights, Tally(gate_count), gate_count)

@@ -7,18 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from executor.sparse.cell import Cell, State, Weights
+from executor.sparse.cell import Cell, State
 from executor.sparse.segment import run_layer
 from executor.sparse.sparsifier import Sparsifier
+from executor.torch_weights import TorchWeights
 
 StackedState = tuple[Tensor, ...]
 """Like State, with a first dimension of layers, or of layers and directions in torch's order."""
 
 
-def weights_named(module: nn.Module, name: str) -> Weights:
+def weights_named(module: nn.Module, name: str) -> TorchWeights:
     """Weights of the layer called `name` (l0, l1_reverse, …), looked up anew so that they may be swapped."""
-    parts: list[Any] = [getattr(module, f"{kind}_{name}", None) for kind in Weights._fields]
-    return Weights(*parts)
+    parts: list[Any] = [getattr(module, f"{kind}_{name}", None) for kind in TorchWeights._fields]
+    return TorchWeights(*parts)
 
 
 def run_stack(

@@ -9,8 +9,9 @@ from torch import nn
 from executor import DoubleBackward
 from executor.errors import StateChanged
 from executor.fused.kernels import kernels_for
-from executor.fused.layer import Weights, advance_layer, run_layer
+from executor.fused.layer import advance_layer, run_layer
 from executor.stages.parameters import Parameters
+from executor.torch_weights import TorchWeights
 
 MODULES = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 # Sums are added up in another order than torch's: equal to a few roundings of the largest element. In float32
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(kernels_for(torch.float32) is None, reason="ther
 
 
 def weights_of(module):
-    return Weights(
+    return TorchWeights(
         module.weight_ih_l0,
         module.weight_hh_l0,
         *([module.bias_ih_l0, module.bias_hh_l0] if module.bias else []),
@@ -271,6 +272,6 @@ def test_states_and_weights_that_do_not_go_with_the_inputs_are_refused(mode, adv
         run_with(x, (*state, state[0]))
     with pytest.raises(StateChanged, match="weights of shapes"):
         run_with(x[:, :, :4], state)
-    short = Weights(*weights_of(module).all[:3], torch.zeros(8))
+    short = TorchWeights(*weights_of(module)[:3], torch.zeros(8))
     with pytest.raises(StateChanged, match=r"a bias of shape \[8\] must be \[(24|32)\]"):
         function(kernels_for(x.dtype), mode, x, state, short)
