@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,6 +20,8 @@ CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
 
 Iteration = Callable[[], None]
 """One forward and backward pass."""
+MOST_GATES = 2**31 - 1
+"""Numbers that a kernel of cuDNN may count in one call: longer sequences take several."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Case:
     segment: Callable[[State, Tensor], tuple[State, Tensor | None]]
     """Runs some steps; returns the state and their share of the loss, or None where it is not needed."""
     full: Callable[[], Tensor]
-    """The loss with every step taped: the fused kernel in one call, or the loop of cells."""
+    """The loss with every step taped: the fused kernel in one call, or in as few as it can count, or the loop
+    of cells.
+    """
     step: Callable[[State, Tensor], tuple[State, Tensor]] | None = None
     """What is unrolled of a loop of cells: one step, the state and its share of the loss; None: `segment`."""
     rival_segment: Callable[[State, Tensor], tuple[State, Tensor]] | None = None
@@ -80,15 +84,23 @@ class Case:
 
     def _checkpointed(self, segments: int) -> Tensor:
         segment = self.rival_segment or self.segment
-        state, total = self.state, self.x.new_zeros(())
-        for part in self.x.chunk(segments):
-            state, loss = checkpoint(segment, state, part, use_reentrant=False)
-            total = total + loss
-        return total
+        taped = partial(checkpoint, segment, use_reentrant=False)
+        return _in_calls(taped, self.state, self.x.chunk(segments))
 
     def _iterate(self, loss: Callable[[], Tensor]) -> None:
         self.module.zero_grad(set_to_none=True)
         torch.autograd.backward(loss())
+
+
+def _in_calls(
+    segment: Callable[[State, Tensor], tuple[State, Tensor]], state: State, parts: Sequence[Tensor]
+) -> Tensor:
+    """The sum of what `segment` puts out of each part, from `state` on."""
+    total = parts[0].new_zeros(())
+    for part in parts:
+        state, loss = segment(state, part)
+        total = total + loss
+    return total
 
 
 def fused(kind: str, *, hidden: int, batch: int, steps: int, device: str = "cpu") -> Case:
@@ -107,11 +119,15 @@ def fused(kind: str, *, hidden: int, batch: int, steps: int, device: str = "cpu"
         state, y = run_fused(module, recurrence, state, part)
         return state, y.square().sum() * scale
 
+    state = recurrence.initial_state(x, batch_size=batch)
+    most_steps = MOST_GATES // (4 * hidden * batch)
+
     def full() -> Tensor:
+        if steps > most_steps:
+            return _in_calls(rival, state, x.split(most_steps))
         return module(x)[0].square().sum() * scale
 
     name = f"nn.{kind.upper()} H{hidden} B{batch}"
-    state = recurrence.initial_state(x, batch_size=batch)
     return Case(name, module, x, state, segment, full, rival_segment=rival)
 
 

@@ -45,7 +45,7 @@ def _budgets(found: Found) -> str:
         "## Inside a budget\n\nBudgets are shares of full BPTT's measured peak; peaks are the caching "
         "allocator's. With host memory, checkpoints or whole tapes move there while the device computes, "
         "whichever the probe found quicker. The hard cap is the budget too: the allocator refuses to reserve "
-        "more. Segments can expand.\n\n"
+        "more. Segments can expand, unless it is said below that they could not.\n\n"
     )
     return text + _table([*header, "under the hard cap", "time / best checkpoint"], lines)
 
@@ -63,7 +63,10 @@ def _budget_cells(record: Found) -> list[str]:
     host = record.get("with_host", {})
     on_host = _bytes(host, "measured_peak_bytes")
     if host:
-        on_host += f" ({host['strategy']}, {_bytes(host, 'host_peak_bytes')} there)"
+        is_used = host["host_peak_bytes"] > 0
+        on_host += (
+            f" ({host['strategy']}, {_bytes(host, 'host_peak_bytes')} there)" if is_used else " (not used)"
+        )
     return [budget, peak, ratio, on_host, _ratio(host), _cap(record.get("hard_cap", {})), _rival(record)]
 
 

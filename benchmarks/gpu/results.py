@@ -24,6 +24,11 @@ def add(section: str, row: Any, path: Path = PATH) -> None:
     _write(found, path)
 
 
+def names(section: str, path: Path = PATH) -> set[str]:
+    """The rows of a section that were begun."""
+    return {row["name"] for row in load(path).get(section, [])}
+
+
 def load(path: Path = PATH) -> dict[str, Any]:
     """All that was measured."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,7 @@
-"""One section of `make gpu` in a process of its own: `python -m benchmarks.gpu.section NAME --until T`."""
+"""One section of `make gpu` in a process of its own: `python -m benchmarks.gpu.section NAME --until T`.
+
+Goes on where another process of the section has ended. Exit status 1 when the device stopped answering.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from benchmarks.gpu import budgets, results, reversible, rows, sparse
 
 SECTIONS = {"budgets": budgets.rows, "reversible": reversible.rows, "sparse": sparse.rows}
+_FIRST_BYTES = 2**25
 
 
 def main() -> int:
@@ -19,8 +23,11 @@ def main() -> int:
     parser.add_argument("--until", type=float, required=True, help="of the monotonic clock: no row goes on")
     given = parser.parse_args()
     torch.manual_seed(0)
-    rows.run(SECTIONS[given.section](), until=given.until, keep=partial(results.add, given.section))
-    return 0
+    torch.empty(_FIRST_BYTES, dtype=torch.uint8, device="cuda")  # no row is begun where this is refused
+    begun = results.names(given.section)
+    left = [row for row in SECTIONS[given.section]() if row.name not in begun]
+    answers = rows.run(left, until=given.until, keep=partial(results.add, given.section))
+    return 0 if answers else 1
 
 
 if __name__ == "__main__":

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu.__main__ import test_files as files_with_gpu_tests
+from benchmarks.gpu import suites
+from benchmarks.gpu.suites import test_files as files_with_gpu_tests
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,9 +55,9 @@ print("planned", cell.weight_hh.grad is not None)
 
 COLLECTING = """
 import pytest
-import benchmarks.gpu.__main__ as gpu
+from benchmarks.gpu import suites
 
-files = [*gpu.test_files(), gpu.CAPPED_TESTS]
+files = [*suites.test_files(), suites.CAPPED_TESTS]
 sys.exit(pytest.main(["-m", "gpu", "-q", "-p", "no:cacheprovider", "--collect-only", *files]))
 """
 
@@ -76,10 +80,22 @@ def test_every_gpu_test_can_be_collected() -> None:
     done = on_a_bare_image(COLLECTING)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert all(file in done.stdout for file in files_with_gpu_tests())
-    assert gpu.CAPPED_TESTS in done.stdout
+    assert suites.CAPPED_TESTS in done.stdout
     assert "tests/executor/sparse/test_triton_products.py" in files_with_gpu_tests()
-    assert gpu.CAPPED_TESTS not in files_with_gpu_tests()
+    assert suites.CAPPED_TESTS not in files_with_gpu_tests()
     assert files_with_gpu_tests()[0] == "tests/executor/test_gpu.py"
+
+
+def test_every_file_is_in_one_suite() -> None:
+    """Hard caps alone have segments that can expand; what Triton's compiler takes keeps nobody waiting"""
+    usual, triton, capped = suites.suites()
+    assert sorted([*usual.files, *triton.files]) == sorted(files_with_gpu_tests())
+    assert usual.files[0] == suites.FIRST_TESTS
+    assert "tests/executor/reversible/test_triton_kernels.py" in triton.files
+    assert capped.files == [suites.CAPPED_TESTS]
+    for suite in (usual, triton, capped):
+        assert suite.environment["CUBLAS_WORKSPACE_CONFIG"] == ":4096:2"
+        assert ("expandable_segments:True" in suite.environment.values()) == (suite is capped)
 
 
 def test_without_a_device_it_says_so_and_counts_the_tests(tmp_path: Path) -> None:
@@ -94,10 +110,10 @@ def test_without_a_device_it_says_so_and_counts_the_tests(tmp_path: Path) -> Non
 
 
 def test_everything_ends_within_eight_minutes() -> None:
-    """Tests, then sections, each with an end of its own"""
-    ends = [gpu.TESTS_END, gpu.CAPPED_TESTS_END, *(end for _, end in gpu.SECTIONS)]
+    """Tests, then sections, each with an end of its own; half a minute for what is loaded before"""
+    ends = [gpu.TESTS_END, *(end for _, end in gpu.SECTIONS)]
     assert ends == sorted(ends)
-    assert ends[-1] + 4 * gpu.GRACE_SECONDS <= 480
+    assert ends[-1] + suites.GRACE_SECONDS + gpu.GRACE_SECONDS <= 460
 
 
 SLOW_TESTS = """
@@ -134,15 +150,20 @@ def slow_tests(tmp_path: Path) -> str:
 def test_tests_that_are_ended_still_tell_what_failed(
     slow_tests: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By name, with what was wrong, from a background job, too; warnings of an image are no errors"""
-    monkeypatch.setattr(gpu, "GRACE_SECONDS", 30.0)  # they end at once, but not where others keep the cores
+    """By name, with what was wrong, from a background job, too; warnings of an image are no errors. Another
+    process, of tests that there are not, is waited for beside it, and neither hides what the other found.
+    """
+    monkeypatch.setattr(
+        suites, "GRACE_SECONDS", 30.0
+    )  # they end at once, but not where others keep the cores
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    chosen = [suites.Suite("slow", [slow_tests], os.environ), suites.Suite("none", ["absent.py"], os.environ)]
     try:
-        done = gpu.run_tests([slow_tests], 6.0, os.environ)
+        done = suites.run_suites(chosen, time.monotonic() + 6.0)
     finally:
         signal.signal(signal.SIGINT, before)
     assert done["exit_status"] is None
-    assert done["summary"] == "stopped after 6 s"
+    assert re.fullmatch(r"slow: stopped after \d+ s; none: .*not found: absent.py", done["summary"])
     (failure,) = done["failures"]
     assert "test_that_fails[{'a': 1}]" in failure
     assert "not two" in failure
@@ -156,55 +177,71 @@ def test_failures_are_read_from_a_run_that_was_cut_off() -> None:
         "tests/a.py::test_three ERROR                                         [100%]",
         "an ERROR that a test printed",
     ]
-    assert gpu.failures_among(passing) == [
+    assert suites.failures_among(passing) == [
         "FAILED tests/a.py::test_one[{'x': 1}]",
         "ERROR tests/a.py::test_three",
     ]
     summary = ["FAILED tests/a.py::test_one[{'x': 1}] - assert 1 == 2", "ERROR tests/a.py::test_three"]
-    assert gpu.failures_among(passing + summary) == summary
+    assert suites.failures_among(passing + summary) == summary
 
 
-def test_two_processes_of_tests_are_one_record() -> None:
-    """The first that failed decides the status"""
-    good = {"exit_status": 0, "summary": "== 3 passed in 2 s ==", "failures": []}
-    stopped = {"exit_status": None, "summary": "stopped after 9 s", "failures": ["FAILED a"]}
-    assert gpu.joined(good, good)["exit_status"] == 0
-    both = gpu.joined(good, stopped)
-    assert both["exit_status"] is None
-    assert both["summary"] == "3 passed in 2 s; with expandable segments stopped after 9 s"
-    assert both["failures"] == ["FAILED a"]
+class Ended:
+    """The processes of a section, one after the other: the rows that each begins, and how it ends."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *ends: tuple[list[str], int | None]) -> None:
+        self.commands: list[list[str]] = []
+        self.are_expandable: list[bool] = []
+        self.rows: list[dict[str, object]] = []
+        self._ends = iter(ends)
+        monkeypatch.setattr(gpu.subprocess, "run", self._run)
+        monkeypatch.setattr(gpu.time, "monotonic", lambda: 1000.0)
+        monkeypatch.setattr(gpu.results, "add", lambda _section, row: self.rows.append(row))
+        monkeypatch.setattr(gpu.results, "names", lambda _section: {row["name"] for row in self.rows})
+
+    def _run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        self.commands.append(command)
+        self.are_expandable.append("expandable_segments:True" in options["env"].values())
+        begun, status = next(self._ends)
+        self.rows += [{"name": name} for name in begun]
+        if status is None:
+            raise subprocess.TimeoutExpired(command, 1.0)
+        return subprocess.CompletedProcess(command, status)
+
+    @property
+    def told(self) -> list[dict[str, object]]:
+        """What was recorded of processes."""
+        return [row for row in self.rows if len(row) > 1]
 
 
-def test_capped_tests_and_rows_have_expandable_segments() -> None:
-    """And the tests of all the rest the allocator as it comes"""
-    plain = gpu.plain_environment()
-    assert plain["CUBLAS_WORKSPACE_CONFIG"] == ":4096:2"
-    assert "expandable_segments:True" in gpu.expandable_environment(plain).values()
-    assert "expandable_segments:True" not in plain.values()
-
-
-@pytest.mark.parametrize(
-    ("done", "left"),
-    [
-        (subprocess.CompletedProcess([], 0), []),
-        (subprocess.CompletedProcess([], -11), [{"failed": "the section's process ended with -11"}]),
-        (subprocess.TimeoutExpired([], 9.0), [{"stopped": "the section's process was ended after 9 s"}]),
-    ],
-)
-def test_whatever_becomes_of_a_section_is_recorded(monkeypatch, done, left) -> None:
+def test_a_section_that_ends_well_or_late_runs_once(monkeypatch) -> None:
     """Its process is told when to end by the clock that it shares: what it takes to start is its own"""
-    asked: list[list[str]] = []
-
-    def run(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
-        asked.append(command)
-        if isinstance(done, Exception):
-            raise done
-        return done
-
-    added: list[dict[str, object]] = []
-    monkeypatch.setattr(gpu.subprocess, "run", run)
-    monkeypatch.setattr(gpu.time, "monotonic", lambda: 1000.0)
-    monkeypatch.setattr(gpu.results, "add", lambda _section, row: added.append(row))
+    well = Ended(monkeypatch, (["one"], 0))
     gpu.run_section("sparse", 1009.0)
-    assert asked[0][-3:] == ["sparse", "--until", "1009.000"]
-    assert added == [{"name": "sparse", **each} for each in left]
+    assert well.commands[0][-3:] == ["sparse", "--until", "1009.000"]
+    assert well.told == []
+    late = Ended(monkeypatch, (["one"], None))
+    gpu.run_section("sparse", 1009.0)
+    assert late.told == [{"name": "sparse", "stopped": "the section's process was ended after 9 s"}]
+
+
+def test_the_rows_after_one_that_lost_the_device_are_measured_by_another_process(monkeypatch) -> None:
+    """And none is begun where no time is left for it"""
+    lost = Ended(monkeypatch, (["one", "two"], -11), (["three"], 0))
+    gpu.run_section("sparse", 1100.0)
+    assert lost.told == [{"name": "sparse, process 1", "failed": "the section's process ended with -11"}]
+    assert lost.are_expandable == [True, True]
+    late = Ended(monkeypatch, (["one"], 1))
+    gpu.run_section("sparse", 1005.0)
+    assert len(late.commands) == 1
+
+
+def test_where_segments_cannot_expand_rows_are_measured_with_those_that_do_not(monkeypatch) -> None:
+    """A virtual machine may refuse the driver's calls for them; where nothing helps, that is told"""
+    refused = Ended(monkeypatch, ([], 1), (["one"], 0))
+    gpu.run_section("sparse", 1100.0)
+    assert refused.are_expandable == [True, False]
+    (row,) = refused.told
+    assert str(row["failed"]).endswith("before it began a row: the next one has segments that do not expand")
+    broken = Ended(monkeypatch, ([], 1), ([], 1))
+    gpu.run_section("sparse", 1100.0)
+    assert [str(row["failed"]).endswith("before it began a row") for row in broken.told] == [False, True]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -15,16 +18,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from benchmarks.executor import cases  # noqa: E402
 from benchmarks.executor.cases import fused  # noqa: E402
 from benchmarks.gpu import budgets, results, reversible, sparse  # noqa: E402
+from benchmarks.gpu import rows as rows_module  # noqa: E402
 from benchmarks.gpu.page import page  # noqa: E402
 from benchmarks.gpu.peaks import measured as measured_peak  # noqa: E402
 from benchmarks.gpu.promises import broken_promises  # noqa: E402
 from benchmarks.gpu.rows import OutOfTime, Row, run, time_limit  # noqa: E402
 from benchmarks.sparse import frontier  # noqa: E402
 from benchmarks.sparse.training import Training  # noqa: E402
+from executor.drop_ins.recurrence import run_fused  # noqa: E402
 from executor.reversible import RevLSTM  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
 MACHINE = {"date": "today", "commit": "abc", "device": "a device", "device_bytes": 2**33}
 MACHINE |= {"driver": "1", "cuda": "13", "versions": {"torch": "2.11"}}
 PASSED = {"exit_status": 0, "summary": "== 3 passed ==", "failures": []}
@@ -163,16 +170,16 @@ def test_a_slow_row_is_stopped_and_keeps_what_it_had():
     def failing(found: dict[str, Any]) -> None:
         raise ValueError("no such thing\nand more")
 
-    kept: list[dict[str, Any]] = []
+    kept: dict[str, Any] = {}
     rows = [Row("slow", 3.05, slow), Row("failing", 10, failing), Row("good", 10, lambda found: None)]
-    run(rows, until=time.monotonic() + 30, keep=kept.append)
-    run([Row("late", 10, slow)], until=time.monotonic(), keep=kept.append)
-    assert kept[0]["first"] == 1
-    assert kept[0]["stopped"] == "stopped after 3 s"
-    assert kept[1]["failed"] == "ValueError: no such thing"
-    assert set(kept[2]) == {"name", "wall_seconds"}
-    assert kept[3] == {"name": "late", "not_measured": "no time was left"}
-    text = page({"machine": MACHINE, "sparse": kept})
+    assert run(rows, until=time.monotonic() + 30, keep=partial(put, kept))
+    run([Row("late", 10, slow)], until=time.monotonic(), keep=partial(put, kept))
+    assert kept["slow"]["first"] == 1
+    assert kept["slow"]["stopped"] == "stopped after 3 s"
+    assert kept["failing"]["failed"] == "ValueError: no such thing"
+    assert set(kept["good"]) == {"name", "wall_seconds"}
+    assert kept["late"] == {"name": "late", "not_measured": "no time was left"}
+    text = page({"machine": MACHINE, "sparse": list(kept.values())})
     assert "- slow: stopped after 3 s\n- failing: ValueError: no such thing\n- late: no time was left" in text
 
 
@@ -184,12 +191,60 @@ def test_no_alarm_outlives_its_row():
     time.sleep(0.1)
 
 
+def test_a_row_that_takes_its_end_for_a_failure_of_its_own_is_ended(monkeypatch):
+    """Whatever is tried there, and what a finalizer swallows comes again"""
+    monkeypatch.setattr(rows_module, "AGAIN_SECONDS", 0.05)
+
+    def swallowing(kind: type[BaseException]) -> None:
+        with suppress(kind):
+            time.sleep(5)
+        time.sleep(5)
+
+    begin = time.monotonic()
+    for kind in (Exception, OutOfTime):
+        with pytest.raises(OutOfTime), time_limit(0.01):
+            swallowing(kind)
+    assert time.monotonic() - begin < 5
+
+
+WAITING = """
+import time
+from benchmarks.gpu import rows
+from benchmarks.gpu.rows import Row, run
+
+rows.LEAST_SECONDS = 0.0
+rows.LOST_SECONDS, rows.OutOfTime = 0.1, ZeroDivisionError
+
+def waits_for_ever(found):
+    found["first"] = 1
+    yield
+    while True:
+        try:
+            time.sleep(5)
+        except ZeroDivisionError:
+            pass
+
+run([Row("hangs", 0.5, waits_for_ever)], until=time.monotonic() + 30, keep=lambda row: print(row, flush=True))
+"""
+
+
+def test_a_row_that_cannot_be_ended_ends_its_process_and_has_said_so():
+    """A device that does not answer is waited for in C, where no exception comes in"""
+    done = subprocess.run([sys.executable, "-c", WAITING], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "waits_for_ever" in done.stderr
+    *_, last = done.stdout.splitlines()
+    assert last == str({"name": "hangs", "first": 1, "stopped": "its process ended while this was measured"})
+
+
 def test_the_result_file_grows_row_by_row(tmp_path: Path):
     path = tmp_path / "results" / "gpu.json"
     results.start({"machine": MACHINE}, path)
     results.add("sparse", {"name": "one"}, path)
     results.add("sparse", {"name": "two", "part": 1}, path)
     results.add("sparse", {"name": "two"}, path)
+    assert results.names("sparse", path) == {"one", "two"}
+    assert results.names("budgets", path) == set()
     assert json.loads(path.read_text())["sparse"] == [{"name": "one"}, {"name": "two"}]
     assert results.load(path)["machine"] == MACHINE
     assert [each.name for each in path.parent.iterdir()] == ["gpu.json"]
@@ -209,18 +264,21 @@ def test_a_row_that_is_ended_within_a_kernel_has_kept_what_it_had():
         until=time.monotonic() + 30,
         keep=lambda row: kept.append(deepcopy(row)),
     )
-    assert [row["shares"] for row in kept] == [[1], [1, 2], [1, 2]]
+    assert [row.get("shares") for row in kept] == [None, [1], [1, 2], [1, 2]]
+    assert ["stopped" in row for row in kept] == [True, True, True, False]
 
 
 def test_a_device_that_does_not_answer_loses_no_record(monkeypatch):
-    """A fault of the device is met again when the row is cleaned up after"""
+    """A fault of the device is met again when the row is cleaned up after: other rows are left to another
+    process
+    """
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "empty_cache", faulty)
-    kept: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", faulty)
+    kept: dict[str, Any] = {}
     rows = [Row("first", 10, faulty), Row("second", 10, lambda found: None)]
-    run(rows, until=time.monotonic() + 30, keep=kept.append)
-    assert kept[0]["failed"] == "RuntimeError: an illegal memory access"
-    assert kept[1]["name"] == "second"
+    assert not run(rows, until=time.monotonic() + 30, keep=partial(put, kept))
+    assert list(kept) == ["first"]
+    assert kept["first"]["failed"] == "RuntimeError: an illegal memory access"
 
 
 def faulty(*_given: object) -> None:
@@ -266,13 +324,32 @@ def test_gradients_of_an_earlier_iteration_are_gone_before_a_peak_is_read():
 def test_the_rows_are_those_that_the_documentation_speaks_of():
     """Sizes of the executor's table, reversible layers with both codings, sparse ones of several sizes."""
     names = [row.name for row in budgets.rows()]
-    assert names[:2] == ["nn.LSTM H1024 B64 T1000", "nn.GRU H1024 B64 T1000"]
-    assert all("T1000" in name and "smaller" not in name for name in names[:12])
-    assert names[12] == "nn.GRU H1024 B64 T10000"
-    assert all(name.endswith(", smaller budgets") for name in names[13:21])
-    assert names[21:] == ["nn.LSTM H1024 B64 T10000"]
+    assert names[:4] == [
+        *("nn.LSTM H1024 B64 T1000", "nn.GRU H1024 B64 T1000"),
+        *("nn.LSTM H1024 B64 T10000", "nn.GRU H1024 B64 T10000"),
+    ]
+    assert all(name.endswith("T1000") for name in names[4:14])
+    assert all(name.endswith(", smaller budgets") for name in names[14:])
+    assert len(names) == 22
     assert len(set(names)) == len(names)
     assert sum("RevLSTM" in row.name for row in reversible.rows()) == 4
     assert {"iterations, H512, layers: 1", "iterations, H2048, layers: 1"} <= {
         row.name for row in sparse.rows()
     }
+
+
+def test_a_sequence_that_one_call_cannot_count_is_run_in_several(monkeypatch):
+    """Gates are counted in 32 bits by cuDNN; the loss and its gradients are those of one call"""
+    case = fused("lstm", hidden=4, batch=2, steps=30)
+    whole, parameters = case.full(), list(case.module.parameters())
+    expected = torch.autograd.grad(whole, parameters)
+    monkeypatch.setattr(cases, "MOST_GATES", 4 * 4 * 2 * 7)
+    calls = []
+    monkeypatch.setattr(cases, "run_fused", lambda *given: calls.append(len(given[3])) or run_fused(*given))
+    again = fused("lstm", hidden=4, batch=2, steps=30)
+    again.module.load_state_dict(case.module.state_dict())
+    again.x.copy_(case.x)
+    loss = again.full()
+    assert calls == [7, 7, 7, 7, 2]
+    torch.testing.assert_close(loss, whole)
+    torch.testing.assert_close(torch.autograd.grad(loss, list(again.module.parameters())), expected)

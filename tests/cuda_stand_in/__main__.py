@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.gpu.__main__ import CAPPED_TESTS, FIRST_TESTS, test_files
+from benchmarks.gpu.suites import CAPPED_TESTS, FIRST_TESTS, test_files
 from executor.memory.cuda_memory import expandable_segments
 from tests.cuda_stand_in.build import Built, build
 
