@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
+def blocks(language, text=TEXT):
     """The code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 COMMANDS = [
@@ -88,3 +88,11 @@ def test_the_code_runs(code, capsys):
     printed = capsys.readouterr().out.strip()
     if "2MiB" in code:
         assert 0 < int(printed) <= 2 * 2**20
+
+
+def test_the_executors_page_shows_a_loop_that_runs(capsys):
+    """Its prediction fits the budget of the example, and full BPTT would not"""
+    (code,) = blocks("python", (ROOT / "docs/executor.md").read_text(encoding="utf-8"))
+    exec(compile(code, "executor.md", "exec"), {})  # noqa: S102 - our own document
+    projected, _, full = capsys.readouterr().out.split()
+    assert int(projected) <= 128 * 2**10 < int(full)

@@ -1,6 +1,6 @@
 """What is silently wrong when it is wrong: no exception, only another number, or other bytes.
 
-`docs/executor.md` lists sixteen such errors with the test of each. Those that belong to no other file are
+`docs/silent_errors.md` lists sixteen such errors with the test of each. Those that belong to no other file are
 here, and so is the test that the list names tests that exist.
 """
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_silent_error_of_the_list_has_its_test() -> None:
     """The page counts to sixteen, and every test that it names is a function in the file that it names."""
     rows = re.findall(
-        r"^\| (\d+) \|.*?\| `([^`]+)::(\w+)` \|$", (ROOT / "docs/executor.md").read_text(), re.M
+        r"^\| (\d+) \|.*?\| `([^`]+)::(\w+)` \|$", (ROOT / "docs/silent_errors.md").read_text(), re.M
     )
     assert [int(number) for number, _, _ in rows] == list(range(1, 17))
     for _, file, name in rows:
