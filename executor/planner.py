@@ -17,7 +17,7 @@ from executor.errors import BudgetTooSmall, PlanMismatch
 from executor.native.environment import API_KEY
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
-from executor.probe import ProbeReport
+from executor.probe_report import ProbeReport
 from planner_service.chain import (
     ArchiveNode,
     Chain,
@@ -160,7 +160,7 @@ def _beside_tiers(
     chain: Chain, budget_bytes: int, tiers: Tiers, most_archived: int | None
 ) -> tuple[str, AnyPolicy]:
     from planner_service.solvers import solve
-    from planner_service.solvers.offload import solve_offload
+    from planner_service.solvers.offload.solve import solve_offload
 
     found: list[tuple[float, str, AnyPolicy]] = []
     refusals: list[BudgetTooSmall] = []

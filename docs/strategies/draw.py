@@ -29,7 +29,7 @@ from planner_service.chain.tiers_actions import Discard, Fetch, Move, Store, Tie
 from planner_service.chain.tiers_policy import expand_tiers
 from planner_service.chain.tiers_simulator import TimedMoment, timed_moments
 from planner_service.solvers import solve
-from planner_service.solvers.offload import solve_offload
+from planner_service.solvers.offload.solve import solve_offload
 
 PICTURES = Path(__file__).parent / "pictures"
 

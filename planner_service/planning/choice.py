@@ -11,7 +11,7 @@ from planner_service.planning.least import has_leanest_plan
 from planner_service.planning.tiered import AnySolution, solve_beside
 from planner_service.solvers import Cancellation, ScheduleTooLong
 from planner_service.solvers.bounds import knapsack_bound
-from planner_service.solvers.offload_search import ChainTooLong
+from planner_service.solvers.offload.search import ChainTooLong
 
 MANY_STAGES = 100
 WORTHWHILE_RATIO = 1e-3

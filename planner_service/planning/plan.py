@@ -26,7 +26,7 @@ from planner_service.planning.ratios import excess_ratio
 from planner_service.planning.tiered import tiers_used
 from planner_service.planning.version import PLANNER_VERSION
 from planner_service.solvers import Cancellation
-from planner_service.solvers.offload import OffloadSolution
+from planner_service.solvers.offload.solve import OffloadSolution
 from planner_service.solvers.polling import polled
 
 

@@ -16,7 +16,7 @@ from planner_service.solvers import (
     solve,
 )
 from planner_service.solvers.bounds import knapsack_bound
-from planner_service.solvers.offload import OffloadSolution, solve_offload
+from planner_service.solvers.offload.solve import OffloadSolution, solve_offload
 
 AUTO = "auto"
 MOST_STAGES_IN_AUTO = 3_000

@@ -17,7 +17,7 @@ from planner_service.solvers.frontier_sampling import sampled
 from planner_service.solvers.intervals import IntervalTable, additions_per_level
 from planner_service.solvers.levels import Levels
 from planner_service.solvers.needs import REVERSE_NEED, ChainNeeds, chain_needs
-from planner_service.solvers.offload import OffloadSolution
+from planner_service.solvers.offload.solve import OffloadSolution
 from planner_service.solvers.optimal import AFFORDABLE_ADDITIONS, minimum_budget_bytes
 from planner_service.solvers.sections import Sections
 from planner_service.solvers.solution import Cancellation, Solution

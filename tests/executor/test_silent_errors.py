@@ -1,7 +1,7 @@
 """What is silently wrong when it is wrong: no exception, only another number, or other bytes.
 
-`docs/silent_errors.md` lists sixteen such errors with the test of each. Those that belong to no other file are
-here, and so is the test that the list names tests that exist.
+`docs/silent_errors.md` lists sixteen such errors with the test of each. Those that belong to no other file
+are here, and so is the test that the list names tests that exist.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ def test_windows_are_cut_until_somebody_cancels(monkeypatch):
     [
         ("planning.plan", "expand", []),
         ("planning.plan", "expand_tiers", [TIER]),
-        ("solvers.offload", "expand_tiers", [TIER]),
-        ("solvers.offload_search", "expand_tiers", [TIER]),
+        ("solvers.offload.solve", "expand_tiers", [TIER]),
+        ("solvers.offload.search", "expand_tiers", [TIER]),
     ],
 )
 def test_a_plan_stops_in_the_replay_of_its_ledger_and_of_its_tiers(monkeypatch, module, name, tiers):

@@ -20,7 +20,7 @@ from planner_service.planning import Planner, choice
 from planner_service.planning.candidates import candidates_of
 from planner_service.planning.tiered import solve_beside
 from planner_service.solvers import STRATEGIES, UnknownStrategy
-from planner_service.solvers.offload_search import ChainTooLong
+from planner_service.solvers.offload.search import ChainTooLong
 from tests.contract.requests import CHAIN, changed
 from tests.planning.test_plan import SMALL, least, with_budget
 

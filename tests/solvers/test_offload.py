@@ -14,9 +14,9 @@ from planner_service.chain.tiers import Tier
 from planner_service.chain.tiers_policy import expand_tiers, tiered_policy_from_record
 from planner_service.chain.tiers_simulator import simulate_tiers
 from planner_service.solvers import Cancellation, Cancelled, minimum_budget_bytes, solve
-from planner_service.solvers.offload import OffloadSolution, solve_offload
-from planner_service.solvers.offload_search import ChainTooLong
-from planner_service.solvers.offload_slots import Level, hrevolve_cost
+from planner_service.solvers.offload.search import ChainTooLong
+from planner_service.solvers.offload.slots import Level, hrevolve_cost
+from planner_service.solvers.offload.solve import OffloadSolution, solve_offload
 from tests.oracles.chains import chains
 from tests.oracles.offload import exhaustive_offload_optimum
 

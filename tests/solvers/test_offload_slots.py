@@ -7,7 +7,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from planner_service.solvers.offload_slots import Level, disk_revolve_cost, hrevolve_cost
+from planner_service.solvers.offload.slots import Level, disk_revolve_cost, hrevolve_cost
 from tests.oracles.golden import golden
 
 

@@ -33,7 +33,7 @@ from planner_service.chain import (
     Tier,
     TieredVerdict,
 )
-from planner_service.solvers.offload import solve_offload
+from planner_service.solvers.offload.solve import solve_offload
 from tests.executor.loops import STEPS, LoopCase, cell_case, gradients, loss_of, plain, sequence, states
 
 SECONDS = {"write_latency_seconds": 0.25, "read_latency_seconds": 0.25}

@@ -9,13 +9,13 @@ import numpy as np
 from planner_service.chain import Chain
 from planner_service.chain.tiers import Tier
 from planner_service.solvers import kernels
-from planner_service.solvers import offload_kernels as offload
 from planner_service.solvers.intervals import stages_of
 from planner_service.solvers.leanest import fill_least_of_intervals, least_free_bytes
 from planner_service.solvers.needs import Bytes, ChainNeeds
-from planner_service.solvers.offload_kernels import Device
-from planner_service.solvers.offload_levels import TierLevels
-from planner_service.solvers.offload_tables import Ground, OffloadTables, device_view
+from planner_service.solvers.offload import kernels as offload
+from planner_service.solvers.offload.kernels import Device
+from planner_service.solvers.offload.levels import TierLevels
+from planner_service.solvers.offload.tables import Ground, OffloadTables, device_view
 from planner_service.solvers.solution import Cancellation
 
 

@@ -16,9 +16,9 @@ from planner_service.chain.tiers_policy import (
     TieredNode,
     TieredPolicy,
 )
-from planner_service.solvers import offload_kernels as offload
-from planner_service.solvers.offload_kernels import Alone, Place
-from planner_service.solvers.offload_tables import OffloadTables
+from planner_service.solvers.offload import kernels as offload
+from planner_service.solvers.offload.kernels import Alone, Place
+from planner_service.solvers.offload.tables import OffloadTables
 from planner_service.solvers.policies import TAPE, Subproblem, after_tape, canonical, split
 
 

@@ -22,11 +22,11 @@ from planner_service.solvers.intervals import IntervalTable, interval_additions
 from planner_service.solvers.leanest import least_free_bytes
 from planner_service.solvers.levels import Levels, choose_levels
 from planner_service.solvers.needs import REVERSE_NEED, ChainNeeds, chain_needs
-from planner_service.solvers.offload_kernels import Alone, Device
-from planner_service.solvers.offload_leanest import least_free_bytes_with_tiers
-from planner_service.solvers.offload_levels import TierLevels, tier_levels, unlimited_levels
-from planner_service.solvers.offload_policy import build_policy
-from planner_service.solvers.offload_tables import Ground, OffloadTables, alone_view, device_view, ground
+from planner_service.solvers.offload.kernels import Alone, Device
+from planner_service.solvers.offload.leanest import least_free_bytes_with_tiers
+from planner_service.solvers.offload.levels import TierLevels, tier_levels, unlimited_levels
+from planner_service.solvers.offload.policy import build_policy
+from planner_service.solvers.offload.tables import Ground, OffloadTables, alone_view, device_view, ground
 from planner_service.solvers.optimal import draft_optimal
 from planner_service.solvers.polling import polled
 from planner_service.solvers.solution import Cancellation

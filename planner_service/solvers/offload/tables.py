@@ -10,11 +10,11 @@ import numpy as np
 from planner_service.chain import Chain
 from planner_service.chain.tiers import Tier
 from planner_service.solvers import kernels
-from planner_service.solvers import offload_kernels as offload
 from planner_service.solvers.intervals import stages_of
 from planner_service.solvers.needs import Bytes, ChainNeeds, Costs
-from planner_service.solvers.offload_kernels import Alone, Device, Shelf
-from planner_service.solvers.offload_levels import TierLevels
+from planner_service.solvers.offload import kernels as offload
+from planner_service.solvers.offload.kernels import Alone, Device, Shelf
+from planner_service.solvers.offload.levels import TierLevels
 from planner_service.solvers.solution import Cancellation
 
 

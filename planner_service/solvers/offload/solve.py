@@ -28,8 +28,8 @@ from planner_service.chain import Chain, Stage, StageRun
 from planner_service.chain.tiers import Tier, check_tiers
 from planner_service.chain.tiers_policy import TieredPolicy, expand_tiers
 from planner_service.chain.tiers_simulator import TieredVerdict, simulate_tiers
-from planner_service.solvers.offload_bounds import offload_bound
-from planner_service.solvers.offload_search import find_policy
+from planner_service.solvers.offload.bounds import offload_bound
+from planner_service.solvers.offload.search import find_policy
 from planner_service.solvers.polling import polled
 from planner_service.solvers.solution import ROUNDING, Cancellation, Optimality
 from planner_service.solvers.solve import UnsoundPlan

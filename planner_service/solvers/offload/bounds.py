@@ -23,7 +23,7 @@ from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.intervals import IntervalTable, interval_additions
 from planner_service.solvers.levels import Levels
 from planner_service.solvers.needs import REVERSE_NEED, Bytes, ChainNeeds, Costs, chain_needs
-from planner_service.solvers.offload_tables import state_sizes
+from planner_service.solvers.offload.tables import state_sizes
 from planner_service.solvers.solution import Cancellation
 from planner_service.solvers.wide import is_wide
 
