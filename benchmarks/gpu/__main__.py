@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.arguments import without_arguments
-from benchmarks.gpu import results, suites
-from benchmarks.gpu.page import page
+from benchmarks.gpu import page, results, suites
 from benchmarks.gpu.promises import broken_promises
 from benchmarks.machine import ROOT, description
 
@@ -29,7 +28,6 @@ GRACE_SECONDS = 3.0
 """Between the time when a section's rows stop by themselves and that when its process is ended."""
 LEAST_SECONDS = 10.0
 """With less left, no further process of a section is started."""
-PAGE = ROOT / "docs/gpu.md"
 
 
 def run_section(name: str, until: float) -> None:
@@ -105,19 +103,15 @@ def main() -> int:
     results.start(about)
     results.start(about | {"tests": suites.run_suites(suites.suites(), begin + TESTS_END)})
     for name, end in SECTIONS:
-        _write_page()
+        page.write()
         run_section(name, begin + end)
-    _write_page()
+    page.write()
     found = results.load()
-    print(page(found))
+    print(page.page(found))
     for promise in broken_promises(found):
         print(f"broken: {promise}", file=sys.stderr)
-    print(f"results: {results.PATH.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}", flush=True)
+    print(f"results: {results.PATH.relative_to(ROOT)}, {page.PATH.relative_to(ROOT)}", flush=True)
     return 1 if broken_promises(found) else 0
-
-
-def _write_page() -> None:
-    PAGE.write_text(page(results.load()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,26 @@
-"""The result file of `make gpu` as a page of the documentation."""
+"""The result file of `make gpu` as a page of the documentation: `python -m benchmarks.gpu.page` writes it
+anew, from whatever a run has left that was ended.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import without_arguments
+from benchmarks.gpu import results
+from benchmarks.machine import ROOT
 from benchmarks.sparse.table import times as sparse_times
 from planner_service.chain.quantities import format_bytes
 
 Found = Mapping[str, Any]
+PATH = ROOT / "docs/gpu.md"
+
+
+def write(path: Path = PATH, source: Path = results.PATH) -> None:
+    """Of what is known by now."""
+    path.write_text(page(results.load(source)), encoding="utf-8")
 
 
 def page(found: Found) -> str:
@@ -167,3 +179,8 @@ def _microseconds(seconds: float | None) -> str:
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rule = ["---"] * len(header)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))
+
+
+if __name__ == "__main__":
+    without_arguments(__doc__)
+    write()

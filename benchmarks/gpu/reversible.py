@@ -46,8 +46,8 @@ def update(units: int, found: Found, *, device: str) -> None:
     for variant in variants.values():
         variant()
     times = interleaved(variants, ROUNDS)
-    found |= {name: median(rounds) / UPDATES for name, rounds in times.items()}
     found["kernels"] = type(best).__name__
+    found |= {name: median(rounds) / UPDATES for name, rounds in times.items()}
 
 
 def _updates(kernels: Kernels, units: int, device: str) -> None:
@@ -92,5 +92,5 @@ def iteration(
     found["archived_bytes"] = module.archived_bytes
     times = interleaved(variants, ROUNDS)
     found["seconds"] = median(times["ours"])
-    found["time_ratio"] = median_ratio(times["ours"], times["full"])
     found["torch_kernels_ratio"] = median_ratio(times["torch"], times["full"])
+    found["time_ratio"] = median_ratio(times["ours"], times["full"])

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
 
 from benchmarks.machine import ROOT
@@ -117,14 +117,10 @@ class Running:
         alone = {**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "160"}
         self._begin = time.monotonic()
         self._said: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            list(command),
-            cwd=ROOT,
-            env=alone,
-            stdout=self._said,
-            stderr=subprocess.STDOUT,
-            preexec_fn=_hear_sigint,  # noqa: PLW1509 - there are no threads here
-        )
+        with _sigint_heard():
+            self._process = subprocess.Popen(
+                list(command), cwd=ROOT, env=alone, stdout=self._said, stderr=subprocess.STDOUT
+            )
 
     def ended(self, until: float) -> dict[str, Any]:
         """Exit status (None when it was stopped), what it said, and the last line of that. Asked to stop
@@ -150,6 +146,13 @@ class Running:
         return None
 
 
-def _hear_sigint() -> None:
-    """A shell's background jobs are started deaf to it, and so would be all that they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextmanager
+def _sigint_heard() -> Iterator[None]:
+    """What is started within the context hears it, whatever this process does. A shell's background jobs are
+    started deaf to it, and so would be all that they start.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)

@@ -21,11 +21,12 @@ torch = pytest.importorskip("torch")
 from benchmarks.executor import cases  # noqa: E402
 from benchmarks.executor.cases import fused  # noqa: E402
 from benchmarks.gpu import budgets, results, reversible, sparse  # noqa: E402
+from benchmarks.gpu import page as page_module  # noqa: E402
 from benchmarks.gpu import rows as rows_module  # noqa: E402
 from benchmarks.gpu.page import page  # noqa: E402
 from benchmarks.gpu.peaks import measured as measured_peak  # noqa: E402
 from benchmarks.gpu.promises import broken_promises  # noqa: E402
-from benchmarks.gpu.rows import OutOfTime, Row, run, time_limit  # noqa: E402
+from benchmarks.gpu.rows import UNFINISHED, OutOfTime, Row, run, time_limit  # noqa: E402
 from benchmarks.sparse import frontier  # noqa: E402
 from benchmarks.sparse.training import Training  # noqa: E402
 from executor.drop_ins.recurrence import run_fused  # noqa: E402
@@ -117,6 +118,36 @@ def test_all_of_it_is_on_the_page(measured):
     ):
         assert name in text
     assert "Not measured" not in text
+
+
+def beginnings(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row as it was each time that there was more in it; a record of a budget begins with two numbers."""
+    items = list(row.items())
+    for count in range(1, len(items)):
+        yield dict(items[:count])
+    before, (name, records) = dict(items[:-1]), ("budgets", row.get("budgets", []))
+    for index, record in enumerate(records):
+        parts = list(record.items())
+        for count in range(2, len(parts) + 1):
+            yield before | {name: [*records[:index], dict(parts[:count])]}
+    yield row
+
+
+@pytest.mark.parametrize("section", ["budgets", "reversible", "sparse"])
+def test_the_page_of_a_run_that_is_ended_at_any_moment_is_written(measured, section, tmp_path):
+    """Whatever a row had by then, and with the row's own word that it is not complete"""
+    rows = measured[section]
+    started = [{**begun, **UNFINISHED} for row in rows for begun in beginnings(row)]
+    assert len(started) > 5
+    for begun in started:
+        found = {"machine": MACHINE, "tests": PASSED, section: [begun]}
+        results.start(found, tmp_path / "gpu.json")
+        page_module.write(tmp_path / "gpu.md", tmp_path / "gpu.json")
+        text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+        assert f"- {begun['name']}: its process ended while this was measured" in text
+        assert isinstance(broken_promises(found), list)
+    results.start({"machine": MACHINE}, tmp_path / "gpu.json")
+    page_module.write(tmp_path / "gpu.md", tmp_path / "gpu.json")
 
 
 def test_a_budget_that_is_kept_breaks_no_promise(measured):
