@@ -191,10 +191,18 @@ def _mount_small_disk(folder: Path) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+DATABASES = ("sqlite", "postgresql")
+
+
+@pytest.fixture(params=DATABASES)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, of both kinds in turn."""
+    return empty_database(request, tmp_path)
+
+
+def empty_database(request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of an empty database of the kind `request.param`; SQLite's file is below `folder`."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'data' / 'tightfit.sqlite3'}"
+        return f"sqlite:///{folder / 'data' / 'tightfit.sqlite3'}"
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.create_database()

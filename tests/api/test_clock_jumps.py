@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.workers import Life
+from tests.databases import DATABASES, empty_database
 from tests.serving import Serving, start_service
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
@@ -36,6 +37,7 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",  # the times of files: faked, every import looks at the clock's file
         }
 
     def jump(self, days: int) -> None:
@@ -45,16 +47,28 @@ class Clock:
         unfinished.replace(self._file)
 
 
-@pytest.fixture
-def clock(tmp_path: Path) -> Clock:
-    return Clock(tmp_path / "clock")
+@pytest.fixture(scope="module")
+def shared_clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    return Clock(tmp_path_factory.mktemp("clock") / "clock")
 
 
-@pytest.fixture
-def service(clock: Clock, database_url: str, tmp_path: Path) -> Iterator[Serving]:
-    serving = start_service(tmp_path, TIGHTFIT_DATABASE_URL=database_url, **PATIENT, **clock.environ)
+@pytest.fixture(scope="module", params=DATABASES)
+def service(
+    request: pytest.FixtureRequest, shared_clock: Clock, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serving]:
+    """One for all tests: under libfaketime a service takes twice as long to start."""
+    folder = tmp_path_factory.mktemp("service")
+    database_url = empty_database(request, folder)
+    serving = start_service(folder, TIGHTFIT_DATABASE_URL=database_url, **PATIENT, **shared_clock.environ)
     yield serving
     serving.kill()
+
+
+@pytest.fixture
+def clock(shared_clock: Clock) -> Iterator[Clock]:
+    """Right before each test."""
+    shared_clock.jump(0)
+    yield shared_clock
 
 
 @pytest.mark.parametrize("days", [400, -400])
@@ -78,6 +92,7 @@ def test_a_job_outlives_a_clock_that_jumps(service: Serving, clock: Clock, days:
     assert life.read()["state"] == "succeeded"
     for expected in (waiting, late):
         assert life.claim().json()["job"]["id"] == expected.job_id
+        assert _cancel(expected) == "cancelled"
 
 
 def test_a_silent_worker_is_lost_in_time_whatever_the_clock_says(service: Serving, clock: Clock) -> None:
@@ -90,6 +105,12 @@ def test_a_silent_worker_is_lost_in_time_whatever_the_clock_says(service: Servin
     while life.read()["state"] != "queued":
         assert time.monotonic() < deadline, life.read()
         time.sleep(0.1)
+    assert _cancel(life) == "cancelled"
+
+
+def _cancel(life: Life) -> str:
+    """The state of the job then: it is in no later test's way."""
+    return life.send("POST", f"/v1/jobs/{life.job_id}/cancel", None).json()["state"]
 
 
 def _days_off(life: Life) -> float:
