@@ -7,19 +7,19 @@ error) or the command line was wrong. 130: interrupted.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TextIO
 
 from pydantic import ValidationError
 
 from planner_service.chain import PlanningError
 from planner_service.cli.commands import COMMANDS
 from planner_service.cli.remote import RemoteRefusal
+from planner_service.cli.streams import prepare_streams, silence
 from planner_service.contract import ProblemDocument, problem_from_error, problem_from_validation
 
+FAILED = 1
 REFUSED = 2
 INTERRUPTED = 130
 
@@ -35,11 +35,25 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `tightfit` with the arguments `argv` (default: the process's own); returns the exit status."""
+    prepare_streams()
+    status = 0
+    try:
+        try:
+            status = _answered(argv)
+        finally:  # argparse ends the process where it has printed its help
+            sys.stdout.flush()  # what is buffered would meet a reader that has left only at exit
+    except BrokenPipeError:  # the reader (head, say) has seen enough
+        silence(sys.stdout)
+    except OSError as error:  # a full disk under the answer
+        silence(sys.stdout)
+        return _say(f"tightfit: {error}", status=FAILED)
+    return status
+
+
+def _answered(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        status = int(arguments.run(arguments))
-        sys.stdout.flush()  # what is buffered would meet a reader that has left only at exit
-        return status
+        return int(arguments.run(arguments))
     except ValidationError as error:
         return _refuse(problem_from_validation(error))
     except PlanningError as error:
@@ -48,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(refusal.problem)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader (head, say) has seen enough
-        _close(sys.stdout)
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,13 +88,12 @@ class _ShowVersion(argparse.Action):
 
 
 def _refuse(problem: ProblemDocument) -> int:
+    return _say(problem.model_dump_json(indent=2, exclude_none=True), status=REFUSED)
+
+
+def _say(text: str, *, status: int) -> int:
     try:
-        print(problem.model_dump_json(indent=2, exclude_none=True), file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        _close(sys.stderr)
-    return REFUSED
-
-
-def _close(stream: TextIO) -> None:
-    """Let what is left to write go nowhere: Python would complain of its reader once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # nobody listens, or the disk is full
+        silence(sys.stderr)
+    return status
