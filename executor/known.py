@@ -21,7 +21,9 @@ from executor.loop import Loop
 from executor.memory.trace import paused
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
-from executor.probe import ProbeReport, SegmentProbe, beside_host_memory, probe_loop
+from executor.probe import probe_loop
+from executor.probe_report import ProbeReport, SegmentProbe
+from executor.probe_tapes import beside_host_memory
 from executor.rules.dry_run import Needs
 from executor.stages.states import may_count
 from executor.surroundings.ambience import Ambience

@@ -14,7 +14,8 @@ from executor.made_for import MadeFor
 from executor.memory.budget import parse_budget_bytes
 from executor.plan import ExecutionPlan, tape_everything
 from executor.planner import AskPlanner, best_plan, in_process, over_http
-from executor.probe import ProbeReport, probe_loop, usual_candidates
+from executor.probe import probe_loop, usual_candidates
+from executor.probe_report import ProbeReport
 from executor.probing.static_lines import StaticLine
 from executor.projection import projected_peak_bytes
 from planner_service.chain import TieredVerdict, TierUse

@@ -8,36 +8,29 @@ it will measure; the seconds are what the engine took, its own price included.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
-from executor.errors import PlanMismatch, SparseGradients, UnsupportedOutput
+from executor.errors import SparseGradients, UnsupportedOutput
 from executor.loop import Loop
 from executor.memory.sizes import held_bytes
 from executor.memory.trace import paused
-from executor.offload.host_tapes import HostTapes
-from executor.offload.tape_costs import with_tapes_on_host
+from executor.probe_report import ProbeReport, SegmentProbe
 from executor.probing.action_costs import seconds_of_actions
 from executor.probing.left_behind import beside_what_is_left, bytes_of_run, left_behind
 from executor.probing.rehearsal import Rehearsal, without_traces
 from executor.probing.rehearsal_peak import expected_peak_bytes
-from executor.probing.stage_costs import as_large_as, at_worst, stage_bytes, stage_seconds
-from executor.probing.static_lines import StaticLine, backward_only_bytes, static_lines
+from executor.probing.stage_costs import StageBytes, as_large_as, at_worst, stage_bytes, stage_seconds
+from executor.probing.static_lines import backward_only_bytes, static_lines
 from executor.probing.survey import exceeds
 from executor.probing.undo_costs import with_reversals
 from executor.rules.dry_run import Needs, without_saved_tensor_hooks
 from executor.stages.parameters import Parameters
 from planner_service.chain import (
     MAXIMUM_BYTES,
-    Chain,
     Stage,
     TieredAction,
-    segment_sizes,
-    segmented_chain,
-    stage_record,
 )
 
 STEP_CANDIDATES = (1, 5, 10, 20, 50)
@@ -50,120 +43,6 @@ those of 50, and take as long to rehearse as all others together."""
 TIMING_ROUNDS = 5
 TIMING_SECONDS = 0.5
 """After so many no further round is begun, but for the second: long segments are timed well by two."""
-
-
-@dataclass(frozen=True)
-class SegmentProbe:
-    """The stages of a chain whose segments have `segment_steps` steps, the last one `last_steps`."""
-
-    segment_steps: int
-    last_steps: int
-    inner: Stage
-    first: Stage | None
-    last: Stage | None
-    input_gradient_bytes: int
-    """Gradient of the initial state, in bytes."""
-    surroundings_bytes: int
-    """Copies of random streams and buffers that a run holds throughout, in bytes."""
-    rehearsal_peak_bytes: int
-    """What measuring this took, in bytes."""
-    first_pass_last: Stage
-    """The last stage as it is taped, before there is any gradient; its bytes only."""
-    late_bytes: int
-    """Gradients among the static bytes that live once the backward pass has begun."""
-    left_bytes: int = 0
-    """What the step that ran last leaves behind (`executor.probing.left_behind`), in bytes."""
-    host_tapes: HostTapes | None = None
-    """Room in host memory for the tapes of these segments; their stages say then what it takes."""
-
-    def stages(self, length: int) -> tuple[Stage, ...]:
-        """The stages that were rehearsed, of `length` steps: at most three."""
-        first, last = self.first or self.inner, self.last or self.inner
-        segments, _ = segment_sizes(length, self.segment_steps)
-        if segments == 1:
-            return (last,)
-        return (first, last) if segments == 2 else (first, self.inner, last)
-
-
-@dataclass(frozen=True)
-class ProbeReport:
-    """What the planner needs to know about a loop."""
-
-    length: int
-    needs: Needs
-    static: tuple[StaticLine, ...]
-    segments: tuple[SegmentProbe, ...]
-    device: str
-    steps_differ: bool | None = None
-    """Whether steps take different bytes, so that every stage counts as the largest; None where nothing in a
-    rehearsal made anyone ask."""
-
-    @property
-    def static_bytes(self) -> int:
-        """Sum of the static lines."""
-        return sum(line.bytes for line in self.static)
-
-    def host_tapes(self, segment_steps: int) -> HostTapes | None:
-        """Room for tapes of segments of this length in host memory, if they were probed beside any."""
-        return next((s.host_tapes for s in self.segments if s.segment_steps == segment_steps), None)
-
-    def chain(self, length: int, segment_steps: int) -> Chain:
-        """The chain of `length` steps in segments of `segment_steps`, costs in seconds.
-
-        Raises ValueError for a length or segment length that was not probed.
-        """
-        return self._chain(self._segment(length, segment_steps))
-
-    def first_pass_chain(self, length: int, segment_steps: int) -> Chain:
-        """The bytes of the same chain before there is any gradient. Raises ValueError like `chain`."""
-        found = self._segment(length, segment_steps)
-        return self._chain(replace(found, last=found.first_pass_last), late_bytes=found.late_bytes)
-
-    def _segment(self, length: int, segment_steps: int) -> SegmentProbe:
-        found = next((s for s in self.segments if s.segment_steps == segment_steps), None)
-        if found is None or length != self.length:
-            probed = [s.segment_steps for s in self.segments]
-            raise ValueError(
-                f"length={length}, segment_steps={segment_steps} was not probed: {self.length} steps in "
-                f"segments of {probed} were"
-            )
-        return found
-
-    def _chain(self, found: SegmentProbe, *, late_bytes: int = 0) -> Chain:
-        segments, _ = segment_sizes(self.length, found.segment_steps)
-        return segmented_chain(
-            found.inner,
-            segments,
-            first=found.first,
-            last=found.last,
-            static_bytes=self.static_bytes + found.surroundings_bytes + found.left_bytes - late_bytes,
-            loss_gradient_bytes=0,
-            input_gradient_bytes=found.input_gradient_bytes,
-        )
-
-    def record(self, description: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The report as a profile that the planner's service takes; `description` names the model."""
-        return {
-            "source": "probe",
-            "device": self.device,
-            "torch": torch.__version__,
-            **(description or {}),
-            "sequence_length": self.length,
-            "input_bytes": 0,
-            "input_gradient_bytes": max(s.input_gradient_bytes for s in self.segments),
-            "loss_gradient_bytes": 0,
-            "static": [asdict(line) for line in (*self.static, *self._of_segments())],
-            "segments": [_segment_record(segment) for segment in self.segments],
-        }
-
-    def _of_segments(self) -> tuple[StaticLine, StaticLine]:
-        """Lines that may depend on the length of the segments: the most of all."""
-        surroundings = max(segment.surroundings_bytes for segment in self.segments)
-        left = max(segment.left_bytes for segment in self.segments)
-        return (
-            StaticLine("random streams and buffers", surroundings, "copies of the initial ones"),
-            StaticLine("left behind", left, "what the last step left in attributes", "bound"),
-        )
 
 
 def probe_loop(
@@ -193,83 +72,72 @@ def probe_loop(
             "budget can be kept; make it with sparse=False, look the rows up before the loop, or give a plan"
         )
     with paused(), without_saved_tensor_hooks(), without_traces(loop):
-        needs = loop.needs() if already is None else already.needs
-        static = None if already is None else already.static
-        measured = {} if already is None else {s.segment_steps: s for s in already.segments}
-        steps_differ = None if already is None else already.steps_differ
-        shortest: list[torch.Size] | None = None
-        probes: list[SegmentProbe] = []
-        for segment_steps in sorted({*(candidates or usual_candidates(loop, needs)), *extra}):
-            if segment_steps not in measured:
-                expected_bytes = expected_peak_bytes(loop, static or (), probes, segment_steps)
-                if expected_bytes > (budget_bytes or MAXIMUM_BYTES):
+        probing = _Probing(loop, budget_bytes, already)
+        lengths = sorted({*(candidates or usual_candidates(loop, probing.needs)), *extra})
+        if not probing.try_all(lengths):
+            probing.forget_segments()
+            probing.try_all(lengths)
+        return probing.report()
+
+
+class _Probing:
+    """One probe of a loop on its way: what is known of the loop so far, and of segments of each length."""
+
+    def __init__(self, loop: Loop, budget_bytes: int | None, already: ProbeReport | None) -> None:
+        self._loop = loop
+        self._budget_bytes = budget_bytes or MAXIMUM_BYTES
+        self.needs = loop.needs() if already is None else already.needs
+        self._static = () if already is None else already.static
+        self._steps_differ = None if already is None else already.steps_differ
+        self._measured = {} if already is None else {s.segment_steps: s for s in already.segments}
+        self._probes: list[SegmentProbe] = []
+        """Of the lengths that were tried, the shortest first."""
+        self._first_output_shapes: list[torch.Size] | None = None
+        """Of the first segments that were rehearsed."""
+
+    def try_all(self, lengths: Sequence[int]) -> bool:
+        """Probe segments of these lengths, given in rising order, as far as the budget allows.
+
+        Stops and returns False when one of them shows that steps differ, and shorter ones had not: what was
+        measured of the shorter ones, on the stages that were rehearsed, may not hold for all then.
+        """
+        for segment_steps in lengths:
+            if segment_steps not in self._measured:
+                if not self._can_rehearse(segment_steps):
                     continue
-                rehearsal = Rehearsal(loop, needs, segment_steps)
-                shortest = shortest or rehearsal.output_shapes
-                _require_sums(loop, shortest, rehearsal)
-                static = static or static_lines(loop, rehearsal)
-                before = steps_differ
-                of_chance = needs.draws_random_numbers or bool(needs.moved_streams)
-                shortest_segment = probes[0] if probes and of_chance else None
-                measured[segment_steps], steps_differ = _probe_segment(
-                    loop, rehearsal, before, shortest_segment
-                )
-                del rehearsal  # its gradients, before those of the next are made
-                if steps_differ and not before and probes:  # shorter segments did not show it
-                    start = ProbeReport(loop.inputs.length, needs, static, (), str(loop.device), steps_differ)
-                    again = {*extra, *(probe.segment_steps for probe in probes)}
-                    return probe_loop(
-                        loop, budget_bytes=budget_bytes, candidates=candidates, extra=again, already=start
-                    )
-            probes.append(measured[segment_steps])
-    return ProbeReport(loop.inputs.length, needs, static or (), tuple(probes), str(loop.device), steps_differ)
+                differed = self._steps_differ
+                self._measured[segment_steps] = self._measure(segment_steps)
+                if self._steps_differ and not differed and self._probes:
+                    return False
+            self._probes.append(self._measured[segment_steps])
+        return True
 
+    def forget_segments(self) -> None:
+        """Keep what holds for all lengths: what must be replayed, the static lines, that steps differ."""
+        self._measured = {}
+        self._probes = []
+        self._first_output_shapes = None
 
-def beside_host_memory(
-    loop: Loop, report: ProbeReport, budget_bytes: int, host_budget_bytes: int
-) -> ProbeReport:
-    """`report`, its stages with what their tapes take in `host_budget_bytes` of host memory.
-
-    Left as they are: segments of which two tapes would exceed `budget_bytes` while this is measured, those of
-    loops that reversible layers undo, whose steps take different bytes or leave tensors behind, and those
-    that host memory has no room for.
-    """
-    if report.needs.lost is not None or report.steps_differ or any(s.left_bytes for s in report.segments):
-        return report
-    with paused(), without_saved_tensor_hooks(), without_traces(loop):
-        segments = tuple(
-            _beside_host_memory(loop, report.needs, segment, budget_bytes, host_budget_bytes)
-            for segment in report.segments
+    def report(self) -> ProbeReport:
+        """What was found."""
+        loop, probes = self._loop, tuple(self._probes)
+        return ProbeReport(
+            loop.inputs.length, self.needs, self._static, probes, str(loop.device), self._steps_differ
         )
-    return replace(report, segments=segments)
 
+    def _can_rehearse(self, segment_steps: int) -> bool:
+        expected_bytes = expected_peak_bytes(self._loop, self._static, self._probes, segment_steps)
+        return expected_bytes <= self._budget_bytes
 
-def _beside_host_memory(
-    loop: Loop, needs: Needs, segment: SegmentProbe, budget_bytes: int, host_budget_bytes: int
-) -> SegmentProbe:
-    inner = segment.inner
-    expected_bytes = segment.rehearsal_peak_bytes + inner.tape_bytes + inner.state_bytes
-    if segment.host_tapes is not None or expected_bytes > budget_bytes:
-        return segment
-    found = None
-    # What a stage keeps changes from one time to the next, or it runs what saved-tensor hooks cannot enter
-    # (transforms of torch.func): then its tapes stay.
-    with suppress(PlanMismatch, RuntimeError):
-        found = with_tapes_on_host(
-            segment.stages(loop.inputs.length),
-            loop,
-            needs,
-            segment.segment_steps,
-            input_gradient_bytes=segment.input_gradient_bytes,
-            device_budget_bytes=budget_bytes,
-            host_budget_bytes=host_budget_bytes,
-        )
-    if found is None:
-        return segment
-    measured, tapes = found
-    return replace(
-        segment, first=measured[0], inner=measured[len(measured) // 2], last=measured[-1], host_tapes=tapes
-    )
+    def _measure(self, segment_steps: int) -> SegmentProbe:
+        rehearsal = Rehearsal(self._loop, self.needs, segment_steps)
+        self._first_output_shapes = self._first_output_shapes or rehearsal.output_shapes
+        _require_sums(self._loop, self._first_output_shapes, rehearsal)
+        self._static = self._static or static_lines(self._loop, rehearsal)
+        draws = self.needs.draws_random_numbers or bool(self.needs.moved_streams)
+        shortest = self._probes[0] if self._probes and draws else None
+        probe, self._steps_differ = _probe_segment(self._loop, rehearsal, self._steps_differ, shortest)
+        return probe
 
 
 def usual_candidates(loop: Loop, needs: Needs) -> list[int]:
@@ -298,44 +166,29 @@ def _probe_segment(
     matter of chance, the `shortest` segments say what each step may take.
     """
     device = loop.device
-    pieces, peak, left_bytes = bytes_of_run(rehearsal, device)
-    accumulated = rehearsal.accumulated_bytes
+    pieces, peak_bytes, left_bytes = bytes_of_run(rehearsal, device)
     sized = stage_bytes(
         pieces,
-        accumulated,
+        rehearsal.accumulated_bytes,
         stages=rehearsal.stages,
         final_state_bytes=rehearsal.final_state_bytes,
         backward_only_bytes=backward_only_bytes(loop, rehearsal),
     )
-    timed = _timing_rounds(rehearsal, device)
-    if rehearsal.lost is None and (rehearsal.gaps.in_states or _is_first_larger(sized.stages)):
-        steps_differ = True
-    if rehearsal.lost is None and (steps_differ or (steps_differ is None and _leaves_it_open(rehearsal))):
-        surveyed = rehearsal.survey()
-        peak = max(peak, surveyed.peak_bytes)
-        steps_differ = steps_differ or not surveyed.is_uniform
-        if steps_differ:
-            most = surveyed.most
-            if shortest is not None:
-                most = at_worst(most, shortest.inner, -(-rehearsal.segment_steps // shortest.segment_steps))
-            sized = as_large_as(
-                most,
-                sized,
-                final_state_bytes=rehearsal.final_state_bytes,
-                initial_gradient_bytes=sum(held_bytes(leaf) for leaf in loop.initial if _has_gradient(leaf)),
-            )
+    if rehearsal.lost is None:
+        sized, survey_bytes, steps_differ = _surveyed(loop, rehearsal, sized, steps_differ, shortest)
+        peak_bytes = max(peak_bytes, survey_bytes)
     left_bytes = left_behind(rehearsal, left_bytes, device)
     sized = beside_what_is_left(sized, left_bytes)
-    stages = stage_seconds(timed, sized.stages)
+    stages = stage_seconds(_timing_rounds(rehearsal, device), sized.stages)
     if rehearsal.lost is not None:
-        stages, undoing_peak = with_reversals(
+        stages, undoing_bytes = with_reversals(
             stages,
             rehearsal,
             rehearsal.lost,
             device=device,
             input_gradient_bytes=sized.input_gradient_bytes,
         )
-        peak = max(peak, undoing_peak)
+        peak_bytes = max(peak_bytes, undoing_bytes)
     probe = SegmentProbe(
         segment_steps=rehearsal.segment_steps,
         last_steps=rehearsal.last_steps,
@@ -344,12 +197,41 @@ def _probe_segment(
         last=stages[-1],
         input_gradient_bytes=sized.input_gradient_bytes,
         surroundings_bytes=rehearsal.surroundings_bytes(pieces),
-        rehearsal_peak_bytes=peak + rehearsal.held_bytes,
+        rehearsal_peak_bytes=peak_bytes + rehearsal.held_bytes,
         first_pass_last=sized.first_pass_last,
         late_bytes=sized.late_bytes,
         left_bytes=left_bytes,
     )
     return probe, steps_differ
+
+
+def _surveyed(
+    loop: Loop,
+    rehearsal: Rehearsal,
+    sized: StageBytes,
+    steps_differ: bool | None,
+    shortest: SegmentProbe | None,
+) -> tuple[StageBytes, int, bool | None]:
+    """`sized` as it holds for stages that were not rehearsed, too; the bytes that looking at these took; and
+    whether steps are known to differ now.
+    """
+    if rehearsal.gaps.in_states or _is_first_larger(sized.stages):
+        steps_differ = True
+    if not steps_differ and not (steps_differ is None and _leaves_it_open(rehearsal)):
+        return sized, 0, steps_differ
+    surveyed = rehearsal.survey()
+    if not steps_differ and surveyed.is_uniform:
+        return sized, surveyed.peak_bytes, False
+    most = surveyed.most
+    if shortest is not None:
+        most = at_worst(most, shortest.inner, -(-rehearsal.segment_steps // shortest.segment_steps))
+    sized = as_large_as(
+        most,
+        sized,
+        final_state_bytes=rehearsal.final_state_bytes,
+        initial_gradient_bytes=sum(held_bytes(leaf) for leaf in loop.initial if _has_gradient(leaf)),
+    )
+    return sized, surveyed.peak_bytes, True
 
 
 def _leaves_it_open(rehearsal: Rehearsal) -> bool:
@@ -377,14 +259,3 @@ def _timing_rounds(
         times = seconds_of_actions(rehearsal.run, device)
         spent += sum(seconds for _, seconds in times)
         yield times
-
-
-def _segment_record(segment: SegmentProbe) -> dict[str, Any]:
-    stages = {"inner": segment.inner, "first": segment.first, "last": segment.last}
-    if segment.host_tapes is not None:  # what tapes take beside one host's memory is no business of others
-        stages = {name: stage and replace(stage, reversal=None) for name, stage in stages.items()}
-    return {
-        "segment_steps": segment.segment_steps,
-        "last_steps": segment.last_steps,
-        **{name: stage and stage_record(stage) for name, stage in stages.items()},
-    }

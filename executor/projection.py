@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
 from executor.plan import ExecutionPlan
-from executor.probe import ProbeReport
+from executor.probe_report import ProbeReport
 from planner_service.chain import Backward, Chain, Moment, Policy, TimedMoment, expand, moments, timed_moments
 
 

@@ -18,7 +18,9 @@ from executor.memory.device import free_bytes
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, best_plan, in_process
-from executor.probe import ProbeReport, beside_host_memory, probe_loop
+from executor.probe import probe_loop
+from executor.probe_report import ProbeReport
+from executor.probe_tapes import beside_host_memory
 from executor.probing.static_lines import StaticLine
 from executor.reversible import Reversible
 from executor.sparse import SparseAudit, SparsitySpec

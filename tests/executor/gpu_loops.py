@@ -13,7 +13,9 @@ from executor.loop import Loop
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.planner import best_plan, in_process
-from executor.probe import ProbeReport, beside_host_memory, probe_loop
+from executor.probe import probe_loop
+from executor.probe_report import ProbeReport
+from executor.probe_tapes import beside_host_memory
 from planner_service.chain import EMPTY, ArchiveNode, Policy
 
 STEPS, BATCH, SIZE = 400, 32, 256

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from executor import BudgetTooSmall, PlanMismatch, unroll
 from executor.loop import Loop
 from executor.planner import best_plan, in_process, over_http
-from executor.probe import ProbeReport, probe_loop
+from executor.probe import probe_loop
+from executor.probe_report import ProbeReport
 from planner_service.chain import EMPTY, Chain, Policy, TapeNode, Tier, simulate
 from tests.serving import Serving
 

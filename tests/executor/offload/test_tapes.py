@@ -26,7 +26,9 @@ from executor.offload import slots
 from executor.offload.host_tapes import HostTapes
 from executor.plan import ExecutionPlan, checkpoint_every, tape_everything, undo_every
 from executor.planner import TAPES_ON_HOST
-from executor.probe import ProbeReport, beside_host_memory, probe_loop
+from executor.probe import probe_loop
+from executor.probe_report import ProbeReport
+from executor.probe_tapes import beside_host_memory
 from executor.projection import projected_peak_bytes
 from executor.reversible import RevGRU
 from executor.worker import check_gradients, measured_iteration, planned_counts
