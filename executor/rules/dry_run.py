@@ -53,6 +53,8 @@ class Needs:
     """Whether a step does something else, or nothing, where gradients are off: it differentiates, or asks."""
     makes_leaves: bool = False
     """Whether graphs of steps have leaves that the steps made themselves."""
+    leaves_behind: bool = False
+    """Whether steps leave something in attributes or dictionaries (`executor.surroundings.written`)."""
     moved_streams: frozenset[int] = frozenset()
     """Of the streams of Python and numpy that the step sees, the places of those that it draws from."""
 
@@ -96,10 +98,12 @@ def dry_run(
     every: list[Stream] = [*generators, *others]
     with recomputing(), without_saved_tensor_hooks(), untouched(buffers, every) as (originals, streams):
         again = partial(_again, buffers, originals, every, streams)
+        put = buffers.current()
+        versions = versions_of(put)
         found = look()
         moved = [not torch.equal(at, each.get_state()) for at, each in zip(streams, every, strict=True)]
         draws = any(moved[: len(generators)])
-        mutated = buffers.changed_since(originals)
+        mutated = buffers.changed_since(originals) | buffers.written_since(put, versions)
         changed = buffers.subset(mutated)
         buffers_after = changed.current()
 

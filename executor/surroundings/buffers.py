@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from executor.errors import StateMutated
 from executor.surroundings.streams import Stream, set_streams
+from executor.trees import version_of
 
 
 class Buffers:
@@ -46,6 +47,18 @@ class Buffers:
             name
             for name, before, after in zip(self.names, copies, self.current(), strict=True)
             if before.shape != after.shape or not torch.equal(before, after)
+        )
+
+    def written_since(self, tensors: Sequence[Tensor], versions: Sequence[int]) -> frozenset[str]:
+        """Names of those that are others than `tensors`, or were written, with whatever values: a power
+        iteration that has converged goes on when the weights change.
+        """
+        return frozenset(
+            name
+            for name, before, version, after in zip(
+                self.names, tensors, versions, self.current(), strict=True
+            )
+            if before is not after or version != version_of(after)
         )
 
     def require_apart(self, changed: frozenset[str]) -> None:

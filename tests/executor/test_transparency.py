@@ -143,6 +143,23 @@ def test_recomputation_changes_neither_numbers_nor_buffers_nor_the_random_stream
         assert_close(a, b)
 
 
+def test_a_power_iteration_that_has_converged_is_a_part_of_a_step_all_the_same() -> None:
+    """It writes the numbers that were there: they were no part of a step, whose first run was refused then"""
+    found = []
+    for is_planned in (False, True):
+        torch.manual_seed(1)
+        mix = parametrizations.spectral_norm(nn.Linear(SIZE, 1).double())
+
+        def step(state: Tensor, x: Tensor, mix: nn.Module = mix) -> tuple[Tensor, Tensor]:
+            state = torch.tanh(state + mix(x))
+            return state, state
+
+        case = LoopCase(step, states(), sequence(), mix)
+        run = partial(unrolled, case, PLANS["checkpoint every third"](STEPS)) if is_planned else None
+        found.append([*gradients(case, run or partial(plain, case))[2], *mix.buffers()])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["checkpoint every third", "segments of four in pairs", "two levels"])
 def test_tied_frozen_and_unused_parameters(name: str) -> None:
     """A tied weight gets the sum of its uses, a frozen one nothing, an unused one None, as without us."""
