@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch._C._profiler import RecordScope
 from torch.autograd import _enable_profiler  # type: ignore[attr-defined]
 from torch.autograd import profiler as autograd_profiler
@@ -57,6 +58,7 @@ class Recording:
     """The events of one recording, which may be paused."""
 
     def __init__(self) -> None:
+        self._backward_pass = _backward_pass()
         self._events: list[Event] = []
         self._profiler: Any = None
 
@@ -64,6 +66,17 @@ class Recording:
     def is_running(self) -> bool:
         """Whether it was started, and neither paused nor ended."""
         return self._profiler is not None
+
+    def require_same_pass(self) -> None:
+        """Raise ProfilerBusy in a backward pass that began after the recording: autograd gives each of its
+        nodes the profiler that was there before, so that one which is paused in between is never the same.
+        """
+        if _backward_pass() != self._backward_pass:
+            raise ProfilerBusy(
+                "a loop is called for the first time in a backward pass (in a function that "
+                "torch.utils.checkpoint runs again, say) which is measured as a whole: call it once before, "
+                "with the same shapes and budget, or give a plan"
+            )
 
     def start(self) -> None:
         """Begin, or go on."""
@@ -152,6 +165,7 @@ def _outer_paused() -> Iterator[None]:
     # recordings of a rehearsal would count.
     outer = _open[-1] if _open and _open[-1].is_running else None
     if outer is not None:
+        outer.require_same_pass()
         gc.collect()  # graphs in reference cycles would be released unseen, and count as live for ever
         outer.stop()
     try:
@@ -172,6 +186,11 @@ def _require_no_profile() -> None:
             "of a loop need it themselves; call the loop once, with the same shapes and budget, before the "
             "profile begins, or give a plan"
         )
+
+
+def _backward_pass() -> int:
+    """The number of the backward pass that this thread is in; -1 outside of any."""
+    return torch._C._current_graph_task_id()  # noqa: SLF001 - there is no other way in
 
 
 def _is_warming_up() -> bool:

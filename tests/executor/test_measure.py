@@ -9,8 +9,9 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from executor import measure, measure_timeline
+from executor import measure, measure_timeline, unroll
 from executor.errors import ProfilerBusy
 from executor.memory import trace
 from executor.memory.trace import paused
@@ -224,3 +225,22 @@ def test_a_profile_of_the_callers_is_left_alone() -> None:
     """
     done = subprocess.run([sys.executable, "-c", PROFILES], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True", "True", "True", "9"]
+
+
+def test_a_first_call_in_a_backward_pass_that_is_measured_is_refused() -> None:
+    """Autograd put back the profiler that the probe had paused, and nothing in the process was measured after
+    that
+    """
+    cell, x = nn.GRUCell(6, 6), torch.randn(9, 3, 6, requires_grad=True)
+    budgets = iter(("300KiB", "301KiB"))
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        step = lambda h, x: (cell(x, h), h.sum())  # noqa: E731
+        return unroll(step, torch.zeros(3, 6), x, module=cell, reduce="sum", budget=next(budgets))[0]
+
+    def iteration() -> None:
+        checkpoint(loss, x, use_reentrant=False).backward()
+
+    with pytest.raises(ProfilerBusy, match="in a backward pass"):
+        measure(iteration)
+    assert measure(lambda: torch.empty(300, dtype=torch.uint8)).peak_bytes == 300
