@@ -12,6 +12,7 @@ from executor.errors import (
     DependentCaptures,
     DoubleBackward,
     ExecutorError,
+    GradientLost,
     GrowingMemory,
     ModifiedBetweenPasses,
     PlanMismatch,
@@ -31,7 +32,7 @@ from executor.memory.budget import InvalidBudget
 from executor.modules import GRU, LSTM, RNN
 from executor.plan import ExecutionPlan
 from executor.predict import Prediction, predict, probe
-from executor.probe import ProbeReport
+from executor.probe_report import ProbeReport
 from executor.replay import is_recomputing, outputs_needed
 from executor.unroll import unroll
 
@@ -46,6 +47,7 @@ __all__ = [
     "DoubleBackward",
     "ExecutionPlan",
     "ExecutorError",
+    "GradientLost",
     "GrowingMemory",
     "InvalidBudget",
     "Measurement",

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Variable
 
-from executor.errors import ModifiedBetweenPasses, PlanMismatch
+from executor.errors import GradientLost, ModifiedBetweenPasses, PlanMismatch
 from executor.memory.sizes import storage_addresses, storage_bytes
 from executor.replay import Replay, state_only
 from executor.reversal import passing
@@ -96,6 +96,7 @@ class Run:
             raise
         if len(self._tapes) < self.program.length:  # some stage will run again
             self._replay.remember()
+        self._replay.remember_written()
         self.parameters.remember_versions()
         self._versions = versions_of(self._given())
         return self.program.outputs.leaves, self._state(self.program.length).leaves
@@ -112,12 +113,28 @@ class Run:
     def _given(self) -> Leaves:
         return (*self.initial, *self.program.inputs.leaves, *self.captured)
 
+    def cut_off(self, differentiable: Sequence[Tensor]) -> None:
+        """What steps left behind belongs to a tape, and is no way to the `differentiable` tensors: where a
+        loss depends on it, backward raises GradientLost.
+        """
+        self._replay.cut_off(differentiable)
+
+    def _require_untouched(self) -> None:
+        """Raise GradientLost where a gradient reached a tape by another way than its outputs."""
+        shadows = self.parameters.shadows
+        ends = (each for tape in self._tapes for each in (*tape.state_leaves, *tape.slices, *tape.parameters))
+        if any(
+            isinstance(each, Tensor) and each.is_leaf and each.grad is not None for each in (*shadows, *ends)
+        ):
+            raise GradientLost
+
     # Backward
 
     def backward(
         self, output_gradients: Sequence[Tensor | None], state_gradients: Sequence[Tensor | None]
     ) -> None:
         """Interpret the rest of the schedule; afterwards `gradients_of_…` give the results."""
+        self._require_untouched()
         self.parameters.require_unchanged()
         if self._versions != versions_of(self._given()):
             raise ModifiedBetweenPasses(
@@ -201,12 +218,11 @@ class Run:
             self.observer(action)
 
     def _execute(self, action: TieredAction) -> None:
-        if isinstance(action, Tape):
-            self._tape(action.first, action.last)
+        if isinstance(action, Tape | Advance):
+            with self._replay.leaving_nothing() if self._recomputing else nullcontext():
+                self._run_steps(action)
         elif isinstance(action, Backward):
             self._backward(action.first, action.last)
-        elif isinstance(action, Advance):
-            self._advance(action.first, action.last)
         elif isinstance(action, Archive):
             self._archive(action.first, action.last)
         elif isinstance(action, Undo):
@@ -215,6 +231,12 @@ class Run:
             raise PlanMismatch(f"{describe(action)} needs tiers, which this plan does not name")
         elif self._checkpoints.pop(action.state, None) is None:
             raise PlanMismatch(f"{describe(action)}: x_{action.state} is not a checkpoint")
+
+    def _run_steps(self, action: Tape | Advance) -> None:
+        if isinstance(action, Tape):
+            self._tape(action.first, action.last)
+        else:
+            self._advance(action.first, action.last)
 
     def _archive(self, first: int, last: int) -> None:
         """Runs that can undo stages say how: by what layers lose, or by tapes in host memory."""

@@ -15,6 +15,7 @@ __all__ = [
     "DependentCaptures",
     "DoubleBackward",
     "ExecutorError",
+    "GradientLost",
     "GrowingMemory",
     "ModifiedBetweenPasses",
     "PlanMismatch",
@@ -67,6 +68,24 @@ class CaptureError(ExecutorError, RuntimeError):
 
 class ConcurrentUse(ExecutorError, RuntimeError):
     """Two threads run loops of one module at the same time."""
+
+
+class GradientLost(ExecutorError, RuntimeError):
+    """The loss depends on a tensor that a step left somewhere, in an attribute say, and did not return.
+
+    `name` is that of the place, where it is known.
+    """
+
+    def __init__(self, name: str = "a tensor") -> None:
+        self.name = name
+        super().__init__(
+            f"the loss depends on {name}, which a step left in an attribute, a dictionary or a list: no "
+            "gradient comes through it; return it as a part of the step's output (or detach it, where it is "
+            "only looked at)"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (GradientLost, (self.name,))
 
 
 class DependentCaptures(ExecutorError, ValueError):

@@ -46,6 +46,7 @@ def execute(
     program = run.program
     final: list[Any] = []
     results = _Unrolled.apply(run, final, loop.final_state, *differentiable)  # type: ignore[no-untyped-call]
+    run.cut_off(differentiable)
     count = len(results) - sum(isinstance(leaf, Tensor) for leaf in final)
     tensors = iter(results[count:])
     leaves = tuple(next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in final)

@@ -24,6 +24,7 @@ from executor.surroundings.modes import Modes
 from executor.surroundings.seen import Seen
 from executor.surroundings.streams import Stream, ambient_generators, stream_of
 from executor.surroundings.watch import Watch
+from executor.surroundings.written import Written, nothing_written
 from executor.trees import Leaves, Structure, leaf_description, structure_of
 
 StepFunction = Callable[[Any, Any], Any]
@@ -183,18 +184,30 @@ class Loop:
         segments: longer ones may not fit the budget.
         """
         program, forks = self.program(1), not _FORKS.isdisjoint(self.seen.names)
-        found = dry_run(
-            program,
-            self.initial,
-            Buffers(self.seen.modules),
-            Parameters(self.modules),
-            self.captured,
-            self.generators(),
-            self.other_streams(),
-            forks=forks,
-        )
+        with nothing_written(self.functions, self.seen):
+            written = Written(self.functions, self.seen)
+            found = dry_run(
+                program,
+                self.initial,
+                Buffers(self.seen.modules),
+                Parameters(self.modules),
+                self.captured,
+                self.generators(),
+                self.other_streams(),
+                forks=forks,
+            )
+            leaves_behind = written.look()
         asks = _ASKS_FOR_GRADIENTS in self.seen.names  # it may do so at some steps only
-        return replace(found, advances_with_graphs=True) if asks else found
+        return replace(
+            found,
+            advances_with_graphs=found.advances_with_graphs or asks,
+            leaves_behind=leaves_behind,
+        )
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any] | None, ...]:
+        """The step or segment, and the callable that makes its inputs."""
+        return self.function, self.inputs.function
 
     def replay(self, needs: Needs) -> Replay:
         """The replay that `needs` asks for."""
@@ -209,7 +222,8 @@ class Loop:
             mutated=everything.subset(needs.mutated_buffers),
             everything=everything,
             modes=Modes(self.seen.modules),
-            watch=Watch((self.function, self.inputs.function), self.seen, given),
+            watch=Watch(self.functions, self.seen, given),
+            written=Written(self.functions, self.seen) if needs.leaves_behind else None,
             differentiates_a_second_run=needs.differentiates_a_second_run,
             advances_with_graphs=needs.advances_with_graphs,
             makes_leaves=needs.makes_leaves,

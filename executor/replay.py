@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ from executor.surroundings.modes import Modes
 from executor.surroundings.put_back import put_back
 from executor.surroundings.streams import Stream, set_streams
 from executor.surroundings.watch import Watch
+from executor.surroundings.written import Written
 from executor.trees import version_of
 
 _running = threading.local()
@@ -91,6 +92,7 @@ class Replay:
         everything: Buffers,
         modes: Modes,
         watch: Watch | None = None,
+        written: Written | None = None,
         differentiates_a_second_run: bool = False,
         advances_with_graphs: bool = False,
         makes_leaves: bool = False,
@@ -99,6 +101,7 @@ class Replay:
         self._idle = idle
         self._modes = modes
         self._watch = watch
+        self._written = written
         self._left: list[tuple[dict[str, Any], str, Tensor, int]] = []
         """Buffers that steps leave alone, with their versions, as the first pass left them."""
         self._mutated = mutated
@@ -156,6 +159,22 @@ class Replay:
         if self._watch is not None:
             self._watch.remember()
         self._left = [(slots, name, tensor, version_of(tensor)) for slots, name, tensor in self._untouched()]
+
+    def remember_written(self) -> None:
+        """To be called at the end of every forward pass."""
+        if self._written is not None:
+            self._written.look()
+
+    def cut_off(self, differentiable: Sequence[Tensor]) -> None:
+        """What steps left behind is no way to the `differentiable` tensors (`Written.cut_off`)."""
+        if self._written is not None:
+            self._written.cut_off(differentiable)
+
+    @contextmanager
+    def leaving_nothing(self) -> Iterator[None]:
+        """Within the context steps run again: what they leave in attributes is gone after it."""
+        with self._written.put_back() if self._written is not None else nullcontext():
+            yield
 
     def require_unchanged(self) -> None:
         """Raise ModifiedBetweenPasses when a buffer, or what is watched, changed since `remember`."""

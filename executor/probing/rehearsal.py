@@ -25,6 +25,7 @@ from executor.rules.dry_run import Needs
 from executor.stages.parameters import Parameters
 from executor.stages.states import may_count
 from executor.surroundings.buffers import Buffers, untouched
+from executor.surroundings.written import nothing_written
 from executor.trees import Leaves, is_continuous
 from executor.undoing import UndoingRun
 from planner_service.chain import (
@@ -221,13 +222,14 @@ class Rehearsal:
 
 @contextmanager
 def without_traces(loop: Loop) -> Iterator[None]:
-    """Within the context runs of `loop` leave nothing behind: buffers are copies, streams come back, and
-    modules that leave other traces see to those.
+    """Within the context runs of `loop` leave nothing behind: buffers are copies, streams come back, so does
+    what steps write in attributes, and modules that leave other traces see to those.
     """
     with ExitStack() as stack:
         stack.enter_context(recomputing())
         stack.enter_context(unnoted_archives())
         stack.enter_context(untouched(Buffers(loop.seen.modules), loop.streams()))
+        stack.enter_context(nothing_written(loop.functions, loop.seen))
         for part in _tracing(loop):
             stack.enter_context(part.without_traces())
         yield
