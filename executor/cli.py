@@ -177,9 +177,9 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _probe(parsed: argparse.Namespace) -> int:
+    from executor.jobs.kept import require_writable
     from executor.jobs.prepared import PreparedJob
     from executor.memory.device import device_name
-    from executor.worker import require_writable
 
     require_writable({"--output": parsed.output})
     prepared = PreparedJob.of(read_job(parsed.job), _progress)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import os
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,8 @@ from torch import Tensor
 from torch.autograd import backward
 
 from executor.jobs.computed_peak import computed_peak_bytes
-from executor.jobs.job import InvalidJob, Job
+from executor.jobs.job import Job
+from executor.jobs.kept import require_writable, written
 from executor.jobs.models import Window
 from executor.jobs.prepared import PreparedJob, Progress
 from executor.jobs.ranks import Forward, Ranks
@@ -80,55 +79,11 @@ def run_job(
         )
         if not ranks.is_first:
             return report
-        report = _written(report, prepared, output, progress)
+        report = written(report, prepared, output, progress)
         if planner is not None:
             planner.post_measurement(report.measurement())
             progress(f"measurement posted to {planner_url}")
     return report
-
-
-def require_writable(paths: Mapping[str, Path | str | None]) -> None:
-    """Raise InvalidJob, before anything is trained, for paths that could not be written afterwards."""
-    for field, path in paths.items():
-        reason = None if path is None else _unwritable(Path(path))
-        if reason is not None:
-            raise InvalidJob(field, f"{path} cannot be written: {reason}")
-
-
-def _unwritable(path: Path) -> str | None:
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        return "its folder does not exist"
-    if path.is_dir():
-        return "it is a folder"
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        return "permission denied"
-    return None
-
-
-def _written(report: RunReport, prepared: PreparedJob, output: Path | None, progress: Progress) -> RunReport:
-    """Write what the job wants kept. A full disk costs that, and is told in the report: training is done."""
-    weights = prepared.job.report.weights
-    if weights is not None:
-        try:
-            torch.save(prepared.model.state_dict(), weights)
-        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
-            report = _unwritten(report, f"the weights file {weights}", error)
-        else:
-            progress(f"weights: {weights}")
-    if output is not None:
-        try:
-            output.write_text(json.dumps(report.record(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            report = _unwritten(report, f"the report {output}", error)
-        else:
-            progress(f"report: {output}")
-    return report
-
-
-def _unwritten(report: RunReport, what: str, error: Exception) -> RunReport:
-    reason = str(error).partition("\n")[0]
-    return dataclasses.replace(report, unwritten=(*report.unwritten, f"{what} is NOT written: {reason}"))
 
 
 def _train(
