@@ -329,12 +329,12 @@ class PlannerClient:
     def _parsed(self, request: httpx.Request, kind: type[Reply]) -> Reply:
         return self._read(self._send(request).content, kind)
 
-    def _read(self, content: str | bytes, kind: type[Reply]) -> Reply:
-        """Raises PlannerUnreachable for what no planner says."""
+    def _read(self, content: str | bytes, kind: type[Reply], name: str | None = None) -> Reply:
+        """Raises PlannerUnreachable for what no planner says. What a newer one adds is ignored."""
         try:
-            return kind.model_validate_json(content)
+            return kind.model_validate_json(content, extra="ignore")
         except ValidationError as error:
-            reason = f"its answer is no {kind.__name__} ({error.error_count()} fields differ)"
+            reason = f"its answer is no {name or kind.__name__} ({error.error_count()} fields differ)"
             raise PlannerUnreachable(self.url, reason) from error
 
     def _object(self, response: httpx.Response) -> dict[str, Any]:

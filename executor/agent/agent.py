@@ -9,7 +9,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -22,7 +24,7 @@ from executor.attempt.child import die_with_parent
 from executor.attempt.saying import say
 from executor.attempt.supervisor import GRACE_SECONDS
 from executor.memory.budget import FREE
-from executor.service.link import Assignment, NodeLink, Refused, Unanswered
+from executor.service.link import MOST_EXCEPTED, Assignment, NodeLink, Refused, Unanswered, Unreadable
 
 POLL_SECONDS = 2.0
 """Between two questions for a job while a slot is free."""
@@ -71,6 +73,8 @@ class Agent:
         self._stop = threading.Event()
         self._pause = 0.0
         self._kind = "cpu"
+        self._unreadable: deque[str] = deque(maxlen=MOST_EXCEPTED)
+        """Jobs that are newer than this version."""
 
     def run(self) -> int:
         """Work until SIGTERM or Ctrl-C; 0, or 2 when the service refuses this node, or its work folder is
@@ -153,7 +157,13 @@ class Agent:
 
     def _claim_probe(self) -> None:
         """Start measuring what somebody asked this node to; it takes a slot, and all that is free."""
-        asked = self._link.claim_probe()
+        try:
+            asked = self._link.claim_probe()
+        except Unreadable as probe:
+            say(f"probe {probe.work_id}: cannot be measured here: {probe}")
+            with suppress(Refused):  # forgotten meanwhile
+                self._link.report_probe(probe.work_id, {"detail": str(probe)})
+            return
         if asked is None:
             return
         self._probe = start_probe(
@@ -183,15 +193,26 @@ class Agent:
         others may have it.
         """
         free = self._free_bytes()
-        assignment = self._link.claim(memory_free_bytes=free, engines=list(self._options.engines))
+        try:
+            assignment = self._link.claim(
+                memory_free_bytes=free, engines=self._options.engines, except_jobs=[*self._unreadable]
+            )
+        except Unreadable as job:  # for others, who may be newer: asked for again it would come again
+            self._unreadable.append(job.work_id)
+            self._give_back(job.work_id, job.token, job)
+            return True
         if assignment is None:
             return False
         try:
             self._start(assignment, free)
         except OSError as error:
-            give_back(assignment, self._options.planner_url, node=self._options.node, reason=str(error))
+            self._give_back(assignment.job.id, assignment.launch_token, error)
             raise
         return True
+
+    def _give_back(self, job_id: str, launch_token: str, reason: Exception) -> None:
+        options = self._options
+        give_back(job_id, launch_token, options.planner_url, node=options.node, reason=str(reason))
 
     def _free_bytes(self) -> int:
         """What the device has free, and no more than the agent may give away beside its running jobs."""

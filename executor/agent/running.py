@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,7 +15,7 @@ from typing import IO
 from executor.agent.node import PCI_ORDER
 from executor.attempt.saying import say
 from executor.native.environment import API_KEY, LAUNCH_TOKEN
-from executor.service.link import Assignment, AttemptLink, Refused, open_attempt
+from executor.service.link import Refused, return_job
 
 WORKER = """\
 import signal, sys
@@ -90,17 +90,15 @@ def start_attempt(
     return RunningAttempt(job_id, memory_bytes, process)
 
 
-def give_back(assignment: Assignment, planner_url: str, *, node: str, reason: str) -> None:
+def give_back(job_id: str, launch_token: str, planner_url: str, *, node: str, reason: str) -> None:
     """Return a job that could not be started to the queue; else its lease would have to run out.
 
     Raises Unanswered.
     """
-    job_id = assignment.job.id
     with suppress(Refused):  # somebody else has it already
-        attempt = open_attempt(planner_url, job_id, assignment.launch_token, node=node)
-        with closing(AttemptLink(planner_url, attempt)) as link:
-            link.report({"outcome": "preempted", "detail": f"node {node} could not start it: {reason}"})
-    say(f"job {job_id}: given back")
+        told = f"node {node} could not start it: {reason}"
+        return_job(planner_url, job_id, launch_token, node=node, reason=told)
+    say(f"job {job_id}: given back: {reason}")
 
 
 @contextmanager

@@ -16,7 +16,15 @@ from executor.attempt.supervisor import GRACE_SECONDS, Ending, Supervisor
 from executor.attempt.task import Task, job_of
 from executor.jobs.job import InvalidJob
 from executor.native.environment import LAUNCH_TOKEN
-from executor.service.link import Attempt, AttemptLink, Refused, Unanswered, open_attempt
+from executor.service.link import (
+    Attempt,
+    AttemptLink,
+    Refused,
+    Unanswered,
+    Unreadable,
+    open_attempt,
+    report_unread,
+)
 
 OPEN_SECONDS = 120.0
 """How long a service that does not answer is asked for the attempt."""
@@ -53,6 +61,8 @@ def run_attempt(options: AttemptOptions) -> Ending:
         attempt = _opened(options, launch_token, stopping)
     except (Refused, Unanswered) as error:
         return _refuse(str(error))
+    except Unreadable as job:
+        return _report_unread(options.planner_url, job)
     try:
         task = _task(options, attempt)
         link = AttemptLink(options.planner_url, attempt)
@@ -102,6 +112,17 @@ def _report_unfit(link: AttemptLink, error: Exception) -> Ending:
     is_permanent = isinstance(error, InvalidJob)
     fields = {"outcome": "error", "detail": str(error)[:4000], "is_permanent": is_permanent}
     return _reported(link, fields, Ending.FAILED)
+
+
+def _report_unread(url: str, attempt: Unreadable) -> Ending:
+    """The job is newer than this machine's version, as it would be at every other attempt there."""
+    try:
+        report_unread(url, attempt, {"outcome": "error", "detail": str(attempt), "is_permanent": True})
+    except (Refused, Unanswered) as unsaid:
+        _refuse(str(unsaid))
+        return Ending.UNREPORTED
+    say(f"tightfit-worker: {attempt}")
+    return Ending.FAILED
 
 
 def _reported(link: AttemptLink, fields: Mapping[str, object], ending: Ending) -> Ending:

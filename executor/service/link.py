@@ -6,7 +6,8 @@ for good: said to an attempt's heartbeat it is the fence, and the worker stops i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 
 from executor.errors import ExecutorError
@@ -22,14 +23,15 @@ from planner_service.contract.attempts import (
     LogChunk,
 )
 from planner_service.contract.jobs import Job
-from planner_service.contract.nodes import Assignment, ClaimRequest, NodeRegistration
+from planner_service.contract.nodes import MOST_EXCEPTED, Assignment, ClaimRequest, NodeRegistration
 from planner_service.contract.probes import Probe, ProbeReport
-from planner_service.worker_client import WorkerClient
+from planner_service.worker_client import NotUnderstood, WorkerClient
 
 __all__ = [
     "MAXIMUM_DETAIL_CHARACTERS",
     "MAXIMUM_LINES",
     "MAXIMUM_LINE_CHARACTERS",
+    "MOST_EXCEPTED",
     "Assignment",
     "Attempt",
     "AttemptLink",
@@ -37,8 +39,11 @@ __all__ = [
     "NodeLink",
     "Refused",
     "Unanswered",
+    "Unreadable",
     "answered",
     "open_attempt",
+    "report_unread",
+    "return_job",
     "send_profile",
     "simulated_peak_bytes",
 ]
@@ -65,13 +70,55 @@ class Refused(ExecutorError):
         return (Refused, (self.status, self.slug, str(self)))
 
 
+class Unreadable(ExecutorError):
+    """The service gives out work that is newer than this version; the fields are those of NotUnderstood."""
+
+    def __init__(self, reason: str, *, work_id: str, token: str = "", number: int = 0) -> None:
+        self.work_id = work_id
+        self.token = token
+        self.number = number
+        super().__init__(reason)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_unreadable, (str(self), self.work_id, self.token, self.number))
+
+
+def _unreadable(reason: str, work_id: str, token: str, number: int) -> Unreadable:
+    return Unreadable(reason, work_id=work_id, token=token, number=number)
+
+
 def open_attempt(
     url: str, job_id: str, launch_token: str, *, node: str | None, engine_reference: str | None = None
 ) -> Attempt:
-    """The next attempt at the job. Raises Unanswered and Refused."""
+    """The next attempt at the job. Raises Unanswered, Refused and Unreadable."""
     with WorkerClient(url, token=launch_token) as client:
         request = AttemptRequest(node=node, engine_reference=engine_reference)
         return answered(lambda: client.open_attempt(job_id, request))
+
+
+def return_job(url: str, job_id: str, launch_token: str, *, node: str, reason: str) -> None:
+    """Give a job that was claimed back to the queue, whether it can be read or not.
+
+    Raises Unanswered and Refused.
+    """
+    fields = {"outcome": "preempted", "detail": reason[:MAXIMUM_DETAIL_CHARACTERS]}
+    try:
+        attempt = open_attempt(url, job_id, launch_token, node=node)
+    except Unreadable as unread:
+        report_unread(url, unread, fields)
+    else:
+        with closing(AttemptLink(url, attempt)) as link:
+            link.report(fields)
+
+
+def report_unread(url: str, attempt: Unreadable, fields: Mapping[str, Any]) -> None:
+    """How an attempt ended whose job cannot be read: fields of `AttemptReport`.
+
+    Raises Unanswered and Refused.
+    """
+    report = AttemptReport.model_validate(dict(fields))
+    with WorkerClient(url, token=attempt.token) as client:
+        answered(lambda: client.report_unread(attempt.work_id, attempt.number, report))
 
 
 def send_profile(url: str, profile: Mapping[str, Any], *, token: str | None = None) -> str:
@@ -129,11 +176,12 @@ class NodeLink:
         registration = NodeRegistration.model_validate(dict(facts))
         answered(lambda: self._client.register_node(self._name, registration))
 
-    def claim(self, *, memory_free_bytes: int, engines: list[str]) -> Assignment | None:
-        """A job that fits, or None."""
-        claim = ClaimRequest.model_validate(
-            {"node": self._name, "memory_free_bytes": memory_free_bytes, "engines": engines}
-        )
+    def claim(
+        self, *, memory_free_bytes: int, engines: Sequence[str], except_jobs: Sequence[str] = ()
+    ) -> Assignment | None:
+        """A job that fits, or None. Raises Unreadable too, as `claim_probe` does."""
+        asked = {"node": self._name, "memory_free_bytes": memory_free_bytes, "engines": engines}
+        claim = ClaimRequest.model_validate({**asked, "except_jobs": except_jobs})
         return answered(lambda: self._client.claim(claim))
 
     def claim_probe(self) -> Probe | None:
@@ -151,9 +199,12 @@ class NodeLink:
 
 
 def answered(call: Callable[[], Answer]) -> Answer:
-    """What `call()` gives. Raises Unanswered or Refused where the client says that it could not."""
+    """What `call()` gives. Raises Unanswered, Refused or Unreadable where the client could not."""
     try:
         return call()
+    except NotUnderstood as work:
+        given = {"work_id": work.work_id, "token": work.token}
+        raise Unreadable(str(work), number=work.number, **given) from work
     except PlannerUnreachable as error:
         raise Unanswered(str(error)) from error
     except PlannerRefused as refusal:

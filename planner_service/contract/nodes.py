@@ -11,12 +11,15 @@ from planner_service.contract.attempts import LEASE_SECONDS
 from planner_service.contract.base import Answer, Message
 from planner_service.contract.jobs import Job
 from planner_service.contract.quantities import SizeBytes
-from planner_service.contract.texts import Name
+from planner_service.contract.texts import Name, StorableText
 
 NodeState = Literal["ready", "unreachable", "lost"]
 """Heard of within 60 seconds; within 180; not since then."""
 
 ClaimingEngine = Literal["agents", "local"]
+
+MOST_EXCEPTED = 200
+JobId = Annotated[StorableText, Field(max_length=64)]
 
 
 class NodeRegistration(Message):
@@ -63,6 +66,10 @@ class ClaimRequest(Message):
     """Free on the device now. Only jobs that need no more are given."""
     engines: Annotated[tuple[ClaimingEngine, ...], Field(min_length=1, max_length=2)] = ("agents",)
     """`local` too for the worker beside the service."""
+    except_jobs: Annotated[tuple[JobId, ...], Field(max_length=MOST_EXCEPTED)] = Field(
+        default=(), exclude_if=lambda ids: not ids
+    )
+    """Jobs that the node gave back because its version cannot read them: they are left to others."""
 
 
 class Assignment(Answer):

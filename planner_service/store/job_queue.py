@@ -62,7 +62,7 @@ class JobQueue:
             if kind is None:
                 raise UnknownNode(claim.node)
             fits = jobs.c[f"{kind}_needed_bytes"] <= claim.memory_free_bytes
-            query = _most_urgent(claim.engines).where(fits)
+            query = _most_urgent(claim.engines).where(fits, jobs.c.id.not_in(claim.except_jobs))
             row = lock_first(connection, query, skip_locked=True)
             if row is None:
                 return None
