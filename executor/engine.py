@@ -24,7 +24,8 @@ from executor.memory.sizes import storage_addresses, storage_bytes
 from executor.replay import Replay, state_only
 from executor.reversal import passing
 from executor.rules.captures import require_no_captures, sequence_number, without_hooks
-from executor.stages.live_tape import LiveTape, added, owned_gradient, wants_gradient
+from executor.stages.gradients import Gradients
+from executor.stages.live_tape import LiveTape, added
 from executor.stages.parameters import Parameters
 from executor.stages.program import Program
 from executor.stages.states import StoredState, leaf_of, owned, raise_mutated
@@ -67,11 +68,7 @@ class Run:
         self._pending: TieredAction | None = None
         self._checkpoints: dict[int, StoredState] = {}
         self._tapes: list[LiveTape] = []
-        self._gradient: list[Tensor | None] = []
-        self._gradient_at = program.length
-        self._output_gradients: list[Tensor | None] = []
-        self._input_gradients: dict[int, Tensor] = {}
-        self._captured_gradients: list[Tensor | None] = [None] * len(self.captured)
+        self.gradients = Gradients(program, len(self.captured))
         self._reached = 0
         self._versions: list[int] = []
         self._recomputing = self._runs_again = False
@@ -133,7 +130,7 @@ class Run:
     def backward(
         self, output_gradients: Sequence[Tensor | None], state_gradients: Sequence[Tensor | None]
     ) -> None:
-        """Interpret the rest of the schedule; afterwards `gradients_of_…` give the results."""
+        """Interpret the rest of the schedule; afterwards `gradients` and `parameters` have the results."""
         self._require_untouched()
         self.parameters.require_unchanged()
         if self._versions != versions_of(self._given()):
@@ -141,11 +138,8 @@ class Run:
                 "an input, the initial state or a captured tensor was changed in place between forward and "
                 "backward: recomputation would read other values; pass a clone"
             )
-        self._output_gradients = list(output_gradients)
-        self._gradient = list(state_gradients)
+        self.gradients.come_in(output_gradients, state_gradients)
         self._recomputing = True
-        if not self._input_gradients:
-            self.prepare_input_gradients()
         with ExitStack() as stack:
             stack.callback(self.release)
             stack.enter_context(torch.no_grad())
@@ -154,27 +148,12 @@ class Run:
             stack.enter_context(passing(None))
             stack.enter_context(without_hooks(self.captured))
             self._interpret(until_backward=False)
-            if self._gradient_at:
-                raise PlanMismatch(f"the schedule ends with stages 1..{self._gradient_at} not reversed")
-
-    def gradients_of_state(self) -> list[Tensor | None]:
-        """Of the initial state's leaves; handed over."""
-        gradient, self._gradient = self._gradient, []
-        return gradient
-
-    def gradients_of_inputs(self) -> list[Tensor | None]:
-        """Of the inputs that need one, in the order of `Inputs.differentiable`; handed over."""
-        gradients, self._input_gradients = self._input_gradients, {}
-        return [gradients.get(position) for position in self.program.inputs.differentiable]
-
-    def gradients_of_captured(self) -> list[Tensor | None]:
-        """Of the captured tensors; handed over."""
-        gradients, self._captured_gradients = self._captured_gradients, []
-        return gradients
+            if self.gradients.at:
+                raise PlanMismatch(f"the schedule ends with stages 1..{self.gradients.at} not reversed")
 
     def accumulated_bytes(self) -> int:
         """Bytes of the gradients of parameters and captured tensors that are live."""
-        gradients = [*(shadow.grad for shadow in self.parameters.shadows), *self._captured_gradients]
+        gradients = [*(shadow.grad for shadow in self.parameters.shadows), *self.gradients.captured]
         return storage_bytes(gradients)
 
     def held_throughout(self) -> list[Any]:
@@ -185,17 +164,11 @@ class Run:
         given = [*self.initial, *self.program.inputs.leaves, *self.captured]
         return [*parameters, *self._replay.left_alone(), *given]
 
-    def prepare_input_gradients(self) -> None:
-        """Allocate the gradients of the inputs now rather than in backward."""
-        for position in self.program.inputs.differentiable:
-            leaf = self.program.inputs.leaves[position]
-            self._input_gradients[position] = torch.zeros_like(leaf, requires_grad=False)
-
     def release(self) -> None:
         """Drop every state, tape and gradient of an output that is still held."""
         self._checkpoints.clear()
         self._tapes.clear()
-        self._output_gradients = []
+        self.gradients.outputs = []
         self.program.outputs.leaves = []
 
     # Actions
@@ -366,36 +339,21 @@ class Run:
         require_no_captures(roots, declared, since, self.program.function, makes_leaves=own)
 
     def _backward(self, first: int, last: int) -> None:
-        self._require_gradient(first)
+        self.gradients.require_at(first)
         for stage in range(first, last - 1, -1):
             if not self._tapes or self._tapes[-1].stage != stage:
                 raise PlanMismatch(f"stage {stage} is not taped")
             self._backward_stage(self._tapes.pop())
-            self._gradient_at = stage - 1
-
-    def _require_gradient(self, index: int) -> None:
-        if index != self._gradient_at:
-            raise PlanMismatch(f"the gradient of x_{index} is not live: that of x_{self._gradient_at} is")
 
     def _backward_stage(self, tape: LiveTape) -> None:
-        roots, gradients = self._roots(tape)
+        roots, gradients = self.gradients.roots(tape)
         if tape.parameters:
             self.parameters.add_up(tape.parameters)
         if roots and self.captured:
             self._accumulate(roots, gradients, tape.leaves(self.program.inputs.differentiable))
         elif roots:
             _run_backward(tuple(roots), tuple(gradients), False, False, (), True, True)
-        self._gradient = [
-            owned_gradient(leaf.grad) if wants_gradient(leaf) else None for leaf in tape.state_leaves
-        ]
-        self._keep_input_gradients(tape)
-
-    def _roots(self, tape: LiveTape) -> tuple[list[Any], list[Tensor]]:
-        rows: Sequence[Sequence[Tensor | None]] = ()
-        if tape.blocks and tape.blocks[0]:
-            steps = self.program.steps_of(tape.stage)
-            rows = self.program.outputs.gradients(*steps, self._output_gradients)
-        return tape.roots(self._gradient, rows)
+        self.gradients.take(tape)
 
     def _accumulate(self, roots: list[Any], gradients: list[Tensor], leaves: list[Any]) -> None:
         """With captured tensors: gradients stop at them, whatever graph they come from, and their own
@@ -409,12 +367,5 @@ class Run:
             leaf.grad = next(found)
         for shadow in shadows:
             shadow.grad = added(shadow.grad, next(found))
-        self._captured_gradients = [added(total, next(found)) for total in self._captured_gradients]
-
-    def _keep_input_gradients(self, tape: LiveTape) -> None:
-        for position in self.program.inputs.differentiable:
-            gradient = tape.slices[position].grad
-            if gradient is None:
-                continue
-            total = self._input_gradients[position]
-            total.narrow(0, *self.program.steps_of(tape.stage)).copy_(gradient)
+        totals = self.gradients.captured
+        self.gradients.captured = [added(total, next(found)) for total in totals]

@@ -141,13 +141,13 @@ def _reverse(ctx: Any, run: Run, gradients: Sequence[Tensor | None]) -> tuple[Te
         state[position] = gradient
     run.backward(outputs, state)
     wanted = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in run.initial]
-    of_state = [g for g, is_wanted in zip(run.gradients_of_state(), wanted, strict=True) if is_wanted]
+    of_state = [g for g, is_wanted in zip(run.gradients.of_state(), wanted, strict=True) if is_wanted]
     return (
         None,
         None,
         None,
         *of_state,
-        *run.gradients_of_inputs(),
+        *run.gradients.of_inputs(),
         *run.parameters.take_gradients(),
-        *run.gradients_of_captured(),
+        *run.gradients.of_captured(),
     )

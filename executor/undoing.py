@@ -81,10 +81,9 @@ class UndoingRun(Run):
             return self._advance_stage(stage, leaves)
 
     def _undo(self, first: int, last: int) -> None:
-        self._require_gradient(first)
+        self.gradients.require_at(first)
         for stage in range(first, last - 1, -1):
             self._undo_stage(stage)
-            self._gradient_at = stage - 1
 
     def _undo_stage(self, stage: int) -> None:
         stretch = self._stretches[-1] if self._stretches else None

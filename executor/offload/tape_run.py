@@ -167,7 +167,7 @@ class HostTapesRun(Run):
     # Back
 
     def _undo(self, first: int, last: int) -> None:
-        self._require_gradient(first)
+        self.gradients.require_at(first)
         stretch = self._stretches[-1] if self._stretches else None
         if stretch is None or (stretch.last, stretch.first) != (first, last):
             raise PlanMismatch(f"stages {first}..{last} are not those whose tapes went to host memory last")
@@ -179,7 +179,6 @@ class HostTapesRun(Run):
             if stage > last:
                 self._recall(stretch.tapes[-2])
             self._reverse(stretch.tapes.pop())
-            self._gradient_at = stage - 1
         self._stretches.pop()
 
     def _recall(self, lowered: _Lowered) -> None:

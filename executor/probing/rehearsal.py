@@ -155,7 +155,7 @@ class Rehearsal:
             replay=loop.replay(self._needs),
             captured=loop.captured,
         )
-        run.prepare_input_gradients()
+        run.gradients.prepare_inputs()
         self.accumulated_bytes = []
         run.observer = None if observer is None else self._recording_gradients(run, observer)
         try:

@@ -58,7 +58,7 @@ class _Marking(Run):
 
     def _marks(self) -> list[tuple[int, int] | None]:
         """Of the total of every parameter and captured tensor something that changes with it."""
-        totals = [*(shadow.grad for shadow in self.parameters.shadows), *self._captured_gradients]
+        totals = [*(shadow.grad for shadow in self.parameters.shadows), *self.gradients.captured]
         return [None if total is None else (id(total), total._version) for total in totals]
 
     def _prepare_sums(self) -> None:
@@ -100,10 +100,10 @@ class Survey(_Marking):
 
     def measured(self, output_gradients: Sequence[Tensor | None], device: torch.device) -> Surveyed:
         """Run all stages; see `Surveyed`. The program's outputs must have been allocated."""
-        self._output_gradients = list(output_gradients)
+        self.gradients.outputs = list(output_gradients)
         self._checkpoints[0] = StoredState(self.initial, self._replay.take())
         self._runs_again = True  # nobody changes anything in between
-        self.prepare_input_gradients()
+        self.gradients.prepare_inputs()
         found: list[_Reversed] = []
         peak_bytes = 0
         with torch.no_grad(), self.parameters.swapped(), without_hooks(self.captured):
@@ -126,7 +126,7 @@ class Survey(_Marking):
         for shadow in self.parameters.shadows:
             if shadow.grad is None:
                 shadow.grad = torch.zeros_like(shadow, requires_grad=False)
-        self._captured_gradients = [torch.zeros_like(each, requires_grad=False) for each in self.captured]
+        self.gradients.captured = [torch.zeros_like(each, requires_grad=False) for each in self.captured]
 
     def _run_stages(self, first: int, last: int, gradients: list[_Gradients], observer: Observer) -> None:
         for stage in range(first, last + 1):
@@ -143,13 +143,12 @@ class Survey(_Marking):
 
     def _reverse(self, stage: int, observer: Observer) -> _Gradients:
         before = self._marks()
-        self._gradient = [_ones(leaf) for leaf in self._tapes[-1].after]
-        self._gradient_at = stage
-        after_bytes = storage_bytes(self._gradient)
+        self.gradients.state = [_ones(leaf) for leaf in self._tapes[-1].after]
+        self.gradients.at = stage
+        after_bytes = storage_bytes(self.gradients.state)
         observer(Backward(stage, stage))
         self._backward(stage, stage)
-        before_bytes = storage_bytes(self._gradient)
-        self._gradient = []
+        before_bytes = storage_bytes(self.gradients.of_state())
         used = tuple(one != other for one, other in zip(before, self._marks(), strict=True))
         return _Gradients(after_bytes, before_bytes, used)
 
