@@ -32,7 +32,7 @@ from executor.errors import BudgetTooSmall
 from executor.loop import Loop
 from executor.memory.activations import activation_bytes
 from executor.memory.budget import parse_budget, parse_budget_bytes
-from executor.memory.device import free_bytes
+from executor.memory.hard_cap import free_for_plans
 from executor.surroundings.backends import Backends
 from executor.taken_over import take_over_parameters
 from executor.unroll import run_within
@@ -302,7 +302,7 @@ class BudgetedRecurrence(nn.Module):
         if key not in self._settled_bytes:
             self._settled_bytes[key] = self._budget.bytes(
                 activation_bytes=lambda: self._full_activation_bytes(chains, state, x, held=given),
-                free_bytes=lambda: free_bytes(x.device),
+                free_bytes=lambda: free_for_plans(x.device),
             )
         return self._settled_bytes[key]
 

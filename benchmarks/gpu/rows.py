@@ -53,10 +53,10 @@ def run(rows: Iterable[Row], *, until: float, keep: Callable[[Found], None]) -> 
         seconds = min(row.limit_seconds, until - time.monotonic())
         print(f"{row.name} …", flush=True)
         if seconds < LEAST_SECONDS:
-            found["not_measured"] = "no time was left"
-        else:
-            keep(found | UNFINISHED)
-            _measure(row, found, seconds, lambda found: keep(found | UNFINISHED))
+            keep(found | {"not_measured": "no time was left"})
+            continue
+        keep(found | UNFINISHED)
+        _measure(row, found, seconds, lambda found: keep(found | UNFINISHED))
         keep(found)
         if not _cleaned_up():
             return False

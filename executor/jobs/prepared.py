@@ -14,7 +14,7 @@ from executor.jobs.models import CharacterModel, Window
 from executor.jobs.training import PlannedLoss, held_bytes
 from executor.measure import default_device
 from executor.memory.activations import activation_bytes
-from executor.memory.device import free_bytes
+from executor.memory.hard_cap import free_for_plans
 from executor.offload.host import HostMemory
 from executor.plan import ExecutionPlan
 from executor.planner import RemotePlanner, best_plan, in_process
@@ -74,7 +74,7 @@ class PreparedJob:
         budget_bytes = job.budget.bytes(
             activation_bytes=lambda: full_activation_bytes(model, window),
             free_bytes=lambda: (
-                free_bytes(device)
+                free_for_plans(device)
                 if device_bytes is None
                 else max(1, device_bytes - held_bytes(model, window, job.training))
             ),

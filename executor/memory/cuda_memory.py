@@ -11,6 +11,7 @@ The settings `roundup_power2_divisions` and `max_split_size_mb` round further an
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ class Counter:
 
 
 _open: list[Counter] = []
+_of_this_thread = threading.local()
 
 
 @contextmanager
@@ -182,6 +184,21 @@ def warm_up(device: torch.device) -> None:
         square = torch.ones(16, 16, device=device, requires_grad=True)
         backward(torch.mm(square, square).sum())
     torch.cuda.synchronize(device)
+
+
+def workspaces_ready(device: torch.device) -> None:
+    """See to it that the matrix library has its workspaces for this thread and its current stream, and for
+    autograd's thread on that stream: the first product of a thread or stream takes them, and no plan, which
+    was made on another, counts them. Nor does a measurement.
+    """
+    ready: set[tuple[torch.device, int]] = vars(_of_this_thread).setdefault("ready", set())
+    device = indexed(device)
+    place = (device, torch.cuda.current_stream(device).cuda_stream)
+    if place in ready or torch.cuda.is_current_stream_capturing():
+        return
+    with hidden(), torch.cuda.device(device):
+        warm_up(device)
+    ready.add(place)
 
 
 def expandable_segments(environment: Mapping[str, str]) -> dict[str, str]:

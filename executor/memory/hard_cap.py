@@ -16,7 +16,8 @@ from contextlib import contextmanager
 import torch
 
 from executor.memory.budget import parse_budget_bytes
-from executor.memory.cuda_memory import cuts_every_block, indexed, warm_up
+from executor.memory.cuda_memory import cuts_every_block, indexed, warm_up, workspaces_ready
+from executor.memory.device import free_bytes
 
 SEGMENTS_BYTES = 22 * 2**20
 """One begun segment of each of the allocator's two pools of shared segments."""
@@ -28,6 +29,7 @@ SEPARATE_GAPS_RATIO = 0.1
 """Without: twice what any of them needed. It can be more: two blocks of 7 MiB leave a third of a segment of
 20 MiB, and no larger block can use that.
 """
+_LEAST_BYTES = 2**10
 
 
 def gaps_ratio() -> float:
@@ -52,6 +54,16 @@ def plannable_bytes(cap_bytes: int) -> int:
 def cap_bytes_for(budget_bytes: int) -> int:
     """A cap under which `budget_bytes` can be planned for."""
     return SEGMENTS_BYTES + int(budget_bytes / (1 - gaps_ratio())) + 2
+
+
+def free_for_plans(device: torch.device) -> int:
+    """What a plan may take of the bytes that `device` has left: on CUDA less what lies between blocks, and
+    with the matrix library's workspaces in place.
+    """
+    if device.type != "cuda":
+        return free_bytes(device)
+    workspaces_ready(device)
+    return plannable_bytes(max(free_bytes(device), SEGMENTS_BYTES + _LEAST_BYTES))
 
 
 @contextmanager

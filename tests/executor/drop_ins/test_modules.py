@@ -419,7 +419,7 @@ def test_settling_a_share_draws_no_random_numbers():
 def test_what_is_free_is_settled_once_per_shape(monkeypatch):
     """Later calls alike keep the plan although other bytes are free by then"""
     amounts = iter([10**9, 10])
-    monkeypatch.setattr("executor.modules.free_bytes", lambda _device: next(amounts))
+    monkeypatch.setattr("executor.modules.free_for_plans", lambda _device: next(amounts))
     drop_in = GRU.from_torch(nn.GRU(INPUT, HIDDEN), budget="free")
     x = torch.randn(STEPS, BATCH, INPUT)
     assert torch.equal(drop_in(x)[0], drop_in(x)[0])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from executor.memory.cuda_memory import (
     most_block_bytes,
     most_held,
     nothing_else_released,
+    workspaces_ready,
 )
 from executor.memory.sizes import rounded_bytes
 from executor.memory.trace import paused
@@ -140,6 +144,41 @@ def test_what_is_probed_within_a_measurement_does_not_count(monkeypatch):
         allocator.allocate(200)
 
     assert measure(function, device="cuda").requested_peak_bytes == 3000
+
+
+def test_workspaces_of_another_thread_or_stream_are_no_part_of_a_plan(monkeypatch):
+    """They are made once for each, before anything is counted, and not where a graph is recorded"""
+    allocator, stream = Allocator(), SimpleNamespace(cuda_stream=7)
+    in_the_place_of_cuda(monkeypatch, allocator)
+    monkeypatch.setattr(cuda_memory, "_of_this_thread", threading.local())
+    monkeypatch.setattr(cuda_memory, "warm_up", lambda _device: allocator.allocate(64 * MIB))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: stream)
+    monkeypatch.setattr(torch.cuda, "device", lambda _device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: stream.cuda_stream == 9)
+
+    def step():
+        workspaces_ready(torch.device("cuda"))
+        allocator.free(allocator.allocate(700))
+
+    def found():
+        measured.append(
+            (
+                measure(step, device="cuda").requested_peak_bytes,
+                allocator.stats["allocated_bytes"]["all"]["current"] // MIB,
+            )
+        )
+
+    measured: list[tuple[int, int]] = []
+    found()
+    found()
+    stream.cuda_stream = 8
+    found()
+    another = threading.Thread(target=found)
+    another.start()
+    another.join()
+    stream.cuda_stream = 9
+    found()
+    assert measured == [(700, 64), (700, 64), (700, 128), (700, 192), (700, 192)]
 
 
 class InACycle:

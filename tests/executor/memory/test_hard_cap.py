@@ -49,6 +49,23 @@ def test_segments_and_a_share_for_gaps_are_set_aside(monkeypatch, cap_bytes, is_
     assert plannable_bytes(cap_bytes_for(planned_bytes)) >= planned_bytes
 
 
+def test_what_is_free_is_planned_for_less_gaps_and_workspaces(monkeypatch):
+    """They are made before it is seen what is left; next to nothing is left of next to nothing"""
+    left = [2**30]
+
+    def workspaces_ready(_device: torch.device) -> None:
+        left[0] -= WORKSPACES_BYTES
+
+    monkeypatch.setattr(caps, "cuts_every_block", lambda: False)
+    monkeypatch.setattr(caps, "workspaces_ready", workspaces_ready)
+    monkeypatch.setattr(caps, "free_bytes", lambda _device: left[0])
+    found = caps.free_for_plans(torch.device("cuda"))
+    assert found == plannable_bytes(2**30 - WORKSPACES_BYTES) < 0.9 * 2**30
+    left[0] = WORKSPACES_BYTES + 1
+    assert 0 < caps.free_for_plans(torch.device("cuda")) < 2**10
+    assert caps.free_for_plans(torch.device("cpu")) == 1
+
+
 def test_a_cap_below_the_allocators_segments_is_refused() -> None:
     with pytest.raises(ValueError, match="23068672"):
         plannable_bytes(2**20)
