@@ -13,6 +13,7 @@ from torch import Tensor
 from executor.engine import Observer, Run
 from executor.errors import DoubleBackward, PlanMismatch
 from executor.loop import FinalState, Loop
+from executor.memory.cuda_memory import workspaces_ready
 from executor.offload.run import TieredRun
 from executor.offload.tape_run import HostTapesRun
 from executor.plan import ExecutionPlan
@@ -42,6 +43,8 @@ def execute(
     differentiable = _differentiable(loop, parameters)
     if not torch.is_grad_enabled() or not differentiable:
         return run_without_gradients(loop, needs)
+    if loop.device.type == "cuda":
+        workspaces_ready(loop.device)
     run = _run(loop, plan, needs, parameters, observer)
     program = run.program
     final: list[Any] = []
