@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from planner_service.settings import DATABASE_FILE, InvalidSetting, Settings
+from planner_service.cli.kept_database import require_database
+from planner_service.settings import InvalidSetting, Settings
 
 STANDARD_OUTPUT = Path("-")
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         settings = Settings.from_environ(os.environ, data_dir=args.data_dir)
-        _require_file(settings)
+        require_database(settings)
         engine = open_database(settings.store_url)
     except (InvalidSetting, DatabaseUnavailable, FileNotFoundError) as error:
         return _refuse(error)
@@ -58,13 +59,6 @@ def run(args: argparse.Namespace) -> int:
         engine.dispose()
     print(f"{count} measurements", file=sys.stderr)
     return 0
-
-
-def _require_file(settings: Settings) -> None:
-    """Raises FileNotFoundError where the data folder has no database: a misspelt one must not be made."""
-    kept = settings.data_dir / DATABASE_FILE
-    if not settings.database_url and not kept.exists():
-        raise FileNotFoundError(f"there is no {kept}: name the service's folder with --data-dir")
 
 
 def _refuse(error: Exception) -> int:

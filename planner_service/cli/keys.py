@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from planner_service.cli.kept_database import require_database
 from planner_service.cli.tables import table
 from planner_service.settings import SECONDS_PER_DAY, InvalidSetting, Settings
 
@@ -74,8 +75,11 @@ def _run(command: Command, args: argparse.Namespace) -> int:
     from planner_service.store import DatabaseUnavailable, open_database
 
     try:
-        engine = open_database(Settings.from_environ(os.environ, data_dir=args.data_dir).store_url)
-    except (InvalidSetting, DatabaseUnavailable) as error:
+        settings = Settings.from_environ(os.environ, data_dir=args.data_dir)
+        if command is not _create:  # which may come before the service's first start
+            require_database(settings)
+        engine = open_database(settings.store_url)
+    except (InvalidSetting, DatabaseUnavailable, FileNotFoundError) as error:
         return _refuse(error)
     try:
         return command(engine, args)

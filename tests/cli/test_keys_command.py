@@ -20,3 +20,12 @@ def test_a_key_that_has_expired_or_never_could_is_refused_and_not_made(tmp_path,
     assert f"argument --days: {days!r}: give a number above 0, at most 36500" in printed.err
     assert main(["keys", "list", "--data-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("somebody") == 1
+
+
+@pytest.mark.parametrize("action", [("list",), ("revoke", "abc")])
+def test_a_misspelt_folder_has_no_keys_and_is_not_made(tmp_path, capsys, action):
+    """Not an empty list, which would say that nobody has a key"""
+    misspelt = tmp_path / "misspelt"
+    assert main(["keys", *action, "--data-dir", str(misspelt)]) == 2
+    assert capsys.readouterr().err.startswith(f"tightfit keys: there is no {misspelt}/tightfit.sqlite3")
+    assert not misspelt.exists()
