@@ -8,21 +8,23 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 try:
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 except ModuleNotFoundError:  # a GPU image that runs only the `gpu` tests
     settings = None
 
 pytest_plugins = ("tests.databases", "tests.serving")
 
 # The suite must say the same thing twice: examples are derived from the test's name, not drawn anew.
-# HYPOTHESIS_PROFILE=search looks for fresh ones, and for longer.
+# HYPOTHESIS_PROFILE=search looks for fresh ones, and for longer. No test fails for being slow.
 if settings is not None:
-    settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
-    settings.register_profile("search", deadline=None, max_examples=2_000)
+    untimed: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    settings.register_profile("repeatable", derandomize=True, max_examples=60, **untimed)
+    settings.register_profile("search", max_examples=2_000, **untimed)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
