@@ -21,7 +21,7 @@ import httpx
 from benchmarks.arguments import without_arguments
 from benchmarks.machine import RESULTS, description
 from benchmarks.placement.clusters import holes, jobs
-from planner_service.api.collector import settle_collector
+from planner_service.api.jobs.collector import settle_collector
 from planner_service.contract import PlacementRequest, PlanRequest
 from planner_service.planning import Planner
 from planner_service.solvers import warm_up

@@ -9,18 +9,18 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from planner_service.api import openapi
+from planner_service.api.access.gate import Gate
+from planner_service.api.access.own_name import OwnName
+from planner_service.api.answers.ready_plans import ReadyPlans
+from planner_service.api.answers.rehearsal import rehearse
 from planner_service.api.body_limit import BodyLimit
 from planner_service.api.farewell import Farewell
-from planner_service.api.gate import Gate
 from planner_service.api.handlers import add_handlers
-from planner_service.api.metrics import CountRequests, Metrics
-from planner_service.api.own_name import OwnName
-from planner_service.api.ready_plans import ReadyPlans
-from planner_service.api.rehearsal import rehearse
-from planner_service.api.request_ids import RequestIds
 from planner_service.api.routes import FAST_ROUTES, ROUTERS
 from planner_service.api.service import running_service
-from planner_service.api.telemetry import telemetry_of
+from planner_service.api.watching.metrics import CountRequests, Metrics
+from planner_service.api.watching.request_ids import RequestIds
+from planner_service.api.watching.telemetry import telemetry_of
 from planner_service.security import ApiKey
 from planner_service.settings import Settings
 

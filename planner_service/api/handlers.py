@@ -29,8 +29,8 @@ from planner_service.api.errors import (
     UnstorableText,
     UnsupportedMediaType,
 )
-from planner_service.api.request_ids import HEADER, request_id
 from planner_service.api.routes import allowed_methods
+from planner_service.api.watching.request_ids import HEADER, request_id
 from planner_service.chain import PlanningError
 from planner_service.contract import (
     PROBLEM_MEDIA_TYPE,

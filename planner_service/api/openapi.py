@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from planner_service.api.access import access_to
+from planner_service.api.access.access import access_to
 from planner_service.contract import PROBLEM_MEDIA_TYPE, ProblemDocument
 
 _COMPONENTS = "#/components/schemas/"

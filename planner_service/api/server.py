@@ -14,8 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from planner_service.api.app import create_app
-from planner_service.api.collector import settle_collector
-from planner_service.api.logs import log_to_stderr
+from planner_service.api.jobs.collector import settle_collector
+from planner_service.api.watching.logs import log_to_stderr
 from planner_service.security import ApiKey
 from planner_service.settings import InvalidSetting, Settings, variable
 

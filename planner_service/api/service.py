@@ -16,18 +16,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planner_service.api.admission_desk import AdmissionDesk
-from planner_service.api.credentials import Credentials, require_keys
-from planner_service.api.dispatching import cluster_holes, dispatcher_of
-from planner_service.api.event_watch import EventWatch
-from planner_service.api.job_desk import JobDesk
-from planner_service.api.lease_keeper import LeaseKeeper
-from planner_service.api.metrics import Metrics
-from planner_service.api.plan_library import PlanLibrary
-from planner_service.api.planning_pool import PlanningPool
-from planner_service.api.profile_library import ProfileLibrary
-from planner_service.api.reply_cache import ReplyCache
+from planner_service.api.access.credentials import Credentials, require_keys
+from planner_service.api.answers.plan_library import PlanLibrary
+from planner_service.api.answers.planning_pool import PlanningPool
+from planner_service.api.answers.profile_library import ProfileLibrary
+from planner_service.api.answers.reply_cache import ReplyCache
+from planner_service.api.jobs.admission_desk import AdmissionDesk
+from planner_service.api.jobs.dispatching import cluster_holes, dispatcher_of
+from planner_service.api.jobs.event_watch import EventWatch
+from planner_service.api.jobs.job_desk import JobDesk
+from planner_service.api.jobs.lease_keeper import LeaseKeeper
 from planner_service.api.storage import stored
+from planner_service.api.watching.metrics import Metrics
 from planner_service.contract import PlacementReply, PlacementRequest, PlanReply, PlanRequest, content_id
 from planner_service.planning import Planner
 from planner_service.security import ApiKey

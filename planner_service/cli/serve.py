@@ -55,17 +55,17 @@ def run(args: argparse.Namespace) -> int:
     except InvalidSetting as error:
         return _refuse(error)
     # The web framework loads here, so that the other commands need not wait for it.
-    from planner_service.api.collector import collector_paused
+    from planner_service.api.jobs.collector import collector_paused
 
     with collector_paused():
         return _started(settings, with_worker=args.with_worker)
 
 
 def _started(settings: Settings, *, with_worker: bool) -> int:
-    from planner_service.api.credentials import KeysNeeded
-    from planner_service.api.dispatching import cluster_holes
+    from planner_service.api.access.credentials import KeysNeeded
+    from planner_service.api.jobs.dispatching import cluster_holes
     from planner_service.api.server import CannotListen, listen, require_certificate
-    from planner_service.api.telemetry import require_exporter
+    from planner_service.api.watching.telemetry import require_exporter
     from planner_service.store import DatabaseUnavailable
 
     try:
@@ -86,7 +86,7 @@ def _started(settings: Settings, *, with_worker: bool) -> int:
 
 def _require_start(settings: Settings) -> None:
     """Raises DatabaseUnavailable, KeysNeeded or InvalidSetting where the service could not start."""
-    from planner_service.api.credentials import Credentials, require_keys
+    from planner_service.api.access.credentials import Credentials, require_keys
     from planner_service.store import open_database
 
     engine = open_database(settings.store_url)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from planner_service.api.dispatcher import FIRST_WAIT_SECONDS, GRACE_SECONDS, Dispatcher
+from planner_service.api.jobs.dispatcher import FIRST_WAIT_SECONDS, GRACE_SECONDS, Dispatcher
 from planner_service.dispatch import EngineBusy, EngineRefused, EngineStatus, EngineUnreachable, Resources
 from planner_service.dispatch.local import LocalEngine
 from planner_service.jobs import InvalidToken, JobNotAssigned
@@ -382,7 +382,7 @@ def test_no_more_launches_than_the_engine_takes_and_the_most_urgent_first(desk, 
 def test_a_real_process_is_started_and_its_end_is_seen(desk, clock, tmp_path, monkeypatch):
     """The local engine: a process that ends without opening an attempt gives its job back"""
     monkeypatch.setattr(
-        "planner_service.api.dispatcher.attempt_command",
+        "planner_service.api.jobs.dispatcher.attempt_command",
         lambda **given: (sys.executable, "-c", f"print('job', {given['job_id']!r})"),
     )
     local = LocalEngine()

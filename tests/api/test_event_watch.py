@@ -6,8 +6,8 @@ import asyncio
 
 from sqlalchemy.exc import OperationalError
 
-from planner_service.api import event_watch as module
-from planner_service.api.event_watch import EventWatch
+from planner_service.api.jobs import event_watch as module
+from planner_service.api.jobs.event_watch import EventWatch
 from tests.store.desk import Desk
 
 

@@ -10,8 +10,8 @@ import time
 import httpx
 import pytest
 
-from planner_service.api import event_stream as stream_module
-from planner_service.api.event_stream import event_stream
+from planner_service.api.jobs import event_stream as stream_module
+from planner_service.api.jobs.event_stream import event_stream
 from planner_service.store import EventsAfter
 from tests.api.workers import JOB, NODE, Life
 from tests.serving import start_service

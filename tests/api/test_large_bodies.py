@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from planner_service.api.large_bodies import LARGE_BYTES, LargeBodyRoute
+from planner_service.api.answers.large_bodies import LARGE_BYTES, LargeBodyRoute
 from planner_service.api.routes import ROUTERS
 from tests.serving import chain_request
 
@@ -66,7 +66,7 @@ def test_a_large_body_is_not_parsed_by_the_event_loops_thread(monkeypatch):
 
     from starlette.requests import Request
 
-    from planner_service.api import large_bodies
+    from planner_service.api.answers import large_bodies
     from planner_service.contract import PlanRequest
 
     found = []

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from planner_service.api.lease_keeper import LeaseKeeper
+from planner_service.api.jobs.lease_keeper import LeaseKeeper
 from planner_service.store import open_database
 from tests.store.desk import Desk
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from planner_service.api import service as service_module
 from planner_service.api.app import create_app
-from planner_service.api.logs import log_to_stderr
+from planner_service.api.watching.logs import log_to_stderr
 from planner_service.settings import Settings
 from tests.api.workers import Life
 from tests.serving import Serving, chain_request, endless_request, eventually, start_service

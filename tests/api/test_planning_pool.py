@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from starlette.requests import Request
 
+from planner_service.api.answers.planning_pool import PlanningPool
 from planner_service.api.errors import ClientGone, PlanningTimeout, QueueFull
-from planner_service.api.planning_pool import PlanningPool
 from planner_service.chain import PlanningError
 from planner_service.solvers import Cancellation, Cancelled
 

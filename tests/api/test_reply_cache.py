@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner_service.api.reply_cache import ReplyCache
+from planner_service.api.answers.reply_cache import ReplyCache
 
 
 def test_the_least_recently_used_answer_is_dropped():

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from planner_service.api.access import RULES, access_to
+from planner_service.api.access.access import RULES, access_to
 from planner_service.cli.openapi import document_text
 from planner_service.client import PlannerClient, PlannerRefused
 from planner_service.contract.nodes import NodeRegistration

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from planner_service.api.admission_desk import AdmissionDesk
+from planner_service.api.jobs.admission_desk import AdmissionDesk
 from planner_service.contract import PlanRequest, canonical_json
 from planner_service.contract.admission import AdmissionReview
 from planner_service.contract.holes import HoleRecord

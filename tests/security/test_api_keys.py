@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from planner_service.api.rate_limit import MOST_CALLERS, RateLimit
+from planner_service.api.access.rate_limit import MOST_CALLERS, RateLimit
 from planner_service.security import InvalidKeyName, Scope, UnknownScope, key_id_of, new_api_key, scopes_of
 
 READ = frozenset({Scope.READ})

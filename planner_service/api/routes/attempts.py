@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
-from planner_service.api.identity import WorkerToken
-from planner_service.api.large_bodies import LargeBodyRoute
+from planner_service.api.access.identity import WorkerToken
+from planner_service.api.answers.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored

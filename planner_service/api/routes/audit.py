@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planner_service.api.caching import answer_if_changed
+from planner_service.api.answers.caching import answer_if_changed
 from planner_service.api.openapi import CONDITIONAL, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from planner_service.api.caching import answer_if_changed
-from planner_service.api.event_stream import BATCH_EVENTS, ReadAfter, event_stream
+from planner_service.api.answers.caching import answer_if_changed
+from planner_service.api.jobs.event_stream import BATCH_EVENTS, ReadAfter, event_stream
 from planner_service.api.openapi import CONDITIONAL, problems
 from planner_service.api.service import Service, ServiceDependency
 from planner_service.api.storage import stored

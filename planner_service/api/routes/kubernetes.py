@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from planner_service.api.large_bodies import LargeBodyRoute
+from planner_service.api.answers.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import MESSAGE_PROBLEMS
 from planner_service.api.service import ServiceDependency
 from planner_service.contract.admission import AdmissionReview, AdmissionReviewReply

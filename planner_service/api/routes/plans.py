@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from planner_service.api.caching import IMMUTABLE, etag, not_modified
-from planner_service.api.known_bodies import PlanRoute, plan_response
+from planner_service.api.answers.caching import IMMUTABLE, etag, not_modified
+from planner_service.api.answers.known_bodies import PlanRoute, plan_response
 from planner_service.api.openapi import QUESTION_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency, service_of
 from planner_service.contract import PlanReply, PlanRequest

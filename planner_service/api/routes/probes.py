@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planner_service.api.caching import answer_if_changed
-from planner_service.api.large_bodies import LargeBodyRoute
+from planner_service.api.answers.caching import answer_if_changed
+from planner_service.api.answers.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.routes.jobs import Cursor, Limit
 from planner_service.api.service import Service, ServiceDependency

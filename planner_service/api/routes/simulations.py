@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planner_service.api.large_bodies import LargeBodyRoute
+from planner_service.api.answers.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import QUESTION_PROBLEMS
 from planner_service.api.service import ServiceDependency
 from planner_service.contract import SimulationReply, SimulationRequest

@@ -15,9 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from planner_service.api.access import Access, access_to
+from planner_service.api.access.access import Access, access_to
+from planner_service.api.access.credentials import Credentials, Grant
+from planner_service.api.access.identity import Caller, caller_in, remember_caller
+from planner_service.api.access.key_ring import REFRESH_SECONDS
+from planner_service.api.access.rate_limit import RateLimit
 from planner_service.api.body_limit import limit_body
-from planner_service.api.credentials import Credentials, Grant
 from planner_service.api.errors import (
     StorageStalled,
     TooManyRequests,
@@ -25,12 +28,9 @@ from planner_service.api.errors import (
     WrongScope,
 )
 from planner_service.api.handlers import problem_response, storage_problem_response
-from planner_service.api.identity import Caller, caller_in, remember_caller
-from planner_service.api.key_ring import REFRESH_SECONDS
-from planner_service.api.open_streams import NoLongerAdmitted, send_while
-from planner_service.api.rate_limit import RateLimit
-from planner_service.api.request_ids import request_id
+from planner_service.api.jobs.open_streams import NoLongerAdmitted, send_while
 from planner_service.api.storage import stored
+from planner_service.api.watching.request_ids import request_id
 from planner_service.chain import PlanningError
 from planner_service.settings import Settings
 from planner_service.store import AuditStore

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from planner_service.api.caching import IMMUTABLE, etag
+from planner_service.api.answers.caching import IMMUTABLE, etag
 from planner_service.api.routes.plans import read_plan
 
 _PREFIX = "/v1/plans/"

@@ -9,8 +9,8 @@ from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from planner_service.api.dispatcher import Dispatcher
-from planner_service.api.job_desk import JobDesk
+from planner_service.api.jobs.dispatcher import Dispatcher
+from planner_service.api.jobs.job_desk import JobDesk
 from planner_service.contract import problem_from_validation
 from planner_service.contract.holes import HoleRecord
 from planner_service.contract.jobs import Job

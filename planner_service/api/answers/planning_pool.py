@@ -16,8 +16,8 @@ from typing import Any
 
 from starlette.requests import Request
 
+from planner_service.api.access.identity import caller_of
 from planner_service.api.errors import ClientGone, PlanningTimeout, QueueFull, TooMuchPlanning
-from planner_service.api.identity import caller_of
 from planner_service.chain import PlanningError
 from planner_service.solvers import Cancellation, Cancelled
 

@@ -12,9 +12,9 @@ from collections import OrderedDict
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from planner_service.api.caching import etag
+from planner_service.api.answers.caching import etag
+from planner_service.api.answers.large_bodies import Handler, LargeBodyRoute
 from planner_service.api.errors import ClientGone
-from planner_service.api.large_bodies import Handler, LargeBodyRoute
 
 MOST_BODIES = 20_000
 

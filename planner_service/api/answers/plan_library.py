@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
+from planner_service.api.answers.known_bodies import KnownBodies
+from planner_service.api.answers.planning_pool import PlanningPool
+from planner_service.api.answers.reply_cache import ReplyCache
 from planner_service.api.errors import UnknownPlan
-from planner_service.api.known_bodies import KnownBodies
-from planner_service.api.planning_pool import PlanningPool
-from planner_service.api.reply_cache import ReplyCache
 from planner_service.api.storage import stored
 from planner_service.contract import PlanRequest, canonical_json
 from planner_service.planning import Planner

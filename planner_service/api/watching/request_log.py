@@ -10,8 +10,8 @@ import logging
 
 from starlette.types import Scope
 
-from planner_service.api.identity import caller_in
-from planner_service.api.request_ids import request_id
+from planner_service.api.access.identity import caller_in
+from planner_service.api.watching.request_ids import request_id
 
 log = logging.getLogger(__name__)
 

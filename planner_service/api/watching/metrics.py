@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from planner_service.api.request_log import log_request
+from planner_service.api.watching.request_log import log_request
 from planner_service.contract.measurements import MeasurementReport
 
 BUCKET_RATIOS = (0.5, 0.8, 0.9, 0.95, 0.99, 1.0, 1.01, 1.05, 1.1, 1.5)

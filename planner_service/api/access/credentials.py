@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from planner_service.api.access import Access
-from planner_service.api.key_ring import KeyRing
-from planner_service.api.oidc import TokenVerifier
+from planner_service.api.access.access import Access
+from planner_service.api.access.key_ring import KeyRing
+from planner_service.api.access.oidc import TokenVerifier
 from planner_service.api.storage import stored
 from planner_service.jobs import InvalidToken, token_hash
 from planner_service.security import ApiKey

@@ -1,0 +1,1 @@
+"""Plans and profiles as answers: made once, off the event loop, and kept ready."""

@@ -1,0 +1,1 @@
+"""Jobs beside the requests: handed to engines, looked after, and told of as they happen."""
