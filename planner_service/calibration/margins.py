@@ -2,11 +2,13 @@
 
 A margin multiplies every byte of a profile. The peak of a schedule is a maximum of sums of those bytes, so
 it grows by the same factor at least: a run that measured r times what was projected is covered by a margin
-of r, whatever its schedule was.
+of r, whatever its schedule was. A run whose projection had a margin already counts by what was projected
+without it: the store divides by `margin_ratio` of the plan's profile.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -83,6 +85,7 @@ def with_margins(profile: Profile, margins: Mapping[int, Margin]) -> Profile:
     return replace(
         profile,
         source=f"{profile.source} with a margin of {float(largest):.6f}",
+        margin_ratio=math.nextafter(float(largest * Fraction(profile.margin_ratio or 1)), math.inf),
         input_bytes=scaled(profile.input_bytes, largest),
         input_gradient_bytes=(
             None if profile.input_gradient_bytes is None else scaled(profile.input_gradient_bytes, largest)

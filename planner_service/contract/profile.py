@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -70,6 +70,10 @@ class ProfileRecord(Message):
     """Where the loss was while it was measured; null: not told, and not compared."""
     cost_unit: Literal["seconds", "forward"] = "seconds"
     """forward: only the bytes were measured; costs are counted in forward passes of a step."""
+    margin_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
+        default=None, exclude_if=lambda given: given is None
+    )
+    """What the service multiplied the bytes by, at most, for runs that held more than was projected."""
     input_bytes: SizeBytes
     input_gradient_bytes: SizeBytes | None = None
     loss_gradient_bytes: SizeBytes = 0

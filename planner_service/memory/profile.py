@@ -87,6 +87,8 @@ class Profile:
     loss: LossPlace | None
     """Where the loss was; None: not told, and not compared."""
     cost_unit: CostUnit
+    margin_ratio: float | None = None
+    """What bytes were multiplied by at most, for runs that held more; None: they are as measured."""
     input_bytes: int
     input_gradient_bytes: int | None
     loss_gradient_bytes: int
@@ -136,6 +138,7 @@ _OPTIONAL: dict[str, Any] = {
     "gradient_sparsity": None,
     "loss": None,
     "cost_unit": "seconds",
+    "margin_ratio": None,
     "embedding_size": None,
     "head_output_size": None,
     "input_gradient_bytes": None,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from fractions import Fraction
 from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select
@@ -9,6 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from planner_service.contract.measurements import MeasurementReport
 from planner_service.store.profile_tables import residuals
+from planner_service.store.tables import plans
 
 
 class Family(NamedTuple):
@@ -42,10 +46,20 @@ def keep_residual(connection: Connection, measurement_id: str, report: Measureme
         "implementation": report.implementation,
         "dtype": report.dtype,
         "segment_steps": report.segment_steps,
-        "projected_bytes": report.projected_peak_bytes,
+        "projected_bytes": _projected_bytes(connection, report),
         "measured_bytes": report.measured_peak_bytes,
     }
     connection.execute(insert(residuals).values(row))
+
+
+def _projected_bytes(connection: Connection, report: MeasurementReport) -> int:
+    """What was projected before any margin, or less. Margins are of that: one that fell short has to grow,
+    which it would not if the run were compared with what it came to.
+    """
+    request = connection.execute(select(plans.c.request).where(plans.c.id == report.plan_id)).scalar()
+    profile = {} if request is None else json.loads(request).get("profile") or {}
+    margin = Fraction(profile.get("margin_ratio") or 1)
+    return max(1, math.floor(report.projected_peak_bytes / margin))
 
 
 def forget_residual(connection: Connection, measurement_id: str) -> None:

@@ -106,3 +106,32 @@ def test_a_measurement_that_cannot_be_spoils_no_plan_and_can_be_forgotten(http):
     again = http.delete(wrong.headers["location"])
     assert (again.status_code, again.json()["type"]) == (404, "/problems/unknown-measurement")
     assert http.get(wrong.headers["location"]).status_code == 404
+
+
+def test_a_run_above_a_plan_that_had_a_margin_already_widens_the_margin(http):
+    """1.5 times, then 1.25 times what that came to: the plan then projects no less than was held"""
+    device = "another device of this test"
+    profile = json.loads(PROFILE.read_text()) | {"device_name": device}
+    http.post("/v1/profiles", json=profile)
+    sizes = {name: profile[name] for name in ("input_size", "hidden_size", "num_layers", "dtype")}
+    request = {
+        "model": {"kind": profile["cell"], "implementation": profile["implementation"], **sizes}
+        | {"embedding": {"vocabulary_size": profile["embedding_size"]}}
+        | {"head": {"output_size": profile["head_output_size"]}},
+        "sequence": {"length": profile["sequence_length"], "batch_size": profile["batch_size"]},
+        "memory": {"device_budget_bytes": "1GiB"},
+        "device_name": device,
+    }
+    told = {name: profile[name] for name in ("cell", "implementation", "dtype")} | {"device": device}
+
+    def planned_and_run(ratio: float) -> tuple[int, int]:
+        plan = http.post("/v1/plans", json=request).json()
+        projected = plan["memory"]["projected_peak_bytes"]
+        seen = {"projected_peak_bytes": projected, "measured_peak_bytes": int(ratio * projected)}
+        named = {"plan_id": plan["id"], "segment_steps": plan["segment_steps"]}
+        assert http.post("/v1/measurements", json=REPORT | told | seen | named).status_code == 201
+        return projected, seen["measured_peak_bytes"]
+
+    for ratio in (1.5, 1.25):
+        _, measured_bytes = planned_and_run(ratio)
+    assert planned_and_run(0.5)[0] >= measured_bytes
