@@ -6,6 +6,11 @@ from executor.errors import ExecutorError
 from executor.jobs.prepared import PreparedJob
 from executor.plan import ExecutionPlan
 
+RESOLUTION = 1e-3
+"""A planner passes over segment lengths that are quicker by no more than this fraction, in any budget; and
+sums of the same costs in another order differ by less.
+"""
+
 
 class SlowdownTooGreat(ExecutorError):
     """The plan is slower than the job allows; the ratios are of full BPTT's time without a budget."""
@@ -20,11 +25,13 @@ class SlowdownTooGreat(ExecutorError):
 
 
 def require_quick(prepared: PreparedJob, plan: ExecutionPlan, maximum_ratio: float | None) -> None:
-    """Raise SlowdownTooGreat when the plan, by the probe's clock, is slower than allowed; None allows any."""
+    """Raise SlowdownTooGreat when the plan, by the probe's clock, is slower than allowed (by more than
+    RESOLUTION); None allows any.
+    """
     if maximum_ratio is None or plan.makespan_seconds is None:
         return
     lengths = [segment.segment_steps for segment in prepared.probe.segments]
     fastest = min(prepared.probe.chain(plan.length, steps).store_all_makespan for steps in lengths)
     ratio = plan.makespan_seconds / fastest
-    if ratio > maximum_ratio:
+    if ratio > maximum_ratio * (1 + RESOLUTION):
         raise SlowdownTooGreat(slowdown_ratio=ratio, maximum_slowdown_ratio=maximum_ratio)
