@@ -121,6 +121,8 @@ def _sentence(error: ErrorDetails) -> str:
     if kind in _TAG_ERRORS:
         return f"the kind of model is needed: one of {', '.join(_MODEL_KINDS)}"
     message, given = error["msg"], error["input"]
+    if kind in {"too_long", "too_short"} and isinstance(given, str):  # of any value it says "items"
+        return re.sub(" items? after validation", " characters", message)
     if kind in {"quantity", "request"} or not isinstance(given, str | int | float):
         return message
     return f"{message}, not {given!r:.60}"

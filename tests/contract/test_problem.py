@@ -1,7 +1,7 @@
 """Refusals as documents: numbers as fields, one offending field by its path."""
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from planner_service.chain import BudgetTooSmall, InvalidChain, PlanningError
 from planner_service.contract import (
@@ -11,6 +11,7 @@ from planner_service.contract import (
     problem_from_validation,
 )
 from planner_service.contract.problem import field_path
+from planner_service.contract.texts import Name
 from tests.contract.requests import CHAIN, changed
 
 
@@ -64,3 +65,10 @@ def test_a_path_inside_something_else_is_prefixed():
 )
 def test_locations_become_json_paths(location, path):
     assert field_path(location) == path
+
+
+@pytest.mark.parametrize(("text", "told"), [("a" * 201, "at most 200 characters, not 201"), ("", "not 0")])
+def test_a_text_has_characters_and_no_items(text, told):
+    with pytest.raises(ValidationError) as error:
+        TypeAdapter(Name).validate_python(text)
+    assert problem_from_validation(error.value).detail.endswith(told)
