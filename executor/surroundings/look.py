@@ -38,7 +38,7 @@ from executor.surroundings.likeness import (
     plain_values_likeness,
     tensor_likeness,
 )
-from executor.surroundings.put_back import Place
+from executor.surroundings.places import Held, Place, Variable
 from executor.surroundings.reads import is_library, is_ours, may_read_any, names_read
 from executor.surroundings.streams import NumpyStream, PythonStream, global_stream_of, stream_of
 from executor.trees import version_of
@@ -93,7 +93,7 @@ class SeenTensor(NamedTuple):
     version: int
     """When it was seen."""
     place: Place | None = None
-    """The dictionary that holds it, where one of an object, or of the caller's, does."""
+    """Where it was found: None in a list or a tuple."""
 
 
 class Look:
@@ -114,6 +114,8 @@ class Look:
         """Plain values outside of lists, as they are."""
         self.tensors: list[SeenTensor] = []
         """Those that were met, outside of private lists."""
+        self.held: list[Held] = []
+        """What was found in places that it can be put back to."""
         self.differentiable: set[int] = set()
         """Identities of tensors that need a gradient."""
         self.private: list[tuple[str, list[Any]]] = []
@@ -125,6 +127,8 @@ class Look:
     def at(self, name: str, value: Any, place: Place | None = None) -> None:
         """Take in a value, and what it leads to; `place` is where it was found."""
         kind = type(value)
+        if place is not None:
+            self.held.append(Held.now(place, value))
         if kind in PLAIN:
             self.plain.append((name, value))
             self._add(name, plain_likeness(value))
@@ -229,7 +233,7 @@ class Look:
                 value = cell.cell_contents
             except ValueError:  # a name that is bound later
                 continue
-            self.at(inner, value)
+            self.at(inner, value, (Variable(cell), inner))
         if is_library(function.__module__):
             return
         reads, around = names_read(code), function.__globals__
@@ -237,7 +241,7 @@ class Look:
             self.reads |= reads
             self.names |= reads
         for inner in sorted(reads & around.keys()):
-            self.at(inner, around[inner])
+            self.at(inner, around[inner], (around, inner))
 
     def _mapping(self, name: str, values: Mapping[Any, Any]) -> None:
         kinds = set(map(type, values.values())) | set(map(type, values))

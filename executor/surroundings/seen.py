@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from executor.surroundings.likeness import lines_of
 from executor.surroundings.look import MOST_BESIDE, MOST_VALUES, Look, SeenTensor, SeenValue
-from executor.surroundings.put_back import Place
+from executor.surroundings.places import Held, Place
 from executor.surroundings.streams import NumpyStream, PythonStream
 
 Function = Callable[..., Any]
@@ -39,6 +39,8 @@ class Seen(NamedTuple):
     """Numbers and strings that were met outside of lists, with their names."""
     tensors: tuple[SeenTensor, ...]
     """Tensors that were met outside of private lists, no parameters or buffers of modules."""
+    held: tuple[Held, ...]
+    """What was found in places that it can be put back to: variables, globals, attributes, entries."""
     differentiable: frozenset[int]
     """Identities of tensors that were met, no parameters of modules, and need a gradient."""
 
@@ -60,6 +62,7 @@ class Seen(NamedTuple):
                     look.reads,
                     tuple(look.plain),
                     tuple(look.tensors),
+                    tuple(look.held),
                     frozenset(look.differentiable),
                 )
             names = look.names  # a function that was met later reads more of what was met before

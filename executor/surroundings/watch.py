@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from executor.errors import ModifiedBetweenPasses
 from executor.surroundings.likeness import plain_attributes
 from executor.surroundings.look import SeenTensor
-from executor.surroundings.put_back import Place, put_back
+from executor.surroundings.places import ABSENT, Place, key_of
+from executor.surroundings.put_back import put_back
 from executor.surroundings.reads import is_library, may_read_any
 from executor.surroundings.seen import Function, Seen
 from executor.trees import version_of
@@ -33,8 +34,9 @@ class Watch:
         self._plain: dict[str, list[Any]] = {}
         self._weights: list[tuple[str, Tensor, int]] = []
         self._tensors: dict[str, list[SeenTensor]] = {}
-        self._held: list[tuple[Place, Tensor]] = []
-        """Tensors that can be put back where they were."""
+        self._held_before = {key_of(each.place): each for each in seen.held}
+        self._held: list[tuple[Place, Any]] = []
+        """What can be put back where it was."""
 
     def remember(self) -> None:
         """To be called at the end of the forward pass: a step may count its calls. What changed in that pass
@@ -49,9 +51,10 @@ class Watch:
             for name, tensors in _by_name(seen.tensors).items()
             if all(_identity(each) in before and not self._is_callers(each) for each in tensors)
         }
-        unchanged = (each for tensors in self._tensors.values() for each in tensors)
-        places = ((each.place, each.tensor()) for each in unchanged)
-        self._held = [(place, held) for place, held in places if place is not None and held is not None]
+        before_now = ((self._held_before.get(key_of(each.place)), each) for each in seen.held)
+        self._held = [
+            (now.place, now.value) for was, now in before_now if was is not None and was.is_same(now)
+        ]
         self._weights = [(name, weight, version_of(weight)) for name, weight in self._weights_beside()]
 
     def _is_callers(self, seen: SeenTensor) -> bool:
@@ -60,8 +63,10 @@ class Watch:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Within the context objects and dictionaries hold the tensors that they held in the forward pass."""
-        others = [(place, held) for place, held in self._held if place[0].get(place[1]) is not held]
+        """Within the context variables, objects and dictionaries hold what they held in the forward pass: a
+        step that is defined in a loop names the variables of that loop.
+        """
+        others = [(place, held) for place, held in self._held if place[0].get(place[1], ABSENT) is not held]
         with put_back(place for place, _ in others):
             for (slots, name), held in others:
                 slots[name] = held

@@ -5,17 +5,17 @@ goes through it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor
 
 from executor.errors import GradientLost
 from executor.surroundings.likeness import PLAIN
-from executor.surroundings.put_back import Place, put_back
+from executor.surroundings.places import ABSENT, Held, Place, key_of
+from executor.surroundings.put_back import put_back
 from executor.surroundings.reads import is_library
 from executor.surroundings.seen import Function, Seen
 
@@ -28,15 +28,16 @@ class Written:
     def __init__(self, functions: Sequence[Function | None], seen: Seen) -> None:
         self._functions = functions
         self._declared = seen.declared
-        self._before = {_key(place): _kept(value) for place, value in _held(seen)}
+        self._before = {key_of(each.place): each for each in _held(seen)}
         self._places: list[Place] = []
         """Those to be put back: a number may have been written and be the same as before."""
 
     def look(self) -> bool:
         """Whether any were written by now. To be called at the end of the forward pass."""
         held = [*_held(Seen.by(self._functions, self._declared))]
-        written = [place for place, value in held if not _is_kept(self._before.get(_key(place)), value)]
-        numbers = [place for place, value in held if not isinstance(value, Tensor)]
+        found = ((self._before.get(key_of(each.place)), each) for each in held)
+        written = [each.place for was, each in found if was is None or not was.is_same(each)]
+        numbers = [each.place for each in held if not isinstance(each.value, Tensor)]
         self._places = [*written, *numbers]
         return bool(written)
 
@@ -59,15 +60,17 @@ class Written:
 @contextmanager
 def nothing_written(functions: Sequence[Function | None], seen: Seen) -> Iterator[None]:
     """After the context those places hold what they held when they were `seen`: steps are tried in it."""
-    before = {_key(place): value for place, value in _held(seen)}
+    before = {key_of(each.place): each.value for each in _held(seen)}
     try:
         yield
     finally:
-        for (slots, name), value in [*_held(Seen.by(functions, seen.declared))]:
-            if _key((slots, name)) not in before:
-                del slots[name]
-            elif before[_key((slots, name))] is not value:
-                slots[name] = before[_key((slots, name))]
+        for each in [*_held(Seen.by(functions, seen.declared))]:
+            slots, name = each.place
+            was = before.get(key_of(each.place), ABSENT)
+            if was is ABSENT:
+                slots.pop(name, None)
+            elif was is not each.value:
+                slots[name] = was
 
 
 class _CutOff(torch.autograd.Function):
@@ -83,31 +86,13 @@ class _CutOff(torch.autograd.Function):
         raise GradientLost(ctx.name)
 
 
-def _held(seen: Seen) -> Iterator[tuple[Place, Any]]:
-    for each in seen.tensors:
-        tensor = each.tensor()
-        if each.place is not None and tensor is not None:
-            yield each.place, tensor
+def _held(seen: Seen) -> Iterator[Held]:
+    """Tensors wherever they can be put back, and numbers of modules that no library wrote."""
+    yield from (each for each in seen.held if isinstance(each.value, Tensor))
     for module in seen.modules:
         for part in module.modules():
             slots = vars(part)
             takes_plain = not is_library(type(part).__module__)
             for name, value in slots.items():
                 if isinstance(value, Tensor) or (takes_plain and type(value) in PLAIN):
-                    yield (slots, name), value
-
-
-def _key(place: Place) -> Hashable:
-    slots, name = place
-    return id(slots), name
-
-
-def _kept(value: Any) -> Any:
-    """A tensor lives no longer for being noted."""
-    return ref(value) if isinstance(value, Tensor) else value
-
-
-def _is_kept(kept: Any, value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return isinstance(kept, ref) and kept() is value
-    return type(kept) is type(value) and (kept == value or value != value)
+                    yield Held.now((slots, name), value)

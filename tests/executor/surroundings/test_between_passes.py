@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from executor.plan import ExecutionPlan, checkpoint_every, tape_everything
 from tests.executor.loops import BATCH, SIZE, STEPS, LoopCase, plain, sequence, states
 
 PLAN = checkpoint_every(STEPS, 1, 3)
+WHOLE = tape_everything(STEPS, 1)
 
 
 class Parts(nn.Module):
@@ -191,7 +193,16 @@ def annealed(case: LoopCase, what: str, plan: ExecutionPlan) -> Callable[[], Ten
     return lambda: torch.autograd.grad(outputs.square().sum(), module.cell.weight_ih)[0]
 
 
-@pytest.mark.parametrize("what", ["object", "dict", "module", "private", "adapter"])
+def test_a_number_of_an_object_is_put_back(case: LoopCase) -> None:
+    """It was refused; variables and attributes of objects can be told apart, and put back"""
+    found = []
+    for plan in (WHOLE, PLAN):
+        torch.manual_seed(1)
+        found.append(annealed(case, "object", plan)())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("what", ["dict", "module", "private", "adapter"])
 def test_a_number_that_was_changed_is_refused_where_steps_run_again(case: LoopCase, what: str) -> None:
     """And is no matter where every step is taped"""
     with pytest.raises(ModifiedBetweenPasses, match=r"rate.* was 0.5 in the forward pass and is 0.25 now"):
@@ -354,3 +365,56 @@ def test_steps_run_again_with_the_parts_and_hooks_of_the_forward_pass(what: str)
                 hook.remove()
 
     torch.testing.assert_close(found(checkpoint_every(STEPS, 2, 2)), found(tape_everything(STEPS, 2)))
+
+
+layer_here: Any = None
+"""A global variable that a step below names."""
+
+
+def layer_by_layer(where: str, layers: list[nn.Module], x: Tensor, plan: ExecutionPlan | None) -> Tensor:
+    """A stack of layers, one loop after the other, by one step that names `where` the layer is."""
+    global layer_here
+    holder: Any = SimpleNamespace()
+    for number, layer in enumerate(layers):
+        layer_here = holder.layer = layer
+        act = torch.tanh if number else torch.sigmoid
+        scale = torch.full((SIZE,), 1.0 + number, dtype=torch.float64)
+        weight = torch.exp(scale * layer.weight_hh[0, 0])
+
+        def variable(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            state = act(layer(x * scale + weight, state)) / (1 + number)  # noqa: B023 - that is the point
+            return state, state
+
+        def named(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            state = layer_here(x, state)  # noqa: B023 - as above
+            return state, state
+
+        def attribute(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            state = holder.layer(x, state)
+            return state, state
+
+        step = {"variable": variable, "global": named, "attribute": attribute}[where]
+        captured = [weight] if where == "variable" else []
+        zeros = torch.zeros(BATCH, SIZE, dtype=torch.float64)
+        made = LoopCase(step, zeros, x, layer, captured)
+        x, _ = (
+            plain(made)
+            if plan is None
+            else unroll(step, zeros, x, module=layer, captured=captured, plan=plan)
+        )
+    return x
+
+
+@pytest.mark.parametrize("where", ["variable", "global", "attribute"])
+def test_steps_that_are_defined_in_a_loop_run_again_with_its_variables_of_that_time(where: str) -> None:
+    """By the time of backward they name the last layer: all gradients were those of that one, or nothing"""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.GRUCell(SIZE, SIZE).double() for _ in range(3)]
+    parameters = [each for layer in layers for each in layer.parameters()]
+    x = sequence()
+    found = []
+    for plan in (None, PLAN):
+        outputs = layer_by_layer(where, layers, x, plan)
+        found.append(torch.autograd.grad(outputs.square().sum(), [x, *parameters]))
+        assert layer_here is layers[-1]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
