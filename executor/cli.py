@@ -170,7 +170,7 @@ def _run(parsed: argparse.Namespace) -> int:
         job, name=parsed.job.stem, planner_url=parsed.planner, output=parsed.output, progress=progress
     )
     if is_first:
-        print(report.table())
+        _answer(report.table())
     for broken in report.broken_promises:
         print(f"BROKEN PROMISE: {broken}", file=sys.stderr)
     return 1 if report.broken_promises else 0
@@ -185,7 +185,7 @@ def _probe(parsed: argparse.Namespace) -> int:
     prepared = PreparedJob.of(read_job(parsed.job), _progress)
     text = json.dumps(prepared.profile(), indent=2)
     if parsed.output is None:
-        print(text)
+        _answer(text)
     else:
         parsed.output.write_text(text + "\n", encoding="utf-8")
         _progress(f"profile: {parsed.output}")
@@ -203,6 +203,14 @@ def _demo(parsed: argparse.Namespace) -> int:
 
     status: int = run_demo(parsed.output_dir, _progress)
     return status
+
+
+def _answer(text: str) -> None:
+    """Print what was found. A reader that has left (head, say) changes nothing of the exit status."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # Python would try once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _progress(line: str) -> None:

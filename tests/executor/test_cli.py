@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -134,6 +135,18 @@ def test_a_full_disk_costs_what_would_be_kept_and_nothing_else(job_file, capsys)
     assert "measured peak" in printed.out
     assert "weights file /dev/full is NOT written" in printed.err
     assert "report /dev/full is NOT written: [Errno 28]" in printed.err
+
+
+def test_a_reader_that_has_left_hides_no_broken_promise(job_file, monkeypatch, capsys):
+    """`run job | head -1`: status 1 and the promise, and nothing more to say at exit"""
+    told = SimpleNamespace(table=lambda: "a table", broken_promises=["the peak"])
+    monkeypatch.setattr("executor.worker.run_job", lambda *_, **__: told)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as left:
+        monkeypatch.setattr("sys.stdout", left)
+        assert main(["run", job_file()]) == 1
+    assert capsys.readouterr().err == "BROKEN PROMISE: the peak\n"
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["probe"], ["demo"]])
