@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,7 @@ class HoleRecord(Message):
     node: Name | None = None
     """Null: a node of its own."""
     device_kind: Literal["cpu", "cuda"] = "cuda"
+    """Not told: cuda, unless the device is called `cpu`, as nodes without a GPU call theirs."""
     device: Annotated[str, Field(max_length=200)] = ""
     """The type of device, as the cluster calls it."""
     names: TypeNamesRecord = TypeNamesRecord()
@@ -53,6 +54,13 @@ class HoleRecord(Message):
     """So many equal ones in this node."""
     context_bytes: SizeBytes | None = None
     """Null: the request's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_is_called_cpu_is_one(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("device") == "cpu":
+            return {"device_kind": "cpu", **given}
+        return given
 
     @model_validator(mode="after")
     def _is_a_slice_or_a_fraction(self) -> Self:

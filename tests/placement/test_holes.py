@@ -6,6 +6,7 @@ from math import ceil, floor
 
 import pytest
 
+from planner_service.contract.holes import HoleRecord
 from tests.placement.sites import GIB, hole
 
 
@@ -55,3 +56,11 @@ def test_a_limit_leaves_the_request_when_the_driver_has_taken_its_share():
         limit = found.nominal_bytes(request_bytes)
         assert limit - ceil(limit * 0.04) >= request_bytes
         assert limit <= ceil(request_bytes / 0.96) + 1
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [({}, "cuda"), ({"device": "cpu"}, "cpu"), ({"device": "cpu", "device_kind": "cuda"}, "cuda")],
+)
+def test_a_device_that_is_called_cpu_is_no_gpu_unless_it_is_said_to_be(told, kind):
+    assert HoleRecord.model_validate({"name": "a", "memory_total_bytes": 1, **told}).device_kind == kind
