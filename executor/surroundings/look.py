@@ -13,6 +13,7 @@ After `MOST_VALUES` no more is looked at: such a call is like no other.
 from __future__ import annotations
 
 import functools
+import sys
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -38,7 +39,7 @@ from executor.surroundings.likeness import (
     plain_values_likeness,
     tensor_likeness,
 )
-from executor.surroundings.places import Held, Place, Variable
+from executor.surroundings.places import Contents, Held, Place, Variable
 from executor.surroundings.reads import is_library, is_ours, may_read_any, names_read
 from executor.surroundings.streams import NumpyStream, PythonStream, global_stream_of, stream_of
 from executor.trees import version_of
@@ -116,6 +117,9 @@ class Look:
         """Those that were met, outside of private lists."""
         self.held: list[Held] = []
         """What was found in places that it can be put back to."""
+        self.lists: list[Contents] = []
+        self.arrays: list[tuple[str, Any]] = []
+        """Of numpy."""
         self.differentiable: set[int] = set()
         """Identities of tensors that need a gradient."""
         self.private: list[tuple[str, list[Any]]] = []
@@ -208,6 +212,8 @@ class Look:
         elif isinstance(value, tuple):
             self._tuple(name, value)
         elif isinstance(value, list | set | frozenset | deque):
+            if type(value) is list:
+                self.lists.append(Contents.now(value))
             self._add(name, (type(value), self._kinds(name, value)))
         elif isinstance(value, ModuleType):
             self._namespace(name, value)
@@ -296,7 +302,8 @@ class Look:
             self.at(name, value.get(None))
         elif isinstance(value, Enum):
             self._add(name, (kind, value.name))
-        elif hasattr(kind, "__array_interface__"):
+        elif "numpy" in sys.modules and isinstance(value, sys.modules["numpy"].ndarray):
+            self.arrays.append((name, value))
             self._add(name, (kind, value.shape, value.dtype))
         elif isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType | None):
             self._add(name, value.__name__)
@@ -344,6 +351,7 @@ class Look:
             value = values[inner]
             if inner.startswith("_") and isinstance(value, list):
                 self.private.append((f"{name}.{inner}", value))
+                self.lists.append(Contents.now(value))
             elif not (inner.startswith("_") and isinstance(value, int | float)):
                 self.at(f"{name}.{inner}", value, (owner, inner) if type(owner) is dict else None)
 

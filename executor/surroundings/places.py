@@ -55,26 +55,64 @@ def key_of(place: Place) -> Hashable:
     return id(slots.cell if isinstance(slots, Variable) else slots), name
 
 
+def _referred(value: Any) -> Any:
+    """The value; of a tensor, which lives no longer for being seen, a weak reference."""
+    return ref(value) if isinstance(value, Tensor) else value
+
+
+def _value_of(referred: Any) -> Any:
+    return referred() if type(referred) is ref else referred
+
+
+def are_same(one: Any, two: Any) -> bool:
+    """Whether they are one object, or numbers or words that are equal."""
+    if one is two:
+        return True
+    return type(one) is type(two) and type(one) in (int, float, complex, str) and bool(one == two)
+
+
 class Held(NamedTuple):
     """What a place held when it was seen."""
 
     place: Place
-    refers: Any
-    """The value; of a tensor, which lives no longer for being seen, a weak reference."""
+    referred: Any
 
     @classmethod
     def now(cls, place: Place, value: Any) -> Held:
         """That it holds `value`."""
-        return cls(place, ref(value) if isinstance(value, Tensor) else value)
+        return cls(place, _referred(value))
 
     @property
     def value(self) -> Any:
         """None where it was a tensor that is gone."""
-        return self.refers() if type(self.refers) is ref else self.refers
+        return _value_of(self.referred)
 
     def is_same(self, other: Held) -> bool:
-        """Whether the other holds the same object, or a number or word that is equal."""
-        one, two = self.value, other.value
-        if one is two:
-            return True
-        return type(one) is type(two) and type(one) in (int, float, complex, str) and one == two
+        """Whether the other holds the same."""
+        return are_same(self.value, other.value)
+
+
+class Contents(NamedTuple):
+    """What was in a list when it was seen."""
+
+    of: list[Any]
+    referred: tuple[Any, ...]
+
+    @classmethod
+    def now(cls, values: list[Any]) -> Contents:
+        """What is in it."""
+        return cls(values, tuple(map(_referred, values)))
+
+    @property
+    def values(self) -> list[Any]:
+        """None in the place of a tensor that is gone."""
+        return [*map(_value_of, self.referred)]
+
+    def is_same(self, other: Contents) -> bool:
+        """Whether the other one found the same."""
+        return are_all_same(self.values, other.values)
+
+
+def are_all_same(ones: list[Any], others: list[Any]) -> bool:
+    """Whether two lists hold the same."""
+    return len(ones) == len(others) and all(map(are_same, ones, others))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from executor.surroundings.places import ABSENT, Place
+from executor.surroundings.places import ABSENT, Place, are_all_same
 
 
 @contextmanager
@@ -23,3 +24,16 @@ def put_back(places: Iterable[Place]) -> Iterator[None]:
                 slots.pop(name, None)
             else:
                 slots[name] = was
+
+
+@contextmanager
+def with_contents(lists: Sequence[tuple[list[Any], list[Any]]]) -> Iterator[None]:
+    """Within the context lists have the contents beside them; what is added meanwhile stays."""
+    others = [(each, then, [*each]) for each, then in lists if not are_all_same(each, then)]
+    for each, then, _ in others:
+        each[:] = then
+    try:
+        yield
+    finally:
+        for each, then, now in others:
+            each[:] = [*now, *each[len(then) :]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from executor.surroundings.likeness import lines_of
 from executor.surroundings.look import MOST_BESIDE, MOST_VALUES, Look, SeenTensor, SeenValue
-from executor.surroundings.places import Held, Place
+from executor.surroundings.places import Contents, Held, Place
 from executor.surroundings.streams import NumpyStream, PythonStream
 
 Function = Callable[..., Any]
@@ -41,6 +41,10 @@ class Seen(NamedTuple):
     """Tensors that were met outside of private lists, no parameters or buffers of modules."""
     held: tuple[Held, ...]
     """What was found in places that it can be put back to: variables, globals, attributes, entries."""
+    lists: tuple[Contents, ...]
+    """Lists that were met, private ones too, with what was in them."""
+    arrays: tuple[tuple[str, Any], ...]
+    """Arrays of numpy that were met, with their names."""
     differentiable: frozenset[int]
     """Identities of tensors that were met, no parameters of modules, and need a gradient."""
 
@@ -63,6 +67,8 @@ class Seen(NamedTuple):
                     tuple(look.plain),
                     tuple(look.tensors),
                     tuple(look.held),
+                    tuple(look.lists),
+                    tuple(look.arrays),
                     frozenset(look.differentiable),
                 )
             names = look.names  # a function that was met later reads more of what was met before

@@ -15,10 +15,13 @@ from executor.errors import ModifiedBetweenPasses
 from executor.surroundings.likeness import plain_attributes
 from executor.surroundings.look import SeenTensor
 from executor.surroundings.places import ABSENT, Place, key_of
-from executor.surroundings.put_back import put_back
+from executor.surroundings.put_back import put_back, with_contents
 from executor.surroundings.reads import is_library, may_read_any
 from executor.surroundings.seen import Function, Seen
 from executor.trees import version_of
+
+MOST_ARRAY_BYTES = 2**20
+"""Larger arrays of numpy are data sets, and not looked through."""
 
 
 class Watch:
@@ -35,6 +38,12 @@ class Watch:
         self._weights: list[tuple[str, Tensor, int]] = []
         self._tensors: dict[str, list[SeenTensor]] = {}
         self._held_before = {key_of(each.place): each for each in seen.held}
+        self._numbers_before = _digests(seen.arrays)
+        self._numbers: dict[str, int] = {}
+        """Digests of numpy's arrays."""
+        self._lists_before = {id(each.of): each for each in seen.lists}
+        self._lists: list[tuple[list[Any], list[Any]]] = []
+        """Lists with their contents, which can be put back as well."""
         self._held: list[tuple[Place, Any]] = []
         """What can be put back where it was."""
 
@@ -55,6 +64,9 @@ class Watch:
         self._held = [
             (now.place, now.value) for was, now in before_now if was is not None and was.is_same(now)
         ]
+        lists = ((self._lists_before.get(id(each.of)), each) for each in seen.lists)
+        self._lists = [(now.of, now.values) for was, now in lists if was is not None and was.is_same(now)]
+        self._numbers = dict(_digests(seen.arrays).items() & self._numbers_before.items())
         self._weights = [(name, weight, version_of(weight)) for name, weight in self._weights_beside()]
 
     def _is_callers(self, seen: SeenTensor) -> bool:
@@ -63,11 +75,11 @@ class Watch:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Within the context variables, objects and dictionaries hold what they held in the forward pass: a
-        step that is defined in a loop names the variables of that loop.
+        """Within the context variables, objects, dictionaries and lists hold what they held in the forward
+        pass: a step that is defined in a loop names the variables of that loop.
         """
         others = [(place, held) for place, held in self._held if place[0].get(place[1], ABSENT) is not held]
-        with put_back(place for place, _ in others):
+        with put_back(place for place, _ in others), with_contents(self._lists):
             for (slots, name), held in others:
                 slots[name] = held
             yield
@@ -82,6 +94,12 @@ class Watch:
                 )
         seen = self._look()
         self._require_same_tensors(_by_name(seen.tensors))
+        for name, digest in _digests(seen.arrays).items():
+            if self._numbers.get(name, digest) != digest:
+                raise ModifiedBetweenPasses(
+                    f"the numbers of {name} were changed between forward and backward: steps that run again "
+                    "would read the new ones; change them after backward, or let the step see a copy"
+                )
         now = self._plain_in(seen)
         for name, values in self._plain.items():
             others = now.get(name, values)
@@ -131,6 +149,14 @@ def _private_attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
         for name, value in vars(part).items():
             if name.startswith("_") and type(value) in (bool, float, str):
                 yield name, value
+
+
+def _digests(arrays: Iterable[tuple[str, Any]]) -> dict[str, int]:
+    return {
+        name: hash(array.tobytes())
+        for name, array in arrays
+        if not array.dtype.hasobject and array.nbytes <= MOST_ARRAY_BYTES
+    }
 
 
 def _identity(seen: SeenTensor) -> tuple[str, int, int]:
