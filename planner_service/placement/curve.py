@@ -33,7 +33,11 @@ class Curve:
     def of(
         cls, budget_bytes: Bytes, makespan: Costs, *, exactness: Exactness, store_all_makespan: float
     ) -> Curve:
-        """The curve of these points in any order; what another point beats is left out."""
+        """The curve of these points in any order; what another point beats is left out.
+
+        Stages without bytes need none, but no budget is below one byte.
+        """
+        budget_bytes = np.maximum(budget_bytes, 1)
         order = np.argsort(budget_bytes, kind="stable")  # quick: the points come in ascending runs
         budgets, lowest = budget_bytes[order], np.minimum.accumulate(makespan[order])
         last = np.append(budgets[1:] != budgets[:-1], True)

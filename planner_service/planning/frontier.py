@@ -31,7 +31,7 @@ class Pair(NamedTuple):
     @classmethod
     def of(cls, choice: Choice, budget_bytes: int) -> Pair:
         """The prices of the plan chosen for `budget_bytes`."""
-        enough_bytes = sufficient_bytes(choice.solution, budget_bytes)
+        enough_bytes = max(1, sufficient_bytes(choice.solution, budget_bytes))
         return cls(enough_bytes, choice.solution.verdict.makespan, choice.candidate.segment_steps)
 
 

@@ -14,7 +14,8 @@ from planner_service.solvers.search import MOST_DECISIONS
 def least_budget_bytes(
     candidates: Iterable[Candidate], cancellation: Cancellation | None, *, tiers: Sequence[Tier] = ()
 ) -> int:
-    """Bytes on the device for which some policy of some candidate fits, and one less for which none does.
+    """Bytes on the device for which some policy of some candidate fits, and one less for which none does; 1
+    where none are needed, for no budget is less.
 
     Beside `tiers`, chains too long to search count with what they need without tiers. Candidates that
     have no plan in their least bytes (`has_leanest_plan`) count only where all are such: a little less than
@@ -30,7 +31,7 @@ def least_budget_bytes(
             best = needed if best is None else min(best, needed)
     if best is None:
         raise ValueError("there is no candidate")
-    return best
+    return max(1, best)
 
 
 def has_leanest_plan(chain: Chain) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from planner_service.chain import BudgetTooSmall
-from planner_service.contract import PlacementRequest, PlanRequest
+from planner_service.contract import FrontierRequest, PlacementRequest, PlanRequest
 from planner_service.planning import Planner
 
 ROUNDING = 1 + 1e-9
@@ -244,6 +244,19 @@ def test_a_speed_that_no_number_of_seconds_would_be_of_is_refused(extreme):
         place([{**LSTM, "forward_seconds": 1e9}], [{**GPU, **extreme}])
     slow = dict.fromkeys(extreme, 1e-06)
     assert place([{**LSTM, "forward_seconds": 1e9}], [{**GPU, **slow}]).model_dump_json()
+
+
+def test_stages_without_bytes_are_planned_in_one_byte_everywhere():
+    """Costs, and nothing to hold: no budget is less than a byte"""
+    costs = {"forward_cost": 1, "taped_forward_cost": 1, "backward_cost": 2}
+    stages = [{"count": 3, "state_bytes": 0, "tape_bytes": 0, **costs}]
+    chain = {"model": {"kind": "chain", "stages": stages}, "device": "cuda"}
+    (job,) = place([chain], [{"name": "a", "memory_total_bytes": 1}], planned_offers=1).jobs
+    plan = PLANNER.plan(plan_request(chain, 1))
+    assert (job.offers[0].plan_id, job.minimum_budget_bytes) == (plan.id, 1)
+    reply = PLANNER.frontier(FrontierRequest.model_validate(chain))
+    assert (plan.memory.minimum_budget_bytes, reply.minimum_budget_bytes) == (1, 1)
+    assert [point.budget_bytes for point in reply.points] == [1]
 
 
 def test_a_chain_is_what_one_rank_runs():
