@@ -19,6 +19,10 @@ except ModuleNotFoundError:  # a GPU image that runs only the `gpu` tests
 
 pytest_plugins = ("tests.databases", "tests.serving")
 
+# Two test processes with two threads each on two cores: threads that wait by spinning take the cores from
+# those that they wait for, and small models train ten times as long. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # The suite must say the same thing twice: examples are derived from the test's name, not drawn anew.
 # HYPOTHESIS_PROFILE=search looks for fresh ones, and for longer. No test fails for being slow.
 if settings is not None:

@@ -2,7 +2,6 @@
 
 import signal
 
-import httpx
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -14,9 +13,11 @@ from executor.jobs.data import character_streams  # noqa: E402
 from executor.jobs.models import CharacterModel, Window  # noqa: E402
 from executor.jobs.training import PlannedLoss, iterate, optimizer_for  # noqa: E402
 from planner_service.client import PlannerClient  # noqa: E402
+from tests.api.workers import HTTP  # noqa: E402
 from tests.executor.attempt.workers import (  # noqa: E402
     ENDLESS,
     JOB,
+    POLL_SECONDS,
     agent,
     children_of,
     is_alive,
@@ -111,7 +112,9 @@ def test_a_job_that_names_no_engine_says_that_nobody_is_there_until_an_agent_com
         assert "no worker that takes jobs of the engine 'agents' is there" in waiting["detail"]
         small = agent(service.url, tmp_path, "small", "--memory", "16KiB")
         assert eventually(
-            lambda: "no worker has the memory" in str(job_of(service.url, job_id)["detail"]), 60
+            lambda: "no worker has the memory" in str(job_of(service.url, job_id)["detail"]),
+            60,
+            every_seconds=POLL_SECONDS,
         )
         small.close()
         came = agent(service.url, tmp_path, "came", "--jobs", "1")
@@ -126,7 +129,7 @@ def test_an_agent_registers_again_at_a_service_that_has_never_heard_of_it(tmp_pa
     first = start_service(tmp_path / "first")
     one = agent(first.url, tmp_path, "one", "--jobs", "1")
     try:
-        assert eventually(lambda: knows(first.url, "one"), 60)
+        assert eventually(lambda: knows(first.url, "one"), 60, every_seconds=POLL_SECONDS)
         first.kill()
         second = start_service(tmp_path / "second", "--port", first.url.rpartition(":")[2])
         try:
@@ -141,4 +144,4 @@ def test_an_agent_registers_again_at_a_service_that_has_never_heard_of_it(tmp_pa
 
 def knows(url, node):
     """Whether the service has heard of a node."""
-    return httpx.get(f"{url}/v1/nodes/{node}", timeout=30).is_success
+    return HTTP.get(f"{url}/v1/nodes/{node}").is_success

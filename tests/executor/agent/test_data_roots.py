@@ -7,6 +7,7 @@ pytest.importorskip("torch")
 from planner_service.client import PlannerClient
 from tests.executor.attempt.workers import (
     JOB,
+    POLL_SECONDS,
     START_SECONDS,
     agent,
     job_of,
@@ -60,5 +61,7 @@ def test_a_worker_reads_texts_of_its_own_folders_and_no_others(url, worker):
     asked = {name: JOB[name] for name in ("model", "sequence")} | {"node": "reader"}
     with PlannerClient(url) as client:
         probe = client.request_probe({**asked, "data": {"text": "missing.txt"}})
-        assert eventually(lambda: client.probe(probe.id).state == "failed", START_SECONDS)
+        assert eventually(
+            lambda: client.probe(probe.id).state == "failed", START_SECONDS, every_seconds=POLL_SECONDS
+        )
         assert REFUSAL in client.probe(probe.id).detail

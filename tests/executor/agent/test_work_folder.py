@@ -1,11 +1,11 @@
 """An agent whose work folder or machine is unfit keeps no job from others."""
 
-import httpx
 import pytest
 
 pytest.importorskip("torch")
 
 from planner_service.client import PlannerClient
+from tests.api.workers import HTTP
 from tests.executor.attempt.workers import JOB, Worker, agent, job_of, reaches, submit
 
 SHORT = {**JOB, "training": {"iterations": 3}}
@@ -21,7 +21,7 @@ def test_an_agent_whose_work_folder_cannot_be_made_says_so_and_never_registers(u
         unfit.close()
     (line,) = unfit.log.read_text().splitlines()
     assert f"the work folder {tmp_path / 'file' / 'work'} cannot be used" in line
-    assert httpx.get(f"{url}/v1/nodes/unfit", timeout=30).status_code == 404
+    assert HTTP.get(f"{url}/v1/nodes/unfit").status_code == 404
 
 
 FAILS_ONCE = """

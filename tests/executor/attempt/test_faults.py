@@ -7,7 +7,6 @@ import signal
 from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pytest
 
 pytest.importorskip("torch")
@@ -15,6 +14,7 @@ pytest.importorskip("torch")
 from executor.agent import running
 from executor.attempt.supervisor import Ending
 from executor.service.link import AttemptLink, Refused, open_attempt
+from tests.api.workers import HTTP
 from tests.executor.attempt.workers import (
     ENDLESS,
     JOB,
@@ -48,7 +48,7 @@ def started(url, tmp_path):
     for worker in workers:
         worker.close()
     for job_id in jobs:  # the next test claims its own job
-        httpx.post(f"{url}/v1/jobs/{job_id}/cancel", timeout=30)
+        HTTP.post(f"{url}/v1/jobs/{job_id}/cancel")
 
 
 def test_a_worker_that_is_killed_takes_its_trainer_along_and_its_job_is_done_by_the_next(
@@ -122,7 +122,7 @@ def test_a_cancellation_ends_the_process_group_of_a_trainer_that_hangs(url, star
     assert trains(url, job_id)
     (trainer,) = worker.trainers()
     os.kill(trainer, signal.SIGSTOP)
-    assert httpx.post(f"{url}/v1/jobs/{job_id}/cancel", timeout=30).status_code in (200, 202)
+    assert HTTP.post(f"{url}/v1/jobs/{job_id}/cancel").status_code in (200, 202)
     assert worker.ended() == Ending.SUCCEEDED
     assert not is_alive(trainer)
     assert reaches(url, job_id, state="cancelled", reason="cancelled")

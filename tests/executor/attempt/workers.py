@@ -11,15 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from planner_service.contract.nodes import ClaimRequest, NodeRegistration
 from planner_service.worker_client import WorkerClient
+from tests.api.workers import HTTP
 from tests.serving import Serving, eventually, start_service
 
 WORKER = "import sys; from executor.cli import main; sys.exit(main())"
 START_SECONDS = 120.0
 """For a worker to load torch and to plan, on a busy machine."""
+POLL_SECONDS = 0.05
+"""Between looks at a job: who asks all the time takes the core that the worker trains on."""
 LEASES = {
     "TIGHTFIT_HEARTBEAT_SECONDS": "0.5",
     "TIGHTFIT_LOST_AFTER_SECONDS": "3",
@@ -45,16 +46,14 @@ def serving(data_dir: Path) -> Serving:
 
 def submit(url: str, job: dict[str, Any]) -> str:
     """The id of a new job."""
-    reply = httpx.post(
-        f"{url}/v1/jobs", json=job, headers={"Idempotency-Key": os.urandom(8).hex()}, timeout=60
-    )
+    reply = HTTP.post(f"{url}/v1/jobs", json=job, headers={"Idempotency-Key": os.urandom(8).hex()})
     assert reply.status_code == 201, reply.text
     return str(reply.json()["id"])
 
 
 def job_of(url: str, job_id: str) -> dict[str, Any]:
     """The job as it stands."""
-    return dict(httpx.get(f"{url}/v1/jobs/{job_id}", timeout=30).json())
+    return dict(HTTP.get(f"{url}/v1/jobs/{job_id}").json())
 
 
 def reaches(url: str, job_id: str, *, seconds: float = START_SECONDS, **fields: Any) -> bool:
@@ -64,12 +63,16 @@ def reaches(url: str, job_id: str, *, seconds: float = START_SECONDS, **fields: 
         job = job_of(url, job_id)
         return all(job[name] == value for name, value in fields.items())
 
-    return eventually(has, seconds)
+    return eventually(has, seconds, every_seconds=POLL_SECONDS)
 
 
 def trains(url: str, job_id: str, *, past: int = 3) -> bool:
     """Whether the job's iterations go past that number."""
-    return eventually(lambda: job_of(url, job_id)["iteration"] > past, START_SECONDS)
+
+    def does() -> bool:
+        return int(job_of(url, job_id)["iteration"]) > past
+
+    return eventually(does, START_SECONDS, every_seconds=POLL_SECONDS)
 
 
 def claim(url: str, node: str = "node") -> tuple[str, str]:
