@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
@@ -54,11 +55,18 @@ def measure(
 
     On the CPU every allocation is counted, to the byte. On CUDA it is the caching allocator's peak of
     allocated bytes, blocks rounded up as it hands them out (`executor.memory.cuda_memory`). What is probed
-    and planned meanwhile does not count. `device` defaults to CUDA where there is one.
+    and planned meanwhile does not count. `device` defaults to CUDA where there is one; a warning says so
+    where a function added nothing there: it may have worked on the CPU.
     """
     chosen = default_device() if device is None else indexed(device)
     with recorded_peaks() as tier_peak_bytes, recorded_archives() as archived:
         peaks, result = _measured(function, chosen)
+    if device is None and chosen.type == "cuda" and not peaks.handed_out_bytes:
+        warnings.warn(
+            f"nothing was added on {chosen}, which is measured where there is CUDA: for what works on the "
+            "CPU give device='cpu'",
+            stacklevel=2,
+        )
     requested = peaks.requested_bytes if chosen.type == "cuda" else None
     return Measurement(peaks.handed_out_bytes, result, tier_peak_bytes, archived.bytes, requested)
 

@@ -146,6 +146,17 @@ def test_what_is_probed_within_a_measurement_does_not_count(monkeypatch):
     assert measure(function, device="cuda").requested_peak_bytes == 3000
 
 
+def test_who_measures_the_cpu_where_there_is_cuda_is_told(monkeypatch):
+    """Nothing is added on the device, and 0 bytes would be taken for the answer"""
+    in_the_place_of_cuda(monkeypatch, allocator := Allocator())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.warns(UserWarning, match="nothing was added on cuda:3.*give device='cpu'"):
+        assert measure(lambda: torch.zeros(100)).peak_bytes == 0
+    assert measure(lambda: torch.zeros(100), device="cpu").peak_bytes == 400
+    assert measure(lambda: allocator.allocate(100)).peak_bytes == 512
+    assert measure(lambda: None, device="cuda").peak_bytes == 0
+
+
 def test_workspaces_of_another_thread_or_stream_are_no_part_of_a_plan(monkeypatch):
     """They are made once for each, before anything is counted, and not where a graph is recorded"""
     allocator, stream = Allocator(), SimpleNamespace(cuda_stream=7)
