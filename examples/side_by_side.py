@@ -66,8 +66,8 @@ def compare(
     def gradients(loss: Loss) -> tuple[int, dict[str, Tensor | None]]:
         for parameter in parameters:
             parameter.grad = None
-        peak_bytes = measure(lambda: torch.autograd.backward(loss())).peak_bytes
-        return peak_bytes, {name: parameter.grad for name, parameter in named.items()}
+        passes = measure(lambda: torch.autograd.backward(loss()), device=parameters[0].device)
+        return passes.peak_bytes, {name: parameter.grad for name, parameter in named.items()}
 
     loss_before = float(budgeted().detach())  # also measures the step and plans
     plain_peak_bytes, expected = gradients(plain)

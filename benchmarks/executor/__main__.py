@@ -145,8 +145,8 @@ def seconds(iteration: Iteration) -> float:
 
 
 def peak_bytes(iteration: Iteration) -> int:
-    """The iteration's measured peak, parameter gradients included."""
-    return measure(iteration).peak_bytes
+    """The measured peak of an iteration on the CPU, parameter gradients included."""
+    return measure(iteration, device="cpu").peak_bytes
 
 
 def save(case: Mapping[str, Any], path: Path) -> dict[str, Any]:
