@@ -108,7 +108,7 @@ def require_no_captures(
         or not (makes_leaves or _is_held_by_nobody_but(found, tensor))
     ]
     if captured:
-        raise CaptureError(tuple(_name(tensor, seen) for tensor in captured))
+        raise CaptureError(tuple(dict.fromkeys(_name(tensor, seen) for tensor in captured)))
     return True
 
 
@@ -153,7 +153,7 @@ def _undeclared(roots: Iterable[Any], declared: Sequence[Tensor], since: int) ->
 
 def _name(tensor: Tensor | None, seen: Sequence[tuple[str, Tensor]]) -> str:
     if tensor is None:
-        names = [name for name, value in seen if value.grad_fn is not None]
+        names = dict.fromkeys(name for name, value in seen if value.grad_fn is not None)
         return " or ".join(names) or "a captured tensor made by earlier operations"
     name = next((name for name, value in seen if value is tensor), "a captured tensor")
     return f"{name} of shape {list(tensor.shape)}"

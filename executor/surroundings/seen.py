@@ -147,3 +147,7 @@ def tensors_seen(function: Function) -> Iterator[tuple[str, Tensor]]:
     while look.private:
         look.at_private(*look.private.pop())
     yield from look.named
+    for part in (part for module in look.modules.values() for part in module.modules()):
+        for key, value in vars(part).items():  # weights that are views of a larger one, or computed
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                yield f"captured '{type(part).__name__}.{key}'", value

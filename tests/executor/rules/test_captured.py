@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from executor import DependentCaptures, unroll  # noqa: E402
-from executor.plan import tape_everything  # noqa: E402
+from executor import CaptureError, DependentCaptures, unroll  # noqa: E402
+from executor.plan import checkpoint_every, tape_everything  # noqa: E402
 
 STEPS = 40
 
@@ -160,3 +160,23 @@ def test_hooks_of_a_captured_tensor_see_its_whole_gradient_once():
         found.append((weight.grad, leaf.grad))
         assert calls == ["inner", "leaf"]
     torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)
+
+
+def test_weights_that_are_views_of_a_larger_one_are_named_and_may_be_captured():
+    """As FSDP puts them into modules; a capture had no name, six times over"""
+    torch.manual_seed(0)
+    cell, flat = nn.GRUCell(3, 4).double(), torch.randn(84, dtype=torch.float64, requires_grad=True)
+    del cell._parameters["weight_ih"], cell._parameters["weight_hh"]
+    cell.weight_ih, cell.weight_hh = flat[:36].view(12, 3), flat[36:].view(12, 4)
+    inputs, zeros = torch.randn(6, 2, 3, dtype=torch.float64), torch.zeros(2, 4, dtype=torch.float64)
+
+    def step(state, x):
+        state = cell(x, state)
+        return state, state
+
+    with pytest.raises(CaptureError, match=r"uses captured 'GRUCell.weight_ih' or .*weight_hh', which need"):
+        unroll(step, zeros, inputs, module=cell, budget=2**30)
+    views = [cell.weight_ih, cell.weight_hh]
+    plan = checkpoint_every(6, 2, 1)
+    found = gradients(lambda: unroll(step, zeros, inputs, module=cell, captured=views, plan=plan), [flat])
+    torch.testing.assert_close(found, gradients(lambda: in_a_loop(step, zeros, inputs), [flat]))
