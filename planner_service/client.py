@@ -45,6 +45,8 @@ from planner_service.loopback import names_this_machine
 DEFAULT_TIMEOUT_SECONDS = 120.0
 """Longer than the service's own planning limit, so that its refusal arrives."""
 CONNECT_TIMEOUT_SECONDS = 5.0
+_EVENTS_SILENCE_SECONDS = 45.0
+"""A stream in which nothing happens has a comment every 15 seconds: three that do not come are no silence."""
 _EVENTS_RETRY_SECONDS = 2.0
 """After a stream that ended without an event and not for good: as `retry` of the stream says."""
 
@@ -236,10 +238,16 @@ class PlannerClient:
         connection breaks; go on from the last event's number.
         """
         seen = after
+        # A job may say nothing for longer than any other call may take.
+        timeout = self._http.timeout.as_dict()
+        if (limit := timeout["read"]) is not None:
+            timeout["read"] = max(limit, _EVENTS_SILENCE_SECONDS)
         while True:
             before = seen
             headers = {"last-event-id": str(seen)}
-            request = self._request("GET", f"{_job_path(job_id)}/events", headers=headers)
+            request = self._request(
+                "GET", f"{_job_path(job_id)}/events", headers=headers, timeout=httpx.Timeout(**timeout)
+            )
             response = self._send(request, stream=True)
             if response.status_code == httpx.codes.NO_CONTENT:  # the job is over, and that was all
                 response.close()

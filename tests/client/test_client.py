@@ -186,6 +186,21 @@ def events_of(*streams: str | None) -> tuple[list[JobEvent], list[str]]:
         return list(client.job_events("a")), asked
 
 
+def test_a_job_may_be_silent_for_longer_than_a_call_may_take():
+    """Comments come every fifteen seconds; other calls keep their limit"""
+    limits = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        limits.append(request.extensions["timeout"]["read"])
+        return httpx.Response(204)
+
+    with PlannerClient("http://p", transport=httpx.MockTransport(answer), timeout_seconds=5) as client:
+        assert list(client.job_events("a")) == []
+        client.forget_measurement("a")
+    assert limits[0] > 2 * 15
+    assert limits[1] == 5
+
+
 def test_an_event_may_hold_what_unicode_calls_a_line_separator():
     """JSON leaves them as they are, and only a newline ends a line of the stream"""
     detail = "out of \u2028 memory \u2029 and \x85 luck"
