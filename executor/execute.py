@@ -19,8 +19,8 @@ from executor.offload.tape_run import HostTapesRun
 from executor.plan import ExecutionPlan
 from executor.replay import state_only
 from executor.reversal import passing
-from executor.rules.dry_run import Needs
 from executor.rules.first_order import first_order
+from executor.rules.needs import Needs
 from executor.stages.parameters import Parameters
 from executor.undoing import UndoingRun
 

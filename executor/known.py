@@ -24,7 +24,7 @@ from executor.plan import ExecutionPlan
 from executor.probe import probe_loop
 from executor.probe_report import ProbeReport, SegmentProbe
 from executor.probe_tapes import beside_host_memory
-from executor.rules.dry_run import Needs
+from executor.rules.needs import Needs
 from executor.stages.states import may_count
 from executor.surroundings.ambience import Ambience
 from executor.surroundings.autocast import AutocastState

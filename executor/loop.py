@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from executor.memory.sizes import held_bytes, rounded_bytes
 from executor.replay import Replay
 from executor.rules.captures import independent
-from executor.rules.dry_run import Needs, dry_run
+from executor.rules.dry_run import dry_run
+from executor.rules.needs import Needs
 from executor.stages.inputs import Inputs
 from executor.stages.outputs import Outputs, Reduce
 from executor.stages.parameters import Parameters
@@ -189,11 +190,10 @@ class Loop:
             found = dry_run(
                 program,
                 self.initial,
-                Buffers(self.seen.modules),
                 Parameters(self.modules),
                 self.captured,
-                self.generators(),
-                self.other_streams(),
+                buffers=Buffers(self.seen.modules),
+                streams=self.streams(),
                 forks=forks,
             )
             leaves_behind = written.look()

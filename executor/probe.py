@@ -25,7 +25,8 @@ from executor.probing.stage_costs import StageBytes, as_large_as, at_worst, stag
 from executor.probing.static_lines import backward_only_bytes, static_lines
 from executor.probing.survey import exceeds
 from executor.probing.undo_costs import with_reversals
-from executor.rules.dry_run import Needs, without_saved_tensor_hooks
+from executor.rules.needs import Needs
+from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
 from executor.stages.parameters import Parameters
 from planner_service.chain import (
     MAXIMUM_BYTES,

@@ -9,7 +9,7 @@ import torch
 
 from executor.offload.host_tapes import HostTapes
 from executor.probing.static_lines import StaticLine
-from executor.rules.dry_run import Needs
+from executor.rules.needs import Needs
 from planner_service.chain import Chain, Stage, segment_sizes, segmented_chain, stage_record
 
 

@@ -11,7 +11,8 @@ from executor.memory.trace import paused
 from executor.offload.tape_costs import with_tapes_on_host
 from executor.probe_report import ProbeReport, SegmentProbe
 from executor.probing.rehearsal import without_traces
-from executor.rules.dry_run import Needs, without_saved_tensor_hooks
+from executor.rules.needs import Needs
+from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
 
 
 def beside_host_memory(

@@ -17,7 +17,7 @@ from executor.measure import measure
 from executor.memory.sizes import held_bytes
 from executor.memory.trace import paused
 from executor.replay import recomputing
-from executor.rules.dry_run import without_saved_tensor_hooks
+from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
 from executor.stages.parameters import Parameters
 from executor.surroundings.buffers import Buffers, untouched
 from executor.surroundings.seen import Seen

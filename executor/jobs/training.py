@@ -16,7 +16,7 @@ from executor.jobs.models import CharacterModel, Window
 from executor.jobs.report import SegmentCounts
 from executor.loop import Loop
 from executor.plan import ExecutionPlan
-from executor.rules.dry_run import Needs
+from executor.rules.needs import Needs
 from executor.sparse import SparseAudit
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -14,7 +14,7 @@ from executor.loop import Loop
 from executor.offload.slots import HOST, Slots, is_pinned, most_slots
 from executor.offload.transfers import copy_stream
 from executor.replay import Surroundings
-from executor.rules.dry_run import Needs
+from executor.rules.needs import Needs
 from planner_service.chain import Chain, Tier
 
 TIMING_ROUNDS = 5

@@ -25,7 +25,7 @@ from executor.offload.tape_run import HostTapesRun
 from executor.offload.tape_storages import Storage, TapeStorages
 from executor.probing.action_costs import ActionBytes, bytes_of_actions, seconds_of_actions
 from executor.probing.rehearsal import Rehearsal
-from executor.rules.dry_run import Needs
+from executor.rules.needs import Needs
 from executor.stages.live_tape import LiveTape
 from executor.stages.states import owned
 from executor.trees import Leaves

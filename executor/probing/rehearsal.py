@@ -21,7 +21,7 @@ from executor.probing.action_costs import ActionBytes
 from executor.probing.survey import Gaps, Survey, Surveyed, Watched
 from executor.replay import recomputing
 from executor.reversal import LostBits, unnoted_archives
-from executor.rules.dry_run import Needs
+from executor.rules.needs import Needs
 from executor.stages.parameters import Parameters
 from executor.stages.states import may_count
 from executor.surroundings.buffers import Buffers, untouched

@@ -8,17 +8,14 @@ captures an undeclared tensor, before the caller's data was touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C._autograd import _pop_saved_tensors_default_hooks as _pop_hooks
-from torch._C._autograd import _push_saved_tensors_default_hooks as _push_hooks
-from torch._C._autograd import _top_saved_tensors_default_hooks as _top_hooks
 
 from executor.errors import ReplayError, UnsupportedBackward, UnsupportedHook
 from executor.replay import recomputing
@@ -26,6 +23,8 @@ from executor.reversal import LostBits, Watching, passing
 from executor.rules.agreement import alike
 from executor.rules.captures import require_no_captures, sequence_number
 from executor.rules.grad_mode import given_to, goes_by_grad_mode, two_advances
+from executor.rules.needs import Needs
+from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
 from executor.rules.second_run import differentiates_a_second_run
 from executor.stages.parameters import Parameters
 from executor.stages.program import Program
@@ -38,95 +37,84 @@ from executor.trees import Leaves, detached, version_of, versions_of
 _OTHER_SEED = 0x5DEECE66D
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What recomputation of a step must put back."""
-
-    draws_random_numbers: bool
-    """From a stream of torch's; all of them are put back then."""
-    mutated_buffers: frozenset[str]
-    lost: LostBits | None = None
-    """What a step loses, of a loop whose segments can be undone; None for any other loop."""
-    differentiates_a_second_run: bool = False
-    """Whether a function in a step's graph may run modules again in its backward pass (`second_run`)."""
-    advances_with_graphs: bool = False
-    """Whether a step does something else, or nothing, where gradients are off: it differentiates, or asks."""
-    makes_leaves: bool = False
-    """Whether graphs of steps have leaves that the steps made themselves."""
-    leaves_behind: bool = False
-    """Whether steps leave something in attributes or dictionaries (`executor.surroundings.written`)."""
-    moved_streams: frozenset[int] = frozenset()
-    """Of the streams of Python and numpy that the step sees, the places of those that it draws from."""
-
-
-@contextmanager
-def without_saved_tensor_hooks() -> Iterator[None]:
-    """Within the context tapes keep what they keep: torch.utils.checkpoint's hooks would keep nothing of
-    them, and end a rehearsal where the checkpointed function's own graph is complete.
-    """
-    top: Any = _top_hooks
-    taken = []
-    while (pair := top(True)) is not None:
-        taken.append(pair)
-        _pop_hooks()
-    try:
-        yield
-    finally:
-        for pair in reversed(taken):
-            _push_hooks(*pair)
-
-
 def dry_run(
     program: Program,
     initial: Leaves,
-    buffers: Buffers,
     parameters: Parameters,
     captured: Sequence[Tensor],
-    generators: Sequence[torch.Generator],
-    others: Sequence[Stream],
     *,
+    buffers: Buffers,
+    streams: Sequence[Stream],
     forks: bool,
 ) -> Needs:
-    """Run the first two stages of `program` on copies. Where a step `forks` a random stream, what it draws
-    leaves no trace, and other seeds are tried; other threads see these.
+    """Run the first two stages of `program` from the state `initial`, on copies of it and of the `buffers`.
+
+    Where a step `forks` a random stream, what it draws leaves no trace in the `streams`: the stages are run
+    once more with other seeds, and it draws if they find something else. Other threads see these seeds.
 
     Raises StateChanged, StateMutated, CaptureError, UnsupportedOutput, UnsupportedHook or
     UnsupportedBackward; ReplayError where the step does not do the same when it runs again.
     """
-    look = partial(_two_stages, program, initial, parameters, captured)
-    before = _tensors_now(program.function)
-    every: list[Stream] = [*generators, *others]
-    with recomputing(), without_saved_tensor_hooks(), untouched(buffers, every) as (originals, streams):
-        again = partial(_again, buffers, originals, every, streams)
+    stages = _TwoStages(program, initial, parameters, captured)
+    seen_before = _tensors_now(program.function)
+    with recomputing(), without_saved_tensor_hooks(), untouched(buffers, streams) as begun_with:
+        start = _Start(buffers, streams, *begun_with)
         put = buffers.current()
         versions = versions_of(put)
-        found = look()
-        moved = [not torch.equal(at, each.get_state()) for at, each in zip(streams, every, strict=True)]
-        draws = any(moved[: len(generators)])
-        mutated = buffers.changed_since(originals) | buffers.written_since(put, versions)
+        taped = stages.taped()
+        moved = start.moved_streams()
+        mutated = buffers.changed_since(start.buffer_values) | buffers.written_since(put, versions)
         changed = buffers.subset(mutated)
         buffers_after = changed.current()
 
         def agrees(*, with_graphs: bool) -> bool:
-            advance = partial(two_advances, program, initial, parameters, with_graphs=with_graphs)
-            return alike(found.tensors, again(advance, 0)) and alike(buffers_after, changed.current())
+            advanced = start.again(partial(stages.advanced, with_graphs=with_graphs))
+            return alike(taped.tensors, advanced) and alike(buffers_after, changed.current())
 
         with_graphs = goes_by_grad_mode(agrees)
         if with_graphs is None:
-            _raise_not_again(before, _tensors_now(program.function))
+            _raise_not_again(seen_before, _tensors_now(program.function))
+        draws = any(isinstance(each, torch.Generator) for each in compress(streams, moved))
         if forks and not draws:
-            draws = not alike(found.tensors, again(lambda: look().tensors, _OTHER_SEED))
+            otherwise = start.again(lambda: stages.taped().tensors, change=_OTHER_SEED)
+            draws = not alike(taped.tensors, otherwise)
     buffers.require_apart(mutated)
-    drawn_from = frozenset(index for index, moves in enumerate(moved[len(generators) :]) if moves)
+    others = [
+        moves for each, moves in zip(streams, moved, strict=True) if not isinstance(each, torch.Generator)
+    ]
     return Needs(
         draws,
         mutated,
-        lost=found.lost,
-        differentiates_a_second_run=found.differentiates_a_second_run,
+        lost=taped.lost,
+        differentiates_a_second_run=taped.differentiates_a_second_run,
         advances_with_graphs=with_graphs is True,
-        makes_leaves=found.makes_leaves,
-        moved_streams=drawn_from,
+        makes_leaves=taped.makes_leaves,
+        moved_streams=frozenset(index for index, moves in enumerate(others) if moves),
     )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What the stages begin with beside their state: set again before each run of them."""
+
+    buffers: Buffers
+    streams: Sequence[Stream]
+    buffer_values: Sequence[Tensor]
+    stream_states: Sequence[Tensor]
+
+    def moved_streams(self) -> list[bool]:
+        """Of each stream, whether somebody drew from it since."""
+        states = zip(self.stream_states, self.streams, strict=True)
+        return [not torch.equal(state, each.get_state()) for state, each in states]
+
+    def again(self, run: Callable[[], list[Any]], *, change: int = 0) -> list[Any]:
+        """What `run` finds from here; with a `change`, from other seeds of torch's streams."""
+        self.buffers.put(copied(self.buffer_values))
+        set_streams(self.streams, self.stream_states)
+        for each in self.streams if change else ():
+            if isinstance(each, torch.Generator):
+                each.manual_seed(each.initial_seed() ^ change)
+        return run()
 
 
 class _Found(NamedTuple):
@@ -135,28 +123,87 @@ class _Found(NamedTuple):
     lost: LostBits | None
     """What each of their steps loses, if both can be undone."""
     tensors: list[Any]
-    """The states after them, and what they put out."""
+    """The states after them, and what they put out; detached."""
     differentiates_a_second_run: bool
     makes_leaves: bool
 
 
-def _again(
-    buffers: Buffers,
-    originals: Sequence[Tensor],
-    generators: Sequence[Stream],
-    streams: Sequence[Tensor],
-    look: Callable[[], list[Any]],
-    change: int,
-) -> list[Any]:
-    """What the stages find from the same buffers, and from the same random streams or, with a `change`, from
-    others.
-    """
-    buffers.put(copied(originals))
-    set_streams(generators, streams)
-    for generator in generators if change else ():
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(generator.initial_seed() ^ change)
-    return look()
+class _FoundOfOne(NamedTuple):
+    """What one stage shows."""
+
+    after: Leaves
+    """The state after it, detached."""
+    put_out: Leaves
+    """Detached."""
+    lost: LostBits | None
+    differentiates_a_second_run: bool
+    makes_leaves: bool
+
+
+@dataclass(frozen=True)
+class _TwoStages:
+    """The first two stages of a loop, or the only one, from copies of the state `initial`."""
+
+    program: Program
+    initial: Leaves
+    parameters: Parameters
+    captured: Sequence[Tensor]
+
+    def advanced(self, *, with_graphs: bool) -> list[Any]:
+        """Run them as they are advanced: the states after them, and what they put out."""
+        return two_advances(self.program, self.initial, self.parameters, with_graphs=with_graphs)
+
+    def taped(self) -> _Found:
+        """Run them as they are taped, and look at their graphs. Raises what a step is refused for."""
+        leaves: Leaves = tuple(
+            leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in self.initial
+        )
+        stages: list[_FoundOfOne] = []
+        with self.parameters.swapped():
+            for stage in range(1, min(2, self.program.length) + 1):
+                stages.append(self._tape(stage, leaves))
+                leaves = stages[-1].after
+        lost = {stage.lost for stage in stages}
+        return _Found(
+            lost.pop() if self.program.is_segment and len(lost) == 1 else None,
+            [leaf for stage in stages for leaf in (*stage.after, *stage.put_out)],
+            any(stage.differentiates_a_second_run for stage in stages),
+            any(stage.makes_leaves for stage in stages),
+        )
+
+    def _tape(self, stage: int, leaves: Leaves) -> _FoundOfOne:
+        """One stage, from the state `leaves`."""
+        torch.clear_autocast_cache()
+        since = sequence_number()
+        given, slices = given_to(self.program, stage, leaves, self.initial)
+        versions = versions_of((*given, *slices))
+        watching = Watching()
+        after, put_out = self._run(stage, given, slices, watching)
+        if versions != versions_of((*given, *slices)):
+            raise_mutated(stage)
+        _refuse_hooks(given)
+        _refuse_backward([*given, *slices, *self.parameters.shadows])
+        watching.conclude(given, after)
+        roots = [*after, *put_out]
+        inputs = [slices[position] for position in self.program.inputs.differentiable]
+        declared = [leaf for leaf in given if isinstance(leaf, Tensor)]
+        declared += [*inputs, *self.parameters.shadows, *self.captured]
+        makes_leaves = require_no_captures(roots, declared, since, self.program.function)
+        again = differentiates_a_second_run(roots, since)
+        return _FoundOfOne(detached(after), detached(put_out), watching.found, again, makes_leaves)
+
+    def _run(self, stage: int, given: Leaves, slices: list[Any], watching: Watching) -> tuple[Leaves, Leaves]:
+        """The state after a stage and what it put out, with their graph."""
+        blocks: list[Leaves] = []
+        checked = replace(self.program, function=_returning_pairs(self.program.function))
+        with torch.enable_grad(), passing(watching):
+            try:
+                after = checked.run(stage, given, slices, lambda _first, _count, block: blocks.append(block))
+            except RuntimeError as error:
+                if "in-place operation" in str(error):
+                    raise_mutated(stage)
+                raise
+        return after, tuple(leaf for block in blocks for leaf in block)
 
 
 Versions = dict[str, tuple[Tensor, int]]
@@ -181,73 +228,6 @@ def _raise_not_again(before: Versions, after: Versions) -> None:
         "is registered; numbers that count steps, iterators, and random numbers of hidden streams belong "
         "into the state or the inputs"
     )
-
-
-def _two_stages(
-    program: Program, initial: Leaves, parameters: Parameters, captured: Sequence[Tensor]
-) -> _Found:
-    leaves: Leaves = tuple(leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in initial)
-    lost: set[LostBits | None] = set()
-    found: list[Any] = []
-    runs_again = makes_leaves = False
-    with parameters.swapped():
-        for stage in range(1, min(2, program.length) + 1):
-            watching = Watching()
-            stage_found = _one_stage(program, stage, leaves, initial, parameters, captured, watching)
-            leaves = stage_found.after
-            lost.add(watching.found)
-            found += [*leaves, *stage_found.put_out]
-            runs_again |= stage_found.differentiates_a_second_run
-            makes_leaves |= stage_found.makes_leaves
-    alike_lost = lost.pop() if program.is_segment and len(lost) == 1 else None
-    return _Found(alike_lost, found, runs_again, makes_leaves)
-
-
-class _Stage(NamedTuple):
-    """What one stage shows."""
-
-    after: Leaves
-    """The state after it, detached."""
-    put_out: Leaves
-    """Detached."""
-    differentiates_a_second_run: bool
-    makes_leaves: bool
-
-
-def _one_stage(
-    program: Program,
-    stage: int,
-    leaves: Leaves,
-    initial: Leaves,
-    parameters: Parameters,
-    captured: Sequence[Tensor],
-    watching: Watching,
-) -> _Stage:
-    torch.clear_autocast_cache()
-    since = sequence_number()
-    given, slices = given_to(program, stage, leaves, initial)
-    versions = versions_of((*given, *slices))
-    blocks: list[Leaves] = []
-    checked = replace(program, function=_returning_pairs(program.function))
-    with torch.enable_grad(), passing(watching):
-        try:
-            after = checked.run(stage, given, slices, lambda _first, _count, block: blocks.append(block))
-        except RuntimeError as error:
-            if "in-place operation" in str(error):
-                raise_mutated(stage)
-            raise
-    if versions != versions_of((*given, *slices)):
-        raise_mutated(stage)
-    _refuse_hooks(given)
-    _refuse_backward([*given, *slices, *parameters.shadows])
-    watching.conclude(given, after)
-    roots = [*after, *(leaf for block in blocks for leaf in block)]
-    inputs = [slices[position] for position in program.inputs.differentiable]
-    declared = [leaf for leaf in given if isinstance(leaf, Tensor)]
-    declared += [*inputs, *parameters.shadows, *captured]
-    makes_leaves = require_no_captures(roots, declared, since, program.function)
-    put_out = detached(leaf for block in blocks for leaf in block)
-    return _Stage(detached(after), put_out, differentiates_a_second_run(roots, since), makes_leaves)
 
 
 def _returning_pairs(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

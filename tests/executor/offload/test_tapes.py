@@ -549,7 +549,7 @@ def test_a_tensor_used_behind_our_back_is_found_in_the_first_tape() -> None:
 
 def replace_needs(loop: Loop) -> Any:
     """What is needed of a loop, without the dry run that would find the tensor first."""
-    from executor.rules.dry_run import Needs
+    from executor.rules.needs import Needs
 
     return Needs(draws_random_numbers=False, mutated_buffers=frozenset())
 
