@@ -1,13 +1,16 @@
-"""The walk through what a step sees besides its arguments: its closure, defaults, globals, the object whose
-method it is, and what the functions, containers and objects among these lead to.
+"""The walk through what a step sees besides its arguments.
 
-An object leads to the attributes that lines name, and to the methods that they name; functions that are
-called are looked into likewise, those of libraries aside. What counts of each value for telling calls apart
-is noted on the way (`executor.surroundings.likeness`): of a list the kinds of its parts and the number of its
-tensors (steps count and collect in lists), of an object its attributes as far as they are public or neither
-numbers nor lists. Modules count by identity here, by their modes in `executor.known`.
+It begins at the step function and goes on to its closure, its defaults, the globals that its lines name and
+the object whose method it is; then to what each of these holds, and so on. Of an object it looks at the
+attributes and methods that some line names. It follows functions into their own lines, but not into those of
+libraries.
 
-After `MOST_VALUES` no more is looked at: such a call is like no other.
+On the way it notes what counts of each value when two calls are compared (`executor.surroundings.likeness`):
+of a list, the kinds of its parts and how many tensors there are, since steps count and collect in lists; of
+an object, its attributes, but for private numbers and lists; of a module, which one it is (`executor.known`
+adds whether it trains).
+
+After `MOST_VALUES` values it looks no further: such a call is like no other.
 """
 
 from __future__ import annotations
@@ -15,19 +18,19 @@ from __future__ import annotations
 import functools
 import sys
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Hashable, Iterable, Mapping
 from contextvars import ContextVar
 from enum import Enum
 from itertools import islice
 from numbers import Integral, Real
-from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
+from executor.surroundings.contents import defaults_of, own_values, slot_values, slots_of
 from executor.surroundings.likeness import (
     LONG,
     PLAIN,
@@ -56,26 +59,10 @@ _ALL_ENTRIES = frozenset({"items", "values"})
 _NUMBERS = frozenset({bool, int, float, complex})
 _NAMESPACES = frozenset({"SimpleNamespace", "Namespace"})
 """Classes of the standard library whose objects are nothing but their attributes."""
-_CALLED = frozenset(
-    f"__{name}__"
-    for name in (
-        *(
-            "call",
-            "getitem",
-            "getattr",
-            "iter",
-            "next",
-            "len",
-            "contains",
-            "enter",
-            "exit",
-            "bool",
-            "int",
-            "index",
-        ),
-        *("add", "sub", "mul", "matmul", "truediv", "radd", "rsub", "rmul", "rmatmul", "rtruediv"),
-    )
-)
+_PROTOCOLS = ("call", "getitem", "getattr", "iter", "next", "len", "contains", "enter", "exit")
+_CONVERSIONS = ("bool", "int", "index")
+_OPERATORS = ("add", "sub", "mul", "matmul", "truediv", "radd", "rsub", "rmul", "rmatmul", "rtruediv")
+_CALLED = frozenset(f"__{name}__" for name in (*_PROTOCOLS, *_CONVERSIONS, *_OPERATORS))
 """Methods that lines call without naming them."""
 
 
@@ -232,7 +219,7 @@ class Look:
     def _function(self, name: str, function: FunctionType) -> None:
         code = function.__code__
         self._add(name, code)
-        for inner, value in _defaults(function):
+        for inner, value in defaults_of(function):
             self.at(inner, value)
         for inner, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
@@ -295,7 +282,7 @@ class Look:
 
     def _object(self, name: str, value: Any) -> None:
         kind = type(value)
-        own = _values_of_its_own(value)
+        own = own_values(value)
         if isinstance(value, Integral | Real):  # numpy's, say
             self._add(name, plain_likeness(int(value) if isinstance(value, Integral) else float(value)))
         elif isinstance(value, ContextVar):
@@ -308,7 +295,7 @@ class Look:
         elif isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType | None):
             self._add(name, value.__name__)
             self.at(name, value.__self__)
-        elif isinstance(own, dict) or _slots_of(kind):
+        elif isinstance(own, dict) or slots_of(kind):
             self._instance(name, value, own or {})
         else:
             self._add(name, identity_likeness(value))
@@ -319,7 +306,7 @@ class Look:
         """
         kind: Any = type(value)
         self._add(name, kind)
-        slots = _values_of_slots(value)
+        slots = slot_values(value)
         if not (own or slots or callable(value)):  # a marker, which lines compare with others
             self._add(name, identity_likeness(value))
         if "__wrapped__" in own:  # by functools.cache, say
@@ -368,33 +355,3 @@ class Look:
                 elif isinstance(value, functools.cached_property):
                     value = value.func
                 self.at(f"{name}.{inner}", getattr(value, "__func__", value))
-
-
-def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    values, code = function.__defaults__ or (), function.__code__
-    names = code.co_varnames[: code.co_argcount]
-    yield from zip(names[len(names) - len(values) :], values, strict=True)
-    yield from (function.__kwdefaults__ or {}).items()
-
-
-def _values_of_its_own(value: Any) -> Any:
-    """The object's dictionary, by no lines of its own: those of `__getattr__` may do and raise anything."""
-    try:
-        return object.__getattribute__(value, "__dict__")
-    except Exception:  # it has none; or it stands for another object, of which there is none now
-        return None
-
-
-def _values_of_slots(value: Any) -> dict[str, Any]:
-    """Those that are set, by no lines of its own either."""
-    found: dict[str, Any] = {}
-    for name, slot in _slots_of(type(value)).items():
-        with suppress(AttributeError):
-            found[name] = slot.__get__(value)
-    return found
-
-
-def _slots_of(kind: type) -> dict[str, MemberDescriptorType]:
-    parts = [vars(each) for each in reversed(kind.__mro__) if "__slots__" in vars(each)]
-    found = ((name, each) for part in parts for name, each in part.items())
-    return {name: each for name, each in found if isinstance(each, MemberDescriptorType)}
