@@ -63,8 +63,11 @@ class Known:
         """By host budget and segment length: segments with what their tapes take in host memory."""
 
     def from_the_start_of(self, loop: Loop) -> Known:
-        """What is known about loops that begin where this one does, where steps differ or make a number of
-        what counts them in a tensor: a chunk that begins later may do other work.
+        """What is known about those of these loops that begin at the same step as `loop`.
+
+        A long sequence may be run in chunks whose state counts the steps, by a number in a tensor. Where
+        steps are known to differ, or where their lines turn tensors into numbers, a chunk that begins later
+        may do other work than the first: chunks are told apart by what their initial state counts.
         """
         differ = self._report is not None and self._report.steps_differ
         if not differ and _NUMBERS_OF_TENSORS.isdisjoint(loop.seen.names):

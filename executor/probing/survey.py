@@ -57,12 +57,16 @@ class _Marking(Run):
     """A run that can tell which totals of gradients were added to."""
 
     def _marks(self) -> list[tuple[int, int] | None]:
-        """Of the total of every parameter and captured tensor something that changes with it."""
+        """For every parameter and captured tensor, identity and version of the total of its gradients: they
+        change when something is added. None where there is no total yet.
+        """
         totals = [*(shadow.grad for shadow in self.parameters.shadows), *self.gradients.captured]
         return [None if total is None else (id(total), total._version) for total in totals]
 
     def _prepare_sums(self) -> None:
-        """Make the totals now that the first reversed stage would make all at once, used or not."""
+        """Make the totals of all parameters now. The first stage that is reversed would make them, used or
+        not, and each would seem to be used by it.
+        """
         if self._renews_parameters and self.parameters.shadows:
             self.parameters.add_up(())
 

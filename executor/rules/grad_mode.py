@@ -22,14 +22,16 @@ from executor.trees import Leaves, detached
 
 
 def goes_by_grad_mode(agrees: Callable[..., bool]) -> bool | None:
-    """Whether stages do what they did for the tape only `with_graphs` when they are advanced, by what
-    `agrees` says of such a run; None where they do not do the same then either, or are not the same twice.
+    """Whether stages that are advanced do what they did on the tape only where gradients are enabled.
+
+    `agrees(with_graphs=…)` advances them, with gradients enabled or not, and says whether they found the same
+    as on the tape. None: they do not even with gradients enabled, or not each time.
     """
     fails = False
     try:
         if agrees(with_graphs=False):
             return False
-    except Exception:  # of whatever kind: it comes again, or was about gradients
+    except Exception:  # of any kind: if it is not about gradients, the next run raises it again
         fails = True
     if not agrees(with_graphs=True):
         return None

@@ -56,8 +56,9 @@ class Inputs:
         return Inputs(self._structure.unflatten(tuple(leaves)), length)
 
     def slices(self, first: int, count: int, *, differentiated: bool = False) -> list[Any]:
-        """Views of the leaves for steps first..first+count-1, in order; other leaves as they are. None needs
-        a gradient, or, where they are `differentiated`, those that get one, as the leaves of a new graph.
+        """Views [count, …] of the leaves for steps first..first+count-1, in order; leaves without a time
+        dimension as they are. No view needs a gradient, unless they are `differentiated`: then those of
+        inputs that get one do, as the leaves of a new graph.
         """
         leaves = list(self.leaves)
         for position in self.positions:

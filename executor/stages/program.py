@@ -142,9 +142,12 @@ class Program:
 
 
 def _apart(after: Leaves, before: Leaves, held: frozenset[int]) -> Leaves:
-    """The leaves `after` a stage, copied where they are tensors of the state before it: a stored state
-    would keep bytes of its neighbour alive that the plan does not count. So are tensors of what is `held`
-    otherwise (an input that is kept for the next step, a weight): else every second state would be a copy.
+    """The leaves `after` a stage, each in memory of its own.
+
+    Copied are tensors that the step hands on from the state `before`: stored, one state would keep bytes of
+    its neighbour alive, which no plan counts. Copied as well are tensors that lie in memory at the addresses
+    `held` (a weight, an input that the next step needs again), though these cost nothing: without that the
+    next state would find them in the state before and copy them, and states would not be of one size.
     """
     storages = {leaf.untyped_storage().data_ptr() for leaf in before if isinstance(leaf, Tensor)}
 

@@ -31,7 +31,9 @@ PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
 
 class Same:
-    """Equal to another of the same living object. What cannot be referred to weakly is compared by value."""
+    """Equal to another `Same` of the same object, as long as that object lives: an identity may be used again
+    by another one. Raises TypeError for a value that no weak reference can be made to.
+    """
 
     __slots__ = ("_hash", "_refers")
 
@@ -132,10 +134,12 @@ class Unlike:
 
 
 def identity_likeness(value: Any) -> Hashable:
-    """Of an object that says nothing about itself."""
+    """Of an object that says nothing about itself: which one it is; where it does not take weak references,
+    its type and value; where it has no hash either, nothing that another call could have in common.
+    """
     try:
         return Same(value)
-    except TypeError:  # small ones, which are nobody's keepers
+    except TypeError:  # Python's small types take no weak references
         pass
     try:
         hash(value)
