@@ -47,6 +47,7 @@ from planner_service.store.job_records import (
     change_job,
     job_of,
     lock_job,
+    request_of,
     standing_of,
 )
 from planner_service.store.job_tables import attempts, nodes
@@ -85,7 +86,7 @@ class AttemptStore:
     def open(self, job_id: str, launch_token: str | None, request: AttemptRequest) -> Attempt:
         """Begin the next attempt: from now on every older one is stale.
 
-        Raises UnknownJob, JobNotAssigned and InvalidToken.
+        Raises UnknownJob, JobNotAssigned and InvalidToken; ValueError for a job of a newer service.
         """
         token, at = new_token(), self._clock()
         with writing(self._engine) as connection:
@@ -94,6 +95,7 @@ class AttemptStore:
                 raise JobNotAssigned(state=row.state)
             if not is_token(launch_token, row.launch_hash):
                 raise InvalidToken
+            request_of(row)  # raises where a worker would be told less than there is to do
             job = change_job(connection, row, _opening(request), at)
             values = {
                 "job": row.number,

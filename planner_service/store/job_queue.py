@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Engine, Select, select, update
+from sqlalchemy import Connection, Engine, Select, select, update
 
 from planner_service.contract.attempts import LEASE_SECONDS
 from planner_service.contract.jobs import Job
@@ -28,7 +28,7 @@ from planner_service.jobs import (
 )
 from planner_service.jobs.needs import FREE
 from planner_service.store.database import writing
-from planner_service.store.job_records import change_job, job_of, lock_first, lock_job
+from planner_service.store.job_records import JobRow, change_job, is_readable, job_of, lock_first, lock_job
 from planner_service.store.job_tables import IS_LIVE, jobs, nodes
 from planner_service.store.jobs import Clock
 
@@ -63,7 +63,7 @@ class JobQueue:
                 raise UnknownNode(claim.node)
             fits = jobs.c[f"{kind}_needed_bytes"] <= claim.memory_free_bytes
             query = _most_urgent(claim.engines).where(fits, jobs.c.id.not_in(claim.except_jobs))
-            row = lock_first(connection, query, skip_locked=True)
+            row = _first_readable(connection, query)
             if row is None:
                 return None
             token = new_token()
@@ -83,9 +83,10 @@ class JobQueue:
         )
 
     def queued_for(self, engines: Sequence[str], *, limit: int) -> list[Job]:
-        """The most urgent jobs that wait for one of these engines."""
+        """The most urgent jobs that wait for one of these engines, less those of a newer service."""
         with self._engine.connect() as connection:
-            return [job_of(row) for row in connection.execute(_most_urgent(engines).limit(limit))]
+            rows = connection.execute(_most_urgent(engines).limit(limit))
+            return [job_of(row) for row in rows if is_readable(row)]
 
     def hand_over(
         self,
@@ -172,6 +173,13 @@ class JobQueue:
             if row is None:
                 return False
             return bool(change_job(connection, row, expire, self._clock()).state != row.state)
+
+
+def _first_readable(connection: Connection, query: Select[tuple[object, ...]]) -> JobRow | None:
+    """The first job of `query` that nobody holds; those of a newer service on this database are its own."""
+    while (row := lock_first(connection, query, skip_locked=True)) is not None and not is_readable(row):
+        query = query.where(jobs.c.id != row.id)
+    return row
 
 
 def _of(engines: Sequence[str]) -> Select[tuple[object, ...]]:

@@ -79,8 +79,24 @@ def _budget_of(text: str) -> int | str:
     return int(text) if text.isdigit() else text
 
 
+def request_of(row: JobRow) -> JobRequest:
+    """What was submitted, for whoever is to do it. Raises ValueError where a newer service on the same
+    database has taken what this version does not know.
+    """
+    return JobRequest.model_validate_json(row.request)
+
+
+def is_readable(row: JobRow) -> bool:
+    """Whether this version may give the job to somebody."""
+    try:
+        request_of(row)
+    except ValueError:
+        return False
+    return True
+
+
 def job_of(row: JobRow) -> Job:
-    """The job in a row of `jobs`, as the wire has it."""
+    """The job in a row of `jobs`, as the wire has it: without what only a newer service knows."""
     return _job(row, standing_of(row), row.updated_at)
 
 
@@ -88,7 +104,7 @@ def _job(row: JobRow, standing: Standing, updated_at: float) -> Job:
     return Job(
         id=row.id,
         name=row.name,
-        request=JobRequest.model_validate_json(row.request),
+        request=JobRequest.model_validate_json(row.request, extra="ignore"),
         state=standing.state.value,
         reason=None if standing.reason is None else standing.reason.value,
         detail=standing.detail,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
-from planner_service.contract.attempts import LogChunk
+from planner_service.contract.attempts import AttemptRequest, LogChunk
 from planner_service.contract.nodes import ClaimRequest
 from planner_service.jobs import (
     AttemptEnded,
@@ -17,6 +18,7 @@ from planner_service.jobs import (
     UnknownNode,
 )
 from planner_service.store import AttemptCall, JobStore, MeasurementStore, delete_ended_jobs, open_database
+from planner_service.store.job_tables import jobs
 from tests.store.desk import Desk, call_of, job_request, needs
 
 MEASUREMENT = {
@@ -94,6 +96,24 @@ def test_a_node_is_given_jobs_of_its_kind_of_engine_only(desk):
     both = ClaimRequest(node="a", memory_free_bytes=10_000, engines=("agents", "local"))
     assert desk.queue.claim(both).job.id == local
     assert [job.id for job in desk.queue.queued_for(["slurm"], limit=9)] == [slurm]
+
+
+def test_a_job_of_a_newer_service_on_the_same_database_is_shown_and_left_to_it(desk, engine):
+    """Its further field is not known here: neither a claim nor an engine is given less than was asked for"""
+    desk.node()
+    newer, known = desk.submit(priority=9).id, desk.submit().id
+    given = desk.claim()
+    with engine.begin() as connection:
+        request = job_request(priority=9).model_dump_json().replace("{", '{"heads": 2, ', 1).encode()
+        connection.execute(update(jobs).where(jobs.c.id == newer).values(request=request))
+    with pytest.raises(ValueError, match="heads"):
+        desk.attempts.open(newer, given.launch_token, AttemptRequest())
+    desk.lose(newer)
+    assert [job.id for job in desk.queue.queued_for(["agents"], limit=9)] == [known]
+    assert desk.claim().job.id == known
+    assert desk.claim() is None
+    assert {job.id for job in desk.jobs.page(limit=9).jobs} == {newer, known}
+    assert desk.jobs.cancel(newer).state == "cancelled"
 
 
 def test_an_unknown_node_is_given_nothing(desk):
