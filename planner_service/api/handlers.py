@@ -123,8 +123,10 @@ def _fault_response(request: Request, error: Exception) -> Response:
         exc_info=error,
         extra={"action": "request_failed", "request_id": request_id(request.scope)},
     )
-    # Starlette answers outside the middleware that sets the header.
-    return problem_response(request, InternalError(), {HEADER: request_id(request.scope)})
+    # Starlette answers outside the middleware that sets the header. uvicorn closes the connection of what
+    # raised: a client that is not told sends its next request into it.
+    headers = {HEADER: request_id(request.scope), "connection": "close"}
+    return problem_response(request, InternalError(), headers)
 
 
 def problem_response(

@@ -119,6 +119,7 @@ def test_a_fault_of_the_service_is_a_problem_that_keeps_its_secret(tmp_path, mon
     assert (answer.status_code, answer.json()["type"]) == (500, "/problems/internal-error")
     assert "secret" not in answer.text
     assert answer.json()["request_id"] == answer.headers["x-request-id"] == "r-1"
+    assert answer.headers["connection"] == "close"  # as uvicorn does
     (logged,) = [record for record in caplog.records if getattr(record, "action", "") == "request_failed"]
     assert logged.request_id == "r-1"
     assert "secret" in str(logged.exc_info[1])
