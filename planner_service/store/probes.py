@@ -67,7 +67,7 @@ class ProbeStore:
         return ProbePage(probes=[_probe(row) for row in rows], next_cursor=cursor)
 
     def claim(self, node: str) -> Probe | None:
-        """The oldest probe that waits for the node's agent, or None. What it lost too often fails here."""
+        """The oldest probe that waits for the node's agent, or None. What cannot be given fails here."""
         waiting = probes.c.node == node, _OPEN
         with self._engine.connect() as connection:  # asked every few seconds, and there is hardly ever one
             if connection.execute(select(probes.c.number).where(*waiting).limit(1)).first() is None:
@@ -77,13 +77,13 @@ class ProbeStore:
                 row = lock_first(connection, select(probes).where(*waiting).order_by(probes.c.number))
                 if row is None:
                     return None
-                is_lost = row.handovers >= MOST_HANDOVERS
-                given = {"state": "running", "handovers": row.handovers + 1}
-                lost = {"state": "failed", "detail": f"the agent was lost {row.handovers} times meanwhile"}
-                changes = (lost if is_lost else given) | {"updated_at": self._clock()}
+                refusal = _why_not_given(row)
+                changes = {"state": "running", "handovers": row.handovers + 1, "updated_at": self._clock()}
+                if refusal is not None:
+                    changes |= {"state": "failed", "handovers": row.handovers, "detail": refusal}
                 changed = update(probes).where(probes.c.number == row.number).values(changes)
                 kept = connection.execute(changed.returning(probes)).one()
-            if not is_lost:
+            if refusal is None:
                 return _probe(kept)
 
     def end(self, probe_id: str, *, profile_id: str | None, detail: str | None) -> Probe:
@@ -115,11 +115,22 @@ def _is(probe_id: str) -> ColumnElement[bool]:
     return probes.c.id == probe_id
 
 
+def _why_not_given(row: JobRow) -> str | None:
+    if row.handovers >= MOST_HANDOVERS:
+        return f"the agent was lost {row.handovers} times meanwhile"
+    try:
+        ProbeRequest.model_validate_json(row.request)
+    except ValueError:  # its profile would be that of another model
+        return "a newer service on this database took it, and this one does not know all that it asks for"
+    return None
+
+
 def _probe(row: JobRow) -> Probe:
+    """As it is shown: without what only a newer service knows."""
     return Probe(
         id=row.id,
         node=row.node,
-        request=ProbeRequest.model_validate_json(row.request),
+        request=ProbeRequest.model_validate_json(row.request, extra="ignore"),
         state=row.state,
         handovers=row.handovers,
         profile_id=row.profile_id,

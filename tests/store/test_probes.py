@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
 from planner_service.contract.probes import ProbeRequest
 from planner_service.jobs import UnknownNode, UnknownProbe
 from planner_service.store import ProbeStore
+from planner_service.store.probe_tables import probes
 from planner_service.store.probes import MOST_HANDOVERS
 
 
@@ -42,6 +44,17 @@ def test_a_probe_that_its_agent_lost_is_given_again_and_fails_after_the_third_ti
     assert store.claim("a").id == next_one.id
     ended = store.get(lost.id)
     assert (ended.state, ended.detail) == ("failed", "the agent was lost 3 times meanwhile")
+
+
+def test_a_probe_of_a_newer_service_fails_and_is_shown(store, engine):
+    """Not given to the agent without the field that this version does not know"""
+    newer, known = store.add(request()), store.add(request(hidden_size=10))
+    with engine.begin() as connection:
+        asked = request().model_dump_json().replace("{", '{"heads": 2, ', 1).encode()
+        connection.execute(update(probes).where(probes.c.id == newer.id).values(request=asked))
+    assert store.claim("a").id == known.id
+    assert "newer service" in store.get(newer.id).detail
+    assert [probe.state for probe in store.page(limit=9).probes] == ["running", "failed"]
 
 
 def test_the_first_report_counts(store):
