@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from executor.probing.action_costs import bytes_of_actions, seconds_of_actions
+from executor.probing.action_costs import ActionBytes, bytes_of_actions, seconds_of_actions
 from executor.probing.rehearsal import Rehearsal
 from executor.reversal import Archiving, LostBits, passing
 from executor.trees import Leaves
@@ -61,30 +61,42 @@ def with_reversals(
     make_run = partial(_BlocksKept, archives=archives)
     run = partial(rehearsal.run, schedule=rehearsal.undoing_schedule(), make_run=make_run)
     timed = [seconds_of_actions(run, device) for _ in range(ROUNDS)]
-    pieces, peak, _ = bytes_of_actions(run, device)  # last: the blocks are there
+    pieces, peak_bytes, _ = bytes_of_actions(run, device)  # last: the blocks are there
     block_bytes = sum(archive.allocated_bytes for each in archives.values() for archive in each)
-    found = list(stages)
-    workspaces = [stage.forward_workspace_bytes for stage in stages]
-    gradients = [input_gradient_bytes, *(stage.live_gradient_bytes for stage in stages)]
-    states = [0, *(stage.state_bytes for stage in stages)]
-    accumulated = rehearsal.accumulated_bytes
-    for piece, before in zip(pieces, accumulated, strict=False):
-        spare = max(accumulated) - before
+    archiving, undoing = _needed_bytes(pieces, rehearsal.accumulated_bytes)
+    reversals = []
+    state_bytes, gradient_bytes = 0, input_gradient_bytes  # of the state before the stage
+    for index, stage in enumerate(stages):
+        lost_bytes = lost.archive_bytes(rehearsal.steps_of(index)) + rehearsal.surroundings_of_a_stage
+        undo = Undo(index + 1, index + 1)
+        reversal = Reversal(
+            archive_bytes=lost_bytes,
+            undo_cost=min(_seconds_of(undo, times) for times in timed),
+            undo_workspace_bytes=max(0, undoing[index + 1] - state_bytes - gradient_bytes),
+            archive_workspace_bytes=max(stage.forward_workspace_bytes, archiving[index + 1]),
+        )
+        reversals.append(replace(stage, reversal=reversal))
+        state_bytes, gradient_bytes = stage.state_bytes, stage.live_gradient_bytes
+    return tuple(reversals), peak_bytes + block_bytes
+
+
+def _needed_bytes(
+    pieces: Sequence[ActionBytes], accumulated: Sequence[int]
+) -> tuple[dict[int, int], dict[int, int]]:
+    """By stage, what archiving it takes beyond what it leaves, and undoing it beyond what was there.
+
+    `accumulated[i]` bytes of gradients were live before piece i. The plan counts all of them from the start,
+    so what had not come yet is taken off.
+    """
+    archiving: dict[int, int] = {}
+    undoing: dict[int, int] = {}
+    for piece, before_bytes in zip(pieces, accumulated, strict=False):
+        counted_bytes = max(accumulated) - before_bytes
         if isinstance(piece.action, Archive):
-            index = piece.action.first - 1
-            workspaces[index] = max(workspaces[index], piece.peak_bytes - piece.after_bytes - spare)
+            archiving[piece.action.first] = piece.peak_bytes - piece.after_bytes - counted_bytes
         elif isinstance(piece.action, Undo):
-            index, action = piece.action.first - 1, piece.action
-            needed = piece.peak_bytes - piece.before_bytes - spare
-            bits = lost.archive_bytes(rehearsal.steps_of(index))
-            reversal = Reversal(
-                archive_bytes=bits + rehearsal.surroundings_of_a_stage,
-                undo_cost=min(_seconds_of(action, times) for times in timed),
-                undo_workspace_bytes=max(0, needed - states[index] - gradients[index]),
-                archive_workspace_bytes=workspaces[index],
-            )
-            found[index] = replace(found[index], reversal=reversal)
-    return tuple(found), peak + block_bytes
+            undoing[piece.action.first] = piece.peak_bytes - piece.before_bytes - counted_bytes
+    return archiving, undoing
 
 
 def _seconds_of(action: Undo, times: Sequence[tuple[object, float]]) -> float:
