@@ -37,6 +37,21 @@ class Tape:
     cells: Tensor | None
 
 
+@dataclass(frozen=True)
+class Sequence:
+    """Inputs and outputs of a layer over k steps, and their gradients; None where there is none."""
+
+    x: Tensor
+    """[k, batch, input]"""
+    y: Tensor | None
+    """[k, batch, hidden]"""
+    dy: Tensor | None
+    dx: Tensor | None
+    """To be filled."""
+    sizes: Tensor | None
+    """[k], of a packed batch: how many sequences go on."""
+
+
 def run_layer(
     kernels: Kernels,
     mode: str,
@@ -219,7 +234,8 @@ class _Layer(torch.autograd.Function):
         wanted = ctx.needs_input_grad[4:]
         sums, made = _sums(weights, wanted[1:5])
         dx = torch.empty_like(x, memory_format=torch.contiguous_format) if wanted[0] else None
-        dbefore = _reverse(ctx.kernels, ctx.mode, tape, (x, y, dy, dx), weights, state, dafter, sums, sizes)
+        sequence = Sequence(x, y, dy, dx, sizes)
+        dbefore = _reverse(ctx.kernels, ctx.mode, tape, sequence, weights, state, dafter, sums)
         return None, None, None, None, dx, *made, *dbefore
 
 
@@ -238,20 +254,20 @@ def _reverse(
     kernels: Kernels,
     mode: str,
     tape: Tape,
-    sequence: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
+    sequence: Sequence,
     weights: TorchWeights,
     state: list[Tensor],
     dafter: list[Tensor | None],
     sums: list[Tensor | None],
-    sizes: Tensor | None,
 ) -> list[Tensor]:
-    """The gradient of the state before; turns the tape into gradients of the gates, adds to `sums`, and
-    fills dx of `sequence` (x, y, dy, dx), where there is one.
+    """The gradient of the `state` before the steps, given that of the state after them, `dafter`.
+
+    Turns the tape into gradients of the gates, adds the weights' gradients to `sums`, and fills the dx of
+    `sequence`.
     """
-    x, y, dy, dx = sequence
     steps, _, hidden, columns = tape.gates.shape
+    x, dy = _rows(sequence.x), sequence.dy
     batch = x.shape[1]
-    x = _rows(x)
     before = [part.contiguous() for part in state]
     after = [None if part is None else part.contiguous() for part in dafter]
     # Worked on in columns, so with room for those; given out as [batch, hidden].
@@ -268,7 +284,7 @@ def _reverse(
         weights.weight_ih.data_ptr(),
         weights.weight_hh.data_ptr(),
         x.data_ptr(),
-        _pointer(y),
+        _pointer(sequence.y),
         _pointer(dy),
         before[0].data_ptr(),
         before[-1].data_ptr(),
@@ -280,8 +296,8 @@ def _reverse(
         tape.gates.data_ptr(),
         _pointer(tape.cells),
         *(_pointer(total) for total in sums),
-        _pointer(dx),
-        _pointer(sizes),
+        _pointer(sequence.dx),
+        _pointer(sequence.sizes),
     )
     kernels.backward[mode](ctypes.byref(given))
     return dbefore
