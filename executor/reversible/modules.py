@@ -249,11 +249,15 @@ class Reversible(nn.Module):
     def _run(
         self, inputs: Tensor, state: Any, *, before: nn.Module | None, after: Outer, targets: Tensor | None
     ) -> tuple[Tensor, Any]:
+        """Outputs and last state of a call: by a plan where there is a budget, else undoing every step.
+
+        `state` is the caller's, None for zeros. With `targets` the outputs are the sum of `after`.
+        """
         require_steps(inputs)
         start = self._state(state, inputs.shape[1])
         if self.budget is not None and torch.is_grad_enabled():
             self._archived_bytes = 0
-            outputs, final = run_in_budget(
+            outputs, last = run_in_budget(
                 self,
                 inputs,
                 start,
@@ -263,14 +267,21 @@ class Reversible(nn.Module):
                 after=after,
                 targets=targets,
             )
-            return outputs, (final if len(final) > 1 else final[0])
+        else:
+            outputs, last = self._run_undoing(inputs, start, Outer(before), after, targets)
+        return outputs, (last if len(last) > 1 else last[0])
+
+    def _run_undoing(
+        self, inputs: Tensor, start: State, before: Outer, after: Outer, targets: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """Keep no checkpoint; every step is undone on the way back."""
         archived: list[int] = []
-        outer = [module for module in (before, after.module) if module is not None]
+        outer = [each.module for each in (before, after) if each.module is not None]
         recipe, reversible = self._recipe(replays=bool(outer) or self._drops), torch.is_grad_enabled()
         rewinding = Rewinding(outer if reversible else (), (inputs, targets, *start, *after.shared))
         work = Pass(
             recipe,
-            Outer(before),
+            before,
             after,
             targets,
             stacked=targets is None,
@@ -283,7 +294,7 @@ class Reversible(nn.Module):
         require_reverse_mode(tensors, "a reversible layer")
         outputs, *last = ReversibleSequence.apply(work, *tensors)  # type: ignore[no-untyped-call]
         (self._archived_bytes,) = archived
-        return outputs, (tuple(last) if len(last) > 1 else last[0])
+        return outputs, tuple(last)
 
     @property
     def _drops(self) -> bool:
