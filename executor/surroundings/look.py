@@ -154,6 +154,8 @@ class Look:
             name = type(part).__name__
             values = {key: each for key, each in vars(part).items() if type(each) not in PLAIN}
             self._attributes(name, values, vars(part))
+            plain = ((key, each) for key, each in vars(part).items() if key not in values)
+            self.held += [Held.now((vars(part), key), each) for key, each in plain if key != "training"]
             self._methods(name, type(part), also=frozenset({"forward"}))
 
     def _constants(self, part: nn.Module) -> None:
@@ -248,6 +250,8 @@ class Look:
                 if are_any or not isinstance(key, str) or key in self.names:
                     self.plain.append((f"{name}[{key!r}]", value))
                 self._add(f"{name}[{key!r}]", (key, plain_likeness(value)))
+                if type(values) is dict:
+                    self.held.append(Held.now((values, key), value))
         else:
             for key, value in values.items():
                 self.at(f"a key of {name}", key)
@@ -339,8 +343,12 @@ class Look:
             if inner.startswith("_") and isinstance(value, list):
                 self.private.append((f"{name}.{inner}", value))
                 self.lists.append(Contents.now(value))
-            elif not (inner.startswith("_") and isinstance(value, int | float)):
-                self.at(f"{name}.{inner}", value, (owner, inner) if type(owner) is dict else None)
+                continue
+            place = (owner, inner) if type(owner) is dict and inner in owner else None
+            if not (inner.startswith("_") and isinstance(value, int | float)):
+                self.at(f"{name}.{inner}", value, place)
+            elif place is not None:
+                self.held.append(Held.now(place, value))
 
     def _methods(self, name: str, kind: type, also: frozenset[str] = frozenset()) -> None:
         """Functions and values of a class and its bases that the lines read."""

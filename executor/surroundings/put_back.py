@@ -27,6 +27,25 @@ def put_back(places: Iterable[Place]) -> Iterator[None]:
 
 
 @contextmanager
+def holding(held: Iterable[tuple[Place, Any]]) -> Iterator[None]:
+    """Within the context places hold the values beside them; what is written there meanwhile stays."""
+    others = [(place, then, place[0].get(place[1], ABSENT)) for place, then in held]
+    others = [each for each in others if each[1] is not each[2]]
+    for (slots, name), then, _ in others:
+        slots[name] = then
+    try:
+        yield
+    finally:
+        for (slots, name), then, now in others:
+            if slots.get(name, ABSENT) is not then:
+                continue
+            if now is ABSENT:
+                slots.pop(name, None)
+            else:
+                slots[name] = now
+
+
+@contextmanager
 def with_contents(lists: Sequence[tuple[list[Any], list[Any]]]) -> Iterator[None]:
     """Within the context lists have the contents beside them; what is added meanwhile stays."""
     others = [(each, then, [*each]) for each, then in lists if not are_all_same(each, then)]

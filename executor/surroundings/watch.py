@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from executor.errors import ModifiedBetweenPasses
 from executor.surroundings.likeness import plain_attributes
 from executor.surroundings.look import SeenTensor
-from executor.surroundings.places import ABSENT, Place, key_of
-from executor.surroundings.put_back import put_back, with_contents
+from executor.surroundings.places import Place, key_of
+from executor.surroundings.put_back import holding, with_contents
 from executor.surroundings.reads import is_library, may_read_any
 from executor.surroundings.seen import Function, Seen
 from executor.trees import version_of
@@ -25,8 +25,9 @@ MOST_ARRAY_BYTES = 2**20
 
 
 class Watch:
-    """Of plain values that the lines of a step name, those of torch's modules, the weights of modules that
-    were not declared, and tensors, those aside that are `given` as state, inputs or captured tensors.
+    """Puts back what places that the lines of a step name held, and lists. Refuses others that changed:
+    numbers of torch's modules and of numpy's arrays, weights of modules that were not declared, and tensors,
+    those aside that are `given` as state, inputs or captured tensors.
     """
 
     def __init__(self, functions: Sequence[Function | None], seen: Seen, given: Iterable[Any] = ()) -> None:
@@ -78,10 +79,7 @@ class Watch:
         """Within the context variables, objects, dictionaries and lists hold what they held in the forward
         pass: a step that is defined in a loop names the variables of that loop.
         """
-        others = [(place, held) for place, held in self._held if place[0].get(place[1], ABSENT) is not held]
-        with put_back(place for place, _ in others), with_contents(self._lists):
-            for (slots, name), held in others:
-                slots[name] = held
+        with holding(self._held), with_contents(self._lists):
             yield
 
     def require_unchanged(self) -> None:
@@ -133,7 +131,7 @@ class Watch:
         for module in self._seen.modules:
             for path, part in module.named_modules():
                 is_any = is_library(type(part).__module__) or may_read_any(seen.names)
-                for key, value in (*plain_attributes(part), *_private_attributes(part)):
+                for key, value in plain_attributes(part):
                     if is_any or key in seen.names:
                         found[f"{path}.{key}" if path else key].append(value)
         return found
@@ -141,14 +139,6 @@ class Watch:
     def _weights_beside(self) -> Iterator[tuple[str, Tensor]]:
         for module in self._seen.met:
             yield from module.named_parameters()
-
-
-def _private_attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Private numbers and words; whole ones are left out: they count calls, also between the passes."""
-    if not is_library(type(part).__module__):
-        for name, value in vars(part).items():
-            if name.startswith("_") and type(value) in (bool, float, str):
-                yield name, value
 
 
 def _digests(arrays: Iterable[tuple[str, Any]]) -> dict[str, int]:
