@@ -22,7 +22,7 @@ from benchmarks.machine import ROOT, description
 
 TESTS_END = 150.0
 """Seconds after the beginning by which the tests are ended."""
-SECTIONS = (("budgets", 330.0), ("reversible", 380.0), ("sparse", 450.0))
+SECTIONS = (("budgets", 315.0), ("reversible", 360.0), ("sparse", 425.0))
 """When each ends, at the latest; what one leaves over is the next one's."""
 GRACE_SECONDS = 3.0
 """Between the time when a section's rows stop by themselves and that when its process is ended."""
