@@ -110,7 +110,7 @@ def test_without_a_device_it_says_so_and_counts_the_tests(tmp_path: Path) -> Non
 
 
 def test_everything_ends_within_eight_minutes() -> None:
-    """Tests, then sections, each with an end of its own; three quarters of a minute for what is loaded before"""
+    """Tests, then sections, each with an end of its own; three quarters of a minute for what is loaded"""
     ends = [gpu.TESTS_END, *(end for _, end in gpu.SECTIONS)]
     assert ends == sorted(ends)
     assert ends[-1] + suites.GRACE_SECONDS + gpu.GRACE_SECONDS <= 435
