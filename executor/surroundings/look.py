@@ -42,7 +42,7 @@ from executor.surroundings.likeness import (
     plain_values_likeness,
     tensor_likeness,
 )
-from executor.surroundings.places import Contents, Held, Place, Variable
+from executor.surroundings.places import Attributes, Contents, Held, Place, Variable
 from executor.surroundings.reads import is_library, is_ours, may_read_any, names_read
 from executor.surroundings.streams import NumpyStream, PythonStream, global_stream_of, stream_of
 from executor.trees import version_of
@@ -316,7 +316,8 @@ class Look:
         if "__wrapped__" in own:  # by functools.cache, say
             self.at(name, own["__wrapped__"])
         everything = is_ours(kind.__module__) or may_read_any(self.names)
-        self._attributes(name, {**own, **slots}, own, all_of_them=everything)
+        self._attributes(name, own, own, all_of_them=everything)
+        self._attributes(name, slots, Attributes(value), all_of_them=everything)
         if not is_library(kind.__module__):
             self._methods(name, kind)
         elif not is_ours(kind.__module__) and kind.__name__ not in _NAMESPACES:
@@ -331,7 +332,7 @@ class Look:
         self,
         name: str,
         values: Mapping[str, Any],
-        owner: Mapping[str, Any] | None = None,
+        owner: Mapping[str, Any] | Attributes | None = None,
         *,
         all_of_them: bool = False,
     ) -> None:
@@ -344,7 +345,7 @@ class Look:
                 self.private.append((f"{name}.{inner}", value))
                 self.lists.append(Contents.now(value))
                 continue
-            place = (owner, inner) if type(owner) is dict and inner in owner else None
+            place = (owner, inner) if isinstance(owner, dict | Attributes) else None
             if not (inner.startswith("_") and isinstance(value, int | float)):
                 self.at(f"{name}.{inner}", value, place)
             elif place is not None:
@@ -362,4 +363,5 @@ class Look:
                     value = value.fget
                 elif isinstance(value, functools.cached_property):
                     value = value.func
-                self.at(f"{name}.{inner}", getattr(value, "__func__", value))
+                place = None if hasattr(type(value), "__get__") else (Attributes(each), inner)
+                self.at(f"{name}.{inner}", getattr(value, "__func__", value), place)

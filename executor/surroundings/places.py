@@ -1,5 +1,5 @@
 """Where a step finds what it sees: entries of dictionaries (attributes of objects, globals, parameters and
-buffers of modules) and variables of closures.
+buffers of modules), variables of closures, and attributes that no dictionary holds.
 """
 
 from __future__ import annotations
@@ -45,14 +45,49 @@ class Variable:
         return value
 
 
-Place = tuple[dict[Any, Any] | Variable, Any]
+class Attributes:
+    """Attributes of a class, or those of an object that are slots, as a dictionary; by no lines of theirs."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name, ABSENT) is not ABSENT
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        (type if isinstance(self.owner, type) else object).__setattr__(self.owner, name, value)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of a dictionary."""
+        if isinstance(self.owner, type):
+            return vars(self.owner).get(name, default)
+        try:
+            return object.__getattribute__(self.owner, name)
+        except AttributeError:
+            return default
+
+    def pop(self, name: str, default: Any = None) -> Any:
+        """As of a dictionary."""
+        value = self.get(name, default)
+        (type if isinstance(self.owner, type) else object).__delattr__(self.owner, name)
+        return value
+
+
+Place = tuple[dict[Any, Any] | Variable | Attributes, Any]
 """A dictionary and a key of it."""
 
 
 def key_of(place: Place) -> Hashable:
     """Equal for the same place, as long as it lives."""
     slots, name = place
-    return id(slots.cell if isinstance(slots, Variable) else slots), name
+    if isinstance(slots, Variable):
+        return id(slots.cell), name
+    return id(slots.owner if isinstance(slots, Attributes) else slots), name
 
 
 def _referred(value: Any) -> Any:

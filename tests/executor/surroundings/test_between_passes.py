@@ -369,6 +369,12 @@ def test_steps_run_again_with_the_parts_and_hooks_of_the_forward_pass(what: str)
     torch.testing.assert_close(found(checkpoint_every(STEPS, 2, 2)), found(tape_everything(STEPS, 2)))
 
 
+class Slots:
+    """An object without a dictionary."""
+
+    __slots__ = ("layer",)
+
+
 layer_here: Any = None
 """A global variable that a step below names."""
 
@@ -376,7 +382,9 @@ layer_here: Any = None
 def layer_by_layer(where: str, layers: list[nn.Module], x: Tensor, plan: ExecutionPlan | None) -> Tensor:
     """A stack of layers, one loop after the other, by one step that names `where` the layer is."""
     global layer_here
-    holder: Any = SimpleNamespace()
+    holder: Any = {"slot": Slots(), "class": type("Holder", (), {"__module__": __name__})}.get(
+        where, SimpleNamespace()
+    )
     for number, layer in enumerate(layers):
         layer_here = holder.layer = layer
         act = torch.tanh if number else torch.sigmoid
@@ -395,7 +403,7 @@ def layer_by_layer(where: str, layers: list[nn.Module], x: Tensor, plan: Executi
             state = holder.layer(x, state)
             return state, state
 
-        step = {"variable": variable, "global": named, "attribute": attribute}[where]
+        step = {"variable": variable, "global": named}.get(where, attribute)
         captured = [weight] if where == "variable" else []
         zeros = torch.zeros(BATCH, SIZE, dtype=torch.float64)
         made = LoopCase(step, zeros, x, layer, captured)
@@ -407,7 +415,7 @@ def layer_by_layer(where: str, layers: list[nn.Module], x: Tensor, plan: Executi
     return x
 
 
-@pytest.mark.parametrize("where", ["variable", "global", "attribute"])
+@pytest.mark.parametrize("where", ["variable", "global", "attribute", "slot", "class"])
 def test_steps_that_are_defined_in_a_loop_run_again_with_its_variables_of_that_time(where: str) -> None:
     """By the time of backward they name the last layer: all gradients were those of that one, or nothing"""
     torch.manual_seed(0)
