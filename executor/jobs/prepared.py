@@ -71,14 +71,7 @@ class PreparedJob:
         ).to(device)
         loss = PlannedLoss(model, length=job.sequence.length, batch_size=job.sequence.batch_size)
         window = Window.of(streams.window(0))
-        budget_bytes = job.budget.bytes(
-            activation_bytes=lambda: full_activation_bytes(model, window),
-            free_bytes=lambda: (
-                free_for_plans(device)
-                if device_bytes is None
-                else max(1, device_bytes - held_bytes(model, window, job.training))
-            ),
-        )
+        budget_bytes = _budget_bytes(job, model, window, device, device_bytes)
         meaning = "" if job.budget.given_bytes is not None else f" = {format_bytes(budget_bytes)}"
         progress(f"budget: {job.budget}{meaning}")
         progress("measuring segments of several lengths on this machine")
@@ -168,6 +161,21 @@ class PreparedJob:
             return best_plan(self.probe, self.budget_bytes, in_process, host), None
         held = held_bytes(self.model, self.window, self.job.training)
         return planner.plan(self.probe, self.budget_bytes, request=self.request(), held_bytes=held, host=host)
+
+
+def _budget_bytes(
+    job: Job, model: CharacterModel, window: Window, device: torch.device, device_bytes: int | None
+) -> int:
+    """The job's budget; `device_bytes` are all that it may hold on the device, where that is limited."""
+
+    def free_bytes() -> int:
+        if device_bytes is None:
+            return free_for_plans(device)
+        return max(1, device_bytes - held_bytes(model, window, job.training))
+
+    return job.budget.bytes(
+        activation_bytes=lambda: full_activation_bytes(model, window), free_bytes=free_bytes
+    )
 
 
 def _audit_of(model: CharacterModel, sparsity: SparsitySpec | None) -> SparseAudit | None:
