@@ -160,6 +160,7 @@ class Rehearsal:
         run.observer = None if observer is None else self._recording_gradients(run, observer)
         try:
             outputs, final = run.forward()
+            run.cut_off(())
             if observer is None:
                 self._learn(outputs, final)
             run.backward(self._output_gradients, self._state_gradients)

@@ -83,9 +83,11 @@ def test_what_the_last_step_left_is_within_the_budget() -> None:
 
 
 def test_only_what_steps_put_in_the_place_of_another_counts() -> None:
-    """Buffers that they replace are part of a state; what stays where it is was there before"""
+    """Buffers that they replace are part of a state; what stays where it is was there before. The graph of
+    what is kept, with gradients at its ends, is cut off: it doubled the least budget.
+    """
     kept = probe(**_loop(in_an_attribute)[1], candidates=[1]).segments[0]
-    assert kept.left_bytes >= BATCH * PLACES * 4
+    assert BATCH * PLACES * 4 <= kept.left_bytes < 1.1 * BATCH * PLACES * 4
     for keep in (nowhere, as_numbers):
         assert probe(**_loop(keep)[1], candidates=[1]).segments[0].left_bytes == 0
 
