@@ -84,8 +84,8 @@ class Rewinding:
     def recomputing(self) -> Iterator[None]:
         """Around the way back: what it does to buffers is forgotten, and `is_recomputing()` is true.
 
-        Raises ModifiedBetweenPasses for a buffer that segments leave alone, or a number of torch's modules, that
-        was changed since.
+        Raises ModifiedBetweenPasses for a buffer that segments leave alone, or a number of torch's modules,
+        that was changed since.
         """
         with self._replay.isolated():
             self._replay.require_unchanged()
