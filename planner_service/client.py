@@ -10,16 +10,14 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from planner_service.chain import TieredAction, tiered_action_from_record
+from planner_service.connection import Connection, PlannerError, PlannerRefused, PlannerUnreachable
 from planner_service.contract import (
-    PROBLEM_MEDIA_TYPE,
     ComparisonReply,
     ComparisonRequest,
     FrontierReply,
@@ -40,87 +38,17 @@ from planner_service.contract.measurements import Measurement, MeasurementPage, 
 from planner_service.contract.nodes import Node, NodePage
 from planner_service.contract.probes import Probe, ProbePage, ProbeRequest
 from planner_service.contract.stored_profiles import ProfilePage, StoredProfile
-from planner_service.loopback import names_this_machine
 
-DEFAULT_TIMEOUT_SECONDS = 120.0
-"""Longer than the service's own planning limit, so that its refusal arrives."""
-CONNECT_TIMEOUT_SECONDS = 5.0
+__all__ = ["PlannerClient", "PlannerError", "PlannerRefused", "PlannerUnreachable"]
+
 _EVENTS_SILENCE_SECONDS = 45.0
 """A stream in which nothing happens has a comment every 15 seconds: three that do not come are no silence."""
 _EVENTS_RETRY_SECONDS = 2.0
 """After a stream that ended without an event and not for good: as `retry` of the stream says."""
 
-Reply = TypeVar("Reply", bound=BaseModel)
 
-
-class PlannerError(Exception):
-    """Base of what can go wrong between a client and the planner."""
-
-
-class PlannerUnreachable(PlannerError):
-    """Nothing that speaks the planner's language answers at this URL; `reason` says what happened."""
-
-    def __init__(self, url: str, reason: str) -> None:
-        self.url = url
-        self.reason = reason
-        super().__init__(
-            f"no planner answers at {url}: {reason}; start one with `tightfit serve` or correct the URL"
-        )
-
-
-class PlannerRefused(PlannerError):
-    """The planner refused; `problem` is its document (RFC 9457) with the numbers as fields."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        self.status = status
-        self.problem = dict(problem)
-        super().__init__(str(problem.get("detail") or problem.get("title") or f"status {status}"))
-
-    @property
-    def slug(self) -> str:
-        """The last part of the problem's type: `budget-too-small`."""
-        return str(self.problem.get("type", "")).rpartition("/")[2]
-
-
-class PlannerClient:
+class PlannerClient(Connection):
     """Talks to one planning service. Every method raises PlannerUnreachable and PlannerRefused."""
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        transport: httpx.BaseTransport | None = None,
-        api_key: str | None = None,
-    ) -> None:
-        """`api_key` goes with every call, to services that ask for one: none where it is empty, and without
-        blanks or a line end around it. Raises PlannerUnreachable for a key that is none, and for a proxy
-        in the environment that cannot be used; a service on this machine is asked past it.
-        """
-        self.url = url.rstrip("/")
-        timeout = httpx.Timeout(timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds))
-        key = (api_key or "").strip()
-        if not (key.isascii() and key.isprintable()):  # said here: httpx would quote it
-            raise PlannerUnreachable(self.url, "the key has characters that no key has")
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        if transport is None and names_this_machine(url):
-            transport = httpx.HTTPTransport()
-        try:
-            self._http = httpx.Client(timeout=timeout, transport=transport, headers=headers)
-        except (ImportError, ValueError) as error:  # SOCKS needs another package; a scheme that is none
-            raise PlannerUnreachable(self.url, f"the environment's proxy: {error}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def plan(self, request: PlanRequest | Mapping[str, Any]) -> PlanReply:
         """The cheapest plan within the request's budget."""
@@ -313,81 +241,6 @@ class PlannerClient:
             raise
         return True
 
-    def _get(self, path: str, kind: type[Reply], query: Mapping[str, Any] | None = None) -> Reply:
-        return self._parsed(self._request("GET", path, params=query), kind)
-
-    def _post(
-        self,
-        path: str,
-        message: BaseModel | Mapping[str, Any],
-        kind: type[Reply],
-        *,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
-        content = message.model_dump_json() if isinstance(message, BaseModel) else json.dumps(dict(message))
-        sent = {"content-type": "application/json", **(headers or {})}
-        return self._parsed(self._request("POST", path, content=content, headers=sent), kind)
-
-    def _request(self, method: str, path: str, **content: Any) -> httpx.Request:
-        try:
-            return self._http.build_request(method, self.url + path, **content)
-        except httpx.InvalidURL as error:
-            raise PlannerUnreachable(self.url, str(error)) from error
-
-    def _parsed(self, request: httpx.Request, kind: type[Reply]) -> Reply:
-        return self._read(self._send(request).content, kind)
-
-    def _read(self, content: str | bytes, kind: type[Reply], name: str | None = None) -> Reply:
-        """Raises PlannerUnreachable for what no planner says. What a newer one adds is ignored."""
-        try:
-            return kind.model_validate_json(content, extra="ignore")
-        except ValidationError as error:
-            reason = f"its answer is no {name or kind.__name__} ({error.error_count()} fields differ)"
-            raise PlannerUnreachable(self.url, reason) from error
-
-    def _object(self, response: httpx.Response) -> dict[str, Any]:
-        try:
-            return dict(response.json())
-        except (TypeError, ValueError) as error:
-            raise PlannerUnreachable(self.url, "its answer is not a JSON object") from error
-
-    def _lines(self, response: httpx.Response) -> Iterator[bytes]:
-        """The lines of a stream, without their ends, which are newlines alone.
-
-        `iter_lines` of httpx would also cut at the line separators of Unicode, which texts may hold.
-        """
-        rest = b""
-        try:
-            for part in response.iter_bytes():
-                *lines, rest = (rest + part).split(b"\n")
-                yield from lines
-        except httpx.HTTPError as error:
-            raise PlannerUnreachable(self.url, _reason(error)) from error
-        finally:
-            response.close()
-        if rest:
-            yield rest
-
-    def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
-        try:
-            response = self._http.send(request, stream=stream)
-            if not response.is_success:
-                response.read()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise PlannerUnreachable(self.url, _reason(error)) from error
-        if response.is_success:
-            return response
-        raise self._refusal(response)
-
-    def _refusal(self, response: httpx.Response) -> PlannerError:
-        media_type = response.headers.get("content-type", "")
-        if not media_type.startswith(PROBLEM_MEDIA_TYPE):
-            return PlannerUnreachable(
-                self.url,
-                f"it answers {response.status_code} in {media_type or 'no type'}, as no planner does",
-            )
-        return PlannerRefused(response.status_code, self._object(response))
-
 
 def _plan_path(plan_id: str) -> str:
     return f"/v1/plans/{quote(plan_id, safe='')}"
@@ -399,9 +252,3 @@ def _job_path(job_id: str) -> str:
 
 def _given(**query: object) -> dict[str, Any]:
     return {name: value for name, value in query.items() if value is not None}
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return f"no answer in time ({type(error).__name__})"
-    return str(error) or type(error).__name__

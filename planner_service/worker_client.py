@@ -11,7 +11,8 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from planner_service.client import PlannerClient, PlannerError
+from planner_service.client import PlannerClient
+from planner_service.connection import PlannerError
 from planner_service.contract.attempts import (
     Attempt,
     AttemptReport,

@@ -82,17 +82,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         CHAIN,
     ),
     "planner_service.kubernetes": ("planner_service.contract", "planner_service.placement", CHAIN),
-    "planner_service.client": (
+    "planner_service.connection": (
         "httpx",
         *PYDANTIC,
         "planner_service.contract",
         "planner_service.loopback",
-        CHAIN,
     ),
+    "planner_service.client": ("httpx", "planner_service.connection", "planner_service.contract", CHAIN),
     "planner_service.worker_client": (
         "httpx",
         *PYDANTIC,
         "planner_service.client",
+        "planner_service.connection",
         "planner_service.contract",
         CHAIN,
     ),
