@@ -91,9 +91,7 @@ class Run:
             self._replay.restore(self._checkpoints[0].surroundings)
             self.release()
             raise
-        if len(self._tapes) < self.program.length:  # some stage will run again
-            self._replay.remember()
-        self._replay.remember_written()
+        self._replay.remember(runs_again=len(self._tapes) < self.program.length)
         self.parameters.remember_versions()
         self._versions = versions_of(self._given())
         return self.program.outputs.leaves, self._state(self.program.length).leaves

@@ -185,8 +185,8 @@ class Loop:
         segments: longer ones may not fit the budget.
         """
         program, forks = self.program(1), not _FORKS.isdisjoint(self.seen.names)
-        with nothing_written(self.functions, self.seen):
-            written = Written(self.functions, self.seen)
+        with nothing_written(self.seen):
+            written = Written(self.seen)
             found = dry_run(
                 program,
                 self.initial,
@@ -196,18 +196,13 @@ class Loop:
                 streams=self.streams(),
                 forks=forks,
             )
-            leaves_behind = written.look()
+            leaves_behind = written.remember(self.seen.again())
         asks = _ASKS_FOR_GRADIENTS in self.seen.names  # it may do so at some steps only
         return replace(
             found,
             advances_with_graphs=found.advances_with_graphs or asks,
             leaves_behind=leaves_behind,
         )
-
-    @property
-    def functions(self) -> tuple[Callable[..., Any] | None, ...]:
-        """The step or segment, and the callable that makes its inputs."""
-        return self.function, self.inputs.function
 
     def replay(self, needs: Needs) -> Replay:
         """The replay that `needs` asks for."""
@@ -222,8 +217,8 @@ class Loop:
             mutated=everything.subset(needs.mutated_buffers),
             everything=everything,
             modes=Modes(self.seen.modules),
-            watch=Watch(self.functions, self.seen, given),
-            written=Written(self.functions, self.seen) if needs.leaves_behind else None,
+            watch=Watch(self.seen, given),
+            written=Written(self.seen) if needs.leaves_behind else None,
             differentiates_a_second_run=needs.differentiates_a_second_run,
             advances_with_graphs=needs.advances_with_graphs,
             makes_leaves=needs.makes_leaves,

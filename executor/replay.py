@@ -154,16 +154,20 @@ class Replay:
                 stack.enter_context(self._watch.restored())
             yield
 
-    def remember(self) -> None:
-        """To be called at the end of a forward pass whose steps run again."""
-        if self._watch is not None:
-            self._watch.remember()
-        self._left = [(slots, name, tensor, version_of(tensor)) for slots, name, tensor in self._untouched()]
-
-    def remember_written(self) -> None:
-        """To be called at the end of every forward pass."""
-        if self._written is not None:
-            self._written.look()
+    def remember(self, *, runs_again: bool = True) -> None:
+        """To be called at the end of every forward pass: what steps wrote; and, where any of them runs again,
+        what they read.
+        """
+        if self._watch is not None and (runs_again or self._written is not None):
+            seen = self._watch.look()
+            if self._written is not None:
+                self._written.remember(seen)
+            if runs_again:
+                self._watch.remember(seen)
+        if runs_again:
+            self._left = [
+                (slots, name, tensor, version_of(tensor)) for slots, name, tensor in self._untouched()
+            ]
 
     def cut_off(self, differentiable: Sequence[Tensor]) -> None:
         """What steps left behind is no way to the `differentiable` tensors (`Written.cut_off`)."""

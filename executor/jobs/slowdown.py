@@ -6,9 +6,9 @@ from executor.errors import ExecutorError
 from executor.jobs.prepared import PreparedJob
 from executor.plan import ExecutionPlan
 
-RESOLUTION = 1e-3
-"""A planner passes over segment lengths that are quicker by no more than this fraction, in any budget; and
-sums of the same costs in another order differ by less.
+WORTHWHILE_RATIO = 1e-3
+"""The planner's constant of that name: it passes over segment lengths that are quicker by no more than this
+fraction, in any budget; and sums of the same costs in another order differ by less.
 """
 
 
@@ -26,12 +26,12 @@ class SlowdownTooGreat(ExecutorError):
 
 def require_quick(prepared: PreparedJob, plan: ExecutionPlan, maximum_ratio: float | None) -> None:
     """Raise SlowdownTooGreat when the plan, by the probe's clock, is slower than allowed (by more than
-    RESOLUTION); None allows any.
+    WORTHWHILE_RATIO); None allows any.
     """
     if maximum_ratio is None or plan.makespan_seconds is None:
         return
     lengths = [segment.segment_steps for segment in prepared.probe.segments]
     fastest = min(prepared.probe.chain(plan.length, steps).store_all_makespan for steps in lengths)
     ratio = plan.makespan_seconds / fastest
-    if ratio > maximum_ratio * (1 + RESOLUTION):
+    if ratio > maximum_ratio * (1 + WORTHWHILE_RATIO):
         raise SlowdownTooGreat(slowdown_ratio=ratio, maximum_slowdown_ratio=maximum_ratio)

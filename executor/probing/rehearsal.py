@@ -230,7 +230,7 @@ def without_traces(loop: Loop) -> Iterator[None]:
         stack.enter_context(recomputing())
         stack.enter_context(unnoted_archives())
         stack.enter_context(untouched(Buffers(loop.seen.modules), loop.streams()))
-        stack.enter_context(nothing_written(loop.functions, loop.seen))
+        stack.enter_context(nothing_written(loop.seen))
         for part in _tracing(loop):
             stack.enter_context(part.without_traces())
         yield

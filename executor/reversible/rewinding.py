@@ -31,7 +31,7 @@ class Rewinding:
         everyone = seen.modules if seen else ()
         self._everything = Buffers(everyone)
         self._modes = Modes(everyone)
-        self._watch = Watch(modules, seen, given) if seen else None
+        self._watch = Watch(seen, given) if seen else None
         self._streams: list[Stream] = [*seen.generators, *seen.streams] if seen else []
         self._replay = self._replay_of(self._everything, self._streams)
         self._taken: list[Surroundings] = []

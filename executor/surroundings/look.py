@@ -30,7 +30,6 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from executor.surroundings.contents import defaults_of, own_values, slot_values, slots_of
 from executor.surroundings.likeness import (
     LONG,
     PLAIN,
@@ -42,6 +41,7 @@ from executor.surroundings.likeness import (
     plain_values_likeness,
     tensor_likeness,
 )
+from executor.surroundings.own_values import defaults_of, own_values, slot_values, slots_of
 from executor.surroundings.places import Attributes, Contents, Held, Place, Variable
 from executor.surroundings.reads import is_library, is_ours, may_read_any, names_read
 from executor.surroundings.streams import NumpyStream, PythonStream, global_stream_of, stream_of

@@ -22,6 +22,8 @@ Function = Callable[..., Any]
 class Seen(NamedTuple):
     """What some functions and modules see."""
 
+    functions: tuple[Function | None, ...]
+    """Those that were given."""
     values: tuple[SeenValue, ...]
     """What counts of everything, in the order in which it was met."""
     declared: tuple[nn.Module, ...]
@@ -58,6 +60,7 @@ class Seen(NamedTuple):
             look, met = _around(functions, modules, names)
             if look.names == names:
                 return cls(
+                    functions,
                     tuple(look.found),
                     tuple(modules),
                     met,
@@ -75,6 +78,10 @@ class Seen(NamedTuple):
             if len(_names) >= MOST_VALUES:
                 _names.clear()
             _names[id(anchor)] = (anchor, names)
+
+    def again(self) -> Seen:
+        """What the same functions and modules see now."""
+        return Seen.by(self.functions, self.declared)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:

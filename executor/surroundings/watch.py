@@ -17,7 +17,7 @@ from executor.surroundings.look import SeenTensor
 from executor.surroundings.places import Place, key_of
 from executor.surroundings.put_back import holding, with_contents
 from executor.surroundings.reads import is_library, may_read_any
-from executor.surroundings.seen import Function, Seen
+from executor.surroundings.seen import Seen
 from executor.trees import version_of
 
 MOST_ARRAY_BYTES = 2**20
@@ -30,8 +30,7 @@ class Watch:
     those aside that are `given` as state, inputs or captured tensors.
     """
 
-    def __init__(self, functions: Sequence[Function | None], seen: Seen, given: Iterable[Any] = ()) -> None:
-        self._functions = functions
+    def __init__(self, seen: Seen, given: Iterable[Any] = ()) -> None:
         self._seen = seen
         self._given = {id(each) for each in given}
         self._begun_with = self._plain_in(seen)
@@ -48,11 +47,14 @@ class Watch:
         self._held: list[tuple[Place, Any]] = []
         """What can be put back where it was."""
 
-    def remember(self) -> None:
-        """To be called at the end of the forward pass: a step may count its calls. What changed in that pass
-        is left out: steps write there what they do not read, such as the values computed last.
+    def look(self) -> Seen:
+        """What the step sees now."""
+        return self._seen.again()
+
+    def remember(self, seen: Seen) -> None:
+        """Take what is `seen` at the end of the forward pass: a step may count its calls. What changed in
+        that pass is left out: steps write there what they do not read, such as the values computed last.
         """
-        seen = self._look()
         found = self._plain_in(seen).items()
         self._plain = {name: now for name, now in found if _are_alike(self._begun_with.get(name, ()), now)}
         before = {_identity(each) for each in self._seen.tensors}
@@ -90,7 +92,7 @@ class Watch:
                     f"parameter {name} of a module that the step uses was changed in place between forward "
                     "and backward: recomputation would use other weights; change it after backward"
                 )
-        seen = self._look()
+        seen = self.look()
         self._require_same_tensors(_by_name(seen.tensors))
         for name, digest in _digests(seen.arrays).items():
             if self._numbers.get(name, digest) != digest:
@@ -120,9 +122,6 @@ class Watch:
                         f"{name} was {how} between forward and backward: steps that run again would read the "
                         "new numbers; change it after backward, or pass it in the state or the inputs"
                     )
-
-    def _look(self) -> Seen:
-        return Seen.by(self._functions, self._seen.declared)
 
     def _plain_in(self, seen: Seen) -> dict[str, list[Any]]:
         found = defaultdict(list)

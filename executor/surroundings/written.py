@@ -17,7 +17,7 @@ from executor.surroundings.likeness import PLAIN
 from executor.surroundings.places import ABSENT, Held, Place, key_of
 from executor.surroundings.put_back import put_back
 from executor.surroundings.reads import is_library
-from executor.surroundings.seen import Function, Seen
+from executor.surroundings.seen import Seen
 
 
 class Written:
@@ -25,16 +25,14 @@ class Written:
     of modules, and other objects and dictionaries that hold tensors, where the lines of a step name them.
     """
 
-    def __init__(self, functions: Sequence[Function | None], seen: Seen) -> None:
-        self._functions = functions
-        self._declared = seen.declared
+    def __init__(self, seen: Seen) -> None:
         self._before = {key_of(each.place): each for each in _held(seen)}
         self._places: list[Place] = []
         """Those to be put back: a number may have been written and be the same as before."""
 
-    def look(self) -> bool:
-        """Whether any were written by now. To be called at the end of the forward pass."""
-        held = [*_held(Seen.by(self._functions, self._declared))]
+    def remember(self, seen: Seen) -> bool:
+        """Take what is `seen` at the end of the forward pass; whether any of them were written by then."""
+        held = [*_held(seen)]
         found = ((self._before.get(key_of(each.place)), each) for each in held)
         written = [each.place for was, each in found if was is None or not was.is_same(each)]
         numbers = [each.place for each in held if not isinstance(each.value, Tensor)]
@@ -58,13 +56,13 @@ class Written:
 
 
 @contextmanager
-def nothing_written(functions: Sequence[Function | None], seen: Seen) -> Iterator[None]:
+def nothing_written(seen: Seen) -> Iterator[None]:
     """After the context those places hold what they held when they were `seen`: steps are tried in it."""
     before = {key_of(each.place): each.value for each in _held(seen)}
     try:
         yield
     finally:
-        for each in [*_held(Seen.by(functions, seen.declared))]:
+        for each in [*_held(seen.again())]:
             slots, name = each.place
             was = before.get(key_of(each.place), ABSENT)
             if was is ABSENT:

@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from executor.jobs.slowdown import SlowdownTooGreat, require_quick
+from executor.jobs.slowdown import WORTHWHILE_RATIO, SlowdownTooGreat, require_quick
 from planner_service.chain import Backward, Chain, Stage, StageRun, Tape, simulate
+from planner_service.planning import choice
 
 
 def chain_of(draw):
@@ -35,3 +36,8 @@ def test_a_plan_that_runs_nothing_twice_is_quick_enough_for_any_job():
         require_quick(prepared, SimpleNamespace(length=37, makespan_seconds=seconds), 1.0)
         with pytest.raises(SlowdownTooGreat):
             require_quick(prepared, SimpleNamespace(length=37, makespan_seconds=1.01 * seconds), 1.0)
+
+
+def test_what_the_planner_passes_over_is_not_held_against_its_plan():
+    """Jobs cannot import the planner's constant, so that theirs is held equal here"""
+    assert choice.WORTHWHILE_RATIO == WORTHWHILE_RATIO
