@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from executor.memory import cgroup
+from executor.memory.cuda_memory import indexed
 
 _MEMINFO = Path("/proc/meminfo")
 
@@ -15,14 +16,25 @@ _MEMINFO = Path("/proc/meminfo")
 def free_bytes(device: torch.device) -> int:
     """Bytes that can still be allocated on `device`.
 
-    On CUDA what the driver has left plus what the caching allocator holds unused; on the CPU the memory
-    that the system can give away without swapping, and no more than this process's control groups allow.
+    On CUDA what the driver has left plus what the caching allocator holds unused, and no more than a limit on
+    this process allows; on the CPU the memory that the system can give away without swapping, and no more
+    than this process's control groups allow.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(free) + cached
+        used = torch.cuda.memory_allocated(device)
+        unused = torch.cuda.memory_reserved(device) - used
+        return min(int(free) + unused, max(0, most_reserved_bytes(device) - used))
     return _available_host_bytes()
+
+
+def most_reserved_bytes(device: torch.device) -> int:
+    """What CUDA's caching allocator may reserve on `device`: all of it, or what
+    torch.cuda.set_per_process_memory_fraction or a hard cap said last.
+    """
+    chosen = indexed(device)
+    total_bytes: int = torch.cuda.get_device_properties(chosen).total_memory
+    return round(torch.cuda.get_per_process_memory_fraction(chosen) * total_bytes)
 
 
 def device_name(device: torch.device) -> str:

@@ -17,7 +17,7 @@ import torch
 
 from executor.memory.budget import parse_budget_bytes
 from executor.memory.cuda_memory import cuts_every_block, indexed, warm_up, workspaces_ready
-from executor.memory.device import free_bytes
+from executor.memory.device import free_bytes, most_reserved_bytes
 
 SEGMENTS_BYTES = 22 * 2**20
 """One begun segment of each of the allocator's two pools of shared segments."""
@@ -74,8 +74,9 @@ def hard_cap(budget: int | str, device: torch.device | str = "cuda") -> Iterator
         with hard_cap("2GiB") as budget_bytes:
             loss, _ = unroll(step, state, inputs, module=cell, budget=budget_bytes)
 
-    Whoever exceeds the cap gets torch.OutOfMemoryError. Afterwards the process may use the whole device
-    again. Raises ValueError for a budget below the allocator's segments, and RuntimeError without CUDA.
+    Whoever exceeds the cap gets torch.OutOfMemoryError. A limit that holds already, another cap's or one of
+    torch.cuda.set_per_process_memory_fraction, goes on within the context where it is less, and afterwards.
+    Raises ValueError for a budget below the allocator's segments, and RuntimeError without CUDA.
     """
     if not torch.cuda.is_available():
         raise RuntimeError(
@@ -91,15 +92,23 @@ def hard_cap(budget: int | str, device: torch.device | str = "cuda") -> Iterator
 @contextmanager
 def reserved_at_most(added_bytes: int, device: torch.device) -> Iterator[int]:
     """Within the context CUDA's allocator may reserve `added_bytes` more on `device`, which has an index,
-    than it holds for what is live now, the matrix library's workspaces included. Gives the bytes that were
-    reserved before.
+    than it holds for what is live now, the matrix library's workspaces included, and no more than before.
+    Gives the bytes that were reserved before.
     """
     warm_up(device)
     torch.cuda.empty_cache()
     before_bytes: int = torch.cuda.memory_reserved(device)
-    total: int = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (before_bytes + added_bytes) / total), device)
+    outer_bytes = most_reserved_bytes(device)
+    _limit(min(outer_bytes, before_bytes + added_bytes), device)
     try:
         yield before_bytes
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        _limit(outer_bytes, device)
+
+
+def _limit(reserved_bytes: int, device: torch.device) -> None:
+    """Half a byte more than that: torch multiplies the share by the device's bytes and leaves out what
+    follows the point, which would cost one cap in thirty a byte, and with it a segment.
+    """
+    total_bytes: int = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (reserved_bytes + 0.5) / total_bytes), device)

@@ -16,6 +16,8 @@ import torch
 from executor.memory import cuda_memory
 
 MIB = 2**20
+TOTAL_BYTES = 8_444_182_528
+"""Of the device: no power of two, as on real ones."""
 COUNTERS = ("allocated_bytes", "requested_bytes", "allocation")
 
 
@@ -121,6 +123,11 @@ def in_the_place_of_cuda(monkeypatch: pytest.MonkeyPatch, allocator: Allocator) 
             raise ValueError(f"Expected a torch.device with a specified index, but got: {device}")
         called.fractions.append((share, torch.device(device)))
 
+    def last_fraction(device: Any = None) -> float:
+        """Of whole bytes, as torch keeps it."""
+        shares = [share for share, where in called.fractions if where == torch.device(device)]
+        return int(shares[-1] * TOTAL_BYTES) / TOTAL_BYTES if shares else 1.0
+
     def reserved(moment: str) -> Any:
         return lambda _device=None: allocator.stats["reserved_bytes"]["all"][moment]
 
@@ -132,7 +139,10 @@ def in_the_place_of_cuda(monkeypatch: pytest.MonkeyPatch, allocator: Allocator) 
     monkeypatch.setattr(cuda, "current_device", lambda: 3)
     monkeypatch.setattr(cuda, "memory_reserved", reserved("current"))
     monkeypatch.setattr(cuda, "max_memory_reserved", reserved("peak"))
-    monkeypatch.setattr(cuda, "get_device_properties", lambda _device: SimpleNamespace(total_memory=2**33))
+    monkeypatch.setattr(
+        cuda, "get_device_properties", lambda _device: SimpleNamespace(total_memory=TOTAL_BYTES)
+    )
     monkeypatch.setattr(cuda, "set_per_process_memory_fraction", fraction)
+    monkeypatch.setattr(cuda, "get_per_process_memory_fraction", last_fraction)
     monkeypatch.setattr(cuda_memory, "cuts_every_block", lambda: allocator.is_expandable)
     return called

@@ -15,6 +15,7 @@ from executor.attempt.memory_cap import (
 )
 from executor.memory import hard_cap as caps
 from executor.memory.cuda_memory import indexed
+from executor.memory.device import free_bytes, most_reserved_bytes
 from executor.memory.hard_cap import (
     SEGMENTS_BYTES,
     cap_bytes_for,
@@ -22,10 +23,9 @@ from executor.memory.hard_cap import (
     plannable_bytes,
     reserved_at_most,
 )
-from tests.executor.cuda_allocator import MIB, Allocator, in_the_place_of_cuda
+from tests.executor.cuda_allocator import MIB, TOTAL_BYTES, Allocator, in_the_place_of_cuda
 
 WORKSPACES_BYTES = 64 * MIB
-TOTAL_BYTES = 2**33
 
 
 @pytest.fixture
@@ -86,6 +86,36 @@ def test_a_cap_goes_with_the_exception_that_leaves_it(cuda):
     with pytest.raises(KeyError), hard_cap("1GiB"):
         raise KeyError
     assert cuda.fractions[-1][0] == 1.0
+
+
+def test_caps_and_limits_within_each_other_all_hold(cuda, monkeypatch):
+    """A wider cap lifts no narrower limit; after a cap the limits around it are back; a budget that is free
+    is what they leave
+    """
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (TOTAL_BYTES, TOTAL_BYTES))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 24 * MIB)
+    device = torch.device("cuda", 3)
+    torch.cuda.set_per_process_memory_fraction(0.25, device)
+    most = [most_reserved_bytes(device)]
+    with hard_cap("6GiB"):
+        most.append(most_reserved_bytes(device))
+        with hard_cap("1GiB"):
+            most.append(most_reserved_bytes(device))
+            assert free_bytes(torch.device("cuda")) == most[-1] - 24 * MIB
+        most.append(most_reserved_bytes(device))
+    whole = TOTAL_BYTES // 4
+    assert [*most, most_reserved_bytes(device)] == [whole, whole, 2 * WORKSPACES_BYTES + 2**30, whole, whole]
+
+
+def test_a_cap_allows_its_last_byte(cuda, monkeypatch):
+    """A share of the device is what torch is told, which makes bytes of it and leaves out what follows the
+    point
+    """
+    monkeypatch.setattr(caps, "warm_up", lambda _device: None)
+    for mib in range(2, 400, 2):
+        with reserved_at_most(mib * MIB, torch.device("cuda", 3)) as before_bytes:
+            share, _ = cuda.fractions[-1]
+        assert int(share * TOTAL_BYTES) == before_bytes + mib * MIB
 
 
 def test_an_attempts_cap_is_the_same_one(cuda):
