@@ -1,5 +1,8 @@
 """How kernels are compiled: without the interpreter lock, cached beside the source, IEEE division.
 
+Where that cannot be written numba takes the user's cache folder, or the one of NUMBA_CACHE_DIR; where there
+is none of them, every process compiles for itself.
+
 One dispatcher per function: two of them would share a cache entry and each other's options.
 Compiling is what a first plan waits for, so nothing is made that nobody calls: no wrapper for C, none
 for Python around what only kernels call, and no reference counts where nothing is allocated.
@@ -36,4 +39,8 @@ def inner_kernel(function: Function) -> Function:
 def _compiled(function: Function, **options: bool) -> Function:
     # Numba's annotations do not name the options that leave wrappers and reference counts out.
     compiler = cast("Callable[..., Callable[[Function], Function]]", njit)
-    return compiler(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
+    options |= {"nogil": True, "no_cfunc_wrapper": True}
+    try:
+        return compiler(cache=True, error_model="numpy", **options)(function)
+    except RuntimeError:  # a read-only installation of a user without a home
+        return compiler(error_model="numpy", **options)(function)
