@@ -519,6 +519,7 @@ def test_another_type_than_the_weights_is_refused_with_what_to_do(is_packed):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")  # torch 2.14 says so
 def test_tracing_is_refused_by_name():
     """A graph of one plan's operations would be no module inside a budget"""
     drop_in = LSTM.from_torch(nn.LSTM(INPUT, HIDDEN), budget="1MiB")
