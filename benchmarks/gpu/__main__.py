@@ -26,6 +26,8 @@ SECTIONS = (("budgets", 315.0), ("reversible", 360.0), ("sparse", 425.0))
 """When each ends, at the latest; what one leaves over is the next one's."""
 GRACE_SECONDS = 3.0
 """Between the time when a section's rows stop by themselves and that when its process is ended."""
+DRIVER_SECONDS = 15.0
+"""For nvidia-smi, which waits for a driver that does not answer."""
 LEAST_SECONDS = 10.0
 """With less left, no further process of a section is started."""
 
@@ -72,8 +74,9 @@ def device_description() -> dict[str, object]:
     properties = torch.cuda.get_device_properties(0)
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
+        told = subprocess.run(query, capture_output=True, text=True, check=False, timeout=DRIVER_SECONDS)
+        driver = told.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
         driver = "unknown"
     return {
         **description("torch", "numpy", "numba", "triton"),
@@ -110,7 +113,8 @@ def main() -> int:
     print(page.page(found))
     for promise in broken_promises(found):
         print(f"broken: {promise}", file=sys.stderr)
-    print(f"results: {results.PATH.relative_to(ROOT)}, {page.PATH.relative_to(ROOT)}", flush=True)
+    written = (os.path.relpath(path, ROOT) for path in (results.PATH, page.PATH))
+    print(f"results: {', '.join(written)}", flush=True)
     return 1 if broken_promises(found) else 0
 
 

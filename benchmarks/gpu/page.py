@@ -15,7 +15,7 @@ from benchmarks.sparse.table import times as sparse_times
 from planner_service.chain.quantities import format_bytes
 
 Found = Mapping[str, Any]
-PATH = ROOT / "docs/gpu.md"
+PATH = results.place(ROOT / "docs/gpu.md")
 
 
 def write(path: Path = PATH, source: Path = results.PATH) -> None:

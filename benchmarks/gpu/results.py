@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import RESULTS
 
-PATH = RESULTS / "gpu.json"
+
+def place(wanted: Path) -> Path:
+    """`wanted`, or where its folder cannot be written a file of that name among the system's temporary ones:
+    the same for all processes of a run.
+    """
+    folder = next(folder for folder in wanted.parents if folder.exists())
+    is_free = os.access(wanted, os.W_OK) or not wanted.exists()
+    return wanted if is_free and os.access(folder, os.W_OK) else Path(tempfile.gettempdir(), wanted.name)
+
+
+PATH = place(RESULTS / "gpu.json")
 
 
 def start(about: dict[str, Any], path: Path = PATH) -> None:

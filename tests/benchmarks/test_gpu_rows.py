@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -280,6 +282,20 @@ def test_the_result_file_grows_row_by_row(tmp_path: Path):
     assert json.loads(path.read_text())["sparse"] == [{"name": "one"}, {"name": "two"}]
     assert results.load(path)["machine"] == MACHINE
     assert [each.name for each in path.parent.iterdir()] == ["gpu.json"]
+
+
+def test_results_go_elsewhere_where_the_checkout_cannot_be_written(tmp_path: Path, monkeypatch):
+    """Eight minutes of a device are not lost to a checkout that is mounted read-only"""
+    wanted = tmp_path / "results" / "gpu.json"
+    assert results.place(wanted) == wanted
+    is_writable = os.access
+    refused = {tmp_path}
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in refused and is_writable(path, mode))
+    elsewhere = Path(tempfile.gettempdir(), "gpu.json")
+    assert results.place(wanted) == elsewhere
+    results.start({}, wanted)
+    refused = {wanted}
+    assert results.place(wanted) == elsewhere
 
 
 def test_a_row_that_is_ended_within_a_kernel_has_kept_what_it_had():
