@@ -146,10 +146,14 @@ def in_process(
 
 
 def simulated_in_process(question: Mapping[str, Any]) -> int | None:
-    """The peak of a simulation request's policy, in bytes; None where it is refused."""
-    from planner_service.contract import SimulationRequest
-    from planner_service.planning import Planner
-
+    """The peak of a simulation request's policy, in bytes; None where it is refused, and on a machine that
+    has nothing of the service: its formulas speak pydantic.
+    """
+    try:
+        from planner_service.contract import SimulationRequest
+        from planner_service.planning import Planner
+    except ModuleNotFoundError:
+        return None
     try:
         return Planner().simulate(SimulationRequest.model_validate(question)).peak_bytes
     except (PlanningError, ValueError):
