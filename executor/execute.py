@@ -101,6 +101,7 @@ def run_without_gradients(loop: Loop, needs: Needs | None = None) -> tuple[Any, 
                 leaves,
                 slices,
                 lambda first, count, block: program.outputs.write(first, count, [block]),
+                held=None,
                 is_taped=False,
             )
     return program.outputs.result(program.outputs.leaves), loop.structure.unflatten(leaves)

@@ -16,6 +16,7 @@ from executor.replay import Replay
 from executor.rules.captures import independent
 from executor.rules.dry_run import dry_run
 from executor.rules.needs import Needs
+from executor.rules.own_memory import require_unwrapped, require_values
 from executor.stages.inputs import Inputs
 from executor.stages.outputs import Outputs, Reduce
 from executor.stages.parameters import Parameters
@@ -87,6 +88,7 @@ class Loop:
         structure, leaves = structure_of(state)
         given = Inputs(inputs, length)
         _refuse_opaque((*leaves, *given.leaves))
+        require_unwrapped(leaf for leaf in (*leaves, *given.leaves) if isinstance(leaf, Tensor))
         chosen = independent((captured,) if isinstance(captured, Tensor) else captured)
         seen = Seen.by((function, given.function), _modules(function, module))
         beside = (each for each in seen.met if _trains_nothing(each))
@@ -181,9 +183,11 @@ class Loop:
         return [*self.generators(), *self.other_streams()]
 
     def needs(self) -> Needs:
-        """What must be replayed; refuses a step that breaks the rules. See `dry_run`. It runs the shortest
-        segments: longer ones may not fit the budget.
+        """What must be replayed; refuses a step that breaks the rules, and tensors that it cannot be run on.
+        See `dry_run`. It runs the shortest segments: longer ones may not fit the budget.
         """
+        require_values(self.tensors())
+        require_unwrapped(tensor for tensor in self.tensors() if tensor.requires_grad)
         program, forks = self.program(1), not _FORKS.isdisjoint(self.seen.names)
         with nothing_written(self.seen):
             written = Written(self.seen)

@@ -33,6 +33,7 @@ from executor.loop import Loop
 from executor.memory.activations import activation_bytes
 from executor.memory.budget import parse_budget, parse_budget_bytes
 from executor.memory.hard_cap import free_for_plans
+from executor.surroundings.autocast import is_autocast
 from executor.surroundings.backends import Backends
 from executor.taken_over import take_over_parameters
 from executor.unroll import run_within
@@ -297,7 +298,7 @@ class BudgetedRecurrence(nn.Module):
         """The budget for inputs of this shape, settled by the first of them: a plan is then made once."""
         given = (x, *state, *(weight for chain in chains for weight in chain.all))
         trained = tuple(tensor.requires_grad for tensor in given)
-        is_cast = torch.is_autocast_enabled(x.device.type)
+        is_cast = is_autocast(x.device)
         key = (tuple(x.shape), x.dtype, x.device, self.training, is_cast, trained, Backends.now())
         if key not in self._settled_bytes:
             self._settled_bytes[key] = self._budget.bytes(
@@ -347,7 +348,7 @@ def _in_types_of_kernels(weights: ChainWeights, x: Tensor, state: State, batch_s
     every segment is given what the one before it returned. Packed sequences of unequal lengths have others
     than those of equal ones.
     """
-    if not torch.is_autocast_enabled(x.device.type) or not len(x):
+    if not is_autocast(x.device) or not len(x):
         return state
     recurrence = weights.recurrence._replace(dropout=0.0)
     first = tuple(part[: recurrence.num_layers].detach() for part in state)

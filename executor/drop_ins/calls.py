@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from executor.errors import UnsupportedTransform
+from executor.surroundings.autocast import is_autocast
 from executor.surroundings.streams import ambient_generators, set_streams
 
 
@@ -31,7 +32,7 @@ def require_dtype(weight: Tensor, x: Tensor, hx: Any) -> None:
     """Raise ValueError for an input or initial state of another type than the weights; under autocast
     kernels cast them.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if is_autocast(x.device):
         return
     state = hx if isinstance(hx, tuple | list) else (hx,)
     for name, given in [("input", x), *(("hx", part) for part in state)]:

@@ -29,9 +29,18 @@ def storage_bytes(tensors: Iterable[Any], *, besides: Iterable[Any] = ()) -> int
 
 
 def storage_addresses(tensors: Iterable[Any]) -> frozenset[int]:
-    """Where the storages of the tensors among `tensors` are; sparse ones have none of their own."""
+    """Where the storages of the tensors among `tensors` are; sparse ones, and those that wrap others, such as
+    quantized weights, have none of their own.
+    """
     strided = (each for each in tensors if isinstance(each, Tensor) and each.layout is torch.strided)
-    return frozenset(each.untyped_storage().data_ptr() for each in strided)
+    return frozenset(address for each in strided if (address := _storage_address(each)) is not None)
+
+
+def _storage_address(tensor: Tensor) -> int | None:
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # it wraps other tensors
+        return None
 
 
 def rounded_bytes(size_bytes: int, device: torch.device) -> int:

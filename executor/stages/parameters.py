@@ -32,7 +32,7 @@ def accumulator(parameter: Tensor) -> Tensor | None:
     if not getattr(parameter, _IS_SHADOW, False):
         return None
     if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter, requires_grad=False)
+        parameter.grad = _plain_zeros_like(parameter)
     increment_version(parameter.grad)
     return parameter.grad
 
@@ -44,13 +44,29 @@ def gradient_sum(parameter: Tensor) -> tuple[Tensor, Tensor | None]:
     total = accumulator(parameter)
     if total is not None:
         return total, None
-    made = torch.zeros_like(parameter, requires_grad=False)
+    made = _plain_zeros_like(parameter)
     return made, made
 
 
-def _marked(shadow: Tensor) -> Tensor:
+def _shadow_of(parameter: Tensor) -> Tensor:
+    shadow = _twin_of(parameter, requires_grad=True)
     setattr(shadow, _IS_SHADOW, True)
     return shadow
+
+
+def _twin_of(parameter: Tensor, *, requires_grad: bool) -> Tensor:
+    """A leaf in the same memory, of the same class and with the same attributes: a subclass may have its say
+    in what functions do with it, and steps may read what is noted on a parameter.
+    """
+    twin: Tensor = Tensor._make_subclass(type(parameter), parameter, requires_grad)  # noqa: SLF001 - it has no public name
+    vars(twin).update(vars(parameter))
+    return twin
+
+
+def _plain_zeros_like(parameter: Tensor) -> Tensor:
+    """A gradient, which is no more than a tensor, whatever the parameter is."""
+    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - it has no public name
+        return torch.zeros_like(parameter, requires_grad=False)
 
 
 class Parameters:
@@ -71,7 +87,7 @@ class Parameters:
         with exclusively(owner._parameters for _, owner in parts if _trains(owner)):  # they might be shadows
             for prefix, owner in parts:
                 self._take(prefix, owner, seen)
-        self.shadows: list[Tensor] = [_marked(nn.Parameter(parameter.detach())) for parameter in self.real]
+        self.shadows: list[Tensor] = [_shadow_of(parameter) for parameter in self.real]
         self._versions: list[int] = []
         self._frozen_versions: list[int] = []
         self._totals: list[Tensor] = []
@@ -116,7 +132,7 @@ class Parameters:
     def _others_now(self) -> list[tuple[dict[str, Any], str, Tensor]]:
         """Frozen parameters of the forward pass where the modules hold others now, or would train them."""
         return [
-            (slots, name, nn.Parameter(tensor.detach(), False) if tensor.requires_grad else tensor)
+            (slots, name, _twin_of(tensor, requires_grad=False) if tensor.requires_grad else tensor)
             for slots, name, tensor in self._frozen
             if slots.get(name) is not tensor or tensor.requires_grad
         ]
@@ -127,7 +143,7 @@ class Parameters:
         With leaves of its own a step's gradients are added to the totals as soon as the step is reversed;
         with leaves for a whole tape autograd holds a second set of gradients until the tape is reversed.
         """
-        leaves = [_marked(shadow.detach().requires_grad_()) for shadow in self.shadows]
+        leaves = [_shadow_of(shadow) for shadow in self.shadows]
         self._put(leaves)
         return leaves
 
@@ -145,7 +161,7 @@ class Parameters:
     def add_up(self, leaves: Sequence[Tensor]) -> None:
         """Let the gradients of `leaves`, one or more times `renewed`, be added to those of the shadows."""
         if not self._totals:
-            self._totals = [torch.zeros_like(shadow, requires_grad=False) for shadow in self.shadows]
+            self._totals = [_plain_zeros_like(shadow) for shadow in self.shadows]
             for shadow, total in zip(self.shadows, self._totals, strict=True):
                 shadow.grad = total
         for leaf, total in zip(leaves, self._totals * (len(leaves) // len(self.shadows)), strict=True):

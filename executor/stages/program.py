@@ -60,14 +60,15 @@ class Program:
         slices: list[Any],
         emit: Emit | None,
         before_step: Callable[[], None] | None = None,
-        held: frozenset[int] = frozenset(),
+        held: frozenset[int] | None = frozenset(),
         *,
         is_taped: bool = True,
     ) -> Leaves:
         """Run one stage from the state `leaves`, its inputs `slices` (see Inputs.slices).
 
         The state that comes out has no storage in common with the one before, nor with those at the addresses
-        `held`: parameters, inputs and others that are there throughout.
+        `held`: parameters, inputs and others that are there throughout. Where that is None no state is
+        stored, and they may share what they like.
         `before_step` is called before each step of a step function. Where gradients are off, or the stage is
         not `is_taped`, the state that comes out has no graph, also of steps that enable gradients themselves
         (forces that are gradients of an energy, inner optimisers): states would hold one another's graphs
@@ -91,7 +92,8 @@ class Program:
             )
         after = self.structure.flatten(state)
         self._check(after, stage)
-        return _apart(after if is_taped else ungraphed(after), leaves, held)
+        after = after if is_taped else ungraphed(after)
+        return after if held is None else _apart(after, leaves, held)
 
     def _loop(
         self,

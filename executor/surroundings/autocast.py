@@ -10,6 +10,12 @@ from typing import Any
 import torch
 
 
+def is_autocast(device: torch.device) -> bool:
+    """Whether kernels of that device cast what they are given; on the meta device there is no autocast."""
+    kind = device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 @dataclass(frozen=True)
 class AutocastState:
     """Autocast as it is for one device type and the CPU."""

@@ -52,7 +52,7 @@ class Same:
 
 
 def tensor_likeness(value: Any) -> Hashable:
-    """Shape, strides, type, device and need of a gradient of a tensor; the type of anything else.
+    """Shape, strides, type, device, class and need of a gradient of a tensor; the type of anything else.
 
     Raises TypeError for a parameter of a lazy module that has no shape yet.
     """
@@ -61,7 +61,7 @@ def tensor_likeness(value: Any) -> Hashable:
     if isinstance(value, UninitializedParameter | UninitializedBuffer):
         raise TypeError("a lazy module has no parameters yet: call it once before it is run in a budget")
     layout = value.stride() if value.layout is torch.strided else value.layout
-    return (*leaf_description(value), layout, value.requires_grad)
+    return (*leaf_description(value), layout, type(value), value.requires_grad)
 
 
 def attributes_likeness(owner: Any) -> Iterator[tuple[str, Hashable]]:

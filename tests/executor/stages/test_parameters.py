@@ -35,6 +35,38 @@ def test_gradients_of_longer_tapes_are_bitwise_those_of_single_steps(segment_ste
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, single, strict=True))
 
 
+class Scaled(nn.Parameter):
+    """Products with it are three times as large, and a number is noted on it."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, given=(), options=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            result = function(*given, **(options or {}))
+            return 3 * result if function is torch.matmul else result
+
+
+@pytest.mark.parametrize("segment_steps", [1, 4])
+def test_a_parameter_of_a_class_of_its_own_has_its_say(segment_steps):
+    """Steps saw plain parameters without attributes in its place: gradients off by their own size"""
+    torch.manual_seed(0)
+    module, x = nn.Module(), torch.randn(STEPS, SIZE, SIZE, dtype=torch.float64)
+    module.w = Scaled(torch.randn(SIZE, SIZE, dtype=torch.float64) * 0.1)
+    module.w.noted = 5.0
+
+    def step(h, x_t):
+        h = torch.tanh(torch.matmul(h, module.w) * module.w.noted + x_t)
+        return h, h.square().sum()
+
+    zeros = torch.zeros_like(x[0])
+    loss, _ = unroll(step, zeros, x, plan=tape_everything(STEPS, segment_steps), module=module, reduce="sum")
+    found = torch.autograd.grad(loss, module.w)
+    h, total = zeros, 0
+    for x_t in x:
+        h, y = step(h, x_t)
+        total = total + y
+    torch.testing.assert_close(found, torch.autograd.grad(total, module.w), rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("segment_steps", [1, 4])
 def test_a_parameter_that_no_step_uses_gets_no_gradient(segment_steps):
     """None, as under autograd, rather than zeros"""
