@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from executor import BudgetTooSmall, CaptureError, measure, predict, unroll
+from executor import BudgetTooSmall, CaptureError, measure, unroll
+from executor.plan import tape_everything
 from executor.rules import captures, second_run
 from executor.rules.second_run import differentiates_a_second_run
 from tests.executor.loops import STEPS, LoopCase, gradients, plain, states
@@ -132,12 +133,10 @@ def _adjoint_case() -> LoopCase:
 def test_functions_that_run_a_module_again_find_the_leaves_that_they_saved() -> None:
     """In segments of several steps they found others: every gradient of the module was zero"""
     case = _adjoint_case()
-    least = _least_budget(case)
-    several = predict(case.step, case.state, case.inputs, module=case.module, budget=2**30)
-    assert several.plan.segment_steps > 1
+    several: dict[str, Any] = {"plan": tape_everything(STEPS, 4)}
     _, _, expected = gradients(case, lambda: plain(case))
-    for budget in (least, 2**30):
-        run = partial(unroll, case.step, case.state, case.inputs, module=case.module, budget=budget)
+    for how in ({"budget": _least_budget(case)}, several):
+        run = partial(unroll, case.step, case.state, case.inputs, module=case.module, **how)
         _, _, found = gradients(case, run)
         for one, other in zip(found, expected, strict=True):
             assert one is not None
