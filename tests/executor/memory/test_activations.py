@@ -3,16 +3,16 @@
 import pytest
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 from executor.memory.activations import activation_bytes
 
 
 def live_bytes_after(run):
     """Bytes that `run()` left allocated, by the profiler's memory events: the oracle."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(profile_memory=True) as profiler:
         kept = run()
-    events = profiler.profiler.kineto_results.events()
+    events = profiler.kineto_results.events()
     live = sum(event.nbytes() for event in events if event.name() == "[memory]")
     del kept
     return live
