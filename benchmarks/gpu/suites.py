@@ -66,7 +66,8 @@ def test_files() -> list[str]:
 def pytest_command(*options: str) -> list[str]:
     """The suite's `gpu` tests, by name as they end; an image's own warnings are no failures."""
     usual = ("-m", "gpu", "-v", "--tb=short", "-W", "default", "--no-header", "-p", "no:cacheprovider")
-    return [sys.executable, "-m", "pytest", *usual, "-o", "faulthandler_timeout=60", *options]
+    telling = ("-p", "benchmarks.gpu.telling", "-o", "faulthandler_timeout=60")
+    return [sys.executable, "-m", "pytest", *usual, *telling, *options]
 
 
 def plain_environment() -> dict[str, str]:
@@ -98,13 +99,15 @@ def run_suites(chosen: Sequence[Suite], until: float) -> dict[str, Any]:
 
 
 def failures_among(lines: Sequence[str]) -> list[str]:
-    """Tests that failed, each once: as pytest's summary tells them, or as they went where a run was ended."""
+    """Tests that failed, each once, with as much of the reason as was told: pytest's summary may cut it off,
+    and a run that was ended has none.
+    """
     found: dict[str, str] = {}
     for line in lines:
         if passing := _IN_PASSING.match(line):
             found[passing["name"]] = f"{passing['outcome']} {passing['name']}"
-        elif summed_up := _IN_SUMMARY.match(line):
-            found[summed_up["name"]] = line
+        elif told := _IN_SUMMARY.match(line):
+            found[told["name"]] = max(found.get(told["name"], ""), line, key=len)
     return list(found.values())
 
 

@@ -129,6 +129,9 @@ def test_everything_ends_within_eight_minutes() -> None:
     assert ends[-1] + suites.GRACE_SECONDS + gpu.GRACE_SECONDS <= 435
 
 
+ROOTED = f"--rootdir={ROOT}"
+"""Tests elsewhere are called by one name, as those of this folder are."""
+
 SLOW_TESTS = """
 import time
 import pytest
@@ -170,7 +173,8 @@ def test_tests_that_are_ended_still_tell_what_failed(
         suites, "GRACE_SECONDS", 30.0
     )  # they end at once, but not where others keep the cores
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    chosen = [suites.Suite("slow", [slow_tests], os.environ), suites.Suite("none", ["absent.py"], os.environ)]
+    slow = suites.Suite("slow", [ROOTED, slow_tests], os.environ)
+    chosen = [slow, suites.Suite("none", ["absent.py"], os.environ)]
     try:
         done = suites.run_suites(chosen, time.monotonic() + 6.0)
     finally:
@@ -182,6 +186,43 @@ def test_tests_that_are_ended_still_tell_what_failed(
     (failure,) = done["failures"]
     assert "test_that_fails[{'a': 1}]" in failure
     assert "not two" in failure
+
+
+LOST_TESTS = """
+import os
+import pytest
+
+gpu = getattr(pytest.mark, "gpu")
+
+@gpu
+def test_that_fails():
+    assert 3 == 2, "not two"
+
+@pytest.fixture
+def device():
+    raise OSError("no device\\nand more")
+
+@gpu
+def test_that_finds_nothing(device):
+    pass
+
+@gpu
+def test_that_takes_the_process_along():
+    os._exit(3)
+"""
+
+
+def test_a_run_that_is_lost_has_told_why_its_tests_failed(tmp_path: Path) -> None:
+    """It has no summary: a device that does not answer is waited for in C, and the process is killed"""
+    (tmp_path / "test_lost.py").write_text(LOST_TESTS, encoding="utf-8")
+    lost = suites.Suite("lost", [ROOTED, str(tmp_path)], os.environ)
+    done = suites.run_suites([lost], time.monotonic() + 60)
+    assert done["exit_status"] == 3
+    failed, without_device = done["failures"]
+    assert failed.startswith("FAILED ")
+    assert failed.endswith("::test_that_fails - AssertionError: not two")
+    assert without_device.startswith("ERROR ")
+    assert without_device.endswith("::test_that_finds_nothing - OSError: no device")
 
 
 def test_failures_are_read_from_a_run_that_was_cut_off() -> None:
