@@ -29,6 +29,8 @@ _TRITON = "triton_devices"
 """Imported by the tests of Triton's programs."""
 _MARKS = ("pytest.mark." + "gpu", _TRITON)
 _SHOWN_CHARACTERS = 30_000
+_STATUSES = range(6)
+"""Of pytest: any other one is of a process that was lost."""
 _IN_PASSING = re.compile(r"(?P<name>\S+::.+) (?P<outcome>FAILED|ERROR) +\[ *\d+%\]$")
 _IN_SUMMARY = re.compile(r"(?:FAILED|ERROR) (?P<name>.+?)(?: - .*)?$")
 
@@ -140,8 +142,11 @@ class Running:
             self._said.seek(0)
             output = self._said.read()
         last = (output.strip().splitlines() or ["no output"])[-1].strip(" =")
-        summary = f"stopped after {seconds:.0f} s" if status is None else last
-        return {"exit_status": status, "output": output, "summary": summary}
+        if status is None:
+            last = f"stopped after {seconds:.0f} s"
+        elif status not in _STATUSES:
+            last = f"its process ended with {status} at {last}"
+        return {"exit_status": status, "output": output, "summary": last}
 
     def _status_within(self, seconds: float) -> int | None:
         with suppress(subprocess.TimeoutExpired):

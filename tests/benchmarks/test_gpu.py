@@ -208,7 +208,7 @@ def test_that_finds_nothing(device):
 
 @gpu
 def test_that_takes_the_process_along():
-    os._exit(3)
+    os.kill(os.getpid(), 9)
 """
 
 
@@ -217,7 +217,8 @@ def test_a_run_that_is_lost_has_told_why_its_tests_failed(tmp_path: Path) -> Non
     (tmp_path / "test_lost.py").write_text(LOST_TESTS, encoding="utf-8")
     lost = suites.Suite("lost", [ROOTED, str(tmp_path)], os.environ)
     done = suites.run_suites([lost], time.monotonic() + 60)
-    assert done["exit_status"] == 3
+    assert done["exit_status"] == -signal.SIGKILL
+    assert done["summary"].startswith("lost: its process ended with -9 at ")
     failed, without_device = done["failures"]
     assert failed.startswith("FAILED ")
     assert failed.endswith("::test_that_fails - AssertionError: not two")
