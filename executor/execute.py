@@ -21,6 +21,7 @@ from executor.replay import state_only
 from executor.reversal import passing
 from executor.rules.first_order import first_order
 from executor.rules.needs import Needs
+from executor.rules.saved_tensor_hooks import carrier_of, is_checkpointed, unloaded, without_callers_hooks
 from executor.stages.parameters import Parameters
 from executor.undoing import UndoingRun
 
@@ -48,8 +49,10 @@ def execute(
     run = _run(loop, plan, needs, parameters, observer)
     program = run.program
     final: list[Any] = []
-    results = _Unrolled.apply(run, final, loop.final_state, *differentiable)  # type: ignore[no-untyped-call]
-    run.cut_off(differentiable)
+    try:
+        results = _Unrolled.apply(run, final, loop.final_state, *differentiable)  # type: ignore[no-untyped-call]
+    finally:  # a checkpoint's second pass may end as soon as the run is saved
+        run.cut_off(differentiable)
     count = len(results) - sum(isinstance(leaf, Tensor) for leaf in final)
     tensors = iter(results[count:])
     leaves = tuple(next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in final)
@@ -112,9 +115,9 @@ class _Unrolled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, run: Run, final: list[Any], final_state: FinalState, *_given: Tensor) -> Any:
-        ctx.run = run
         ctx.set_materialize_grads(False)
-        outputs, leaves = run.forward()
+        with without_callers_hooks():
+            outputs, leaves = run.forward()
         run.program.outputs.leaves = []
         final.extend(leaves)
         ctx.state_positions = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
@@ -126,16 +129,21 @@ class _Unrolled(torch.autograd.Function):
             *fixed, *(t for t in results if not (t.is_floating_point() or t.is_complex()))
         )
         ctx.output_count = len(outputs)
+        ctx.is_checkpointed = is_checkpointed()
+        ctx.run = None if ctx.is_checkpointed else run
+        if ctx.is_checkpointed:
+            ctx.save_for_backward(carrier_of(run))
         return tuple(results)
 
     @staticmethod
     @first_order("an unrolled loop")
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        run: Run | None = ctx.run
+        run: Run | None = unloaded(*ctx.saved_tensors) if ctx.is_checkpointed else ctx.run
         if run is None:
             raise DoubleBackward("backward ran already: the tapes of an unrolled loop are used up by it")
         ctx.run = None
-        return _reverse(ctx, run, gradients)
+        with without_callers_hooks():
+            return _reverse(ctx, run, gradients)
 
 
 def _reverse(ctx: Any, run: Run, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:

@@ -40,8 +40,8 @@ def require_unwrapped(tensors: Iterable[Tensor]) -> None:
 
 
 def wraps(tensor: Tensor) -> bool:
-    """Whether a tensor has no memory, but other tensors that have. Fake ones warn where their address is asked
-    for.
+    """Whether a tensor has no memory, but other tensors that have. Fake ones warn when asked for an
+    address.
     """
     if _is_fake(tensor):
         return False

@@ -1,4 +1,10 @@
-"""torch's hooks on saved tensors, which the caller may have set around a loop, taken off for a while."""
+"""torch's hooks on saved tensors, which the caller may have set around a loop, taken off for a while.
+
+What they do to tapes no plan counts: one that copies doubles them, and those of torch.utils.checkpoint keep
+every tape of a second pass. So they never see one. A checkpoint sees a single saved tensor, the carrier of
+the run: what it does with that, dropping it in its first pass and asking for it again in the
+backward pass, it does with the run.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch._C import _autograd
 
+_CHECKPOINT = "torch.utils.checkpoint"
+_OURS = "executor."
+_CARRIED = "_carried_for_tightfit"
 _top_hooks: Any = getattr(_autograd, "_top_saved_tensors_default_hooks", None)
 """Hands out the hooks set last; torch 2.6 has no such function."""
 
@@ -20,6 +31,46 @@ def without_saved_tensor_hooks() -> Iterator[None]:
     off = _silenced() if _top_hooks is None else _taken_off()
     with off:
         yield
+
+
+@contextmanager
+def without_callers_hooks() -> Iterator[None]:
+    """Within the context, that of a run, hooks that somebody else has set see nothing of its tapes; those
+    that move the tapes of a run around it to host memory do. Under torch 2.6 all stay.
+    """
+    if _top_hooks is None or _module_of_hooks() in (None, _OURS):
+        yield
+        return
+    with _taken_off():
+        yield
+
+
+def is_checkpointed() -> bool:
+    """Whether torch.utils.checkpoint, in either of its two passes, is given what is saved for the backward
+    pass. False under torch 2.6, where nobody can tell.
+    """
+    return _top_hooks is not None and _module_of_hooks() == _CHECKPOINT
+
+
+def _module_of_hooks() -> str | None:
+    """Who has set the hooks that count: those set last."""
+    pair = _top_hooks(True)
+    if pair is None:
+        return None
+    name = str(getattr(pair[0], "__module__", ""))
+    return _OURS if name.startswith(_OURS) else name
+
+
+def carrier_of(what: Any) -> Tensor:
+    """A tensor without elements that can be saved for the backward pass, and brings `what` along."""
+    carrier = torch.empty(0, device="cpu")
+    setattr(carrier, _CARRIED, what)
+    return carrier
+
+
+def unloaded(carrier: Tensor) -> Any:
+    """What a carrier brings, once; None from then on."""
+    return vars(carrier).pop(_CARRIED, None)
 
 
 @contextmanager
