@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from executor.jobs.job import InvalidJob, read_job
 from executor.memory.budget import InvalidBudget, parse_budget
 from executor.memory.cuda_memory import expandable_segments
 
+_OWN_PACKAGES = ("executor", "planner_service")
 _JOB_HELP = """\
 a job file, YAML or JSON:
 
@@ -50,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(f"budget: {error}; give at least {error.minimum_budget_bytes}")
     except (InvalidJob, InvalidBudget, ExecutorError, OSError) as error:
         return _refused(str(error))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in _OWN_PACKAGES:
+            raise
+        return _refused(f"this needs the package {error.name}: install tightfit with what it depends on")
     except Exception as error:
         if refused_bytes(error) is not None:
             return _refused(f"out of memory: {str(error).partition(chr(10))[0]}")
@@ -100,7 +105,11 @@ class _ShowVersion(argparse.Action):
     """Looks the version up only where it is asked for: a checkout that is not installed has none."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(f"tightfit {version('tightfit')}, torch {torch.__version__}")
+        try:
+            ours = version("tightfit")
+        except PackageNotFoundError:
+            ours = "from a checkout that is not installed"
+        print(f"tightfit {ours}, torch {torch.__version__}")
         parser.exit()
 
 

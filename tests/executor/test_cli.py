@@ -55,6 +55,32 @@ def test_probe_prints_a_profile(job_file, tmp_path, capsys):
     assert written["hidden_size"] == 8
 
 
+def test_a_checkout_that_is_not_installed_has_no_version(capsys, monkeypatch):
+    """Run as python -m executor.cli on an image with torch, numpy and numba alone"""
+
+    def absent(name: str) -> str:
+        raise cli.PackageNotFoundError(name)
+
+    monkeypatch.setattr(cli, "version", absent)
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code in (None, 0)
+    assert capsys.readouterr().out.startswith("tightfit from a checkout that is not installed, torch ")
+
+
+def test_a_planner_cannot_be_asked_without_a_client_for_http(job_file, capsys, monkeypatch):
+    """On an image with torch, numpy and numba alone; what is missing of our own is a fault of ours"""
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "planner_service.worker_client", raising=False)
+    assert main(["run", job_file(), "--planner", "http://127.0.0.1:1"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "this needs the package httpx: install tightfit with what it depends on\n"
+    )
+    monkeypatch.setitem(sys.modules, "planner_service.worker_client", None)
+    with pytest.raises(ModuleNotFoundError):
+        main(["run", job_file(), "--planner", "http://127.0.0.1:1"])
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "reason"),
     [
