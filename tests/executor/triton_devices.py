@@ -27,9 +27,10 @@ def _interpret() -> None:
 
     patch = interpreter._patch_lang_tensor
 
-    def patched(tensor: Any, scope: Any) -> None:
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda number: int(number.handle.data.item()))
+    def patched(tensor: Any, *scope: Any) -> None:
+        patch(tensor, *scope)
+        set_attribute = scope[0].set_attr if scope else setattr  # Triton 3.2, of torch 2.6, has no scopes
+        set_attribute(tensor, "__index__", lambda number: int(number.handle.data.item()))
 
     interpreter._patch_lang_tensor = patched
 

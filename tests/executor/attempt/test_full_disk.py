@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from executor.attempt.supervisor import Ending
 from tests.executor.attempt.workers import JOB, Worker, claim, job_of, submit
@@ -38,6 +38,7 @@ def ended(url, tmp_path):
     return run
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 writes a file when an optimizer is made")
 def test_a_result_arrives_though_nothing_of_it_can_be_kept(ended, tmp_path):
     """Neither weights, nor the log, nor the report, nor what the supervisor says: succeeded all the same"""
     status, done = ended(NO_ROOM)

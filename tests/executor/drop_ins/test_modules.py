@@ -379,13 +379,15 @@ def test_dropout_is_drawn_once_and_replayed():
     weight = drop_in.weight_ih_l1
     (gradient,) = torch.autograd.grad(output_sum(), weight)
     step = 1e-6 * torch.randn_like(weight)
-    with torch.no_grad():
-        weight += step
-        above = output_sum()
-        weight -= 2 * step
-        below = output_sum()
+
+    def moved_by(move):
+        with torch.no_grad():
+            weight.add_(move)
+        return output_sum().item()  # with a tape: torch 2.6 draws other masks for segments of other lengths
+
+    above, below = moved_by(step), moved_by(-2 * step)
     # Central differences: the error is that of the third derivative and of rounding, about 1e-8.
-    assert float((gradient * step).sum() * 2) == pytest.approx(float(above - below), rel=1e-5)
+    assert float((gradient * step).sum() * 2) == pytest.approx(above - below, rel=1e-5)
     drop_in.eval()
     close(drop_in(x)[0], module.eval()(x)[0])
 
@@ -519,14 +521,15 @@ def test_another_type_than_the_weights_is_refused_with_what_to_do(is_packed):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")  # torch 2.14 says so
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")  # torch 2.14 says that it is deprecated
 def test_tracing_is_refused_by_name():
     """A graph of one plan's operations would be no module inside a budget"""
     drop_in = LSTM.from_torch(nn.LSTM(INPUT, HIDDEN), budget="1MiB")
     with pytest.raises(UnsupportedTransform, match="a call of LSTM inside a byte budget cannot be traced"):
         torch.jit.trace(nn.Sequential(drop_in), torch.randn(STEPS, BATCH, INPUT))
     with pytest.raises(UnsupportedTransform, match="a call of LSTM inside a byte budget cannot be traced"):
-        torch.export.export(drop_in, (torch.randn(STEPS, BATCH, INPUT),))
+        # Not strict, as from torch 2.9 on without being told.
+        torch.export.export(drop_in, (torch.randn(STEPS, BATCH, INPUT),), strict=False)
 
 
 def test_a_state_with_a_part_that_is_no_tensor_is_refused():

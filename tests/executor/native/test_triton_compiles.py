@@ -28,7 +28,7 @@ def compiled(program, types, constants, options):
     names = program.arg_names
     signature = dict(zip(names, [*types.split(), *["constexpr"] * len(constants)], strict=True))
     fixed = dict(zip(names[-len(constants):], constants))
-    source = ASTSource(fn=program, signature=signature, constexprs=fixed)
+    source = ASTSource(program, signature, fixed)
     found = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     return {"machine_code_bytes": len(found.asm["cubin"]), "ptx": found.asm["ptx"]}
 
