@@ -4,8 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from executor.attempt.supervisor import Ending
-from tests.executor.attempt.workers import JOB, Worker, claim, job_of, submit
+from executor.attempt.supervisor import Ending  # noqa: E402
+from tests.executor.attempt.workers import JOB, Worker, claim, job_of, submit  # noqa: E402
 
 SHORT = {**JOB, "training": {"iterations": 3}}
 
