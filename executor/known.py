@@ -1,9 +1,9 @@
 """What was found out about loops before, so that only the first call with new shapes pays for it.
 
 Two calls are alike when the same function, seeing the same values (`executor.surroundings.seen`), runs on the
-same modules (in the same mode, with the same attributes and the same parameters frozen), with states and
-inputs of the same shapes, strides and need of gradients, under the same autocast and settings of torch. What
-is known is forgotten with the module or function that it is about.
+same modules (in the same mode, with the same attributes, buffers of the same sizes and the same parameters
+frozen), with states and inputs of the same shapes, strides and need of gradients, under the same autocast and
+settings of torch. What is known is forgotten with the module or function that it is about.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from executor.surroundings.likeness import (
     tensor_likeness,
 )
 from executor.surroundings.look import SeenValue
+from executor.surroundings.wiring import wiring_likeness
 
 MOST_LOOPS = 64
 """Loops of one module, or of one function's lines, that are remembered; those used longest ago go first."""
@@ -140,7 +141,7 @@ class _Signature(NamedTuple):
     seen: tuple[SeenValue, ...]
     """What the step, and the function that makes its inputs, see."""
     modes: tuple[Hashable, ...]
-    """Of every module: its attributes, and what its parameters are."""
+    """Of every module: its attributes, hooks, and what its parameters and buffers are."""
 
 
 class _Remembered:
@@ -251,6 +252,7 @@ def _modes(loop: Loop) -> Iterator[Hashable]:
     for module in loop.seen.modules:
         for part in module.modules():
             yield _Attributes(Same(lasting(part)), tuple(attributes_likeness(part)))
-            for parameter in part._parameters.values():
-                if parameter is not None:
-                    yield tensor_likeness(parameter)
+            yield wiring_likeness(part)
+            for tensor in (*part._parameters.values(), *part._buffers.values()):
+                if tensor is not None:
+                    yield tensor_likeness(tensor)

@@ -188,7 +188,8 @@ class Replay:
             if version_of(tensor) != version:
                 raise ModifiedBetweenPasses(
                     f"buffer {name} was changed in place between forward and backward: recomputation would "
-                    "read other values; change it after backward, or pass it in the state"
+                    "read other values; change it after backward, pass it in the state, or, where the step "
+                    "does not use it, name in module= only modules that it uses"
                 )
 
     @contextmanager

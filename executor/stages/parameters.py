@@ -178,7 +178,8 @@ class Parameters:
             if version_of(parameter) != version:
                 raise ModifiedBetweenPasses(
                     f"parameter {name} was changed in place between forward and backward: recomputation "
-                    "would use other weights; run backward before the optimizer's step"
+                    "would use other weights; run backward before the optimizer's step, or, where the step "
+                    "does not use it, name in module= only modules that it uses"
                 )
 
     def require_frozen_unchanged(self) -> None:

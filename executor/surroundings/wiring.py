@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
+from executor.surroundings.likeness import lines_of
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _DICTIONARIES = (
     "_modules",
-    "_forward_hooks",
-    "_forward_pre_hooks",
+    *_HOOKS,
     "_forward_hooks_with_kwargs",
     "_forward_pre_hooks_with_kwargs",
     "_forward_hooks_always_called",
-    "_backward_hooks",
-    "_backward_pre_hooks",
 )
+
+
+def wiring_likeness(part: nn.Module) -> Hashable:
+    """What counts of the hooks of one module, and of a forward method of its own: their lines."""
+    slots = vars(part)
+    hooks = [(name, lines_of(hook)) for name in _HOOKS for hook in (slots.get(name) or {}).values()]
+    return (*hooks, lines_of(slots["forward"])) if "forward" in slots else tuple(hooks)
 
 
 class Wiring:

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,6 +193,18 @@ def test_another_module_shape_mode_or_frozen_parameter_is_new(cell: nn.GRUCell) 
     cell.bias_hh.requires_grad_(True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         others.append(known(loop_of(cell)))
+    for rows in (1, 2):  # a bank of memories takes more bytes the longer it is
+        cell.register_buffer("bank", torch.zeros(rows, SIZE))
+        others.append(known(loop_of(cell)))
+    cell.bank = torch.ones(2, SIZE)
+    assert known(loop_of(cell)) is others[-1]
+    del cell.bank
+    hook = cell.register_forward_hook(lambda _module, _given, after: after.sin())
+    others.append(known(loop_of(cell)))
+    hook.remove()
+    cell.forward = MethodType(lambda module, x, h: nn.GRUCell.forward(module, x, h).cos(), cell)
+    others.append(known(loop_of(cell)))
+    del cell.forward
     assert len({id(one) for one in [first, *others]}) == 1 + len(others)
     assert known(loop_of(cell)) is first
 
