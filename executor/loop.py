@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from operator import not_
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from executor.stages.outputs import Outputs, Reduce
 from executor.stages.parameters import Parameters
 from executor.stages.program import Program
 from executor.surroundings.buffers import Buffers
+from executor.surroundings.cached_weights import CachedWeights
 from executor.surroundings.modes import Modes
 from executor.surroundings.seen import Seen
 from executor.surroundings.streams import Stream, ambient_generators, stream_of
@@ -62,6 +63,8 @@ class Loop:
     """Whether it sees tensors that need a gradient and were not declared; steps may use them or not."""
     told_apart_by: Hashable = None
     """What else two calls must have in common to be alike: values of inputs that decide how much is done."""
+    cached: CachedWeights = field(default_factory=CachedWeights)
+    """Weights that are computed once for all steps; those that need a gradient are captured."""
 
     @classmethod
     def of(
@@ -89,8 +92,10 @@ class Loop:
         given = Inputs(inputs, length)
         _refuse_opaque((*leaves, *given.leaves))
         require_unwrapped(leaf for leaf in (*leaves, *given.leaves) if isinstance(leaf, Tensor))
-        chosen = independent((captured,) if isinstance(captured, Tensor) else captured)
         seen = Seen.by((function, given.function), _modules(function, module))
+        cached = CachedWeights.of(seen.modules)
+        named = (captured,) if isinstance(captured, Tensor) else captured
+        chosen = independent((*named, *cached.all))
         beside = (each for each in seen.met if _trains_nothing(each))
         return cls(
             function=function,
@@ -106,6 +111,7 @@ class Loop:
             outputs_transposed=outputs_transposed,
             sees_undeclared=_sees_undeclared(seen, (*leaves, *given.leaves, *chosen)),
             told_apart_by=told_apart_by,
+            cached=cached,
         )
 
     def program(self, segment_steps: int) -> Program:
@@ -226,6 +232,7 @@ class Loop:
             differentiates_a_second_run=needs.differentiates_a_second_run,
             advances_with_graphs=needs.advances_with_graphs,
             makes_leaves=needs.makes_leaves,
+            cached=self.cached,
         )
 
 

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from executor.errors import ModifiedBetweenPasses, ReplayError
 from executor.surroundings.ambience import Ambience
 from executor.surroundings.autocast import AutocastState
 from executor.surroundings.buffers import Buffers, copied, untouched
+from executor.surroundings.cached_weights import CachedWeights
 from executor.surroundings.modes import Modes
 from executor.surroundings.put_back import put_back
 from executor.surroundings.streams import Stream, set_streams
@@ -96,12 +96,14 @@ class Replay:
         differentiates_a_second_run: bool = False,
         advances_with_graphs: bool = False,
         makes_leaves: bool = False,
+        cached: CachedWeights | None = None,
     ) -> None:
         self._generators = generators
         self._idle = idle
         self._modes = modes
         self._watch = watch
         self._written = written
+        self._cached = cached if cached is not None else CachedWeights()
         self._left: list[tuple[dict[str, Any], str, Tensor, int]] = []
         """Buffers that steps leave alone, with their versions, as the first pass left them."""
         self._mutated = mutated
@@ -147,6 +149,7 @@ class Replay:
             stack.enter_context(untouched(self._mutated, self._generators))
             stack.enter_context(recomputing())
             stack.enter_context(self._autocast.entered())
+            stack.enter_context(self._cached.entered())
             stack.enter_context(self._ambience.entered())
             stack.enter_context(self._modes.restored())
             stack.enter_context(self._with_those_left())
@@ -214,14 +217,13 @@ class Replay:
                 yield slots, name, tensor
 
     def forget_cached(self) -> None:
-        """Forget the weights that autocast or `parametrize.cached()` made: they belong to the tape or the
-        advance that made them, and would otherwise be alive, and counted, until some later action replaces
-        them; or be used by one that was to differentiate them.
+        """Forget the weights that autocast made, or `parametrize.cached()` inside of steps: they belong to
+        the tape or the advance that made them, and would otherwise be alive, and counted, until some later
+        action replaces them; or be used by one that was to differentiate them.
         """
         if self.is_autocast:
             torch.clear_autocast_cache()
-        if parametrize._cache_enabled:  # noqa: SLF001 - there is no other way in
-            parametrize._cache.clear()  # noqa: SLF001
+        self._cached.alone()
 
     def fingerprint(self) -> tuple[list[int], list[tuple[int, int]]]:
         """Of everything that a step should leave alone: streams that it does not draw from, identity and

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from executor.compiled import outside_compiled_graphs
-from executor.errors import ReplayError
+from executor.drop_ins.computed_weights import computing_bytes
+from executor.errors import BudgetTooSmall, ReplayError
 from executor.execute import execute, run_without_gradients
 from executor.known import forget, known
 from executor.loop import FinalState, Loop, StepFunction
+from executor.memory.budget import parse_budget_bytes
 from executor.plan import ExecutionPlan
 from executor.predict import plan_for
 from executor.rules.first_order import require_reverse_mode
@@ -99,7 +101,20 @@ def run_within(
         with suppress(ReplayError):  # nothing will run again
             needs = known(loop).needs(loop)  # refuses a tensor that needs one and was not declared
         return run_without_gradients(loop, needs)
-    return _run(loop, plan_for(loop, budget, planner, host_budget))
+    return _run(loop, _plan(loop, budget, planner, host_budget))
+
+
+def _plan(loop: Loop, budget: int | str, planner: str | None, host_budget: int | str | None) -> ExecutionPlan:
+    """The plan for what `budget` leaves beside weights that were computed for this call."""
+    beside_bytes = sum(map(computing_bytes, loop.cached.made_for))
+    if not beside_bytes:
+        return plan_for(loop, budget, planner, host_budget)
+    budget_bytes = parse_budget_bytes(budget)
+    try:
+        return plan_for(loop, max(1, budget_bytes - beside_bytes), planner, host_budget)
+    except BudgetTooSmall as error:
+        needed = error.minimum_budget_bytes + beside_bytes
+        raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
 
 
 def _run(loop: Loop, plan: ExecutionPlan) -> tuple[Any, Any]:

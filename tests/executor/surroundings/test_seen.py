@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from executor import unroll
 from executor.errors import CaptureError, ReplayError
@@ -118,28 +117,6 @@ def test_a_dropout_that_was_probed_in_eval_mode_is_looked_at_anew() -> None:
     expected = gradients(case, lambda: plain(case))
     torch.manual_seed(4)
     found = gradients(case, lambda: unroll(step, case.state, case.inputs, module=cell, budget="1MiB"))
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-
-
-def test_weights_cached_by_parametrize_belong_to_their_tape() -> None:
-    """What an advance without gradients left in the cache would end the graph of a tape"""
-
-    class Twice(nn.Module):
-        def forward(self, weight: Tensor) -> Tensor:
-            return 2 * weight
-
-    cell = nn.GRUCell(SIZE, SIZE).double()
-    parametrize.register_parametrization(cell, "weight_hh", Twice())
-
-    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        state = cell(x, state)
-        return state, state
-
-    case = LoopCase(step, states(), sequence(), cell)
-    expected = gradients(case, lambda: plain(case))
-    unroll(step, case.state, case.inputs, module=cell, plan=PLAN)
-    with parametrize.cached():
-        found = gradients(case, lambda: unroll(step, case.state, case.inputs, module=cell, plan=PLAN))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
