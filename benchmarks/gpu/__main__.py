@@ -2,7 +2,8 @@
 
 Needs only torch, numpy, numba and pytest beside this checkout; Triton's kernels are measured where it is
 installed. Ends within eight minutes: every section has an end, every row a limit, each in a process of its
-own, and what was measured is kept whenever a row has more.
+own, and what was measured is kept whenever a row has more: in this checkout, or in the folder that the
+variable GPU_RESULTS names.
 """
 
 from __future__ import annotations

@@ -8,13 +8,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import RESULTS
+from benchmarks.machine import RESULTS, ROOT
+
+FOLDER = "GPU_RESULTS"
+"""A variable of the environment: the folder of the result file and the page, if they are not to go to their
+places in this checkout; seen from there.
+"""
 
 
 def place(wanted: Path) -> Path:
-    """`wanted`, or where its folder cannot be written a file of that name among the system's temporary ones:
-    the same for all processes of a run.
+    """`wanted`, or a file of that name in the folder that FOLDER names; without one, where `wanted` cannot be
+    written, among the system's temporary files. The same for all processes of a run.
     """
+    if chosen := os.environ.get(FOLDER):
+        return ROOT / chosen / wanted.name
     folder = next(folder for folder in wanted.parents if folder.exists())
     is_free = os.access(wanted, os.W_OK) or not wanted.exists()
     return wanted if is_free and os.access(folder, os.W_OK) else Path(tempfile.gettempdir(), wanted.name)
@@ -49,7 +56,7 @@ def load(path: Path = PATH) -> dict[str, Any]:
 
 def _write(found: dict[str, Any], path: Path) -> None:
     """All or nothing: a process that is ended in between leaves the older file."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(path)

@@ -285,7 +285,8 @@ def test_the_result_file_grows_row_by_row(tmp_path: Path):
 
 
 def test_results_go_elsewhere_where_the_checkout_cannot_be_written(tmp_path: Path, monkeypatch):
-    """Eight minutes of a device are not lost to a checkout that is mounted read-only"""
+    """Eight minutes of a device are not lost to a checkout that is mounted read-only; and where it is said"""
+    monkeypatch.delenv("GPU_RESULTS", raising=False)
     wanted = tmp_path / "results" / "gpu.json"
     assert results.place(wanted) == wanted
     is_writable = os.access
@@ -296,6 +297,8 @@ def test_results_go_elsewhere_where_the_checkout_cannot_be_written(tmp_path: Pat
     results.start({}, wanted)
     refused = {wanted}
     assert results.place(wanted) == elsewhere
+    monkeypatch.setenv("GPU_RESULTS", str(tmp_path / "kept"))
+    assert results.place(wanted) == tmp_path / "kept" / "gpu.json"
 
 
 def test_a_row_that_is_ended_within_a_kernel_has_kept_what_it_had():
