@@ -5,9 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RAY_READY := $(VENV)-ray/.ready
 CUDA_READY := $(VENV)-cuda/.ready
+LOWEST_READY := $(VENV)-lowest/.ready
 PORT ?= 8080
+# Every library that the service is built on, at work.
+LOWEST_TESTS := tests/cli tests/client tests/contract tests/store tests/solvers/test_golden.py tests/planning/test_plan.py \
+	$(addprefix tests/api/test_,jobs.py oidc.py openapi.py operations.py plans.py security.py)
 
-.PHONY: help demo test test-cluster test-cuda check format serve bench gpu openapi clean
+.PHONY: help demo test test-cluster test-cuda test-lowest check format serve bench gpu openapi clean
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -29,6 +33,14 @@ $(CUDA_READY):
 	$(VENV)-cuda/bin/python -m pip install --quiet "torch==2.14.1" numpy numba pytest hypothesis
 	@touch $@
 
+# The least versions that pyproject.toml promises, on the least Python; without torch, whose builds are too large for it.
+$(LOWEST_READY): pyproject.toml tests/lowest_bounds.py $(READY)
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m tests.lowest_bounds > $(VENV)-lowest/bounds.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --requirement $(VENV)-lowest/bounds.txt --editable .
+	@touch $@
+
 demo: $(READY)   ## train an LSTM in a twentieth of its activation memory and show the proof
 	$(BIN)/tightfit-worker demo --output-dir demo-output
 
@@ -40,6 +52,9 @@ test-cluster: $(READY) $(RAY_READY) ## jobs on a real Slurm and a real Ray, on t
 
 test-cuda: $(CUDA_READY) ## CUDA's paths on torch's CUDA build without a device; Linux, gcc, 6 GB
 	$(VENV)-cuda/bin/python -m tests.cuda_stand_in
+
+test-lowest: $(LOWEST_READY) ## the planner at the least versions that pyproject.toml allows; Python 3.11, minutes
+	$(VENV)-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile $(LOWEST_TESTS)
 
 check: $(READY)  ## linters and the type checker
 	$(BIN)/ruff format --check .
@@ -66,4 +81,4 @@ openapi: $(READY) ## write openapi/openapi.json from the code
 	$(BIN)/tightfit openapi --output openapi/openapi.json
 
 clean:           ## remove the environment and what the demo wrote
-	rm -rf $(VENV) $(VENV)-ray $(VENV)-cuda demo-output
+	rm -rf $(VENV) $(VENV)-ray $(VENV)-cuda $(VENV)-lowest demo-output

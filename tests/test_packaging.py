@@ -11,6 +11,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.lowest_bounds import least, promised
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PINS = {
@@ -56,6 +58,14 @@ def _asked_for(name: str, extras: set[str]) -> list[str]:
 def test_every_package_that_is_installed_is_pinned():
     """constraints.txt names a version for all that `make` installs, what torch needs included"""
     assert needed() - set(PINS) == set()
+
+
+def test_every_package_has_a_least_version_that_its_pin_keeps():
+    """What `make test-lowest` installs is one version of each, and the suite's own is no older"""
+    assert all(least(each) for each in promised())
+    assert [
+        str(each) for each in promised() if PINS[canonicalize_name(each.name)] not in each.specifier
+    ] == []
 
 
 def test_triton_is_the_one_that_torch_takes():

@@ -4,6 +4,8 @@ import argparse
 
 import pytest
 
+pytest.importorskip("torch")
+
 from executor.cli import _parser as worker_parser
 from executor.native.environment import node_name
 from planner_service.cli.main import _parser as planner_parser
