@@ -111,7 +111,8 @@ def _one_budget(case: Case, record: Found, rounds: int, host_bytes: int) -> Iter
     record["projected_peak_bytes"] = plan.projected_peak_bytes
     record["predicted_seconds"] = plan.makespan_seconds
     variants: dict[str, Iteration] = {"full": case.full_iteration}
-    if not too_slow(plan, seconds(case.full_iteration)):
+    record["is_too_slow"] = too_slow(plan, seconds(case.full_iteration))
+    if not record["is_too_slow"]:
         variants["device"] = case.budgeted(budget_bytes)
         _add_peak(case, record, variants["device"])
         yield

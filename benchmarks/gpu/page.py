@@ -68,8 +68,8 @@ def _budget_cells(record: Found) -> list[str]:
         return [budget, f"refused: needs {format_bytes(record['minimum_budget_bytes'])}", *[""] * 5]
     peak, ratio = _bytes(record, "measured_peak_bytes"), _ratio(record)
     predicted = record.get("predicted_seconds")
-    if not peak and predicted is not None:
-        peak = f"not run: {predicted:.0f} s predicted"
+    if record.get("is_too_slow"):
+        peak = f"not run: {predicted:.3g} s predicted"
     elif ratio and predicted is not None:
         ratio += f" ({record['seconds']:.3g} s, predicted {predicted:.3g} s)"
     host = record.get("with_host", {})

@@ -122,6 +122,14 @@ def test_all_of_it_is_on_the_page(measured):
     assert "Not measured" not in text
 
 
+@pytest.mark.parametrize(("is_too_slow", "words"), [(True, "not run: 0.412 s predicted"), (False, "")])
+def test_a_peak_is_missing_for_a_reason(is_too_slow, words):
+    """A row may have been ended before: that is told of the row, and is no prediction's doing"""
+    record = {"share": 0.05, "budget_bytes": 2**20, "predicted_seconds": 0.4123, "is_too_slow": is_too_slow}
+    text = page({"machine": MACHINE, "budgets": [{"name": "loop", "budgets": [record]}]})
+    assert f"| loop | 5 % = 1 MiB | {words} | " in text
+
+
 def beginnings(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A row as it was each time that there was more in it; a record of a budget begins with two numbers."""
     items = list(row.items())
