@@ -190,7 +190,7 @@ class Run:
 
     def _execute(self, action: TieredAction) -> None:
         if isinstance(action, Tape | Advance):
-            with self._replay.leaving_nothing() if self._recomputing else nullcontext():
+            with self._replay.running_again() if self._recomputing else nullcontext():
                 self._run_steps(action)
         elif isinstance(action, Backward):
             self._backward(action.first, action.last)

@@ -29,6 +29,7 @@ from executor.stages.states import may_count
 from executor.surroundings.ambience import Ambience
 from executor.surroundings.autocast import AutocastState
 from executor.surroundings.backends import Backends
+from executor.surroundings.dispatch_modes import modes_now
 from executor.surroundings.likeness import (
     PLAIN,
     Same,
@@ -236,6 +237,7 @@ def _signature(loop: Loop) -> _Signature:
         AutocastState.now(),
         Backends.now(),
         Ambience.now().kinds,
+        tuple(map(type, modes_now())),
     )
     return _Signature(work, (*loop.seen.values, *_plain_leaves(loop)), tuple(_modes(loop)))
 

@@ -21,6 +21,7 @@ from executor.surroundings.ambience import Ambience
 from executor.surroundings.autocast import AutocastState
 from executor.surroundings.buffers import Buffers, copied, untouched
 from executor.surroundings.cached_weights import CachedWeights
+from executor.surroundings.dispatch_modes import modes_now, under
 from executor.surroundings.modes import Modes
 from executor.surroundings.put_back import put_back
 from executor.surroundings.streams import Stream, set_streams
@@ -112,6 +113,7 @@ class Replay:
         self._autocast = AutocastState.now()
         self.is_autocast = self._autocast.is_enabled
         self._ambience = Ambience.now()
+        self._dispatch = modes_now()
         self.needs_one_leaf = self.is_autocast or differentiates_a_second_run
         """Whether all steps of a tape must see the same leaf of a parameter: autocast casts it once, and
         functions that differentiate a second run look for its gradient there."""
@@ -178,9 +180,14 @@ class Replay:
             self._written.cut_off(differentiable)
 
     @contextmanager
-    def leaving_nothing(self) -> Iterator[None]:
-        """Within the context steps run again: what they leave in attributes is gone after it."""
-        with self._written.put_back() if self._written is not None else nullcontext():
+    def running_again(self) -> Iterator[None]:
+        """Within the context steps run again: what they leave in attributes is gone after it, and the modes
+        that see every operation are those of the forward pass.
+        """
+        with (
+            under(self._dispatch),
+            self._written.put_back() if self._written is not None else nullcontext(),
+        ):
             yield
 
     def require_unchanged(self) -> None:

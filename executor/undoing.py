@@ -106,7 +106,7 @@ class UndoingRun(Run):
         slices = self._slices(stage, differentiated=True)
         blocks: list[Leaves] = []
         how = Undoing(stretch.archives)
-        with torch.enable_grad(), passing(how):
+        with self._replay.running_again(), torch.enable_grad(), passing(how):
             returned = self.program.run(
                 stage, after.leaves, slices, lambda _first, _count, block: blocks.append(block)
             )

@@ -12,6 +12,7 @@ from torch import nn  # noqa: E402
 from torch.nn.utils import prune  # noqa: E402
 from torch.nn.utils.rnn import pack_sequence  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from executor import GRU, LSTM, RNN, BudgetTooSmall, SparseGradients, unroll  # noqa: E402
@@ -232,5 +233,33 @@ def test_steps_run_again_with_the_modes_and_the_default_type_of_the_forward_pass
             loss, _ = unroll(step, torch.zeros(4, 5), x, **options)
         torch.set_default_dtype(torch.float64 if what == "dtype" else torch.float32)
         return gradients_of(layer, loss)
+
+    torch.testing.assert_close(found(checkpoint_every(12, 2, 2)), found(tape_everything(12, 2)))
+
+
+class Dimmer(TorchDispatchMode):
+    """Simulates a device whose products are others; it sees the operations of backward passes, too."""
+
+    def __torch_dispatch__(self, function, types, given=(), options=None):
+        result = function(*given, **(options or {}))
+        products = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return 0.7 * result if function in products else result
+
+
+@pytest.mark.parametrize("around", [{"forward"}, {"backward"}])
+def test_steps_run_again_with_the_dispatch_modes_of_the_forward_pass(around):
+    """And the backward pass with those that the caller has then, as that of a plain loop does"""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(8, 5), torch.randn(12, 4, 3)
+
+    def step(h, x_t):
+        h = torch.tanh(layer(torch.cat([h, x_t], 1)))
+        return h, h.square().mean()
+
+    def found(plan):
+        with Dimmer() if "forward" in around else nullcontext():
+            loss, _ = unroll(step, torch.zeros(4, 5), x, module=layer, reduce="sum", plan=plan)
+        with Dimmer() if "backward" in around else nullcontext():
+            return gradients_of(layer, loss)
 
     torch.testing.assert_close(found(checkpoint_every(12, 2, 2)), found(tape_everything(12, 2)))
