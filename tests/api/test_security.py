@@ -6,6 +6,7 @@ import json
 import socket
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -135,7 +136,8 @@ def answer_to_the_head(service: Serving, path: str, length: int, headers: str = 
 
 
 def test_the_database_holds_no_key(keys):
-    dump = "\n".join(sqlite3.connect(f"{keys['folder']}/tightfit.sqlite3").iterdump())
+    with closing(sqlite3.connect(f"{keys['folder']}/tightfit.sqlite3")) as database:
+        dump = "\n".join(database.iterdump())
     for scope in SCOPES:
         assert keys[scope].split("_", 2)[1] in dump
         assert keys[scope].split("_", 2)[2] not in dump

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import ssl
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 import httpx
@@ -206,7 +207,7 @@ def test_a_planner_that_hangs_keeps_no_job_waiting(webhook):
 def test_a_database_that_is_locked_keeps_no_job_waiting(webhook):
     """Readers of SQLite in WAL mode do not wait; a plan is found while another process writes"""
     plan_id = webhook.plan(chain_request())
-    with sqlite3.connect(webhook.data_dir / "tightfit.sqlite3") as writer:
+    with closing(sqlite3.connect(webhook.data_dir / "tightfit.sqlite3")) as writer:
         writer.execute("BEGIN IMMEDIATE")
         response, seconds = timed(webhook, review({"tightfit/plan": plan_id}))
         writer.rollback()

@@ -81,9 +81,11 @@ def test_services_that_start_together_on_a_new_file_make_the_tables_once(url):
 
 
 def test_readers_do_not_wait_for_the_writer_and_commits_reach_the_disk(sqlite_url):
-    with open_database(sqlite_url).connect() as connection:
+    engine = open_database(sqlite_url)
+    with engine.connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2  # FULL
+    engine.dispose()
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nosuchdatabase://host/name"])
