@@ -19,7 +19,7 @@ from executor.offload.tape_run import HostTapesRun
 from executor.plan import ExecutionPlan
 from executor.replay import state_only
 from executor.reversal import passing
-from executor.rules.first_order import first_order
+from executor.rules.first_order import first_order, forward_mode
 from executor.rules.needs import Needs
 from executor.rules.saved_tensor_hooks import carrier_of, is_checkpointed, unloaded, without_callers_hooks
 from executor.stages.parameters import Parameters
@@ -116,7 +116,7 @@ class _Unrolled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Run, final: list[Any], final_state: FinalState, *_given: Tensor) -> Any:
         ctx.set_materialize_grads(False)
-        with without_callers_hooks():
+        with without_callers_hooks(), forward_mode():
             outputs, leaves = run.forward()
         run.program.outputs.leaves = []
         final.extend(leaves)
@@ -142,7 +142,7 @@ class _Unrolled(torch.autograd.Function):
         if run is None:
             raise DoubleBackward("backward ran already: the tapes of an unrolled loop are used up by it")
         ctx.run = None
-        with without_callers_hooks():
+        with without_callers_hooks(), forward_mode():
             return _reverse(ctx, run, gradients)
 
 

@@ -6,7 +6,8 @@ constant one the gradient that goes out has no graph either, and a penalty on it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -60,6 +61,19 @@ def require_reverse_mode(tensors: Iterable[Tensor], what: str = "an unrolled loo
             f"{what} has no forward-mode derivative, and one of its tensors has a tangent: run an "
             "ordinary Python loop, or take the tangent off"
         )
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Within the context steps may use forward mode themselves, which torch switches off in the functions of
+    an autograd function: they would find no tangents.
+    """
+    before = torch._C._is_fwd_grad_enabled()  # noqa: SLF001 - there is no other way in
+    torch._C._set_fwd_grad_enabled(True)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        torch._C._set_fwd_grad_enabled(before)  # noqa: SLF001
 
 
 def _is_batched(gradient: Any) -> bool:

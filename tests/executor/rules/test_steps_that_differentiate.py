@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from executor import BudgetTooSmall, CaptureError, measure, unroll
-from executor.plan import tape_everything
+from executor.plan import checkpoint_every, tape_everything
 from executor.rules import captures, second_run
 from executor.rules.second_run import differentiates_a_second_run
 from tests.executor.loops import STEPS, LoopCase, gradients, plain, states
@@ -142,6 +143,25 @@ def test_functions_that_run_a_module_again_find_the_leaves_that_they_saved() -> 
             assert one is not None
             assert other is not None
             assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_steps_may_use_forward_mode_themselves() -> None:
+    """Tangents were off inside: the derivative of a state along itself was None"""
+    torch.manual_seed(0)
+    cell = nn.GRUCell(3, 4).double()
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = cell(x, state)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(state, state)  # type: ignore[no-untyped-call]
+            state = forward_ad.unpack_dual(dual.sin()).tangent  # type: ignore[no-untyped-call]
+        return state, state
+
+    x = torch.randn(STEPS, 2, 3, dtype=torch.float64)
+    case = LoopCase(step, x.new_zeros(2, 4), x, cell)
+    plan = checkpoint_every(STEPS, 2, 1)
+    found = gradients(case, lambda: unroll(step, case.state, case.inputs, module=cell, plan=plan))
+    torch.testing.assert_close(found, gradients(case, lambda: plain(case)), rtol=1e-12, atol=1e-12)
 
 
 class _Spike(torch.autograd.Function):
