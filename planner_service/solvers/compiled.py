@@ -1,7 +1,7 @@
 """How kernels are compiled: without the interpreter lock, cached beside the source, IEEE division.
 
 Where that cannot be written numba takes the user's cache folder, or the one of NUMBA_CACHE_DIR; where there
-is none of them, every process compiles for itself.
+is none of them, or no space left, every process compiles for itself.
 
 One dispatcher per function: two of them would share a cache entry and each other's options.
 Compiling is what a first plan waits for, so nothing is made that nobody calls: no wrapper for C, none
@@ -11,7 +11,8 @@ for Python around what only kernels call, and no reference counts where nothing 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
 from numba import njit
 
@@ -41,6 +42,22 @@ def _compiled(function: Function, **options: bool) -> Function:
     compiler = cast("Callable[..., Callable[[Function], Function]]", njit)
     options |= {"nogil": True, "no_cfunc_wrapper": True}
     try:
-        return compiler(cache=True, error_model="numpy", **options)(function)
+        compiled = compiler(cache=True, error_model="numpy", **options)(function)
     except RuntimeError:  # a read-only installation of a user without a home
         return compiler(error_model="numpy", **options)(function)
+    _keep_if_possible(compiled)
+    return compiled
+
+
+def _keep_if_possible(compiled: Any) -> None:
+    """A disk that is full, or a quota that is used up, costs what would be kept and not the plan: numba lets
+    the fault through to whoever called the kernel.
+    """
+    cache = compiled._cache  # noqa: SLF001 - numba has no setting for this
+    save = cache.save_overload
+
+    def save_overload(signature: object, result: object) -> None:
+        with suppress(OSError):
+            save(signature, result)
+
+    cache.save_overload = save_overload

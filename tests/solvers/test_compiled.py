@@ -1,9 +1,12 @@
 """How the solvers' kernels are compiled."""
 
-import pytest
-from numba.core.caching import CacheImpl
+import errno
 
-from planner_service.solvers.compiled import allocating_kernel, kernel
+import pytest
+from numba.core import config
+from numba.core.caching import CacheImpl, IndexDataCacheFile
+
+from planner_service.solvers.compiled import allocating_kernel, inner_kernel, kernel
 
 
 @pytest.mark.parametrize("compiled", [kernel, allocating_kernel])
@@ -11,6 +14,34 @@ def test_kernels_run_where_nothing_can_be_cached(compiled, monkeypatch):
     """A read-only image with a user who has no home: numba finds no folder, and refuses to cache"""
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
     assert compiled(twice)(3) == 6
+
+
+def test_a_full_disk_costs_what_would_be_kept_and_nothing_else(monkeypatch, tmp_path):
+    """Of a kernel, and of one that it calls; with space again, both are kept"""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    save, asked = IndexDataCacheFile.save, []
+
+    def full(self, key, data):
+        asked.append(key)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", full)
+    assert caller()(3) == 6
+    assert len(asked) == 2
+    monkeypatch.setattr(IndexDataCacheFile, "save", save)
+    assert caller()(3) == 6
+    assert len(list(tmp_path.rglob("*.nbi"))) == 2
+
+
+def caller():
+    """A kernel that calls another one, both new."""
+    inner = inner_kernel(twice)
+
+    @kernel
+    def outer(number):
+        return inner(number)
+
+    return outer
 
 
 def twice(number):
