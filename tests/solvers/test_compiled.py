@@ -33,6 +33,12 @@ def test_a_full_disk_costs_what_would_be_kept_and_nothing_else(monkeypatch, tmp_
     assert len(list(tmp_path.rglob("*.nbi"))) == 2
 
 
+def test_functions_stay_as_they_are_where_nothing_is_to_be_compiled(monkeypatch):
+    """Who looks for a fault sets NUMBA_DISABLE_JIT"""
+    monkeypatch.setattr(config, "DISABLE_JIT", 1)
+    assert kernel(twice) is twice
+
+
 def caller():
     """A kernel that calls another one, both new."""
     inner = inner_kernel(twice)
