@@ -26,6 +26,7 @@ __all__ = [
     "StateChanged",
     "StateMutated",
     "UnsupportedBackward",
+    "UnsupportedCollective",
     "UnsupportedHook",
     "UnsupportedOutput",
     "UnsupportedTransform",
@@ -164,6 +165,10 @@ class ReplayError(ExecutorError, RuntimeError):
     """A step would not do the same when it runs again: it drew random numbers or changed buffers although the
     probe saw neither, or goes by something that it changes and that is no part of its state.
     """
+
+
+class UnsupportedCollective(ReplayError):
+    """The step exchanges numbers with other processes, which run other steps again than this one."""
 
 
 class ReversalMismatch(ExecutorError, RuntimeError):

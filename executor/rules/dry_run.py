@@ -22,6 +22,7 @@ from executor.replay import recomputing
 from executor.reversal import LostBits, Watching, passing
 from executor.rules.agreement import alike
 from executor.rules.captures import require_no_captures, sequence_number
+from executor.rules.collectives import refusing_collectives
 from executor.rules.grad_mode import given_to, goes_by_grad_mode, two_advances
 from executor.rules.needs import Needs
 from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
@@ -52,8 +53,8 @@ def dry_run(
     Where a step `forks` a random stream, what it draws leaves no trace in the `streams`: the stages are run
     once more with other seeds, and it draws if they find something else. Other threads see these seeds.
 
-    Raises StateChanged, StateMutated, CaptureError, UnsupportedOutput, UnsupportedHook or
-    UnsupportedBackward; ReplayError where the step does not do the same when it runs again.
+    Raises StateChanged, StateMutated, CaptureError, UnsupportedOutput, UnsupportedHook, UnsupportedBackward
+    or UnsupportedCollective; ReplayError where the step does not do the same when it runs again.
     """
     stages = _TwoStages(program, initial, parameters, captured)
     seen_before = _tensors_now(program.function)
@@ -61,7 +62,8 @@ def dry_run(
         start = _Start(buffers, streams, *begun_with)
         put = buffers.current()
         versions = versions_of(put)
-        taped = stages.taped()
+        with refusing_collectives():
+            taped = stages.taped()
         moved = start.moved_streams()
         mutated = buffers.changed_since(start.buffer_values) | buffers.written_since(put, versions)
         changed = buffers.subset(mutated)

@@ -1,0 +1,41 @@
+"""Steps that exchange numbers with other processes"""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from executor import UnsupportedCollective, unroll
+
+
+@pytest.fixture
+def _group(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_group")
+def test_a_step_that_exchanges_is_refused_and_one_that_does_not_is_run():
+    """Of two processes under small budgets one got gradients that were off by their own size"""
+    cell, x, zeros = nn.GRUCell(3, 4), torch.randn(6, 2, 3), torch.zeros(2, 4)
+    loop = {"module": cell, "reduce": "sum", "budget": "60KiB"}
+
+    def alone(h, x_t):
+        h = cell(x_t, h)
+        return h, h.square().mean()
+
+    def together(h, x_t):
+        h, loss = alone(h, x_t)
+        mean = h.detach().mean(0)
+        dist.all_reduce(mean)
+        return h - mean, loss
+
+    unroll(alone, zeros, x, **loop)[0].backward()
+    with pytest.raises(UnsupportedCollective, match="allreduce"):
+        unroll(together, zeros, x, **loop)
+    with torch.no_grad():
+        unroll(together, zeros, x, **loop)
+    cell.requires_grad_(False)
+    unroll(together, zeros, x, **loop)
