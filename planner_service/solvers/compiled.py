@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from numba import njit
-from numba.core.dispatcher import Dispatcher
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -54,9 +53,9 @@ def _keep_if_possible(compiled: Any) -> None:
     """A disk that is full, or a quota that is used up, costs what would be kept and not the plan: numba lets
     the fault through to whoever called the kernel.
     """
-    if not isinstance(compiled, Dispatcher):  # with NUMBA_DISABLE_JIT set the function itself
+    cache = getattr(compiled, "_cache", None)  # which numba has no setting for
+    if cache is None:  # with NUMBA_DISABLE_JIT set it is the function itself
         return
-    cache: Any = compiled._cache  # noqa: SLF001 - numba has no setting for this
     save = cache.save_overload
 
     def save_overload(signature: object, result: object) -> None:
