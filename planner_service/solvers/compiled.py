@@ -50,16 +50,24 @@ def _compiled(function: Function, **options: bool) -> Function:
 
 
 def _keep_if_possible(compiled: Any) -> None:
-    """A disk that is full, or a quota that is used up, costs what would be kept and not the plan: numba lets
-    the fault through to whoever called the kernel.
+    """A disk that is full, or a quota that is used up, costs what would be kept and not the plan; nor does
+    what is left of a file after a crash: numba lets either fault through to whoever called the kernel.
     """
     cache = getattr(compiled, "_cache", None)  # which numba has no setting for
     if cache is None:  # with NUMBA_DISABLE_JIT set it is the function itself
         return
-    save = cache.save_overload
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(signature: object, context: object) -> object:
+        try:
+            return load(signature, context)
+        except Exception:  # half a pickle fails in many ways
+            with suppress(OSError):
+                cache.flush()
+            return None
 
     def save_overload(signature: object, result: object) -> None:
         with suppress(OSError):
             save(signature, result)
 
-    cache.save_overload = save_overload
+    cache.load_overload, cache.save_overload = load_overload, save_overload

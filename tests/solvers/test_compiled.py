@@ -33,6 +33,20 @@ def test_a_full_disk_costs_what_would_be_kept_and_nothing_else(monkeypatch, tmp_
     assert len(list(tmp_path.rglob("*.nbi"))) == 2
 
 
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("left_bytes", [0, 90])
+def test_what_a_crash_has_left_of_a_file_is_compiled_again(kind, left_bytes, monkeypatch, tmp_path):
+    """Every plan failed until somebody found the folder; it is kept again"""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    assert kernel(twice)(3) == 6
+    (file,) = tmp_path.rglob(f"*.{kind}")
+    file.write_bytes(file.read_bytes()[:left_bytes])
+    assert kernel(twice)(3) == 6
+    again = kernel(twice)
+    assert again(3) == 6
+    assert sum(again.stats.cache_hits.values()) == 1
+
+
 def test_functions_stay_as_they_are_where_nothing_is_to_be_compiled(monkeypatch):
     """Who looks for a fault sets NUMBA_DISABLE_JIT"""
     monkeypatch.setattr(config, "DISABLE_JIT", 1)
