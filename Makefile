@@ -6,12 +6,16 @@ READY := $(VENV)/.ready
 RAY_READY := $(VENV)-ray/.ready
 CUDA_READY := $(VENV)-cuda/.ready
 LOWEST_READY := $(VENV)-lowest/.ready
+# The least torch that pyproject.toml promises: TORCH=2.11.0 takes another one.
+TORCH ?= 2.6.0
+TORCH_VENV := $(VENV)-torch-$(TORCH)
+TORCH_READY := $(TORCH_VENV)/.ready
 PORT ?= 8080
 # Every library that the service is built on, at work.
 LOWEST_TESTS := tests/cli tests/client tests/contract tests/store tests/solvers/test_golden.py tests/planning/test_plan.py \
 	$(addprefix tests/api/test_,jobs.py oidc.py openapi.py operations.py plans.py security.py)
 
-.PHONY: help demo test test-cluster test-cuda test-lowest check format serve bench gpu openapi clean
+.PHONY: help demo test test-cluster test-cuda test-lowest test-torch check format serve bench gpu openapi clean
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -41,6 +45,15 @@ $(LOWEST_READY): pyproject.toml tests/lowest_bounds.py $(READY)
 	$(VENV)-lowest/bin/python -m pip install --quiet --requirement $(VENV)-lowest/bounds.txt --editable .
 	@touch $@
 
+# sympy and mpmath are of the versions that this torch asks for.
+$(TORCH_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	grep -vE "^(torch|triton|sympy|mpmath)==" constraints.txt > $(TORCH_VENV)/constraints.txt
+	$(TORCH_VENV)/bin/python -m pip install --quiet --constraint $(TORCH_VENV)/constraints.txt --group test \
+		--editable ".[worker,postgresql,parquet,oidc,telemetry]" "torch==$(TORCH)"
+	@touch $@
+
 demo: $(READY)   ## train an LSTM in a twentieth of its activation memory and show the proof
 	$(BIN)/tightfit-worker demo --output-dir demo-output
 
@@ -55,6 +68,9 @@ test-cuda: $(CUDA_READY) ## CUDA's paths on torch's CUDA build without a device;
 
 test-lowest: $(LOWEST_READY) ## the planner at the least versions that pyproject.toml allows; Python 3.11, minutes
 	$(VENV)-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile $(LOWEST_TESTS)
+
+test-torch: $(TORCH_READY) ## the executor under the least torch that pyproject.toml allows, or TORCH=2.11.0; 6 GB on Linux
+	$(TORCH_VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile tests/executor tests/benchmarks
 
 check: $(READY)  ## linters and the type checker
 	$(BIN)/ruff format --check .
@@ -81,4 +97,4 @@ openapi: $(READY) ## write openapi/openapi.json from the code
 	$(BIN)/tightfit openapi --output openapi/openapi.json
 
 clean:           ## remove the environment and what the demo wrote
-	rm -rf $(VENV) $(VENV)-ray $(VENV)-cuda $(VENV)-lowest demo-output
+	rm -rf $(VENV) $(VENV)-ray $(VENV)-cuda $(VENV)-lowest $(VENV)-torch-* demo-output
