@@ -145,6 +145,7 @@ def test_functions_that_run_a_module_again_find_the_leaves_that_they_saved() -> 
             assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at its first tangent
 def test_steps_may_use_forward_mode_themselves() -> None:
     """Tangents were off inside: the derivative of a state along itself was None"""
     torch.manual_seed(0)
