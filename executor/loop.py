@@ -95,7 +95,7 @@ class Loop:
         seen = Seen.by((function, given.function), _modules(function, module))
         cached = CachedWeights.of(seen.modules)
         named = (captured,) if isinstance(captured, Tensor) else captured
-        chosen = independent((*named, *cached.all))
+        chosen = independent((*named, *cached.used))
         beside = (each for each in seen.met if _trains_nothing(each))
         return cls(
             function=function,

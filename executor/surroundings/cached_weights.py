@@ -19,48 +19,44 @@ Key = tuple[int, str]
 
 
 class CachedWeights:
-    """Those of some modules."""
+    """What is cached when a loop begins, `used` by its modules or not."""
 
-    def __init__(
-        self, weights: dict[Key, Tensor] | None = None, made_for: tuple[nn.Module, ...] = ()
-    ) -> None:
-        self._weights = weights or {}
-        self.made_for = made_for
+    def __init__(self, used: Iterable[Tensor] = (), made_for: Iterable[nn.Module] = ()) -> None:
+        self._enabled = parametrize._cache_enabled  # noqa: SLF001 - no other way in
+        self._kept = dict(parametrize._cache) if self._enabled else {}  # noqa: SLF001
+        self.used = tuple(used)
+        """The weights of the loop's modules."""
+        self.made_for = tuple(made_for)
         """The modules whose weights had not been computed yet."""
 
     @classmethod
     def of(cls, modules: Iterable[nn.Module]) -> CachedWeights:
-        """Compute those that are not cached yet. None outside of `parametrize.cached()`; nor without
-        gradients: what is computed then would be taken for a constant afterwards.
+        """Compute those of a loop's modules that are not cached yet; but without gradients none: what is
+        computed then would be taken for a constant afterwards.
         """
-        if not parametrize._cache_enabled or not torch.is_grad_enabled():  # noqa: SLF001 - no other way in
+        if not parametrize._cache_enabled or not torch.is_grad_enabled():  # noqa: SLF001
             return cls()
-        weights: dict[Key, Tensor] = {}
+        used: dict[Key, Tensor] = {}
         made_for: dict[nn.Module, None] = {}
         parts = {part: None for module in modules for part in module.modules()}
         for part in filter(parametrize.is_parametrized, parts):
             for name in part.parametrizations:  # type: ignore[union-attr]
                 if (id(part), name) not in parametrize._cache:  # noqa: SLF001
                     made_for[part] = None
-                weights[id(part), name] = getattr(part, name)
-        return cls(weights, tuple(made_for))
-
-    @property
-    def all(self) -> tuple[Tensor, ...]:
-        """The weights."""
-        return tuple(self._weights.values())
+                used[id(part), name] = getattr(part, name)
+        return cls(used.values(), made_for)
 
     def alone(self) -> None:
-        """Let nothing else be cached: what a tape or an advance computed belongs to it."""
+        """Let nothing be cached besides: what a tape or an advance computed belongs to it."""
         if parametrize._cache_enabled:  # noqa: SLF001
             parametrize._cache.clear()  # noqa: SLF001
-            parametrize._cache.update(self._weights)  # noqa: SLF001
+            parametrize._cache.update(self._kept)  # noqa: SLF001
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Within the context steps find them, and no others, whether torch caches weights now or not."""
+        """Within the context steps find what they found then, whether torch caches weights now or not."""
         enabled, kept = parametrize._cache_enabled, dict(parametrize._cache)  # noqa: SLF001
-        parametrize._cache_enabled = int(bool(self._weights))  # noqa: SLF001
+        parametrize._cache_enabled = self._enabled  # noqa: SLF001
         self.alone()
         try:
             yield

@@ -85,6 +85,8 @@ def test_nothing_is_cached_for_later_where_gradients_are_off():
     with parametrize.cached():
         with torch.no_grad():
             unroll(lambda h, _: (h, h), torch.zeros(2), torch.zeros(4, 2), module=[cell, other], budget=1)
+        weight = other.weight
         run().backward()
+        assert other.weight is weight  # neither the loop nor its backward pass forgot it
         other(torch.ones(2)).sum().backward()
     assert all(parameter.grad is not None for parameter in (*cell.parameters(), *other.parameters()))
