@@ -21,7 +21,13 @@ from executor.replay import state_only
 from executor.reversal import passing
 from executor.rules.first_order import first_order, forward_mode
 from executor.rules.needs import Needs
-from executor.rules.saved_tensor_hooks import carrier_of, is_checkpointed, unloaded, without_callers_hooks
+from executor.rules.saved_tensor_hooks import (
+    carrier_of,
+    is_checkpointed,
+    require_known_hooks,
+    unloaded,
+    without_callers_hooks,
+)
 from executor.stages.parameters import Parameters
 from executor.undoing import UndoingRun
 
@@ -34,7 +40,8 @@ def execute(
 ) -> tuple[Any, Any]:
     """Run `loop` under `plan`; return the reduced outputs and the final state.
 
-    Raises PlanMismatch when the plan is for another number of steps, or for another loop (`MadeFor`).
+    Raises PlanMismatch when the plan is for another number of steps, or for another loop (`MadeFor`);
+    UnsupportedHook within hooks on saved tensors that torch is too old to name.
     """
     if plan.length != loop.inputs.length:
         raise PlanMismatch(f"the plan is for {plan.length} steps, the inputs have {loop.inputs.length}")
@@ -44,6 +51,7 @@ def execute(
     differentiable = _differentiable(loop, parameters)
     if not torch.is_grad_enabled() or not differentiable:
         return run_without_gradients(loop, needs)
+    require_known_hooks()
     if loop.device.type == "cuda":
         workspaces_ready(loop.device)
     run = _run(loop, plan, needs, parameters, observer)

@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary, ref
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
+
+from executor.rules.saved_tensor_hooks import own_hooks
 
 MOST_OVERSIZE = 4
 """A storage that is larger than what was saved of it by more than this factor is somebody else's: a view of a
@@ -126,7 +127,7 @@ class TapeStorages:
     @contextmanager
     def collected(self) -> Iterator[None]:
         """Within the context a tape is made."""
-        with saved_tensors_hooks(self._pack, _unpacked):
+        with own_hooks(self._pack, _unpacked):
             yield
 
     def leaving(self, besides: Iterable[int]) -> list[Storage]:

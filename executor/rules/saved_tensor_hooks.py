@@ -8,7 +8,8 @@ backward pass, it does with the run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +17,26 @@ import torch
 from torch import Tensor
 from torch._C import _autograd
 
+from executor.errors import UnsupportedHook
+
 _CHECKPOINT = "torch.utils.checkpoint"
 _OURS = "executor."
 _CARRIED = "_carried_for_tightfit"
 _top_hooks: Any = getattr(_autograd, "_top_saved_tensors_default_hooks", None)
 """Hands out the hooks set last; torch 2.6 has no such function."""
+_own = threading.local()
+
+
+@contextmanager
+def own_hooks(pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]) -> Iterator[None]:
+    """Hooks of the executor's own, set by a function of its own: no caller's, wherever torch is asked."""
+    before = getattr(_own, "are_set", False)
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        _own.are_set = True
+        try:
+            yield
+        finally:
+            _own.are_set = before
 
 
 @contextmanager
@@ -36,7 +52,7 @@ def without_saved_tensor_hooks() -> Iterator[None]:
 @contextmanager
 def without_callers_hooks() -> Iterator[None]:
     """Within the context, that of a run, hooks that somebody else has set see nothing of its tapes; those
-    that move the tapes of a run around it to host memory do. Under torch 2.6 all stay.
+    that move the tapes of a run around it to host memory do.
     """
     if _top_hooks is None or _module_of_hooks() in (None, _OURS):
         yield
@@ -47,9 +63,21 @@ def without_callers_hooks() -> Iterator[None]:
 
 def is_checkpointed() -> bool:
     """Whether torch.utils.checkpoint, in either of its two passes, is given what is saved for the backward
-    pass. False under torch 2.6, where nobody can tell.
+    pass.
     """
     return _top_hooks is not None and _module_of_hooks() == _CHECKPOINT
+
+
+def require_known_hooks() -> None:
+    """Raise UnsupportedHook where hooks are set around a run and torch cannot say which: they would see
+    its tapes.
+    """
+    if _top_hooks is None and _are_set() and not getattr(_own, "are_set", False):
+        raise UnsupportedHook(
+            "hooks on saved tensors are set around this call, by torch.utils.checkpoint or save_on_cpu for "
+            f"example, and torch {torch.__version__} does not let them be taken off while the call runs: what"
+            " they keep of its tapes no budget holds. Call it outside of them, or under a newer torch"
+        )
 
 
 def _module_of_hooks() -> str | None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.autograd.graph import disable_saved_tensors_hooks, saved_tensors_hooks
 
+from executor import UnsupportedHook, unroll
 from executor.rules import saved_tensor_hooks
-from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
+from executor.rules.saved_tensor_hooks import own_hooks, without_saved_tensor_hooks
 
 
 @pytest.fixture(params=["read", "only silenced"])
@@ -67,3 +68,23 @@ def test_hooks_that_the_caller_forbids_stay_forbidden() -> None:
             saved_tensors_hooks(lambda saved: saved, lambda saved: saved),
         ):
             tape()
+
+
+def test_a_call_within_hooks_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would see its tapes, whatever the budget; the executor's own hooks know theirs"""
+    monkeypatch.setattr(saved_tensor_hooks, "_top_hooks", None)
+    x = torch.randn(8, 4)
+
+    def iteration() -> None:
+        weight = torch.ones(4, requires_grad=True)
+        total, _ = unroll(lambda h, x_t: (h * weight + x_t, None), x[0], x, captured=[weight], budget="1MiB")
+        del total
+
+    iteration()
+    with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
+        with pytest.raises(UnsupportedHook, match="outside of them, or under a newer torch"):
+            iteration()
+        with torch.no_grad():
+            iteration()
+    with own_hooks(lambda saved: saved, lambda saved: saved):
+        iteration()
