@@ -113,7 +113,7 @@ class UnsupportedTransform(ExecutorError, RuntimeError):
 
 class UnsupportedHook(ExecutorError, RuntimeError):
     """The step registers a hook on the state that it is given, whose gradient is made of several parts; or
-    hooks on saved tensors are set around a call, and torch is too old to say which (2.6).
+    hooks on saved tensors are set around a call, and torch is too old to say which (older than 2.8).
     """
 
 

@@ -23,7 +23,7 @@ _CHECKPOINT = "torch.utils.checkpoint"
 _OURS = "executor."
 _CARRIED = "_carried_for_tightfit"
 _top_hooks: Any = getattr(_autograd, "_top_saved_tensors_default_hooks", None)
-"""Hands out the hooks set last; torch 2.6 has no such function."""
+"""Hands out the hooks set last; torch older than 2.8 has no such function."""
 _own = threading.local()
 
 
@@ -76,7 +76,7 @@ def require_known_hooks() -> None:
         raise UnsupportedHook(
             "hooks on saved tensors are set around this call, by torch.utils.checkpoint or save_on_cpu for "
             f"example, and torch {torch.__version__} does not let them be taken off while the call runs: what"
-            " they keep of its tapes no budget holds. Call it outside of them, or under a newer torch"
+            " they keep of its tapes no budget holds. Call it outside of them, or under torch 2.8 or later"
         )
 
 
