@@ -58,9 +58,19 @@ def _twin_of(parameter: Tensor, *, requires_grad: bool) -> Tensor:
     """A leaf in the same memory, of the same class and with the same attributes: a subclass may have its say
     in what functions do with it, and steps may read what is noted on a parameter.
     """
-    twin: Tensor = Tensor._make_subclass(type(parameter), parameter, requires_grad)  # noqa: SLF001 - it has no public name
+    kind = type(parameter)
+    twin = None if kind is nn.Parameter else _detached(parameter)
+    if type(twin) is kind:  # a tensor that wraps others: up to torch 2.8 `_make_subclass` would fail
+        twin.requires_grad_(requires_grad)
+    else:
+        twin = Tensor._make_subclass(kind, parameter, requires_grad)  # noqa: SLF001 - it has no public name
     vars(twin).update(vars(parameter))
     return twin
+
+
+def _detached(parameter: Tensor) -> Tensor:
+    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - it has no public name
+        return parameter.detach()
 
 
 def _plain_zeros_like(parameter: Tensor) -> Tensor:

@@ -10,11 +10,6 @@ from executor import GRU, unroll
 
 BUDGET = "100KiB"
 
-pytestmark = pytest.mark.skipif(
-    torch.__version__ < "2.7",
-    reason="torch 2.6 refuses a second tensor of a wrapper with an error of its own",
-)
-
 
 def recurrent(weight):
     """A step of h = tanh(x + v·(h W)) and its module."""
