@@ -33,13 +33,14 @@ def storage_addresses(tensors: Iterable[Any]) -> frozenset[int]:
     quantized weights, have none of their own.
     """
     strided = (each for each in tensors if isinstance(each, Tensor) and each.layout is torch.strided)
-    return frozenset(address for each in strided if (address := _storage_address(each)) is not None)
+    return frozenset(address for each in strided if (address := storage_address(each)) is not None)
 
 
-def _storage_address(tensor: Tensor) -> int | None:
+def storage_address(tensor: Tensor) -> int | None:
+    """Where the storage of a tensor is; None for one that wraps other tensors."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except RuntimeError:  # it wraps other tensors
+    except RuntimeError:
         return None
 
 

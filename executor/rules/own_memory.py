@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from executor.memory.sizes import storage_address
+
 _USUAL = frozenset({Tensor, nn.Parameter})
 _REMEDIES = {
     "DTensor": "pass what to_local() gives; where fully_shard cut a parameter, cut the module that calls the "
@@ -43,13 +45,7 @@ def wraps(tensor: Tensor) -> bool:
     """Whether a tensor has no memory, but other tensors that have. Fake ones warn when asked for an
     address.
     """
-    if _is_fake(tensor):
-        return False
-    try:
-        tensor.untyped_storage().data_ptr()
-    except RuntimeError:
-        return True
-    return False
+    return not _is_fake(tensor) and storage_address(tensor) is None
 
 
 def _is_fake(tensor: Tensor) -> bool:
