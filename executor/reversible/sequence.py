@@ -25,6 +25,7 @@ from executor.reversible.rewinding import Rewinding
 from executor.reversible.stack import LayerGrads, Stack
 from executor.reversible.trajectory import Moment, Trajectory, archives_for, start_moment
 from executor.rules.first_order import first_order
+from executor.stages.live_tape import added
 from executor.trees import versions_of
 
 LARGEST_STATE = 2.0**27
@@ -207,12 +208,11 @@ class _WayBack:
         return torch.zeros_like(y) if grad_y is None else grad_y
 
     def _add(self, start: int, grads: Sequence[Tensor | None]) -> None:
+        """Add those of a segment. Totals are memory of their own: autograd gives the same tensor to all
+        that were added up.
+        """
         for index, grad in enumerate(grads, start):
-            total = self._grads[index]
-            if total is None or grad is None:
-                self._grads[index] = grad if total is None else total
-            else:
-                total.add_(grad)
+            self._grads[index] = added(self._grads[index], grad)
 
 
 def start_trajectory(

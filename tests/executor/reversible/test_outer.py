@@ -348,6 +348,31 @@ def test_segments_may_leave_their_steps_out_of_the_loss():
     assert torch.equal(found, expected)
 
 
+class Shifted(nn.Module):
+    """A weight that is the sum of two, and a loss of it and the outputs."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+        self.base, self.change = (nn.Parameter(torch.randn(HIDDEN, dtype=torch.float64)) for _ in range(2))
+
+    def forward(self, y, targets):
+        return self.loss(y, self.base + self.change)
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda y, weight: (y * weight).square().sum(), lambda y, weight: y.sum() + weight.sum()]
+)
+def test_parameters_that_are_added_up_get_a_gradient_each(loss):
+    """Both were one tensor, to which every segment added twice; or one number, repeated, which failed."""
+    layers, x, after = build(RevGRU, 3), sequence(), Shifted(loss)
+    targets = torch.zeros(STEPS, BATCH)
+    total, _ = layers.reduce(x, targets, after)
+    found = torch.autograd.grad(total, list(after.parameters()))
+    expected = torch.autograd.grad(taped(layers, x, targets, after, nn.Identity()), list(after.parameters()))
+    torch.testing.assert_close(found, expected)
+
+
 def test_what_only_a_later_segment_uses_is_refused_on_the_way_back():
     """Only the first segment was looked at: the gradient was lost without a word"""
     layers, targets = build(RevGRU, 3), torch.zeros(STEPS, BATCH)
