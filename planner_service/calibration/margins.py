@@ -17,15 +17,13 @@ from typing import Any, NamedTuple
 
 from planner_service.calibration.coverage import Coverage
 from planner_service.calibration.estimate import scaled
-from planner_service.chain import Stage
+from planner_service.chain import Reversal, Stage
 from planner_service.memory import LedgerLine, Profile
 from planner_service.memory.profile import ProfiledSegments
 
 MOST_RATIO = Fraction(2)
 """A run that measured more than twice its projection is no run of the plan that it names, or was measured
 wrongly: stages that do not quite add up come to a few per cent. One such report must not spoil all plans."""
-
-_SIZES = tuple(field.name for field in fields(Stage) if field.name.endswith("_bytes"))
 
 
 class PeakResidual(NamedTuple):
@@ -113,7 +111,13 @@ def _segments(segments: ProfiledSegments, margin: Margin | None) -> ProfiledSegm
 
 
 def _stage(stage: Stage, factor: Fraction) -> Stage:
-    sizes: dict[str, Any] = {
-        name: scaled(size, factor) for name in _SIZES if (size := getattr(stage, name)) is not None
-    }
-    return replace(stage, **sizes)
+    reversal = stage.reversal
+    if reversal is not None:
+        reversal = replace(reversal, **_scaled_sizes(reversal, factor))
+    return replace(stage, reversal=reversal, **_scaled_sizes(stage, factor))
+
+
+def _scaled_sizes(part: Stage | Reversal, factor: Fraction) -> dict[str, Any]:
+    """Every byte count of `part` times `factor`, by name."""
+    names = (field.name for field in fields(part) if field.name.endswith("_bytes"))
+    return {name: scaled(size, factor) for name in names if (size := getattr(part, name)) is not None}

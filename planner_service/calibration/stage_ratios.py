@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import get_args
 
 from planner_service.calibration.coverage import Coverage
 from planner_service.chain import Stage
 from planner_service.memory import Profile, RecurrentModel, Workload, total_bytes
-from planner_service.memory.cells import CELLS
+from planner_service.memory.cells import CELLS, ReversibleKind
 from planner_service.memory.profile import ProfiledSegments
 from planner_service.memory.steps import StepBytes, segment_stage
 
@@ -26,6 +27,9 @@ STAGE_QUANTITIES = (
 )
 QUANTITIES = (*STAGE_QUANTITIES, "call_bytes")
 """Of a stage; and what the call holds throughout, besides its chain."""
+
+PLAIN_CELLS = frozenset(CELLS) - frozenset(get_args(ReversibleKind))
+"""Those that `computed_stage` counts."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,10 @@ def computed_call_bytes(workload: Workload) -> int:
 
 
 def _ratios(profile: Profile, measured: ProfiledSegments) -> tuple[Fraction, ...] | None:
-    """One profile's ratios; None where a formula gives nothing to compare with."""
-    if profile.cell not in CELLS or profile.gradient_sparsity is not None:
+    """One profile's ratios; None where a formula gives nothing to compare with, or is that of other cells:
+    reversible and sparse ones are counted in ways of their own.
+    """
+    if profile.cell not in PLAIN_CELLS or profile.gradient_sparsity is not None:
         return None
     pairs = pairs_of(profile, measured)
     if any(computed == 0 for _, computed in pairs):

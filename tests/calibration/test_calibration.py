@@ -1,6 +1,7 @@
 """Calibrated bytes never undershoot what they were calibrated on, and say how sure they are."""
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -19,8 +20,18 @@ from planner_service.calibration import (
     workload_of,
 )
 from planner_service.calibration.margins import MOST_RATIO
-from planner_service.chain import BudgetTooSmall, expand, segmented_chain, simulate
+from planner_service.chain import (
+    EMPTY,
+    ArchiveNode,
+    BudgetTooSmall,
+    Policy,
+    expand,
+    segmented_chain,
+    simulate,
+)
 from planner_service.memory import candidates_for, profile_from_record, profile_record, total_bytes
+from planner_service.memory.profile import ProfiledSegments
+from planner_service.memory.reversible_cells import ReversibleModel
 from planner_service.solvers import solve
 from tests.calibration.profiles import SIZES, profile_of, profiles, workload
 
@@ -118,6 +129,53 @@ def test_a_run_far_beyond_its_projection_is_set_aside_and_changes_no_plan():
     assert with_margins(profile, {5: margin}) is profile
     (margin,) = margins_of([*absurd, PeakResidual(5, 1000, 2000)]).values()
     assert (margin.factor, margin.set_aside, margin.coverage) == (2, 2, Coverage(1))
+
+
+def reversible_profile():
+    """A profile of a RevGRU whose stages are those that are counted."""
+    model = ReversibleModel(
+        cell_kind="rev_gru",
+        input_size=8,
+        hidden_size=24,
+        num_layers=1,
+        dtype="float32",
+        embedding_size=20,
+        head_output_size=20,
+        forget_bits=3,
+        coding="scheduled",
+    )
+    asked = replace(workload(24, 3, 40), model=model)
+    (counted,) = (one for one in candidates_for(asked) if one.segment_steps == 5)
+    chain = counted.chain
+    plain = profile_of(workload(24, 3, 40), dict.fromkeys(SIZES, 1.0), static_bytes=10**4)
+    return replace(
+        plain,
+        cell="rev_gru",
+        forget_bits=3,
+        coding="scheduled",
+        input_bytes=chain.input_bytes,
+        input_gradient_bytes=chain.gradient_bytes(0),
+        loss_gradient_bytes=chain.loss_gradient_bytes,
+        segments=(ProfiledSegments(5, 5, chain.runs[0].stage, None, None),),
+    )
+
+
+def test_a_margin_covers_runs_that_undo_their_steps():
+    """The bits that are kept and what undoing takes grow like all other bytes"""
+    profile = reversible_profile()
+    run = PeakResidual(5, 1000, 1500)
+    widened = with_margins(profile, margins_of([run]))
+    chain, wide = (chain_of(one, one.segments[0]) for one in (profile, widened))
+    undone = Policy((ArchiveNode(chain.length, EMPTY),), 0)
+    projected, grown = (simulate(one, expand(undone)).peak_bytes for one in (chain, wide))
+    assert grown >= run.ratio * projected
+
+
+def test_a_reversible_model_is_not_compared_with_the_formulas_of_other_cells():
+    """No error before and after is better than one against tensors that its cells do not have"""
+    profile = reversible_profile()
+    assert stage_ratios([profile], 5) is None
+    assert stage_errors(profile, [profile]) == []
 
 
 def test_no_margin_makes_a_profile_that_is_no_chain():
