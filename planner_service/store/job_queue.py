@@ -169,7 +169,7 @@ class JobQueue:
             jobs.c.renewals == lease.renewals,
         )
         with writing(self._engine) as connection:
-            row = lock_first(connection, unchanged)
+            row = lock_first(connection, unchanged, skip_locked=True)  # who holds it is the sign of life
             if row is None:
                 return False
             return bool(change_job(connection, row, expire, self._clock()).state != row.state)

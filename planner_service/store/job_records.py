@@ -12,6 +12,7 @@ from planner_service.contract.job_events import JobEvent
 from planner_service.contract.jobs import Job, JobRequest, NeededBytes
 from planner_service.jobs import Change, DeviceNeeds, JobNeeds, Reason, Standing, State, UnknownJob
 from planner_service.store.job_tables import job_events, jobs
+from planner_service.store.newer import as_far_as_known
 
 JobRow = Row[*tuple[Any, ...]]
 Decide = Callable[[Standing], Change]
@@ -96,7 +97,7 @@ def is_readable(row: JobRow) -> bool:
 
 
 def job_of(row: JobRow) -> Job:
-    """The job in a row of `jobs`, as the wire has it: without what only a newer service knows."""
+    """The job in a row of `jobs`, as the wire has it; that of a newer service as far as it is known here."""
     return _job(row, standing_of(row), row.updated_at)
 
 
@@ -104,7 +105,7 @@ def _job(row: JobRow, standing: Standing, updated_at: float) -> Job:
     return Job(
         id=row.id,
         name=row.name,
-        request=JobRequest.model_validate_json(row.request, extra="ignore"),
+        request=as_far_as_known(JobRequest, row.request),
         state=standing.state.value,
         reason=None if standing.reason is None else standing.reason.value,
         detail=standing.detail,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import Engine, select
 
 from planner_service.contract import canonical_json
 from planner_service.contract.attempts import LOST_AFTER_SECONDS
 from planner_service.contract.nodes import Node, NodePage, NodeRegistration, NodeState
-from planner_service.jobs import Offer, UnknownNode
+from planner_service.jobs import DeviceKind, Offer, UnknownNode
 from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow, moment
 from planner_service.store.job_tables import nodes
 from planner_service.store.jobs import Clock
+from planner_service.store.newer import as_far_as_known
 from planner_service.store.upsert import insert_into
 
 UNREACHABLE_AFTER_SECONDS = 60
@@ -68,17 +69,18 @@ class NodeStore:
         lately = nodes.c.seen_at > self._clock() - LOST_AFTER_SECONDS
         with self._engine.connect() as connection:
             rows = connection.execute(select(nodes.c.registration).where(lately)).scalars().all()
-        return [_offer(json.loads(registration)) for registration in rows]
+        offers = [_offer(json.loads(registration)) for registration in rows]
+        return [offer for offer in offers if offer.device_kind in get_args(DeviceKind)]
 
     def _node(self, row: JobRow) -> Node:
-        fields = json.loads(row.registration) | {"memory_free_bytes": row.memory_free_bytes}
-        return Node(
-            **fields,
-            name=row.name,
-            state=_state(self._clock() - row.seen_at),
-            registered_at=moment(row.registered_at),
-            seen_at=moment(row.seen_at),
-        )
+        told = {
+            "memory_free_bytes": row.memory_free_bytes,
+            "name": row.name,
+            "state": _state(self._clock() - row.seen_at),
+            "registered_at": moment(row.registered_at).isoformat(),
+            "seen_at": moment(row.seen_at).isoformat(),
+        }
+        return as_far_as_known(Node, json.dumps(json.loads(row.registration) | told))
 
 
 def _offer(registration: dict[str, Any]) -> Offer:

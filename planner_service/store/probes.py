@@ -18,6 +18,7 @@ from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow, lock_first, moment
 from planner_service.store.job_tables import nodes
 from planner_service.store.jobs import Clock
+from planner_service.store.newer import as_far_as_known
 from planner_service.store.pages import latest_rows
 from planner_service.store.probe_tables import probes
 
@@ -126,11 +127,11 @@ def _why_not_given(row: JobRow) -> str | None:
 
 
 def _probe(row: JobRow) -> Probe:
-    """As it is shown: without what only a newer service knows."""
+    """As it is shown."""
     return Probe(
         id=row.id,
         node=row.node,
-        request=ProbeRequest.model_validate_json(row.request, extra="ignore"),
+        request=as_far_as_known(ProbeRequest, row.request),
         state=row.state,
         handovers=row.handovers,
         profile_id=row.profile_id,

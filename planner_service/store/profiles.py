@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from sqlalchemy import Engine, Row, Select, select
 
 from planner_service.contract import ProfileRecord, canonical_json
 from planner_service.store.database import writing
+from planner_service.store.newer import as_far_as_known
 from planner_service.store.pages import latest_rows
 from planner_service.store.profile_tables import profiles
 from planner_service.store.residuals import Family, Residual, residuals_of
@@ -31,6 +33,8 @@ class KeptProfile(NamedTuple):
     received_at: datetime
     device_name: str
     record: ProfileRecord
+    is_readable: bool
+    """False: a newer service took it, and this version would plan with less than was measured."""
 
     @property
     def family(self) -> Family:
@@ -82,22 +86,24 @@ class ProfileStore:
 
     def get(self, profile_id: str) -> KeptProfile | None:
         """The profile, or None."""
-        return self._first(select(profiles).where(profiles.c.id == profile_id))
+        with self._engine.connect() as connection:
+            row = connection.execute(select(profiles).where(profiles.c.id == profile_id)).first()
+        return None if row is None else _profile(row)
 
     def latest_of(self, subject: str, *, device_name: str) -> KeptProfile | None:
-        """The latest profile of that subject on that device, or None."""
+        """The latest readable profile of that subject on that device, or None."""
         is_one = (profiles.c.subject == subject, profiles.c.device_name == device_name)
-        return self._first(select(profiles).where(*is_one).order_by(profiles.c.number.desc()).limit(1))
+        latest = select(profiles).where(*is_one).order_by(profiles.c.number.desc()).limit(MOST_PROFILES)
+        return next(self._readable(latest), None)
 
     def of_family(self, family: Family) -> list[KeptProfile]:
-        """The latest profiles of the family, of the torch version of the very latest."""
+        """The latest readable profiles of the family, of the torch version of the very latest."""
         is_one = [profiles.c[name] == value for name, value in family._asdict().items()]
         latest = select(profiles.c.torch).where(*is_one).order_by(profiles.c.number.desc()).limit(1)
         with self._engine.connect() as connection:
             version = connection.execute(latest).scalar()
-            query = select(profiles).where(*is_one, profiles.c.torch == version)
-            rows = connection.execute(query.order_by(profiles.c.number.desc()).limit(MOST_PROFILES)).all()
-        return [_profile(row) for row in rows]
+        query = select(profiles).where(*is_one, profiles.c.torch == version)
+        return [*self._readable(query.order_by(profiles.c.number.desc()).limit(MOST_PROFILES))]
 
     def residuals(self, family: Family) -> list[Residual]:
         """How the peaks of the family's runs came out."""
@@ -114,13 +120,16 @@ class ProfileStore:
         )
         return [_profile(row) for row in rows], cursor
 
-    def _first(self, query: Select[Any]) -> KeptProfile | None:
+    def _readable(self, query: Select[Any]) -> Iterator[KeptProfile]:
         with self._engine.connect() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else _profile(row)
+            rows = connection.execute(query).all()
+        return (kept for kept in map(_profile, rows) if kept.is_readable)
 
 
 def _profile(row: Row[Any]) -> KeptProfile:
-    record = ProfileRecord.model_validate_json(row.record)
     received_at = datetime.fromtimestamp(row.received_at, UTC)
-    return KeptProfile(row.number, row.id, received_at, row.device_name, record)
+    try:
+        record, is_readable = ProfileRecord.model_validate_json(row.record), True
+    except ValidationError:
+        record, is_readable = as_far_as_known(ProfileRecord, row.record), False
+    return KeptProfile(row.number, row.id, received_at, row.device_name, record, is_readable)

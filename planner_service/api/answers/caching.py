@@ -26,9 +26,18 @@ def not_modified(request: Request, content_id: str) -> bool:
     return "*" in tags or etag(content_id) in tags
 
 
+def json_answer(answer: BaseModel) -> Response:
+    """An answer that may hold what only a newer service knows (`store.newer`): FastAPI would warn of it."""
+    return Response(_json_of(answer), media_type="application/json")
+
+
+def _json_of(answer: BaseModel) -> bytes:
+    return answer.model_dump_json(warnings=False).encode()
+
+
 def answer_if_changed(request: Request, answer: BaseModel) -> Response:
     """`answer` as it stands now, or 304 when the caller has just that."""
-    body = answer.model_dump_json().encode()
+    body = _json_of(answer)
     content_id = hashlib.sha256(body).hexdigest()[:32]
     headers = {"etag": etag(content_id), "cache-control": "no-cache"}
     if not_modified(request, content_id):

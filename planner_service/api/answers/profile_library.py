@@ -58,7 +58,7 @@ class ProfileLibrary:
         """The question with the profile that it names or that its device has. Raises ProfileNotKept."""
         if question.profile_id is not None:
             kept = self._store.get(question.profile_id)
-            if kept is None:
+            if kept is None or not kept.is_readable:
                 raise ProfileNotKept(question.profile_id)
             return self._with(question, kept)
         if question.device_name is None or question.profile is not None:
@@ -91,21 +91,25 @@ class ProfileLibrary:
         return margins_of(PeakResidual(*residual) for residual in self._store.residuals(family))
 
     def _shown(self, kept: KeptProfile) -> StoredProfile:
-        alike = self._alike(kept.family)
-        profile = as_profile(kept.record)
-        return StoredProfile(
-            **_summary(kept).model_dump(),
+        make = StoredProfile if kept.is_readable else StoredProfile.model_construct
+        return make(
+            **dict(_summary(kept)),
             profile=kept.record,
             models=len({subject_of_profile(other.record) for other in self._store.of_family(kept.family)}),
             margins=[_margin(margin) for margin in self._margins(kept.family).values()],
-            errors=[StageErrorRecord(**error._asdict()) for error in stage_errors(profile, alike)],
+            errors=self._errors(kept) if kept.is_readable else [],
         )
+
+    def _errors(self, kept: KeptProfile) -> list[StageErrorRecord]:
+        errors = stage_errors(as_profile(kept.record), self._alike(kept.family))
+        return [StageErrorRecord(**error._asdict()) for error in errors]
 
 
 def _summary(kept: KeptProfile) -> ProfileSummary:
     names = ProfileSummary.model_fields.keys() - {"id", "received_at", "device_name"}
     told = {name: getattr(kept.record, name) for name in names}
-    return ProfileSummary(id=kept.id, received_at=kept.received_at, device_name=kept.device_name, **told)
+    make = ProfileSummary if kept.is_readable else ProfileSummary.model_construct
+    return make(id=kept.id, received_at=kept.received_at, device_name=kept.device_name, **told)
 
 
 def _margin(margin: Margin) -> MarginRecord:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from planner_service.jobs import LeaseWatch, State
+from planner_service.jobs import Lease, LeaseWatch, State
 from planner_service.store import JobQueue
 
 log = logging.getLogger(__name__)
@@ -50,12 +50,20 @@ class LeaseKeeper:
 
     def look(self, now_seconds: float) -> int:
         """End the leases that have run out at `now_seconds` of a monotonic clock; how many ended."""
-        ended = 0
-        for lease in self._watch.observe(self._queue.leases(), now_seconds):
-            if self._queue.expire(lease):
-                ended += 1
-                if lease.state is State.RUNNING:
-                    self._on_lost_attempt()
-                details = {"action": "lease_ended", "job": lease.job_id, "attempt": lease.attempt}
-                log.warning("job %s was silent", lease.job_id, extra=details)
-        return ended
+        return sum(self._end(lease) for lease in self._watch.observe(self._queue.leases(), now_seconds))
+
+    def _end(self, lease: Lease) -> bool:
+        """Whether the lease ended. A fault with one job must not keep the others waiting for ever."""
+        details = {"action": "lease_ended", "job": lease.job_id, "attempt": lease.attempt}
+        try:
+            if not self._queue.expire(lease):
+                return False
+        except SQLAlchemyError:
+            raise
+        except Exception:
+            log.exception("lease not ended", extra={**details, "action": "lease_not_ended"})
+            return False
+        if lease.state is State.RUNNING:
+            self._on_lost_attempt()
+        log.warning("job %s was silent", lease.job_id, extra=details)
+        return True

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from planner_service.api.access.identity import WorkerToken
+from planner_service.api.answers.caching import json_answer
 from planner_service.api.answers.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
@@ -59,11 +60,11 @@ async def add_attempt_logs(chunk: LogChunk, call: Call, service: ServiceDependen
     return Response(status_code=204)
 
 
-@router.post("/v1/jobs/{job_id}/attempts/{number}/report", responses=WORKER_PROBLEMS)
-async def report_attempt(report: AttemptReport, call: Call, service: ServiceDependency) -> Job:
+@router.post("/v1/jobs/{job_id}/attempts/{number}/report", response_model=Job, responses=WORKER_PROBLEMS)
+async def report_attempt(report: AttemptReport, call: Call, service: ServiceDependency) -> Response:
     """How the attempt ended. Late is not too late, as long as no newer attempt was opened."""
     job = await stored(service.jobs.attempts.report, call, report)
     service.metrics.count_report(report.outcome)
     if report.measurement is not None:
         service.metrics.count_measurement(report.measurement)
-    return job
+    return json_answer(job)

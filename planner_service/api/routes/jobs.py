@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from planner_service.api.access.identity import CallerDependency
-from planner_service.api.answers.caching import answer_if_changed
+from planner_service.api.answers.caching import answer_if_changed, json_answer
 from planner_service.api.answers.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.service import ServiceDependency
@@ -74,7 +74,7 @@ async def read_job(job_id: str, request: Request, service: ServiceDependency) ->
     return answer_if_changed(request, await stored(service.jobs.read, job_id))
 
 
-@router.post("/v1/jobs/{job_id}/cancel", responses=problems(404, 409, 503))
-async def cancel_job(job_id: str, service: ServiceDependency) -> Job:
+@router.post("/v1/jobs/{job_id}/cancel", response_model=Job, responses=problems(404, 409, 503))
+async def cancel_job(job_id: str, service: ServiceDependency) -> Response:
     """Stop a job: at once while it waits, else at its worker's next heartbeat (`cancel_requested`)."""
-    return await stored(service.jobs.jobs.cancel, job_id)
+    return json_answer(await stored(service.jobs.jobs.cancel, job_id))

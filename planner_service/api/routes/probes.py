@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planner_service.api.answers.caching import answer_if_changed
+from planner_service.api.answers.caching import answer_if_changed, json_answer
 from planner_service.api.answers.large_bodies import LargeBodyRoute
 from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
 from planner_service.api.routes.jobs import Cursor, Limit
@@ -63,10 +63,12 @@ async def claim_probe(claim: ProbeClaim, service: ServiceDependency) -> Probe | 
     return Response(status_code=204) if probe is None else probe
 
 
-@router.post("/v1/probes/{probe_id}/report", responses={**MESSAGE_PROBLEMS, **problems(404)})
-async def report_probe(probe_id: StorableText, report: ProbeReport, service: ServiceDependency) -> Probe:
+@router.post(
+    "/v1/probes/{probe_id}/report", response_model=Probe, responses={**MESSAGE_PROBLEMS, **problems(404)}
+)
+async def report_probe(probe_id: StorableText, report: ProbeReport, service: ServiceDependency) -> Response:
     """Say what was measured, or why it could not be; the first report counts."""
-    return await stored(_end, service, probe_id, report)
+    return json_answer(await stored(_end, service, probe_id, report))
 
 
 def _end(service: Service, probe_id: str, report: ProbeReport) -> Probe:
