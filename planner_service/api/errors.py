@@ -212,12 +212,14 @@ class StorageUnavailable(ServiceError):
 
 
 class StorageStalled(ServiceError):
-    """The database does not answer in time. What it does with the request when it goes on is not known."""
+    """The database does not answer in time, or was lost while it committed. Whether it has kept the request,
+    or will when it goes on, is not known.
+    """
 
     def __init__(self) -> None:
         super().__init__(
-            "the service's database does not answer in time: send the request again, with the same "
-            "Idempotency-Key where it had one; it may or may not have been kept"
+            "the service's database did not answer in time, or was lost: the request may or may not have "
+            "been kept; send it again, with the same Idempotency-Key where it had one"
         )
 
 

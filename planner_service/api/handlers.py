@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,6 +24,7 @@ from planner_service.api.errors import (
     InternalError,
     MalformedJson,
     MethodNotAllowed,
+    StorageStalled,
     StorageUnavailable,
     UnknownPath,
     UnstorableText,
@@ -106,11 +107,13 @@ def storage_problem_response(request: Request, error: Exception) -> Response:
     """What the database refuses: a text it cannot hold, or everything, while it is down or full."""
     if isinstance(error, DataError):
         return problem_response(request, UnstorableText())
-    if not isinstance(error, OperationalError | InterfaceError | SQLAlchemyTimeout):
+    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if not (is_lost or isinstance(error, OperationalError | InterfaceError | SQLAlchemyTimeout)):
         return _fault_response(request, error)
     details = {"action": "storage_failed", "request_id": request_id(request.scope)}
     log.error("database: %s", error, extra=details)
-    return problem_response(request, StorageUnavailable())
+    was_committing = is_lost and cast("DBAPIError", error).statement is None
+    return problem_response(request, StorageStalled() if was_committing else StorageUnavailable())
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         settings = Settings.from_environ(os.environ, data_dir=args.data_dir)
         require_database(settings)
-        engine = open_database(settings.store_url)
+        engine = open_database(settings.store_url, limits=False)  # a pager may take an hour for a page
     except (InvalidSetting, DatabaseUnavailable, FileNotFoundError) as error:
         return _refuse(error)
     output = None if args.output == STANDARD_OUTPUT else args.output

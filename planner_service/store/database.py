@@ -30,14 +30,14 @@ class DatabaseUnavailable(Exception):
         super().__init__(f"cannot open the database {self.url}: {first_line}")
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, *, limits: bool = True) -> Engine:
     """An engine on the database at `url`, its schema migrated to the newest version.
 
-    A missing SQLite file is made, with its folder. Raises DatabaseUnavailable, for a newer schema
-    than this version's too.
+    `limits` are those of `connect`. A missing SQLite file is made, with its folder. Raises
+    DatabaseUnavailable, for a newer schema than this version's too.
     """
     try:
-        engine = connect(url)
+        engine = connect(url, limits=limits)
         revision = schema_revision(engine) if inspect(engine).has_table("alembic_version") else None
         if revision is not None and revision not in REVISIONS:
             newer = f"its schema is {revision}; this version of tightfit knows none after {NEWEST_REVISION}"

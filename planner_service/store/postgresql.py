@@ -18,6 +18,10 @@ from sqlalchemy.engine import URL
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 30
 """The server stops a statement itself after this: a batch that retention deletes takes a few."""
+IDLE_SECONDS = 10
+"""The server ends a transaction in which nothing is asked for so long: a service that was stopped, or whose
+machine is gone, would hold its rows against all others, hours long.
+"""
 STALL_SECONDS = 40.0
 """Between a question to the server and its whole answer; above STATEMENT_SECONDS, whose error is better."""
 POOL_SECONDS = 5.0
@@ -63,5 +67,6 @@ def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Stall
 
 
 def _limit_statements(connection: Any, _record: object) -> None:
-    connection.execute(f"SET statement_timeout = {STATEMENT_SECONDS * 1000}")
+    connection.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
     connection.commit()
