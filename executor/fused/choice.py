@@ -1,4 +1,4 @@
-"""Where our kernels are used: on the CPU, for batches that fill vectors, with one thread or packed."""
+"""Where our kernels are used: on the CPU, for batches that fill vectors."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def own_kernels(
 
     None where torch's are to be used: other devices and types, mixed ones, weights that are not laid out row
     by row (the kernels are given addresses alone), autocast, batches that would be mostly padding, and
-    several threads, of which our kernels would use one. Packed batches run in them whatever the number of
-    threads: in torch's kernels the bytes depend on the lengths, so that all new ones would be probed.
+    several threads where ours can use only one. Packed batches run in them even then: in torch's kernels the
+    bytes depend on the lengths, so that all new ones would be probed.
     """
-    if not x.is_cpu or (torch.get_num_threads() > 1 and not is_packed):
-        return None
-    if type(x) is not Tensor or torch.is_autocast_enabled("cpu"):
+    if not x.is_cpu or type(x) is not Tensor or torch.is_autocast_enabled("cpu"):
         return None
     if not _fit(x.dtype, weights, state):
         return None
     kernels = kernels_for(x.dtype)
-    is_mostly_padding = kernels is not None and kernels.columns(x.shape[-2]) > 2 * x.shape[-2]
-    return None if is_mostly_padding else kernels
+    if kernels is None or kernels.columns(x.shape[-2]) > 2 * x.shape[-2]:
+        return None
+    has_threads_to_spare = torch.get_num_threads() > kernels.most_threads
+    return None if has_threads_to_spare and not is_packed else kernels
 
 
 def _fit(kind: torch.dtype, weights: Iterable[Tensor | None], state: Iterable[Tensor]) -> bool:

@@ -1,7 +1,7 @@
 /* The forward pass: the steps of a layer one after the other. Part of kernels.h. */
 
 typedef struct {
-    int64_t steps, batch, columns, inputs, hidden;
+    int64_t threads, steps, batch, columns, inputs, hidden;
     int64_t x_step, x_sequence;                   /* from one step, and one sequence, of x to the next */
     const REAL *x;                                /* [steps][batch][inputs] */
     const REAL *w_ih, *w_hh, *b_ih, *b_hh;        /* torch's; biases may be null */
@@ -21,6 +21,7 @@ typedef struct {
     REAL *c, *next;     /* c before, then after (LSTM); h after */
     REAL *gates, *cells; /* this step's tape, or null */
     int64_t columns;     /* of the sequences that go on */
+    Share units;         /* that are this thread's */
 } NAME(Step);
 
 /* A tile of sums: rows of weights times vectors of sequences. */
@@ -118,25 +119,52 @@ INLINE void NAME(gru_units)(int units, int vectors, const NAME(Forward) *f, cons
 
 /* The state of sequences that do not begin is handed on. */
 INLINE void NAME(keep)(const NAME(Forward) *f, int64_t begun) {
-    const int64_t at = begun * f->hidden, bytes = (f->batch - begun) * f->hidden * sizeof(REAL);
+    const Share rest = share_of((f->batch - begun) * f->hidden, 1);
+    const int64_t at = begun * f->hidden + rest.from, bytes = (rest.to - rest.from) * sizeof(REAL);
     if (f->h_after) memcpy(f->h_after + at, f->h + at, bytes);
     if (f->c_after) memcpy(f->c_after + at, f->c + at, bytes);
 }
 
-/* The last state of sequences from..to-1. */
-INLINE void NAME(put_out)(const NAME(Forward) *f, int64_t from, int64_t to, const REAL *h, const REAL *c) {
-    const int64_t at = from * f->hidden;
-    if (f->h_after) NAME(from_columns)(to - from, f->hidden, f->columns, h + from, f->h_after + at);
-    if (c) NAME(from_columns)(to - from, f->hidden, f->columns, c + from, f->c_after + at);
+/* This thread's units of the state before, of the sequences that begin. */
+INLINE void NAME(take_in)(const NAME(Forward) *f, Share units, int64_t begun, const REAL *natural, REAL *columns) {
+    NAME(to_columns)(begun, units.to - units.from, f->columns, natural + units.from, f->hidden,
+                     columns + units.from * f->columns);
+}
+
+/* This thread's units of sequences from..to-1, to [batch][hidden]. */
+INLINE void NAME(put_out)(const NAME(Forward) *f, Share units, int64_t from, int64_t to, const REAL *columns,
+                          REAL *natural) {
+    NAME(from_columns)(to - from, units.to - units.from, f->columns, columns + units.from * f->columns + from,
+                       natural + from * f->hidden + units.from, f->hidden);
+}
+
+/* The same of the last state. */
+INLINE void NAME(end_state)(const NAME(Forward) *f, Share units, int64_t from, int64_t to, const REAL *h,
+                            const REAL *c) {
+    if (f->h_after) NAME(put_out)(f, units, from, to, h, f->h_after);
+    if (c) NAME(put_out)(f, units, from, to, c, f->c_after);
+}
+
+/* The same of a step's outputs; zeros for the sequences that have ended. */
+INLINE void NAME(put_out_step)(const NAME(Forward) *f, Share units, int64_t live, const REAL *h, REAL *y) {
+    NAME(put_out)(f, units, 0, live, h, y);
+    for (int64_t b = live; b < f->batch; b++)
+        memset(y + b * f->hidden + units.from, 0, (units.to - units.from) * sizeof(REAL));
+}
+
+INLINE void NAME(inputs_in)(const NAME(Forward) *f, int64_t step, int64_t live, REAL *x) {
+    const Share own = share_of(f->inputs, LANES);
+    NAME(to_columns)(live, own.to - own.from, f->columns, f->x + step * f->x_step + own.from, f->x_sequence,
+                     x + own.from * f->columns);
 }
 
 #define DEFINE_FORWARD(KIND, PARTS)                                                                           \
     INLINE void NAME(KIND##_column)(int units, int vectors, const NAME(Forward) *f, const NAME(Step) *s,      \
                                     int64_t column) {                                                         \
-        int64_t unit = 0;                                                                                     \
-        for (; unit + units <= f->hidden; unit += units)                                                      \
+        int64_t unit = s->units.from;                                                                         \
+        for (; unit + units <= s->units.to; unit += units)                                                    \
             NAME(KIND##_units)(units, vectors, f, s, unit, column);                                           \
-        for (; unit < f->hidden; unit++) NAME(KIND##_units)(1, vectors, f, s, unit, column);                  \
+        for (; unit < s->units.to; unit++) NAME(KIND##_units)(1, vectors, f, s, unit, column);                \
     }                                                                                                         \
     INLINE void NAME(KIND##_step)(const NAME(Forward) *f, const NAME(Step) *s) {                              \
         int64_t column = 0;                                                                                   \
@@ -144,28 +172,33 @@ INLINE void NAME(put_out)(const NAME(Forward) *f, int64_t from, int64_t to, cons
             NAME(KIND##_column)(UNITS, VECTORS, f, s, column);                                                \
         for (; column < s->columns; column += LANES) NAME(KIND##_column)(UNITS, 1, f, s, column);             \
     }                                                                                                         \
-    void NAME(KIND##_forward)(const NAME(Forward) *f) {                                                       \
-        const int64_t B = f->batch, H = f->hidden, P = f->columns, size = H * P;                              \
+    static void NAME(KIND##_steps)(const NAME(Forward) *f) {                                                  \
+        const int64_t H = f->hidden, P = f->columns, size = H * P;                                            \
+        const Share units = share_of(H, STEP_UNITS);                                                          \
         REAL *h = f->scratch, *next = h + size, *c = PARTS == 3 ? next + size : 0, *x = h + PARTS * size;     \
-        int64_t live = f->sizes ? f->sizes[0] : B;                                                            \
-        NAME(to_columns)(live, H, P, f->h, H, h);                                                             \
-        if (c) NAME(to_columns)(live, H, P, f->c, H, c);                                                      \
+        int64_t live = f->sizes ? f->sizes[0] : f->batch;                                                     \
+        NAME(take_in)(f, units, live, f->h, h);                                                               \
+        if (c) NAME(take_in)(f, units, live, f->c, c);                                                        \
         NAME(keep)(f, live);                                                                                  \
         for (int64_t step = 0; step < f->steps; step++) {                                                     \
             if (f->sizes && f->sizes[step] < live) {                                                          \
-                NAME(put_out)(f, f->sizes[step], live, h, c);                                                 \
+                NAME(end_state)(f, units, f->sizes[step], live, h, c);                                        \
                 live = f->sizes[step];                                                                        \
             }                                                                                                 \
-            NAME(to_columns)(live, f->inputs, P, f->x + step * f->x_step, f->x_sequence, x);                  \
+            NAME(inputs_in)(f, step, live, x);                                                                \
+            WAIT_FOR_OTHERS /* all of x, and of h */                                                          \
             const NAME(Step) now = {x, h, c, next, f->gates ? f->gates + step * 4 * size : 0,                 \
-                                    f->cells ? f->cells + step * size : 0, NAME(padded)(live)};               \
+                                    f->cells ? f->cells + step * size : 0, NAME(padded)(live), units};        \
             NAME(KIND##_step)(f, &now);                                                                       \
             next = h, h = now.next;                                                                           \
-            if (!f->y) continue;                                                                              \
-            NAME(from_columns)(live, H, P, h, f->y + step * B * H);                                           \
-            memset(f->y + (step * B + live) * H, 0, (B - live) * H * sizeof(REAL));                           \
+            if (f->y) NAME(put_out_step)(f, units, live, h, f->y + step * f->batch * H);                      \
+            WAIT_FOR_OTHERS /* nobody needs x, nor the h before */                                            \
         }                                                                                                     \
-        NAME(put_out)(f, 0, live, h, c);                                                                      \
+        NAME(end_state)(f, units, 0, live, h, c);                                                             \
+    }                                                                                                         \
+    void NAME(KIND##_forward)(const NAME(Forward) *f) {                                                       \
+        const int threads = f->threads;                                                                       \
+        BY_A_TEAM NAME(KIND##_steps)(f);                                                                      \
     }
 DEFINE_FORWARD(lstm, 3)
 DEFINE_FORWARD(gru, 2)

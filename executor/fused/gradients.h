@@ -139,11 +139,11 @@ INLINE void NAME(inputs_panel)(int vectors, int64_t edge, int64_t batch, int64_t
     for (; b < batch; b++) NAME(inputs_tile)(1, vectors, edge, rows, columns, width, d + b, w, dx + b * width);
 }
 
-/* The gradient of a step's inputs: dx is [batch][width], w [rows][width]. */
-INLINE void NAME(inputs_step)(int64_t batch, int64_t rows, int64_t columns, int64_t width, const REAL *d,
-                              const REAL *w, REAL *dx) {
-    int64_t j = 0;
-    for (; j + 2 * LANES <= width; j += 2 * LANES)
-        NAME(inputs_panel)(2, LANES, batch, rows, columns, width, d, w + j, dx + j);
-    for (; j < width; j += LANES) NAME(inputs_panel)(1, width - j, batch, rows, columns, width, d, w + j, dx + j);
+#define INPUTS_PANEL (2 * LANES)
+
+/* The gradient of a step's inputs j..end-1, a panel or what is left of one: dx is [batch][width], w [rows][width]. */
+INLINE void NAME(inputs_step)(int64_t batch, int64_t rows, int64_t columns, int64_t width, int64_t j, int64_t end,
+                              const REAL *d, const REAL *w, REAL *dx) {
+    if (j + INPUTS_PANEL <= end) NAME(inputs_panel)(2, LANES, batch, rows, columns, width, d, w + j, dx + j);
+    else for (; j < end; j += LANES) NAME(inputs_panel)(1, end - j, batch, rows, columns, width, d, w + j, dx + j);
 }

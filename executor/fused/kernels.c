@@ -6,10 +6,13 @@
  * follows its dot products while they are still in registers. Outside, tensors are torch's [.., batch, size].
  *
  * A sum over inputs and hidden units always runs in the same order, so a step gives the same bits whatever
- * segment it is in. */
+ * segment it is in, and however many threads share its units. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define JOIN_(a, b) a##_##b
@@ -18,10 +21,38 @@
 enum {
     VECTOR_BYTES = 64,
     UNITS = 2, VECTORS = 2,         /* of a tile of the forward pass: units, each with all its gates, times sequences */
+    STEP_UNITS = 8,                 /* of the forward pass: of one thread, a multiple of so many units */
     GATE_ROWS = 16,                 /* of a tile of the gradient of h: units */
     ROWS_AHEAD = 32,                /* of its weights: fetched before they are needed */
     TILE_ROWS = 8, PANEL_VECTORS = 2, BLOCK_SEQUENCES = 256 /* of the gradient of a weight matrix */
 };
+
+/* Threads: every thread of a team runs the same function, computes its share of whatever is computed, and waits for
+ * the others where it needs theirs. */
+#ifdef _OPENMP
+#define WAIT_FOR_OTHERS _Pragma("omp barrier")
+#define BY_A_TEAM _Pragma("omp parallel num_threads(threads)")
+int64_t most_threads(void) { return INT32_MAX; }
+static int64_t team_size(void) { return omp_get_num_threads(); }
+static int64_t team_place(void) { return omp_get_thread_num(); }
+#else
+#define WAIT_FOR_OTHERS
+#define BY_A_TEAM (void)threads;
+int64_t most_threads(void) { return 1; }
+static int64_t team_size(void) { return 1; }
+static int64_t team_place(void) { return 0; }
+#endif
+
+/* from..to-1 of a count, this thread's: whole tiles. */
+typedef struct {
+    int64_t from, to;
+} Share;
+
+static Share share_of(int64_t count, int64_t tile) {
+    const int64_t tiles = (count + tile - 1) / tile, from = tiles * team_place() / team_size() * tile,
+                  to = tiles * (team_place() + 1) / team_size() * tile;
+    return (Share){from, to < count ? to : count};
+}
 
 #define SUFFIX float32
 #define REAL float

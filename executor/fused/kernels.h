@@ -54,8 +54,8 @@ INLINE int64_t NAME(least)(int64_t a, int64_t b) { return a < b ? a : b; }
 /* The columns of so many sequences: whole vectors. */
 INLINE int64_t NAME(padded)(int64_t sequences) { return (sequences + LANES - 1) / LANES * LANES; }
 
-/* [batch][size], `stride` from one sequence to the next, to [size][columns]; and back, without gaps. In squares,
- * which stay in cache. */
+/* [batch][size], `stride` from one sequence to the next, to [size][columns]; and back. In squares, which stay in
+ * cache. */
 
 static void NAME(fill_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *restrict natural,
                                int64_t stride, REAL *restrict out) {
@@ -75,12 +75,12 @@ static void NAME(to_columns)(int64_t batch, int64_t size, int64_t columns, const
 }
 
 static void NAME(from_columns)(int64_t batch, int64_t size, int64_t columns, const REAL *restrict in,
-                               REAL *restrict natural) {
+                               REAL *restrict natural, int64_t stride) {
     for (int64_t from = 0; from < batch; from += LANES)
         for (int64_t unit = 0; unit < size; unit += LANES)
             for (int64_t b = from; b < NAME(least)(from + LANES, batch); b++)
                 for (int64_t u = unit; u < NAME(least)(unit + LANES, size); u++)
-                    natural[b * size + u] = in[u * columns + b];
+                    natural[b * stride + u] = in[u * columns + b];
 }
 
 #include "forward.h"
@@ -95,3 +95,4 @@ static void NAME(from_columns)(int64_t batch, int64_t size, int64_t columns, con
 #undef LOAD
 #undef STORE
 #undef PANEL
+#undef INPUTS_PANEL

@@ -27,7 +27,7 @@ class Forward(ctypes.Structure):
     """The struct of that name: what a forward pass reads and writes."""
 
     _fields_ = _fields(
-        "steps batch columns inputs hidden x_step x_sequence",
+        "threads steps batch columns inputs hidden x_step x_sequence",
         "x w_ih w_hh b_ih b_hh h c h_after c_after scratch gates cells y sizes",
     )
 
@@ -36,7 +36,7 @@ class Backward(ctypes.Structure):
     """The struct of that name: what a backward pass reads and writes."""
 
     _fields_ = _fields(
-        "steps batch columns inputs hidden x_step x_sequence dy_step dy_sequence dy_unit",
+        "threads steps batch columns inputs hidden x_step x_sequence dy_step dy_sequence dy_unit",
         "w_ih w_hh x y dy h c dh_after dc_after dh dc scratch gates cells dw_ih dw_hh db_ih db_hh dx sizes",
     )
 
@@ -47,6 +47,9 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         suffix = str(dtype).removeprefix("torch.")
         self.lanes = _VECTOR_BYTES // dtype.itemsize
+        most_threads = library.most_threads
+        most_threads.argtypes, most_threads.restype = (), _COUNT
+        self.most_threads: int = most_threads()
         self.forward = {mode: _function(library, f"{mode.lower()}_forward_{suffix}") for mode in MODES}
         self.backward = {mode: _function(library, f"{mode.lower()}_backward_{suffix}") for mode in MODES}
 

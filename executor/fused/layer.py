@@ -17,6 +17,7 @@ from torch import Tensor
 
 from executor.errors import DoubleBackward, StateChanged
 from executor.fused.kernels import Backward, Forward, Kernels
+from executor.fused.team import team_size
 from executor.rules.first_order import first_order
 from executor.stages.parameters import gradient_sum
 from executor.torch_weights import TorchWeights
@@ -158,6 +159,7 @@ def _forward(
     after = [y[-1] if is_last_y else x.new_empty(batch, hidden)]  # type: ignore[index]
     after += [x.new_empty(batch, hidden) for _ in state[1:]]
     given = Forward(
+        _team_size(kernels, mode, x, hidden),
         steps,
         batch,
         columns,
@@ -178,6 +180,12 @@ def _forward(
     )
     kernels.forward[mode](ctypes.byref(given))
     return tuple(after)
+
+
+def _team_size(kernels: Kernels, mode: str, x: Tensor, hidden: int) -> int:
+    _, batch, inputs = x.shape
+    most, rows = kernels.most_threads, _ROWS[mode]
+    return team_size(most=most, batch=batch, inputs=inputs, hidden=hidden, rows=rows)
 
 
 def _empty_tape(kernels: Kernels, mode: str, x: Tensor, *, hidden: int) -> Tape:
@@ -274,6 +282,7 @@ def _reverse(
     dbefore = [x.new_empty(hidden * columns)[: batch * hidden].view(batch, hidden) for _ in state]
     scratch = x.new_empty(hidden, columns)
     given = Backward(
+        _team_size(kernels, mode, x, hidden),
         steps,
         batch,
         columns,

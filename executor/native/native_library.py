@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+_WAYS = ((*_FLAGS, "-fopenmp"), _FLAGS)
+"""The first that the compiler can: without OpenMP, kernels use one thread."""
 _COMPILE_SECONDS = 120
 _PROCESSOR = Path("/proc/cpuinfo")
 
@@ -61,7 +63,23 @@ def _words(command: str) -> tuple[str, ...]:
 
 def _loaded(source: Path, compiler: Sequence[str], folder: Path) -> ctypes.CDLL:
     """The library of `folder`; compiled where there is none that is whole and can be loaded."""
-    name = f"{source.stem}-{_name(source, compiler)}"
+    commands = [(*compiler, *flags) for flags in _WAYS]
+    names = {command: f"{source.stem}-{_name(source, command)}" for command in commands}
+    for name in names.values():
+        kept = _kept(folder, name)
+        if kept is not None:
+            return kept
+    *others, last = commands
+    for command in others:
+        try:
+            return _compiled(source, command, folder, names[command])
+        except (OSError, subprocess.SubprocessError):
+            pass
+    return _compiled(source, last, folder, names[last])
+
+
+def _kept(folder: Path, name: str) -> ctypes.CDLL | None:
+    """The library of that name, where there is one that is whole and can be loaded; others are taken away."""
     for library in sorted(folder.glob(f"{name}-*.so")):
         try:
             if library.name == _named(name, library):
@@ -69,14 +87,15 @@ def _loaded(source: Path, compiler: Sequence[str], folder: Path) -> ctypes.CDLL:
         except OSError:  # whole, and yet none: compiled once more
             pass
         library.unlink(missing_ok=True)
-    return _compiled(source, compiler, folder, name)
+    return None
 
 
-def _compiled(source: Path, compiler: Sequence[str], folder: Path, name: str) -> ctypes.CDLL:
+def _compiled(source: Path, command: Sequence[str], folder: Path, name: str) -> ctypes.CDLL:
+    """`source` compiled by `command`, its compiler and flags, and kept in `folder`."""
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False) as file:
         unfinished = Path(file.name)
     try:
-        command = [*compiler, *_FLAGS, str(source), "-o", str(unfinished), "-lm"]
+        command = [*command, str(source), "-o", str(unfinished), "-lm"]
         subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS)  # noqa: S603 - own source
         loaded = ctypes.CDLL(str(unfinished))  # what cannot be loaded is not kept
         _flush(unfinished)
@@ -98,13 +117,13 @@ def _flush(file: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _name(source: Path, compiler: Sequence[str]) -> str:
+def _name(source: Path, command: Sequence[str]) -> str:
     """What the library depends on, in one word: the headers beside the source count too."""
     digest = hashlib.sha256()
     for file in (source, *sorted(source.parent.glob("*.h"))):
         digest.update(file.read_bytes())
-    built_at = str(Path(compiler[0]).stat().st_mtime_ns)
-    for part in (*_FLAGS, *compiler, built_at, platform.machine(), _processor()):
+    built_at = str(Path(command[0]).stat().st_mtime_ns)
+    for part in (*command, built_at, platform.machine(), _processor()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]
 

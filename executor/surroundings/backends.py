@@ -11,7 +11,8 @@ class Backends(NamedTuple):
     """Those of this process."""
 
     has_threads: bool
-    """Whether operations may use several: our own kernels, whose tapes are a third of torch's, use one."""
+    """Whether operations may use several: some take a buffer for each, and without OpenMP our own kernels,
+    whose tapes are a third of torch's, leave the work to them."""
     mkldnn: bool
     cudnn: tuple[bool, bool, bool]
     """Whether it is enabled, deterministic, and looks for the quickest algorithm."""

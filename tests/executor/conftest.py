@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Our own kernels run with one thread only."""
+    """Small kernels on several threads mostly wait for each other."""
     import torch
 
     before = torch.get_num_threads()

@@ -132,7 +132,7 @@ def test_counts_are_those_of_the_actions():
     assert SegmentCounts.of(actions) == SegmentCounts(advance_count=3, tape_count=3)
 
 
-@pytest.mark.usefixtures("one_thread")  # with torch's kernels the budget would hold no plan
+@pytest.mark.usefixtures("one_thread")  # without OpenMP torch's kernels would need more
 @pytest.mark.parametrize("by", ["in process", "service"])
 def test_a_host_budget_is_kept_and_reported(by, tmp_path, request):
     """Stored states move to host memory where that is faster, within the budget that the job names; the

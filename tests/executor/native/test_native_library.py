@@ -83,6 +83,23 @@ def test_what_does_not_compile_is_no_library_and_leaves_nothing(source, tmp_path
 
 
 @needs_compiler
+def test_a_compiler_without_openmp_compiles_too(source, tmp_path, monkeypatch):
+    """Once: the next process does not try the other way again"""
+    tries = tmp_path / "tries"
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        f"#!/bin/sh\necho >> '{tries}'\ncase \" $* \" in *' -fopenmp '*) exit 1;; esac\nexec cc \"$@\"\n"
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    source.write_text("#ifdef _OPENMP\nint answer(void) { return 0; }\n#else\n" + SOURCE + "#endif\n")
+    for _process in range(2):
+        compiled_library.cache_clear()
+        assert compiled_library(source, switch=SWITCH).answer() == 42
+    assert len(tries.read_text()) == 2
+
+
+@needs_compiler
 @pytest.mark.parametrize(
     "spoil",
     [
