@@ -48,6 +48,15 @@ class BudgetedRecurrence(nn.Module):
     torch_class: type[nn.RNNBase]
     """The torch module that the class stands in for."""
 
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        """Tells who calls it with sizes, like torch's module, how one is made. Copies are made of nothing."""
+        if len(given) > 1 or "input_size" in named:
+            theirs = f"torch.nn.{cls.torch_class.__name__}"
+            raise TypeError(
+                f"{cls.__name__} takes over a {theirs}: {cls.__name__}.from_torch({theirs}(…), budget=…)"
+            )
+        return super().__new__(cls)
+
     def __init__(
         self, module: nn.RNNBase, *, budget: int | float | str, host_budget: int | str | None = None
     ) -> None:

@@ -16,7 +16,7 @@ from executor.trees import Leaves, structure_of
 
 class Inputs:
     """`length` inputs. Raises ValueError when the length is missing, zero or contradictory, and TypeError for
-    arrays of numpy.
+    arrays of numpy and for what can only be gone through.
     """
 
     def __init__(self, inputs: Any, length: int | None = None) -> None:
@@ -29,6 +29,7 @@ class Inputs:
         else:
             self.function = inputs
         _refuse_arrays(self.leaves)
+        _refuse_series(inputs, self.leaves)
         lengths = {leaf.shape[0] for leaf in self.leaves if isinstance(leaf, Tensor) and leaf.dim() > 0}
         if length is not None:
             lengths.add(length)
@@ -98,6 +99,16 @@ def _refuse_arrays(leaves: Leaves) -> None:
                 f"an input is a {type(leaf).__name__} of shape {list(leaf.shape)}: only tensors are taken "
                 "apart step by step; pass torch.from_numpy(…)"
             )
+
+
+def _refuse_series(inputs: Any, leaves: Leaves) -> None:
+    """Raise TypeError for a generator, a loader of data, a range: every step would be handed all of it."""
+    is_whole = len(leaves) == 1 and leaves[0] is inputs
+    if is_whole and isinstance(inputs, Iterable) and not isinstance(inputs, Tensor | str | bytes):
+        raise TypeError(
+            f"the inputs are a {type(inputs).__name__}, which is not taken apart step by step: pass a tensor "
+            "[T, …] (torch.stack(list(…)), say), or a callable of t that looks an input up, with length=…"
+        )
 
 
 def _the_length(lengths: set[int]) -> int:

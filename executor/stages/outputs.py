@@ -53,9 +53,7 @@ class Outputs:
         else:
             leaves = self._flatten_again(block)
         if not all(isinstance(leaf, Tensor) for leaf in leaves):
-            raise UnsupportedOutput(
-                f"a step's output must be tensors, not {[type(leaf).__name__ for leaf in leaves]}"
-            )
+            raise UnsupportedOutput(_not_tensors(leaves))
         return leaves
 
     def _flatten_again(self, block: Any) -> Leaves:
@@ -151,3 +149,13 @@ class Outputs:
             return [None] * (blocks - 1) + [total if first + count == self._length else None]
         rows = total.narrow(0, first, count)
         return [rows] if self._segments else rows.unbind(0)
+
+
+def _not_tensors(leaves: Leaves) -> str:
+    """Says what among an output's leaves is no tensor, and what to put out in its place."""
+    kinds = sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)})
+    return (
+        f"a step's output must be a tensor, a tuple or dict of tensors, or None, and has {', '.join(kinds)} "
+        "in it: leave out what is None, put out value.detach() in place of value.item(), and of a class of "
+        "your own its tensors, or register it (torch.utils._pytree.register_dataclass)"
+    )

@@ -139,7 +139,7 @@ class Program:
         raise StateChanged(
             f"leaf {position} of the state is {found[position]} after stage {stage} but was "
             f"{self.description[position]} before: a step must return a state of the shape and type that it "
-            "was given"
+            "was given, and its output after it"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from executor import (
     CaptureError,
@@ -48,6 +49,20 @@ def test_a_step_that_changes_the_states_dtype_is_refused() -> None:
 def test_a_step_that_changes_the_states_structure_is_refused() -> None:
     with pytest.raises(StateChanged, match="single tensor"):
         run(lambda state, x: ((state, x), x))
+
+
+def test_a_step_that_returns_its_output_first_is_told_the_order() -> None:
+    with pytest.raises(StateChanged, match="its output after it"):
+        run(lambda state, x: ((state + x).sum(), state + x))
+
+
+@pytest.mark.parametrize("series", [range(6), (number for number in range(6)), DataLoader([1.0, 2.0])])
+@pytest.mark.parametrize("length", [None, 6])
+def test_inputs_that_can_only_be_gone_through_are_refused(series: Any, length: int | None) -> None:
+    """Every step would be handed the whole of them."""
+    kind = type(series).__name__
+    with pytest.raises(TypeError, match=rf"inputs are a {kind}, .*torch\.stack.*callable of t"):
+        run(lambda state, x: (state + x, None), inputs=series, length=length)
 
 
 def test_a_step_that_writes_into_its_state_is_refused_and_the_state_is_untouched() -> None:
@@ -101,8 +116,8 @@ def test_a_capture_that_the_first_call_did_not_show_is_refused_in_a_later_one() 
 
 
 def test_outputs_that_cannot_be_stacked_are_refused() -> None:
-    with pytest.raises(UnsupportedOutput, match="tensors, not"):
-        run(lambda state, x: (state + x, 1.0))
+    with pytest.raises(UnsupportedOutput, match=r"has NoneType, float in it: .* in place of value\.item\(\)"):
+        run(lambda state, x: (state + x, {"loss": 1.0, "extra": None, "state": state}))
     lengths = iter((1, 2) * 1000)
     with pytest.raises(UnsupportedOutput, match="agree"):
         run(lambda state, x: (state + x, torch.zeros(next(lengths))))

@@ -487,6 +487,16 @@ def test_another_kind_of_module_is_refused():
         LSTM.from_torch(nn.GRU(2, 2), budget="1MB")
 
 
+def test_who_calls_a_drop_in_with_sizes_is_told_how_one_is_made():
+    """As torch's modules are made; copies, which are made of nothing, are none of that"""
+    for arguments in ((2, 3), (2, 3, 1)):
+        with pytest.raises(TypeError, match=r"GRU takes over a torch\.nn\.GRU: GRU\.from_torch\("):
+            GRU(*arguments, budget="1MB")
+    with pytest.raises(TypeError, match=r"LSTM\.from_torch\("):
+        LSTM(input_size=2, hidden_size=3, budget="1MB")
+    copy.deepcopy(RNN.from_torch(nn.RNN(2, 3), budget="1MB"))
+
+
 def test_what_is_no_budget_is_refused_before_anything_runs():
     """A budget is checked when the drop-in is made"""
     with pytest.raises(InvalidBudget):
