@@ -77,7 +77,8 @@ def measured(case: Case, budgets: Sequence[float | int], rounds: int) -> dict[st
     for row in rows:
         add_ratios(row, times)
     found = {"name": case.name, "machine": description("torch"), "rounds": rounds, "steps": len(case.x)}
-    return {**found, "full_peak_bytes": full_peak_bytes, "rows": rows, "cpu_seconds": times}
+    kind = "cpu_seconds" if torch.get_num_threads() == 1 else "seconds"
+    return {**found, "full_peak_bytes": full_peak_bytes, "rows": rows, kind: times}
 
 
 def best_rival(peaks: Mapping[int, int], times: Mapping[int, float], ours_bytes: int) -> int:
@@ -121,7 +122,7 @@ def median_ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 def interleaved(variants: Mapping[str, Iteration], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of every variant in every round, the variants taking turns."""
+    """Seconds of every variant in every round, the variants taking turns."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, iteration in variants.items():
@@ -130,8 +131,9 @@ def interleaved(variants: Mapping[str, Iteration], rounds: int) -> dict[str, lis
 
 
 def seconds(iteration: Iteration) -> float:
-    """CPU seconds of one iteration: on a busy machine the wall's clock tells about the others. With a
-    CUDA device, seconds until it has finished.
+    """CPU seconds of one iteration: on a busy machine the clock on the wall tells about the others. With
+    several threads, whose waiting takes CPU seconds, those of the clock; with a CUDA device, those until it
+    has finished.
     """
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -139,9 +141,10 @@ def seconds(iteration: Iteration) -> float:
         iteration()
         torch.cuda.synchronize()
         return time.perf_counter() - begin
-    begin = time.process_time()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    begin = clock()
     iteration()
-    return time.process_time() - begin
+    return clock() - begin
 
 
 def peak_bytes(iteration: Iteration) -> int:
@@ -162,6 +165,11 @@ def save(case: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return found
 
 
+def result_file(threads: int) -> str:
+    """Where the results with so many threads are kept."""
+    return "executor.json" if threads == 1 else f"executor-{threads}-threads.json"
+
+
 def main() -> int:
     """Run the chosen cases, print their tables, put them into benchmarks/results/executor.json."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.executor", description=__doc__)
@@ -169,14 +177,17 @@ def main() -> int:
         "--only", default="", metavar="PATTERN", help="cases whose name matches: fused-lstm-256"
     )
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (7)")
-    parser.add_argument("--output", default="executor.json", help="file under benchmarks/results")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
+    parser.add_argument(
+        "--output", help="file under benchmarks/results (executor.json, executor-2-threads.json)"
+    )
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     chosen = {name: entry for name, entry in entries().items() if re.search(options.only, name)}
     if not chosen:
         parser.error(f"no case matches {options.only!r}: {', '.join(entries())}")
-    path = RESULTS / options.output
+    path = RESULTS / (options.output or result_file(options.threads))
     for name, entry in chosen.items():
         print(f"{name} …", flush=True)
         case = measured(entry.make(), entry.budgets, options.rounds)

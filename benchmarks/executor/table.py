@@ -1,12 +1,12 @@
-"""The result file as a Markdown table: `python -m benchmarks.executor.table`."""
+"""The result file as a Markdown table: `python -m benchmarks.executor.table [executor-2-threads.json]`."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.arguments import without_arguments
 from benchmarks.machine import RESULTS
 from planner_service.chain.quantities import format_bytes
 
@@ -47,5 +47,6 @@ def _line(cells: list[str] | tuple[str, ...]) -> str:
 
 
 if __name__ == "__main__":
-    without_arguments(__doc__)
-    print(markdown(json.loads((RESULTS / "executor.json").read_text(encoding="utf-8"))))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.executor.table", description=__doc__)
+    parser.add_argument("file", nargs="?", default="executor.json", help="under benchmarks/results")
+    print(markdown(json.loads((RESULTS / parser.parse_args().file).read_text(encoding="utf-8"))))
