@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -116,7 +117,11 @@ class Connection:
         return self._read(self._send(request).content, kind)
 
     def _read(self, content: str | bytes, kind: type[Reply], name: str | None = None) -> Reply:
-        """Raises PlannerUnreachable for what no planner says. What a newer one adds is ignored."""
+        """Raises PlannerUnreachable for what no planner says. What a newer one adds is ignored; what a report
+        may add is kept.
+        """
+        with suppress(ValidationError):
+            return kind.model_validate_json(content)
         try:
             return kind.model_validate_json(content, extra="ignore")
         except ValidationError as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
+from planner_service.contract.further import FurtherValue
 from planner_service.contract.texts import Name, StorableText
 
 Bytes = Annotated[int, Field(strict=True, ge=0, le=2**62)]
+Iterations = Annotated[int, Field(strict=True, ge=1, le=2**62)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 _UNSAID: dict[str, Any] = {"exclude_if": lambda value: value is None}
 """Left out where it is not told: reports that were sent before keep their ids."""
@@ -20,7 +22,7 @@ class GradientCheck(BaseModel):
     """Gradients under the plan against plain full BPTT, at a length where both fit."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, JsonValue]
+    __pydantic_extra__: dict[str, FurtherValue]
 
     length: Annotated[int, Field(strict=True, ge=1, description="Steps of the compared sequence.")]
     largest_difference: Annotated[
@@ -36,7 +38,7 @@ class MeasurementReport(BaseModel):
     """One training run under a plan. Further fields are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, JsonValue]
+    __pydantic_extra__: dict[str, FurtherValue]
 
     job: Annotated[Name, Field(description="The job's name.")]
     plan_id: Annotated[
@@ -55,7 +57,7 @@ class MeasurementReport(BaseModel):
         ),
     ] = None
     seconds_per_iteration: Seconds
-    iterations: Annotated[int, Field(strict=True, ge=1)]
+    iterations: Iterations
     losses: Annotated[
         list[Annotated[float, Field(strict=True, allow_inf_nan=False)] | None],
         Field(
@@ -64,7 +66,7 @@ class MeasurementReport(BaseModel):
         ),
     ] = []
     losses_every: Annotated[
-        Annotated[int, Field(strict=True, ge=1)] | None,
+        Iterations | None,
         Field(description="Of how many iterations `losses` has one; not told: of each.", **_UNSAID),
     ] = None
     gradient_check: GradientCheck | None = None
@@ -92,6 +94,14 @@ class Measurement(MeasurementReport):
 
     id: Annotated[str, Field(description="Hash of the report: sending it twice stores it once.")]
     received_at: datetime
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_further_field(cls, fields: Any) -> Any:
+        """What is computed comes back to whoever reads an answer, and is nothing that the report added."""
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if name != "utilization_ratio"}
 
     @computed_field(description="measured_peak_bytes / budget_bytes.")  # type: ignore[prop-decorator]
     @property

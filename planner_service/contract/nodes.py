@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from planner_service.contract.attempts import LEASE_SECONDS
 from planner_service.contract.base import Answer, Message
+from planner_service.contract.further import FurtherValue
 from planner_service.contract.jobs import Job
 from planner_service.contract.quantities import SizeBytes
 from planner_service.contract.texts import Name, StorableText
@@ -36,7 +37,7 @@ class NodeRegistration(Message):
     torch: Name | None = None
     engines: Annotated[tuple[ClaimingEngine, ...], Field(min_length=1, max_length=2)] = ("agents",)
     """Whose jobs its agent claims."""
-    facts: Annotated[dict[Name, JsonValue], Field(max_length=50)] = Field(default={})
+    facts: Annotated[dict[Name, FurtherValue], Field(max_length=50)] = Field(default={})
     """Anything else worth knowing: kept and shown, never acted upon."""
 
 

@@ -119,6 +119,13 @@ def test_a_measurement_is_reported_and_listed(planner):
     assert planner.measurements(job="from-the-client").measurements == [kept]
 
 
+def test_what_a_report_adds_is_read_back_and_nothing_else(planner):
+    added = {"measured_reserved_bytes": 900, "driver": {"version": [1, 2]}}
+    kept = planner.post_measurement({**REPORT, "job": "with-more", **added})
+    assert kept.model_extra == added
+    assert planner.measurements(job="with-more").measurements == [kept]
+
+
 def test_health_and_readiness(planner):
     assert planner.health()["status"] == "ok"
     assert planner.is_ready()
