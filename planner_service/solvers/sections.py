@@ -8,15 +8,20 @@ each a function of n.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from planner_service.solvers.needs import Bytes, ChainNeeds, Costs, NeedsRun
+from planner_service.solvers.needs import Bytes, ChainNeeds, Costs, NeedsRun, StageNeeds
 
 MOST_CELLS = 40_000_000
 """Families times body stages that are still worth a table."""
+NEXT_TO_NOTHING = 2.0**-40
+"""All advances of a body together weigh less than one of any other stage, and doubles still count them."""
+MOST_UNITS = 1e200
+"""Of one stage: beside it nothing else counts, and sums of such stages stay finite."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,12 @@ class Sections:
 
     @cached_property
     def unit_cost(self) -> float:
-        """Cost of advancing a body stage, in the chain's cost unit."""
-        return self.needs.runs[self.needs.body_run].needs.advance_cost
+        """What a body stage counts as, in the chain's cost unit: what it costs to advance, or next to nothing
+        beside every other stage where it is free. Never 0.
+        """
+        costs = [run.needs.advance_cost for run in self.needs.runs]
+        least = min((cost for cost in costs if cost), default=1.0)
+        return max(costs[self.needs.body_run], least * NEXT_TO_NOTHING, sys.float_info.min)
 
     @cached_property
     def prefix_weights(self) -> Costs:
@@ -110,18 +119,16 @@ class Sections:
     def whole_units(self) -> bool:
         """True when every cost that can occur is a whole number of units."""
         advanced = np.concatenate((self.prefix_weights, self.suffix_weights[:-1]))
-        return bool((advanced == np.round(advanced)).all()) and self.unit_cost > 0
+        return bool((advanced == np.round(advanced)).all())
 
     def _part(self, runs: tuple[NeedsRun, ...]) -> ChainNeeds | None:
         if not runs:
             return None
-        # A free body leaves no unit: then the number of advances is what gets minimised.
-        scaled = (
-            run.needs._replace(advance_cost=run.needs.advance_cost / self.unit_cost if self.unit_cost else 1)
-            for run in runs
-        )
-        counts = (run.count for run in runs)
-        return ChainNeeds(tuple(map(NeedsRun, counts, scaled)), len(runs) - 1)
+        scaled = (NeedsRun(run.count, self._in_units(run.needs)) for run in runs)
+        return ChainNeeds(tuple(scaled), len(runs) - 1)
+
+    def _in_units(self, stage: StageNeeds) -> StageNeeds:
+        return stage._replace(advance_cost=min(stage.advance_cost / self.unit_cost, MOST_UNITS))
 
 
 def _weights(part: ChainNeeds | None) -> Costs:

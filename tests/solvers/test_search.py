@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner_service.chain import Chain, Stage, expand, simulate
+from planner_service.chain import Chain, Stage, StageRun, expand, simulate
 from planner_service.solvers.intervals import IntervalTable
 from planner_service.solvers.leanest import least_free_bytes, least_of_intervals
 from planner_service.solvers.levels import choose_levels
@@ -15,6 +16,7 @@ from planner_service.solvers.policies import build_policy
 from planner_service.solvers.search import PolicySearch
 from planner_service.solvers.sections import Sections
 from planner_service.solvers.solution import Cancellation
+from planner_service.solvers.solve import solve
 
 GO = Cancellation()
 
@@ -74,3 +76,33 @@ def test_the_search_finds_the_optimum_of_the_table_and_the_minorant_stays_below(
 def test_the_least_memory_by_families_is_that_by_intervals(chain):
     needs = chain_needs(chain)
     assert least_free_bytes(needs, GO) == least_of_intervals(needs, GO)[0, -1]
+
+
+def free_body(*, first_cost: float, body_cost: float) -> Chain:
+    """2,500 equal stages of (next to) no cost between others, too many bytes' worth for a table."""
+
+    def stage(cost: float, state_bytes: int, tape_bytes: int) -> Stage:
+        return Stage(
+            forward_cost=cost,
+            taped_forward_cost=1,
+            backward_cost=2,
+            state_bytes=state_bytes,
+            tape_bytes=tape_bytes,
+        )
+
+    runs = [(1, stage(first_cost, 5, 8)), (2_500, stage(body_cost, 1, 4)), (3, stage(7, 2, 6))]
+    return Chain(tuple(StageRun(*run) for run in runs))
+
+
+@pytest.mark.parametrize("budget_bytes", [60, 100, 200])
+def test_stages_that_cost_nothing_are_run_again_rather_than_those_that_cost(budget_bytes):
+    """Taping the few dear stages leaves nothing to pay; 30 bytes are enough for that"""
+    chain = free_body(first_cost=1000, body_cost=0)
+    assert solve(chain, budget_bytes).verdict.makespan == chain.store_all_makespan
+
+
+@pytest.mark.parametrize("body_cost", [5e-324, 1e-300])
+def test_costs_may_differ_by_more_than_a_double_can_tell(body_cost):
+    """No ratio of them leaves the numbers; nothing is lost but what could not be seen anyway"""
+    chain = free_body(first_cost=1e100, body_cost=body_cost)
+    assert solve(chain, 100).verdict.makespan == chain.store_all_makespan
