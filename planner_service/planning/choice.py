@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from planner_service.chain import BudgetTooSmall, PlanningError, Tier
 from planner_service.memory import Candidate
+from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.least import has_leanest_plan
+from planner_service.planning.ratios import is_within
 from planner_service.planning.tiered import AnySolution, solve_beside
-from planner_service.solvers import Cancellation, ScheduleTooLong
+from planner_service.solvers import TRUNCATED, Cancellation, ScheduleTooLong
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.offload.search import ChainTooLong
 
@@ -36,6 +38,14 @@ class Choice:
         """Whether the gradient is that of full BPTT: the strategy's, and nothing of it is dropped."""
         return self.solution.exact_gradient and self.candidate.gradient_sparsity is None
 
+    @property
+    def reach_steps(self) -> int:
+        """Steps through which the gradient goes before it is cut: all of them but with `truncated`."""
+        segment_steps = self.candidate.segment_steps or 1
+        not_there = segment_steps - (self.candidate.last_steps or segment_steps)
+        whole = self.candidate.chain.length * segment_steps - not_there
+        return min(self.solution.policy.length * segment_steps, whole)
+
 
 def choose(
     candidates: Sequence[Candidate],
@@ -45,29 +55,31 @@ def choose(
     *,
     tiers: Sequence[Tier] = (),
 ) -> Choice:
-    """The plan of least makespan over all candidates; ties go to the smaller peak.
+    """The plan of least makespan over all candidates; ties go to the one that cuts the gradient last, if
+    it is cut, then to the smaller peak.
 
-    A candidate is passed over when a lower bound proves that it cannot win (long chains: not by
-    WORTHWHILE_RATIO), and when it is too long for a plan with `tiers` or with so little memory. Raises
+    A candidate is passed over when a lower bound proves that it cannot win (long chains that take a search:
+    not by WORTHWHILE_RATIO), and when it is too long for a plan with `tiers` or with so little memory. Raises
     BudgetTooSmall with the least budget over all candidates for which `strategy` has a plan, ChainTooLong
     or ScheduleTooLong where all are too long, and whatever else `solve_beside` refuses.
     """
-    best: tuple[Candidate, AnySolution] | None = None
+    best: Choice | None = None
     refusals: list[tuple[Candidate, Refusal]] = []
     # Short chains are solved in no time, and what they cost spares the long ones.
     for candidate in sorted(candidates, key=lambda candidate: candidate.chain.length):
-        if best is not None and not _could_win(candidate, budget_bytes, best[1]):
+        if best is not None and not _could_win(candidate, budget_bytes, strategy, best.solution):
             continue
         try:
             solution = solve_beside(candidate.chain, budget_bytes, strategy, tiers, cancellation)
         except (BudgetTooSmall, ChainTooLong, ScheduleTooLong) as refusal:
             refusals.append((candidate, refusal))
             continue
-        if best is None or _rank(solution) < _rank(best[1]):
-            best = candidate, solution
+        found = Choice(candidate, solution)
+        if best is None or _is_better(found, best):
+            best = found
     if best is None:
         raise _refusal_of_all(refusals, budget_bytes, strategy)
-    return Choice(*best)
+    return best
 
 
 def _refusal_of_all(
@@ -89,10 +101,20 @@ def _refusal_of_all(
     return BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=min(named))
 
 
-def _could_win(candidate: Candidate, budget_bytes: int, best: AnySolution) -> bool:
-    saving = WORTHWHILE_RATIO if candidate.chain.length > MANY_STAGES else 0.0
-    return knapsack_bound(candidate.chain, budget_bytes) <= best.verdict.makespan * (1 - saving)
+def _could_win(candidate: Candidate, budget_bytes: int, strategy: str, best: AnySolution) -> bool:
+    chain, known = candidate.chain, best.verdict.makespan
+    if strategy == TRUNCATED:
+        return is_within(chain.store_all_makespan, known)
+    bound = knapsack_bound(chain, budget_bytes)
+    if chain.length <= MANY_STAGES:
+        return bound <= known
+    if full_bptt([candidate]).peak_bytes <= budget_bytes:  # there is nothing to search for
+        return bound < known
+    return bound <= known * (1 - WORTHWHILE_RATIO)
 
 
-def _rank(solution: AnySolution) -> tuple[float, int]:
-    return solution.verdict.makespan, solution.verdict.peak_bytes
+def _is_better(one: Choice, other: Choice) -> bool:
+    ours, theirs = one.solution.verdict, other.solution.verdict
+    if one.reach_steps != other.reach_steps and is_within(ours.makespan, theirs.makespan):
+        return one.reach_steps > other.reach_steps or not is_within(theirs.makespan, ours.makespan)
+    return (ours.makespan, ours.peak_bytes) < (theirs.makespan, theirs.peak_bytes)

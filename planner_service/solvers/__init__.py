@@ -12,11 +12,12 @@ from planner_service.solvers.solution import (
     Solution,
     UnknownStrategy,
 )
-from planner_service.solvers.solve import REVERSIBLE, STRATEGIES, UnsoundPlan, solve, warm_up
+from planner_service.solvers.solve import REVERSIBLE, STRATEGIES, TRUNCATED, UnsoundPlan, solve, warm_up
 
 __all__ = [
     "REVERSIBLE",
     "STRATEGIES",
+    "TRUNCATED",
     "Cancellation",
     "Cancelled",
     "FrontierPoint",

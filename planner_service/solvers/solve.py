@@ -52,7 +52,10 @@ DRAFTS: dict[str, Callable[[Chain, int, Cancellation], Draft]] = {
 }
 """Strategies that keep the gradient exact."""
 
-STRATEGIES = (*DRAFTS, "truncated")
+TRUNCATED = "truncated"
+"""The strategy that cuts the gradient."""
+
+STRATEGIES = (*DRAFTS, TRUNCATED)
 """Every strategy of `solve` that has something to say of any chain, by name."""
 
 REVERSIBLE = "reversible"
@@ -74,7 +77,7 @@ def solve(
     when another thread cancels, Cancelled.
     """
     cancellation = cancellation or Cancellation()
-    if strategy == "truncated":
+    if strategy == TRUNCATED:
         return solve_truncated(chain, budget_bytes, cancellation)
     if strategy == REVERSIBLE:
         draft = draft_reversible(chain, budget_bytes, cancellation, most_archived=most_archived)

@@ -36,7 +36,7 @@ def solve_truncated(chain: Chain, budget_bytes: int, cancellation: Cancellation)
     verdict sums the windows' replays. Raises BudgetTooSmall, Cancelled.
     """
     window = _longest_window(chain, budget_bytes, cancellation)
-    verdict = _replay(chain, window, cancellation)
+    verdict = replay_windows(chain, window, cancellation)
     exact = window >= chain.length
     bound = knapsack_bound(chain, budget_bytes) if exact else verdict.makespan
     return Solution(
@@ -104,16 +104,25 @@ def _windows(chain: Chain, window: int, cancellation: Cancellation) -> Iterator[
         if here != previous and previous is not None:
             yield times, previous
             times = 0
-        previous, times, first = here, times + 1, last + 1
+        alike = _alike(chain, first, window)
+        previous, times, first = here, times + alike, first + alike * window
     if previous is not None:
         yield times, previous
 
 
+def _alike(chain: Chain, first: int, window: int) -> int:
+    """How many windows in a row, from that of stage `first` on, are equal because all their stages are."""
+    run = next(chain.parts(max(first - 1, 1), chain.length))
+    last = min(run.last, chain.length - 1)  # what the last window hands on differs
+    return max(1, (last - first + 1) // window) if first > 1 else 1
+
+
 def _peak_bytes(chain: Chain, window: int, cancellation: Cancellation) -> int:
-    return _replay(chain, window, cancellation).peak_bytes
+    return replay_windows(chain, window, cancellation).peak_bytes
 
 
-def _replay(chain: Chain, window: int, cancellation: Cancellation) -> Verdict:
+def replay_windows(chain: Chain, window: int, cancellation: Cancellation) -> Verdict:
+    """What all windows of so many stages take, one after the other."""
     makespan: float = 0
     peak_bytes = action_count = 0
     for times, piece in _windows(chain, window, cancellation):

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner_service.chain import BudgetTooSmall, Chain, Stage, StageRun, expand, simulate
-from planner_service.solvers import STRATEGIES, UnknownStrategy, minimum_budget_bytes, solve
+from planner_service.chain import BudgetTooSmall, Chain, Stage, StageRun, expand, merge_runs, simulate
+from planner_service.solvers import STRATEGIES, Cancellation, UnknownStrategy, minimum_budget_bytes, solve
 from planner_service.solvers.chen import recursive_policy
 from planner_service.solvers.papers import hidden_operations, internal_operations
 from planner_service.solvers.slots import hidden_policy, internal_policy
+from planner_service.solvers.truncated import replay_windows
 from tests.oracles.chains import chains
 
 # A backward cost of 0 makes the makespan the paper's count of forward operations.
@@ -101,6 +102,30 @@ def test_truncation_takes_the_longest_window_that_fits_or_names_the_least_bytes_
     solution = solve(chain, budget, "truncated")
     assert solution.policy.length == longest
     assert solution.verdict.peak_bytes == held[longest]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=3), st.integers(1, 25), st.data())
+def test_windows_amid_equal_stages_are_counted_without_a_look_at_each(counts, window, data):
+    """Peak and makespan are those of the windows one by one"""
+    stages = [data.draw(chains(max_length=1)) for _ in counts]
+    runs = (StageRun(count, one.stage(1)) for count, one in zip(counts, stages, strict=True))
+    chain = Chain(merge_runs(runs), input_bytes=data.draw(st.integers(0, 5)), loss_gradient_bytes=3)
+    verdict = replay_windows(chain, min(window, chain.length), Cancellation())
+    assert verdict.peak_bytes == held_by_windows(chain, window)
+    assert verdict.makespan == pytest.approx(chain.store_all_makespan)
+
+
+def test_truncation_of_a_million_equal_stages_takes_no_look_at_each():
+    looks = 0
+
+    class Counted(Cancellation):
+        def check(self):
+            nonlocal looks
+            looks += 1
+
+    solution = solve(unit_chain(10**6), 14, "truncated", cancellation=Counted())
+    assert solution.policy.length == 2
+    assert looks < 1000
 
 
 def test_truncation_holds_sizes_whose_sum_is_beyond_that_of_one():
