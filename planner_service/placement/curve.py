@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -10,6 +12,9 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.int64]
 Costs = NDArray[np.float64]
+
+LARGEST_RATIO = sys.float_info.max
+"""Stands for what would be infinite, which JSON does not know."""
 
 Exactness = Literal["bound", "planned"]
 """bound: the plan of a budget is at most that slow; planned: that is the plan's own makespan."""
@@ -50,16 +55,17 @@ class Curve:
         """Bytes of the leanest plan."""
         return int(self.budget_bytes[0])
 
-    @property
+    @cached_property
     def slowdown_ratio(self) -> Costs:
-        """Makespans over that of full BPTT, point by point."""
-        full = self.store_all_makespan
-        return self.makespan / full if full else np.ones_like(self.makespan)
+        """Makespans over that of full BPTT, point by point; finite."""
+        if not self.store_all_makespan:
+            return np.where(self.makespan, LARGEST_RATIO, 1.0)
+        with np.errstate(over="ignore"):
+            return np.minimum(self.makespan / self.store_all_makespan, LARGEST_RATIO)
 
     def slowdown_at(self, point: int) -> float:
         """The slowdown of one point."""
-        full = self.store_all_makespan
-        return float(self.makespan[point]) / full if full else 1.0
+        return float(self.slowdown_ratio[point])
 
     def points_for(self, available_bytes: Bytes) -> NDArray[np.intp]:
         """Index of the point that answers each amount of bytes; -1 where nothing fits."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 from planner_service.solvers.solution import ROUNDING
 
 
 def excess_ratio(makespan: float, reference: float) -> float:
-    """How far `makespan` lies above `reference`, as a fraction of it; 0 when both are 0."""
-    return makespan / reference - 1 if reference else 0.0
+    """How far `makespan` lies above `reference`, as a fraction of it; 0 when both are 0, and the largest
+    number where it would be infinite, which JSON does not know.
+    """
+    if not reference:
+        return sys.float_info.max if makespan else 0.0
+    return min(makespan / reference - 1, sys.float_info.max)
 
 
 def is_within(makespan: float, limit: float) -> bool:

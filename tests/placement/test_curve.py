@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from planner_service.placement import Curve
@@ -42,3 +44,11 @@ def test_a_chain_that_costs_nothing_is_no_slower_than_itself():
     made = curve((1, 0), full=0.0)
     assert made.slowdown_at(0) == 1.0
     assert made.first_point_within(1.0) == 0
+
+
+def test_slowdowns_are_numbers_whatever_full_bptt_costs():
+    """Infinity is no number of JSON; what costs something where full BPTT costs nothing is no less slow"""
+    for full in (0.0, 1e-300):
+        made = curve((1, 1e100), full=full)
+        assert made.slowdown_at(0) == sys.float_info.max
+        assert made.first_point_within(1e6) == 1

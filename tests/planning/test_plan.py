@@ -1,6 +1,7 @@
 """The use case plan: every answer fits, adds up and is the cheapest over all segment lengths."""
 
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -140,6 +141,16 @@ def test_a_truncated_plan_is_flagged_and_its_ledger_adds_up():
     reply = plan(changed(with_budget(SMALL, minimum + 5000), "strategy", to="truncated"))
     assert not reply.exact_gradient
     assert sum(line.bytes for line in reply.memory.ledger) == reply.memory.projected_peak_bytes
+
+
+@pytest.mark.parametrize("full", [0, 1e-300])
+def test_an_overhead_is_a_number_whatever_full_bptt_costs(full):
+    """JSON has no infinity, and what costs something where full BPTT costs nothing is no overhead of 0"""
+    costs = {"forward_cost": 1e100, "taped_forward_cost": full, "backward_cost": 0}
+    request = changed(CHAIN, "model", "stages", 0, to=CHAIN["model"]["stages"][0] | costs | {"count": 50})
+    cost = plan(with_budget(request, 20)).cost
+    assert cost.makespan > 1e101
+    assert cost.overhead_ratio == sys.float_info.max
 
 
 def test_an_unknown_strategy_is_refused_by_name():
