@@ -60,7 +60,10 @@ def test_every_route_with_a_message_parses_large_ones_off_the_event_loop():
                 assert isinstance(route, LargeBodyRoute), route.path
 
 
-def test_a_large_body_is_not_parsed_by_the_event_loops_thread(monkeypatch):
+@pytest.mark.parametrize(
+    "media_type", ["application/json", "application/json; charset=utf-8", "Application/Vnd.Plan+JSON"]
+)
+def test_a_large_body_is_not_parsed_by_the_event_loops_thread(monkeypatch, media_type):
     """In this process, so that it can be seen which thread does it"""
     import asyncio
 
@@ -84,7 +87,7 @@ def test_a_large_body_is_not_parsed_by_the_event_loops_thread(monkeypatch):
         async def receive():
             return {"type": "http.request", "body": body, "more_body": False}
 
-        scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+        scope = {"type": "http", "method": "POST", "headers": [(b"content-type", media_type.encode())]}
         read = await large_bodies._with_message(Request(scope, receive), PlanRequest)
         return await read.json()
 

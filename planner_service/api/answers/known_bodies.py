@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from planner_service.api.answers.caching import etag
-from planner_service.api.answers.large_bodies import Handler, LargeBodyRoute
+from planner_service.api.answers.large_bodies import Handler, LargeBodyRoute, is_json
 from planner_service.api.errors import ClientGone
 
 MOST_BODIES = 20_000
@@ -47,7 +47,7 @@ class PlanRoute(LargeBodyRoute):
 
 def _short_way_first(full_way: Handler) -> Handler:
     async def answer(request: Request) -> Response:
-        if request.headers.get("content-type") == "application/json":
+        if is_json(request):
             try:
                 body = await request.body()
             except ClientDisconnect:

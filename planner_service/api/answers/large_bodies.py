@@ -43,8 +43,16 @@ class LargeBodyRoute(APIRoute):
         return answer
 
 
+def is_json(request: Request) -> bool:
+    """Whether the body is declared as JSON, with parameters or without: many clients name a charset."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+
+
 async def _with_message(request: Request, kind: type[BaseModel]) -> Request:
-    if request.headers.get("content-type") != "application/json":
+    if not is_json(request):
         return request
     try:
         body = await request.body()
