@@ -143,16 +143,15 @@ class AttemptStore:
             require_current(standing_of(row), call.number)
             add_log_lines(connection, row.number, call.number, chunk, self._clock())
 
-    def report(self, call: AttemptCall, report: AttemptReport) -> Job:
-        """How the attempt ended, with its measurement, in one transaction. Raises AttemptEnded too.
-
-        The report that was accepted before is answered with the job as it stands.
+    def report(self, call: AttemptCall, report: AttemptReport) -> tuple[Job, bool]:
+        """How the attempt ended, with its measurement, in one transaction: the job as it stands, and whether
+        this was new: the same report may come again. Raises AttemptEnded too.
         """
         digest, at = hashlib.sha256(canonical_json(report)).hexdigest(), self._clock()
         with writing(self._engine) as connection:
             row, attempt = _checked(connection, call)
             if attempt.report_digest == digest:
-                return job_of(row)
+                return job_of(row), False
             if attempt.report_digest is not None:
                 raise AttemptEnded(attempt=call.number)
             require_current(standing_of(row), call.number)
@@ -171,7 +170,7 @@ class AttemptStore:
                 "report_digest": digest,
             }
             _update(connection, row, call.number, ended)
-        return job
+        return job, True
 
 
 def _opening(request: AttemptRequest) -> Callable[[Standing], Change]:

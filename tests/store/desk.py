@@ -82,7 +82,7 @@ class Desk:
     def report(self, attempt: Attempt, outcome: str, **fields: Any) -> Job:
         """Report the end of an attempt."""
         report = AttemptReport.model_validate({"outcome": outcome, **fields})
-        return self.attempts.report(call_of(attempt), report)
+        return self.attempts.report(call_of(attempt), report)[0]
 
     def lose(self, job_id: str) -> None:
         """End the job's lease, as after a silence."""

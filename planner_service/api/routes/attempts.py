@@ -63,8 +63,9 @@ async def add_attempt_logs(chunk: LogChunk, call: Call, service: ServiceDependen
 @router.post("/v1/jobs/{job_id}/attempts/{number}/report", response_model=Job, responses=WORKER_PROBLEMS)
 async def report_attempt(report: AttemptReport, call: Call, service: ServiceDependency) -> Response:
     """How the attempt ended. Late is not too late, as long as no newer attempt was opened."""
-    job = await stored(service.jobs.attempts.report, call, report)
-    service.metrics.count_report(report.outcome)
-    if report.measurement is not None:
-        service.metrics.count_measurement(report.measurement)
+    job, is_new = await stored(service.jobs.attempts.report, call, report)
+    if is_new:
+        service.metrics.count_report(report.outcome)
+        if report.measurement is not None:
+            service.metrics.count_measurement(report.measurement)
     return json_answer(job)
