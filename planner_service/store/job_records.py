@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from planner_service.contract.job_events import JobEvent
 from planner_service.contract.jobs import Job, JobRequest, NeededBytes
+from planner_service.contract.newer import as_far_as_known
 from planner_service.jobs import Change, DeviceNeeds, JobNeeds, Reason, Standing, State, UnknownJob
 from planner_service.store.job_tables import job_events, jobs
-from planner_service.store.newer import as_far_as_known
 
 JobRow = Row[*tuple[Any, ...]]
 Decide = Callable[[Standing], Change]

@@ -10,13 +10,13 @@ from sqlalchemy import Engine, select
 
 from planner_service.contract import canonical_json
 from planner_service.contract.attempts import LOST_AFTER_SECONDS
+from planner_service.contract.newer import as_far_as_known
 from planner_service.contract.nodes import Node, NodePage, NodeRegistration, NodeState
 from planner_service.jobs import DeviceKind, Offer, UnknownNode
 from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow, moment
 from planner_service.store.job_tables import nodes
 from planner_service.store.jobs import Clock
-from planner_service.store.newer import as_far_as_known
 from planner_service.store.upsert import insert_into
 
 UNREACHABLE_AFTER_SECONDS = 60

@@ -12,13 +12,13 @@ import time
 from sqlalchemy import ColumnElement, Engine, delete, insert, select, update
 
 from planner_service.contract import canonical_json
+from planner_service.contract.newer import as_far_as_known
 from planner_service.contract.probes import Probe, ProbePage, ProbeRequest
 from planner_service.jobs import UnknownNode, UnknownProbe
 from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow, lock_first, moment
 from planner_service.store.job_tables import nodes
 from planner_service.store.jobs import Clock
-from planner_service.store.newer import as_far_as_known
 from planner_service.store.pages import latest_rows
 from planner_service.store.probe_tables import probes
 

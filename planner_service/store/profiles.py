@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
 from sqlalchemy import Engine, Row, Select, select
 
 from planner_service.contract import ProfileRecord, canonical_json
+from planner_service.contract.newer import as_far_as_known
 from planner_service.store.database import writing
-from planner_service.store.newer import as_far_as_known
 from planner_service.store.pages import latest_rows
 from planner_service.store.profile_tables import profiles
 from planner_service.store.residuals import Family, Residual, residuals_of
@@ -130,6 +129,6 @@ def _profile(row: Row[Any]) -> KeptProfile:
     received_at = datetime.fromtimestamp(row.received_at, UTC)
     try:
         record, is_readable = ProfileRecord.model_validate_json(row.record), True
-    except ValidationError:
+    except ValueError:
         record, is_readable = as_far_as_known(ProfileRecord, row.record), False
     return KeptProfile(row.number, row.id, received_at, row.device_name, record, is_readable)

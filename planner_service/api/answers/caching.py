@@ -27,7 +27,7 @@ def not_modified(request: Request, content_id: str) -> bool:
 
 
 def json_answer(answer: BaseModel) -> Response:
-    """An answer that may hold what only a newer service knows (`store.newer`): FastAPI would warn of it."""
+    """An answer that may hold what only a newer service knows (`contract.newer`); FastAPI would warn."""
     return Response(_json_of(answer), media_type="application/json")
 
 
