@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from planner_service.api.access import oidc
+from planner_service.api.errors import IdentityUnavailable
 from planner_service.settings import InvalidSetting, Settings
 from tests.serving import Serving, start_service
 
@@ -115,6 +119,27 @@ def test_a_token_of_another_key_or_of_none_is_401(ask, private_key):
     head, _, signature = signed(private_key, claims()).split(".")
     forged = signed(other, claims(scope="tightfit:admin")).split(".")[1]
     assert ask(f"{head}.{forged}.{signature}").status_code == 401
+
+
+def test_a_provider_that_hangs_holds_up_nobody_but_its_own_callers(private_key, monkeypatch):
+    monkeypatch.setattr(oidc, "FETCH_SECONDS", 0.5)
+    token = signed(private_key, claims())
+
+    async def ask_while_it_hangs(url: str) -> tuple[list[object], float]:
+        settings = Settings(oidc_issuer=ISSUER, oidc_jwks_url=url)
+        verifier = oidc.TokenVerifier(settings)
+        asked = [asyncio.create_task(verifier.verify(token)) for _ in range(40)]
+        await asyncio.sleep(0.05)
+        begin = time.monotonic()
+        await asyncio.to_thread(time.monotonic)  # the threads that read bodies and look at leases
+        waited_seconds = time.monotonic() - begin
+        return await asyncio.gather(*asked, return_exceptions=True), waited_seconds
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/keys"
+        answers, waited_seconds = asyncio.run(ask_while_it_hangs(url))
+    assert {type(answer) for answer in answers} == {IdentityUnavailable}
+    assert waited_seconds < 0.3
 
 
 def test_an_issuer_without_its_keys_url_is_refused():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ class Credentials:
     async def of_token(self, token: str) -> Grant | None:
         """The same for tokens that are no keys. Raises SQLAlchemyError and IdentityUnavailable."""
         if self._verifier is not None and token.count(".") == 2:
-            found = await asyncio.to_thread(self._verifier.verify, token)
+            found = await self._verifier.verify(token)
             return None if found is None else Grant(f"oidc:{found[0]}", found[1])
         attempt = await stored(self._store.attempt_of, token_hash(token)) if token else None
         return None if attempt is None else Grant(f"job:{attempt}", frozenset(), is_attempt=True)

@@ -5,6 +5,8 @@ The library (PyJWT) is loaded only where an issuer is configured: extra `oidc`.
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from planner_service.api.errors import IdentityUnavailable
@@ -18,13 +20,17 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 """Asymmetric ones only: with a shared secret the issuer's public key could be taken for it."""
 KEYS_SECONDS = 300
 FETCH_SECONDS = 5
+THREADS = 4
 LEEWAY_SECONDS = 30
 SCOPE_PREFIX = "tightfit:"
 """A provider's scopes are for many services: `tightfit:read` is our `read`."""
 
 
 class TokenVerifier:
-    """Checks signature, issuer, audience and times. Blocks while it fetches the issuer's keys."""
+    """Checks signature, issuer, audience and times.
+
+    The issuer's keys are fetched in threads of its own: while it hangs, nobody else waits.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Raises InvalidSetting where the library is missing."""
@@ -38,9 +44,18 @@ class TokenVerifier:
         self._audience = settings.oidc_audience
         self._claim = settings.oidc_scope_claim
         self._keys = jwt.PyJWKClient(settings.oidc_jwks_url, lifespan=KEYS_SECONDS, timeout=FETCH_SECONDS)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="oidc")
 
-    def verify(self, token: str) -> tuple[str, frozenset[Scope]] | None:
+    async def verify(self, token: str) -> tuple[str, frozenset[Scope]] | None:
         """The subject and its scopes; None for a token that does not count. Raises IdentityUnavailable."""
+        checking = asyncio.get_running_loop().run_in_executor(self._threads, self._verify, token)
+        await asyncio.wait({checking}, timeout=FETCH_SECONDS)
+        if not checking.done():
+            checking.cancel()
+            raise IdentityUnavailable
+        return checking.result()
+
+    def _verify(self, token: str) -> tuple[str, frozenset[Scope]] | None:
         try:
             key = self._keys.get_signing_key_from_jwt(token)
             claims = self._jwt.decode(
