@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -20,14 +21,16 @@ GRACE_SECONDS = 10.0
 class LocalEngine:
     """Starts workers as child processes; a worker outlives the service that started it.
 
-    A reference is the process's id and its start time, so that a later process of the same id is not
-    mistaken for it.
+    A reference is the process's id, its start time and its machine, so that a later process of the same id,
+    or one of the same id elsewhere, is not mistaken for it: services of several machines may share a queue.
     """
 
     name = "local"
 
-    def __init__(self, *, most_unfinished: int = 1) -> None:
+    def __init__(self, *, most_unfinished: int = 1, machine: str | None = None) -> None:
+        """`machine`: this one's name."""
         self.most_unfinished = most_unfinished
+        self._machine = platform.node() if machine is None else machine
         self._lock = threading.Lock()
         self._started: dict[str, str] = {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -37,7 +40,7 @@ class LocalEngine:
         with self._lock:
             if launch.name not in self._started:
                 child = _spawn(launch)
-                reference = f"{child.pid}:{_start_ticks(child.pid)}"
+                reference = f"{child.pid}:{_start_ticks(child.pid)}@{self._machine}"
                 self._started[launch.name] = reference
                 self._children[reference] = child
                 # Whoever asks about it last, or nobody: an ended process is taken off the system's table.
@@ -49,8 +52,12 @@ class LocalEngine:
         return {reference: self.status(reference) for reference in references}
 
     def status(self, reference: str) -> EngineStatus:
-        """Running or ended; `missing` for a process of a former service that is gone."""
+        """Running or ended; `missing` for a process of a former service that is gone. Of one on another
+        machine, its own service and its heartbeats tell.
+        """
         child = self._children.get(reference)
+        if child is None and not self._is_here(reference):
+            return EngineStatus("running", f"on {reference.partition('@')[2]}")
         if child is None:
             return EngineStatus("running" if _is_alive(reference) else "missing")
         code = child.poll()
@@ -72,13 +79,16 @@ class LocalEngine:
 
     def _signal(self, reference: str, number: signal.Signals) -> bool:
         """Send a signal to the whole group, if its leader is still the process that was started."""
-        if self.status(reference).state != "running":
+        if not self._is_here(reference) or self.status(reference).state != "running":
             return False
         try:
             os.killpg(int(reference.partition(":")[0]), number)
         except ProcessLookupError:
             return False
         return True
+
+    def _is_here(self, reference: str) -> bool:
+        return reference.partition("@")[2] in {"", self._machine}
 
 
 def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
@@ -105,7 +115,7 @@ def _executable(name: str) -> str:
 
 
 def _is_alive(reference: str) -> bool:
-    process_id, _, ticks = reference.partition(":")
+    process_id, _, ticks = reference.partition("@")[0].partition(":")
     return process_id.isdecimal() and bool(ticks) and _start_ticks(int(process_id)) == ticks
 
 

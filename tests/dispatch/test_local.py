@@ -113,6 +113,18 @@ def test_another_process_of_the_same_id_is_not_mistaken_for_the_worker():
     assert signal.SIGTERM not in signal.sigpending()
 
 
+def test_a_worker_on_another_machine_is_left_to_its_own_service(tmp_path):
+    """Services of two machines on one database: to the other one the process is not missing, nor its own"""
+    engine, elsewhere = LocalEngine(machine="a"), LocalEngine(machine="b")
+    reference = engine.submit(launch(tmp_path, "import time; time.sleep(60)"))
+    assert elsewhere.status(reference).state == "running"
+    elsewhere.cancel(reference)  # there, the id may be anybody's
+    assert not eventually(lambda: engine.status(reference).state != "running", 0.2)
+    engine.cancel(reference)
+    assert ended(engine, reference)
+    assert elsewhere.status(reference).state == "running"  # its silence will tell
+
+
 def test_a_command_that_is_not_there_is_refused(tmp_path):
     missing = Launch(job_id="j", number=1, command=("no-such",), launch_token="t", work_dir=str(tmp_path))
     with pytest.raises(EngineRefused, match="no-such cannot be started"):
