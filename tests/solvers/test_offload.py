@@ -265,6 +265,22 @@ def test_a_disk_takes_what_the_host_has_no_room_for():
     assert [use.write_count > 0 for use in with_disk.verdict.tiers] == [True, True]
 
 
+def test_a_handful_of_free_bytes_is_not_taken_for_the_number_of_a_tier():
+    """In units of a state budgets are as small as the tiers' numbers; subproblems of both kinds meet here"""
+    stage = Stage(
+        forward_cost=5,
+        taped_forward_cost=1,
+        backward_cost=2,
+        state_bytes=1,
+        tape_bytes=1,
+        gradient_bytes=0,
+    )
+    fast = Tier(name="fast", budget_bytes=3, read_seconds_per_byte=3, overlapped=True)
+    wide = Tier(name="wide", budget_bytes=30, write_seconds_per_byte=0.5, overlapped=True)
+    solution = solve_offload(Chain((StageRun(9, stage),), input_bytes=2), 5, [fast, wide])
+    assert solution.verdict.legal
+
+
 def test_byte_counts_are_exact():
     """Sizes multiplied by 1,000,003 change no decision."""
     scale = 1_000_003

@@ -1,4 +1,4 @@
-"""Tables of the offload recurrence (see `offload.py`) over intervals of stages.
+"""Tables of the offload recurrence (see `offload/solve.py`) over intervals of stages.
 
 Stages count from 0 and rows are those of `kernels.row_of`. The *start* of an interval is the state
 that its first stage reads; it is loose: the interval drops its device copy. All costs are those of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from planner_service.chain import EMPTY, CheckpointNode, TapeNode
@@ -28,8 +29,12 @@ class Root(NamedTuple):
     last: int
 
 
-class Kept(NamedTuple):
-    """Stages first..last on the device alone, their start loose; then a read from tier number `due`."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Stages first..last on the device alone, their start loose; then a read from tier number `due`.
+
+    No tuple: it would equal the `Subproblem` whose free bytes are as many as `due` says.
+    """
 
     first: int
     last: int

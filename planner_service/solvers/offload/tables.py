@@ -1,4 +1,4 @@
-"""The tables of the offload recurrence (`offload.py`) for one chain, budget and list of tiers."""
+"""The tables of the offload recurrence (`offload/solve.py`) for one chain, budget and list of tiers."""
 
 from __future__ import annotations
 
