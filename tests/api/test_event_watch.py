@@ -6,8 +6,12 @@ import asyncio
 
 from sqlalchemy.exc import OperationalError
 
+from planner_service.api.errors import StorageStalled
 from planner_service.api.jobs import event_watch as module
+from planner_service.api.jobs.event_stream import event_stream
 from planner_service.api.jobs.event_watch import EventWatch
+from planner_service.jobs import UnknownJob
+from planner_service.store import EventsAfter
 from tests.store.desk import Desk
 
 
@@ -61,6 +65,33 @@ def test_watchers_stay_while_the_database_is_away(monkeypatch):
             return await watch.has_more("job", 1)
 
     assert asyncio.run(scenario())
+
+
+def test_a_stream_outlasts_a_database_that_is_away_and_ends_in_good_order_when_its_job_is_forgotten():
+    """Its answer has begun: an error would only break it off, and the log would blame the service"""
+    answers = iter(
+        [
+            EventsAfter([(1, "state", b"{}")], is_over=False),
+            OperationalError("", {}, Exception()),
+            StorageStalled(),
+            EventsAfter([(2, "progress", b"{}")], is_over=False),
+            UnknownJob("job"),
+        ]
+    )
+
+    def read_after(_number: int) -> EventsAfter:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def has_more(_number: int) -> bool:
+        return True
+
+    async def parts() -> list[bytes]:
+        return [part async for part in event_stream(read_after, 0, lambda: False, has_more)]
+
+    assert [part.partition(b"\n")[0] for part in asyncio.run(parts())] == [b"retry: 2000", b"id: 1", b"id: 2"]
 
 
 def test_counts_are_those_of_the_events_that_are_read(tmp_path):

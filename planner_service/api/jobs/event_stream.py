@@ -6,11 +6,18 @@ wrote them; a client that comes back sends the last id that it has seen, and mis
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from planner_service.api.errors import StorageStalled
 from planner_service.api.storage import stored
+from planner_service.jobs import UnknownJob
 from planner_service.store import EventsAfter
+
+log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
 RETRY_MILLISECONDS = 2000
@@ -25,14 +32,21 @@ HasMore = Callable[[int], Awaitable[bool]]
 async def event_stream(
     read_after: ReadAfter, last_number: int, is_stopping: Callable[[], bool], has_more: HasMore
 ) -> AsyncIterator[bytes]:
-    """The events after `last_number` in the form of the stream, until the job is over.
+    """The events after `last_number` in the form of the stream, until the job is over or forgotten.
 
-    A comment every KEEP_ALIVE_SECONDS keeps proxies from closing a silent connection.
+    A comment every KEEP_ALIVE_SECONDS keeps proxies from closing a silent connection. While the database is
+    away the stream is silent.
     """
     yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
     spoke_at = time.monotonic()
     while not is_stopping():
-        found = await stored(read_after, last_number)
+        try:
+            found = await stored(read_after, last_number)
+        except UnknownJob:
+            return  # the client's next request is told
+        except (SQLAlchemyError, StorageStalled) as error:
+            log.warning("events not read: %s", error, extra={"action": "events_not_read"})
+            found = EventsAfter([], is_over=False)
         for number, kind, event in found.events:
             yield b"id: %d\nevent: %s\ndata: %s\n\n" % (number, kind.encode(), event)
             last_number, spoke_at = number, time.monotonic()
