@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import ceil, floor
+from fractions import Fraction
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 DEFAULT_DRIVER_RESERVE_RATIO = 0.04
@@ -71,12 +72,15 @@ class Hole:
         """What the driver keeps, this hole's share of it, in bytes. Main memory has no such driver."""
         if self.device_kind == "cpu":
             return 0
-        return ceil(self.memory_total_bytes * self.driver_reserve_ratio * self.share)
+        kept, whole = _as_written(self.driver_reserve_ratio)
+        part, parts = _as_written(self.share)
+        return -(-self.memory_total_bytes * kept * part // (whole * parts))
 
     @property
     def whole_bytes(self) -> int:
         """What a process can use when nobody else is there, its context included, in bytes."""
-        return max(0, floor(self.memory_total_bytes * self.share) - self.reserve_bytes)
+        part, parts = _as_written(self.share)
+        return max(0, self.memory_total_bytes * part // parts - self.reserve_bytes)
 
     def nominal_bytes(self, usable_bytes: int) -> int:
         """Nominal memory of which so much is left when the driver has taken its share, in bytes."""
@@ -115,8 +119,15 @@ class Hole:
 
 
 def nominal_bytes(usable_bytes: int, driver_reserve_ratio: float = DEFAULT_DRIVER_RESERVE_RATIO) -> int:
-    """Nominal memory of a GPU of which so much is left when the driver has taken its share, in bytes."""
-    return ceil(usable_bytes / (1 - driver_reserve_ratio)) + 1
+    """The least nominal memory of a GPU of which so much is left when the driver has its share, in bytes."""
+    kept, whole = _as_written(driver_reserve_ratio)
+    return -(-usable_bytes * whole // (whole - kept))
+
+
+@lru_cache
+def _as_written(ratio: float) -> tuple[int, int]:
+    """0.04 as 1 and 25: products with bytes are then exact, and what was written is what counts."""
+    return Fraction(repr(ratio)).as_integer_ratio()
 
 
 def is_mig_slice(name: str) -> bool:

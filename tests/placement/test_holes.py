@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, floor
 
 import pytest
@@ -50,12 +51,14 @@ def test_main_memory_has_no_driver():
     assert found.nominal_bytes(123) == 123
 
 
-def test_a_limit_leaves_the_request_when_the_driver_has_taken_its_share():
-    for request_bytes in (1, 1000, 41 * GIB + 17):
-        found = hole(driver_reserve_ratio=0.04)
-        limit = found.nominal_bytes(request_bytes)
-        assert limit - ceil(limit * 0.04) >= request_bytes
-        assert limit <= ceil(request_bytes / 0.96) + 1
+def test_a_limit_is_the_least_that_leaves_the_request_when_the_driver_has_taken_its_share():
+    """So the limit of what fills a device is the device's own memory, whatever the numbers"""
+    for ratio in (0.0, 0.03, 0.04, 0.5):
+        for request_bytes in (1, 1000, 41 * GIB + 17, 2**61 + 1):
+            device = hole(driver_reserve_ratio=ratio)
+            limit = device.nominal_bytes(request_bytes)
+            just, short = (replace(device, memory_total_bytes=size) for size in (limit, limit - 1))
+            assert just.available_bytes >= request_bytes > short.available_bytes
 
 
 @pytest.mark.parametrize(
