@@ -14,6 +14,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from planner_service.contract import PROBLEM_MEDIA_TYPE
+from planner_service.contract.problem import PROBLEM_TYPES
 from planner_service.loopback import names_this_machine
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
@@ -164,12 +165,14 @@ class Connection:
 
     def _refusal(self, response: httpx.Response) -> PlannerError:
         media_type = response.headers.get("content-type", "")
-        if not media_type.startswith(PROBLEM_MEDIA_TYPE):
+        problem = self._object(response) if media_type.startswith(PROBLEM_MEDIA_TYPE) else {}
+        # Gateways have problem documents, too: a 404 of theirs would end the attempts of this service.
+        if not str(problem.get("type")).startswith(PROBLEM_TYPES):
             return PlannerUnreachable(
                 self.url,
                 f"it answers {response.status_code} in {media_type or 'no type'}, as no planner does",
             )
-        return PlannerRefused(response.status_code, self._object(response))
+        return PlannerRefused(response.status_code, problem)
 
 
 def _reason(error: Exception) -> str:

@@ -310,6 +310,8 @@ class _SomethingElse(BaseHTTPRequestHandler):
         (200, "application/json", b"[1]"),
         (200, "text/html", b"<h1>Hello</h1>"),
         (422, "application/problem+json", b"not json"),
+        (404, "application/problem+json", b'{"title": "No route", "status": 404}'),
+        (409, "application/problem+json", b'{"type": "about:blank", "title": "Conflict"}'),
     ],
 )
 def test_a_server_that_is_no_planner_is_recognised(status, media_type, body):
