@@ -72,5 +72,6 @@ def _command(settings: Settings, url: str) -> list[str]:
         *(sys.executable, "-m", "executor.cli", "agent", "--local", "--planner", url),
         *("--node", f"{platform.node()}-local", "--work-dir", str(work_dir.resolve())),
         *("--slots", str(settings.local_workers), "--parent", str(os.getpid())),
+        *("--save-seconds", str(settings.save_seconds)),
         *(f"--data-root={folder.resolve()}" for folder in settings.data_root_folders),
     ]

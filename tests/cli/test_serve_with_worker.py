@@ -1,6 +1,7 @@
 """`tightfit serve --with-worker`: one command that plans and trains, and ends cleanly."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -29,12 +30,15 @@ def descendants(pid):
 
 def test_one_command_serves_and_trains_and_gives_its_job_back_at_the_end(tmp_path):
     """A job of the engine `local` is trained; SIGTERM ends both, and the job is queued again"""
-    both = start_service(tmp_path, "--with-worker", **LEASES, OMP_NUM_THREADS="1")
+    environ = {**LEASES, "OMP_NUM_THREADS": "1", "TIGHTFIT_SAVE_SECONDS": "7.5"}
+    both = start_service(tmp_path, "--with-worker", **environ)
     try:
         endless = submit(both.url, {**ENDLESS, "engine": "local"})
         assert trains(both.url, endless)
         below = descendants(both.process.pid)
         assert len(below) == 3  # agent, supervisor, trainer
+        for process_id in below:
+            assert b"--save-seconds\0007.5\0" in Path(f"/proc/{process_id}/cmdline").read_bytes()
     finally:
         assert both.terminate() == -signal.SIGTERM
     assert eventually(lambda: not any(map(is_alive, below)), 5)
