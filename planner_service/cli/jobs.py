@@ -13,6 +13,7 @@ from planner_service.cli.job_watch import events_until_over
 from planner_service.cli.remote import add_planner_option, asking
 from planner_service.cli.request_file import UnreadableRequest, read_document
 from planner_service.cli.tables import on_one_line, table
+from planner_service.contract.attempts import AttemptRecord
 from planner_service.contract.job_events import JobEvent
 from planner_service.contract.jobs import Job, JobState
 
@@ -98,6 +99,8 @@ def _list(client: PlannerClient, args: argparse.Namespace) -> int:
         return 0
     head = ("job", "name", "state", "reason", "attempt", "node", "iteration", "loss", "updated")
     print(table([head, *map(_row, page.jobs)], right_aligned=frozenset({4, 6, 7})))
+    if page.next_cursor is not None:
+        print(f"the latest {len(page.jobs)}: --limit shows more", file=sys.stderr)
     return 0
 
 
@@ -129,13 +132,18 @@ def _show(client: PlannerClient, args: argparse.Namespace) -> int:
                 str(attempt.number),
                 attempt.node or "",
                 f"{attempt.opened_at:%Y-%m-%d %H:%M:%S}",
-                attempt.outcome or ("running" if job.state == "running" else "silent"),
+                attempt.outcome or ("running" if _is_running(job, attempt) else "silent"),
                 attempt.detail or "",
             )
             for attempt in attempts
         ]
         print("\n" + table([head, *rows], right_aligned=frozenset({0})))
     return 0
+
+
+def _is_running(job: Job, attempt: AttemptRecord) -> bool:
+    """Those before the last were lost, and replaced."""
+    return job.state == "running" and attempt.number == job.attempt
 
 
 def _facts(job: Job) -> Iterator[tuple[str, str]]:

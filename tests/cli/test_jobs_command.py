@@ -92,6 +92,24 @@ def test_a_finished_job_shows_its_attempts_and_logs(jobs, service):
     assert life.name in jobs(command="nodes")[1]
 
 
+def test_of_a_running_jobs_attempts_only_the_last_is_shown_to_run(jobs, service):
+    life = Life(secrets.token_hex(4), service)
+    for step in life.steps[:4]:  # as far as its first attempt
+        assert step().is_success
+    assert life.open().is_success
+    rows = [line.split() for line in jobs("show", life.job_id)[1].splitlines()]
+    assert [row[-1] for row in rows if row[:1] in (["1"], ["2"])] == ["silent", "running"]
+    assert life.report().is_success
+
+
+def test_a_list_says_that_it_is_not_all(jobs, service):
+    for _ in range(2):
+        submitted = Life(secrets.token_hex(4), service)
+        assert submitted.submit().is_success
+        jobs("cancel", submitted.job_id)
+    assert "the latest 1: --limit shows more" in jobs("list", "--limit", "1")[1]
+
+
 def test_the_same_key_submits_one_job(jobs, job_file):
     key = secrets.token_hex(4)
     submit = ("submit", job_file, "--engine", "agents", "--priority", "-9", "--idempotency-key", key)
