@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -42,6 +43,8 @@ _POSITIVE = (
     "lease_seconds",
     "save_seconds",
 )
+_FINITE = ("heartbeat_seconds", "lost_after_seconds", "lease_seconds", "shutdown_seconds")
+"""Workers are told them in JSON, which knows no infinity, or something is waited for that long."""
 _URLS = ("planner_url", "kubernetes_url", "ray_url", "otlp_url")
 _NOT_NEGATIVE = (
     "queue_length",
@@ -182,6 +185,8 @@ class Settings:
             self._require(name, getattr(self, name) > 0, "must be positive")
         for name in _NOT_NEGATIVE:
             self._require(name, getattr(self, name) >= 0, "must not be negative")
+        for name in _FINITE:
+            self._require(name, math.isfinite(getattr(self, name)), "must be finite")
         silent = f"must be above {variable('heartbeat_seconds')}={self.heartbeat_seconds}"
         self._require("lost_after_seconds", self.lost_after_seconds > self.heartbeat_seconds, silent)
         self._require(
