@@ -158,8 +158,12 @@ def test_too_few_devices_in_a_node_are_refused_as_such(webhook):
     ("annotations", "warning"),
     [
         ({"tightfit/plan": "unknown"}, "no plan has the id 'unknown'"),
-        ({"tightfit/request": "{"}, "the Job is admitted as it is"),
-        ({"tightfit/request": '{"model": {"kind": "lstm"}}'}, "the Job is admitted as it is"),
+        ({"tightfit/request": "{"}, "the Job is admitted as it is: tightfit/request is no JSON: "),
+        ({"tightfit/request": "[" * 20_000}, "the Job is admitted as it is: tightfit/request is no JSON: "),
+        (
+            {"tightfit/request": '{"model": {"kind": "lstm"}}'},
+            "the Job is admitted as it is: tightfit/request: model.input_size: this field is needed",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_admitted_as_it_is_with_a_warning(webhook, annotations, warning):

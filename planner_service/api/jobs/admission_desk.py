@@ -13,11 +13,19 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from planner_service.chain import PlanningError
-from planner_service.contract import PlacementRequest, PlanReply, PlanRequest
+from planner_service.contract import PlacementRequest, PlanReply, PlanRequest, problem_from_validation
 from planner_service.contract.admission import AdmissionResponse, AdmissionReview, AdmissionReviewReply
 from planner_service.contract.holes import HoleRecord
 from planner_service.contract.placement import JobPlacement, PlacementJob, PodNeedsRecord
-from planner_service.kubernetes.admission import Asked, Found, asked_of, filled, refused, unchanged
+from planner_service.kubernetes.admission import (
+    REQUEST_ANNOTATION,
+    Asked,
+    Found,
+    asked_of,
+    filled,
+    refused,
+    unchanged,
+)
 from planner_service.kubernetes.objects import MEMORY, PodResources
 from planner_service.placement.holding import is_whole, types_that_hold
 from planner_service.placement.holes import DEFAULT_CONTEXT_BYTES, nominal_bytes
@@ -70,7 +78,7 @@ class AdmissionDesk:
             cancellation.cancel()
             log.warning("admission took too long", extra={"action": "admission_timeout"})
             return unchanged(uid, "tightfit: no answer in time; the Job is admitted as it is")
-        except (PlanningError, ValidationError, SQLAlchemyError, ValueError) as error:
+        except (PlanningError, SQLAlchemyError, ValueError) as error:
             reason = str(error).replace("\n", "; ")[:300]
             return unchanged(uid, f"tightfit: the Job is admitted as it is: {reason}")
         return filled(uid, job, found)
@@ -119,7 +127,7 @@ class AdmissionDesk:
         """By placing the request on the cluster's holes."""
         if not self._holes:
             raise ValueError("the service knows no holes of this cluster: set TIGHTFIT_HOLES_FILE")
-        job = PlacementJob.model_validate(json.loads(text))
+        job = _asked_to_place(text)
         request = PlacementRequest(jobs=[job], holes=self._holes, most_offers=1, planned_offers=0)
         (placed,) = self._planner.place(request, cancellation).jobs
         return _found(placed, claim_template)
@@ -127,6 +135,16 @@ class AdmissionDesk:
     def close(self) -> None:
         """Wait for nobody."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _asked_to_place(text: str) -> PlacementJob:
+    """What the annotation asks to be placed. Raises ValueError, in words for whoever wrote it."""
+    try:
+        return PlacementJob.model_validate(json.loads(text))
+    except ValidationError as error:
+        raise ValueError(f"{REQUEST_ANNOTATION}: {problem_from_validation(error).detail}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{REQUEST_ANNOTATION} is no JSON: {error}") from error
 
 
 def _found(placed: JobPlacement, claim_template: str | None) -> Found:
