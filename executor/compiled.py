@@ -1,10 +1,13 @@
-"""Calls that torch.compile leaves alone: a graph is broken before them and goes on after them."""
+"""Calls that torch.compile leaves alone: a graph is broken before them and goes on after them; and calls of
+compiled functions that are to run as they were written.
+"""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
@@ -23,10 +26,26 @@ def outside_compiled_graphs(function: Callable[Parameters, Result]) -> Callable[
 
     @functools.wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        if "torch._dynamo" not in sys.modules:
+        if not _is_loaded():
             return function(*args, **kwargs)
         disable: Any = torch.compiler.disable
         return cast("Result", disable(function)(*args, **kwargs))
 
     setattr(call, _MARK, True)
     return call
+
+
+@contextmanager
+def nothing_compiled() -> Iterator[None]:
+    """Within the context functions run as they were written. The compiler would give up for good those that
+    it meets under a mode which sees every operation, and refuse them where they are to be one graph.
+    """
+    if not _is_loaded():
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _is_loaded() -> bool:
+    return "torch._dynamo" in sys.modules

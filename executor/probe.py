@@ -135,8 +135,9 @@ class _Probing:
         self._first_output_shapes = self._first_output_shapes or rehearsal.output_shapes
         _require_sums(self._loop, self._first_output_shapes, rehearsal)
         self._static = self._static or static_lines(self._loop, rehearsal)
-        draws = self.needs.draws_random_numbers or bool(self.needs.moved_streams)
-        shortest = self._probes[0] if self._probes and draws else None
+        by_chance = self.needs.draws_random_numbers or bool(self.needs.moved_streams)
+        by_chance |= self.needs.goes_by_values and not rehearsal.counts
+        shortest = self._probes[0] if self._probes and by_chance else None
         probe, self._steps_differ = _probe_segment(self._loop, rehearsal, self._steps_differ, shortest)
         return probe
 
@@ -237,7 +238,7 @@ def _surveyed(
 
 def _leaves_it_open(rehearsal: Rehearsal) -> bool:
     """Whether steps that were not rehearsed may use something else."""
-    return rehearsal.gaps.in_totals or rehearsal.counts
+    return rehearsal.gaps.in_totals or rehearsal.counts or rehearsal.goes_by_values
 
 
 def _is_first_larger(stages: Sequence[Stage]) -> bool:

@@ -81,8 +81,15 @@ class Rehearsal:
 
     @property
     def counts(self) -> bool:
-        """Whether one step may be told from another: by the state, or by values of the inputs."""
-        return self._whole.told_apart_by is not None or any(may_count(leaf) for leaf in self._whole.initial)
+        """Whether one step may be told from another: by the state, by values of the inputs, or by t."""
+        loop = self._whole
+        told_apart = loop.told_apart_by is not None or loop.inputs.function is not None
+        return told_apart or any(may_count(leaf) for leaf in loop.initial)
+
+    @property
+    def goes_by_values(self) -> bool:
+        """Whether steps that were not rehearsed may do something else, by what is in their tensors."""
+        return self._needs.goes_by_values
 
     def survey(self) -> Surveyed:
         """Measure every stage of the whole loop. The outputs and their gradients exist beforehand."""

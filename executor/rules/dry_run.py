@@ -1,9 +1,10 @@
 """One look at a step before it is trusted: what must be replayed, and whether it keeps the rules.
 
-The step is run for the tape on copies of its state, inputs and buffers, then without one, as stages are
-advanced, and again with other random numbers where it may draw some that leave no trace; random streams are
-put back. This is where a step is refused that changes its state's shape, writes into its state or inputs, or
-captures an undeclared tensor, before the caller's data was touched.
+The step is run on copies of its state, inputs and buffers: watched for what it asks of tensors and of other
+processes, for the tape, without one, as stages are advanced, and again with other random numbers where it may
+draw some that leave no trace; random streams are put back. This is where a step is refused that changes its
+state's shape, writes into its state or inputs, or captures an undeclared tensor, before the caller's data was
+touched.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from executor.replay import recomputing
 from executor.reversal import LostBits, Watching, passing
 from executor.rules.agreement import alike
 from executor.rules.captures import require_no_captures, sequence_number
-from executor.rules.collectives import refusing_collectives
 from executor.rules.grad_mode import given_to, goes_by_grad_mode, two_advances
 from executor.rules.needs import Needs
 from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
 from executor.rules.second_run import differentiates_a_second_run
+from executor.rules.values import goes_by_values
 from executor.stages.parameters import Parameters
 from executor.stages.program import Program
 from executor.stages.states import raise_mutated
@@ -60,10 +61,11 @@ def dry_run(
     seen_before = _tensors_now(program.function)
     with recomputing(), without_saved_tensor_hooks(), untouched(buffers, streams) as begun_with:
         start = _Start(buffers, streams, *begun_with)
+        by_values = goes_by_values(partial(stages.advanced, with_graphs=True))
+        start.put_back()
         put = buffers.current()
         versions = versions_of(put)
-        with refusing_collectives():
-            taped = stages.taped()
+        taped = stages.taped()
         moved = start.moved_streams()
         mutated = buffers.changed_since(start.buffer_values) | buffers.written_since(put, versions)
         changed = buffers.subset(mutated)
@@ -90,6 +92,7 @@ def dry_run(
         lost=taped.lost,
         differentiates_a_second_run=taped.differentiates_a_second_run,
         advances_with_graphs=with_graphs is True,
+        goes_by_values=by_values,
         makes_leaves=taped.makes_leaves,
         moved_streams=frozenset(index for index, moves in enumerate(others) if moves),
     )
@@ -109,10 +112,14 @@ class _Start:
         states = zip(self.stream_states, self.streams, strict=True)
         return [not torch.equal(state, each.get_state()) for state, each in states]
 
-    def again(self, run: Callable[[], list[Any]], *, change: int = 0) -> list[Any]:
-        """What `run` finds from here; with a `change`, from other seeds of torch's streams."""
+    def put_back(self) -> None:
+        """Set everything again."""
         self.buffers.put(copied(self.buffer_values))
         set_streams(self.streams, self.stream_states)
+
+    def again(self, run: Callable[[], list[Any]], *, change: int = 0) -> list[Any]:
+        """What `run` finds from here; with a `change`, from other seeds of torch's streams."""
+        self.put_back()
         for each in self.streams if change else ():
             if isinstance(each, torch.Generator):
                 each.manual_seed(each.initial_seed() ^ change)

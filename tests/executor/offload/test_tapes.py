@@ -443,7 +443,7 @@ def test_what_a_step_only_reads_does_not_travel() -> None:
 
 
 def test_a_tape_larger_than_all_that_were_rehearsed_gets_what_is_left_of_the_host() -> None:
-    """Later steps keep more than the first did; without room the plan says so"""
+    """Other data, of which steps keep more than those did; without room the plan says so"""
     wide, back = nn.Linear(8, 64), nn.Linear(64, 8)
 
     def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -452,9 +452,9 @@ def test_a_tape_larger_than_all_that_were_rehearsed_gets_what_is_left_of_the_hos
 
     x = torch.randn(40, 16, 8)
     x[:, :8, 0], x[:, 8:, 0] = 1, -1
-    x[20:, 8:10, 0] = 1
     loop = Loop.of(step, torch.zeros(16, 8), x, module=[wide, back], reduce="sum", final_state="detached")
     report = beside_host_memory(loop, probe_loop(loop, candidates=[1]), 2**30, 2**22)
+    x[20:, 8:10, 0] = 1
     tapes = report.host_tapes(1)
     plan = ExecutionPlan(40, 1, Policy((ArchiveNode(40, EMPTY),), 0), host_tapes=tapes)
     measured = measured_run(loop, plan, report)

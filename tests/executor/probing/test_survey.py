@@ -143,7 +143,7 @@ def test_what_only_longer_segments_show_counts_for_shorter_ones() -> None:
 
     def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         h = cell(x, h)
-        for _ in range(3 if x[0, 0] > 0 else 0):
+        for _ in range(3 if x.numpy()[0, 0] > 0 else 0):  # what no operation of torch's tells
             h = torch.tanh(h)
         return h, h.sum()
 
@@ -155,6 +155,76 @@ def test_what_only_longer_segments_show_counts_for_shorter_ones() -> None:
     assert alone.steps_differ is None
     assert both.steps_differ is True
     assert both.segments[0].inner.tape_bytes > alone.segments[0].inner.tape_bytes
+
+
+def by_branch(h: Tensor, x: Tensor) -> Tensor:
+    return deepened(h, 30 if x.mean() > 0 else 0)
+
+
+def by_convergence(h: Tensor, x: Tensor) -> Tensor:
+    while x.mean() > 0:
+        h, x = torch.tanh(h), x - 0.03
+    return h
+
+
+def by_mask(h: Tensor, x: Tensor) -> Tensor:
+    return h + deepened(h[x[:, 0] > 0], 30).sum()
+
+
+def deepened(h: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        h = torch.tanh(h)
+    return h
+
+
+def assert_peak_within(budget: int, deepen: Callable[[Tensor, Any], Tensor], inputs: Any) -> None:
+    """That of a loop which has no room for a rehearsal of segments that come to the steps in the middle."""
+    cell = nn.GRUCell(SIZE, SIZE)
+
+    def step(h: Tensor, given: Any) -> tuple[Tensor, Tensor]:
+        h = deepen(cell(h, h), given)
+        return h, h.sum()
+
+    loop = {"step": step, "state": torch.zeros(BATCH, SIZE), "inputs": inputs, "module": cell, "length": 60}
+
+    def train() -> None:
+        unroll(**loop, reduce="sum", budget=budget)[0].backward()
+
+    train()
+    cell.zero_grad(set_to_none=True)
+    assert measure(train).peak_bytes <= budget
+
+
+@pytest.mark.parametrize("deepen", [by_branch, by_convergence, by_mask])
+def test_steps_that_do_more_by_what_is_in_tensors_are_within_the_budget(
+    deepen: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """Neither the first ones do nor the last: peaks were over twice the budget."""
+    inputs = torch.zeros(60, BATCH, SIZE)
+    inputs[35:40] = 1.0
+    assert_peak_within(20_000, deepen, inputs)
+
+
+def test_steps_that_do_more_by_their_number_are_within_the_budget() -> None:
+    """A callable of t tells it to them, or hands them more."""
+    assert_peak_within(20_000, lambda h, t: deepened(h, 30 if 35 <= t < 40 else 0), lambda t: t)
+
+
+def test_what_data_decide_may_come_in_every_step_of_a_segment() -> None:
+    """With other data another time, where no number in the state tells one step from another."""
+    cell = nn.GRUCell(SIZE, SIZE)
+
+    def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = by_branch(cell(x, h), x)
+        return h, h.sum()
+
+    def tapes(where: slice) -> int:
+        inputs = torch.zeros(20, BATCH, SIZE)
+        inputs[where] = 1.0
+        loop = {"step": step, "state": torch.zeros(BATCH, SIZE), "inputs": inputs, "module": [cell]}
+        return probed({**loop, "reduce": "sum"}, [1, 5]).segments[1].inner.tape_bytes
+
+    assert tapes(slice(7, 8)) >= tapes(slice(None))
 
 
 def test_segments_that_forget_to_sum_are_told() -> None:

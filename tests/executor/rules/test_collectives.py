@@ -39,3 +39,23 @@ def test_a_step_that_exchanges_is_refused_and_one_that_does_not_is_run():
         unroll(together, zeros, x, **loop)
     cell.requires_grad_(False)
     unroll(together, zeros, x, **loop)
+
+
+@pytest.mark.usefixtures("_group")
+def test_compiled_steps_stay_compiled_where_processes_are_connected():
+    """The look for exchanges made the compiler give them up, for good, or refuse them as no one graph"""
+    cell, x, zeros = nn.GRUCell(3, 4), torch.randn(6, 2, 3), torch.zeros(2, 4)
+    graphs = []
+
+    def counted(graph, _inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(lambda h, x_t: cell(x_t, h), backend=counted, fullgraph=True)
+
+    def step(h, x_t):
+        h = compiled(h, x_t)
+        return h, h.square().mean()
+
+    unroll(step, zeros, x, module=cell, reduce="sum", budget="60KiB")[0].backward()
+    assert graphs
