@@ -29,8 +29,8 @@ from executor.reversible.outer import Outer
 from executor.reversible.planned import run_in_budget
 from executor.reversible.recipe import Recipe
 from executor.reversible.refusals import (
+    accepted_input,
     require_choices,
-    require_input,
     require_sizes,
     require_steps,
     require_targets,
@@ -42,6 +42,7 @@ from executor.reversible.sequence import Pass, ReversibleSequence, State, check_
 from executor.reversible.taped import PlainState, plain_start, run_taped
 from executor.reversible.trajectory import Coding
 from executor.rules.first_order import require_reverse_mode
+from executor.surroundings.autocast import autocast_to
 
 SEGMENT_STEPS = 4
 """Steps per segment: more are faster, up to some 16, and hold the tapes of more steps on the way back."""
@@ -148,7 +149,6 @@ class Reversible(nn.Module):
 
         Raises InvalidReversible or StateChanged for inputs or states of another shape or type.
         """
-        self._check_input(x)
         return self._run(x, state, before=None, after=Outer(None), targets=None)
 
     @outside_compiled_graphs
@@ -166,9 +166,7 @@ class Reversible(nn.Module):
         units that a decoder may attend to, say; it runs inside each segment as in `reduce`, and so does
         `before`.
         """
-        if before is None:
-            self._check_input(inputs)
-        return self._run(inputs, state, before=before, after=Outer(after), targets=None)
+        return self._run(inputs, state, before=before, after=Outer(after, is_own=True), targets=None)
 
     @outside_compiled_graphs
     def reduce(
@@ -190,9 +188,9 @@ class Reversible(nn.Module):
         to those that need them.
         """
         require_targets(inputs, targets, has_budget=self.budget is not None)
-        if before is None:
-            self._check_input(inputs)
-        return self._run(inputs, state, before=before, after=Outer(after, shared), targets=targets)
+        return self._run(
+            inputs, state, before=before, after=Outer(after, shared, is_own=True), targets=targets
+        )
 
     def initial_state(self, batch_size: int) -> PlainState:
         """The state that `step` and `segment` start from: zeros, in fixed point, with empty buffers."""
@@ -229,8 +227,7 @@ class Reversible(nn.Module):
         self, computed: Mapping[str, Tensor], state: PlainState, x: Tensor
     ) -> tuple[PlainState, Tensor]:
         """Like `segment`, on weights of which some were `computed` before, by name."""
-        self._check_input(x)
-        weights = self._weights(computed)
+        x, weights = self._taken(x), self._weights(computed)
         require_reverse_mode((x, *weights), "a reversible layer")
         after, y = run_taped(self._recipe(), state, x, weights)
         how = passage()
@@ -254,6 +251,7 @@ class Reversible(nn.Module):
         `state` is the caller's, None for zeros. With `targets` the outputs are the sum of `after`.
         """
         require_steps(inputs)
+        inputs = self._taken(inputs) if before is None else inputs
         start = self._state(state, inputs.shape[1])
         if self.budget is not None and torch.is_grad_enabled():
             self._archived_bytes = 0
@@ -339,7 +337,8 @@ class Reversible(nn.Module):
         zeros = self._zeros(batch_size)
         if given is None:
             return zeros
-        state = parts_of_state(given, self.state_names)
+        dtype = zeros[0].dtype
+        state = tuple(autocast_to(dtype, part) for part in parts_of_state(given, self.state_names))
         names = ", ".join(self.state_names)
         for part, expected in zip(state, zeros, strict=True):
             if part.shape != expected.shape or part.dtype != expected.dtype:
@@ -349,8 +348,8 @@ class Reversible(nn.Module):
                 )
         return state
 
-    def _check_input(self, x: Tensor) -> None:
-        require_input(x, dtype=self._any_parameter.dtype, input_size=self.input_size)
+    def _taken(self, x: Tensor) -> Tensor:
+        return accepted_input(x, dtype=self._any_parameter.dtype, input_size=self.input_size)
 
 
 _NAMES = ("weight_ih", "weight_hh", "bias")

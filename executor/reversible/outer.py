@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import UninitializedParameter
 
 from executor.errors import CaptureError, UnsupportedOutput
 from executor.reversible.errors import InvalidReversible
 from executor.rules.captures import require_no_captures, sequence_number
+from executor.rules.first_order import first_order
 
 _REMEDY = (
     "make them parameters of the module that runs inside the segments, hand tensors to `reduce` as "
@@ -26,11 +28,15 @@ class Outer:
     """A module with its parameters as explicit tensors: run it now, or again for its gradient.
 
     `shared` are further tensors that the module takes in every segment, after the other arguments: the memory
-    that a decoder attends to. They receive gradients as the parameters do. Raises InvalidReversible for
-    what is no module.
+    that a decoder attends to. They receive gradients as the parameters do. The first argument may be changed
+    in place where it `is_own`: outputs are made for the module, inputs are the caller's.
+
+    Raises InvalidReversible for what is no module, and for one whose parameters have no shape yet.
     """
 
-    def __init__(self, module: nn.Module | None, shared: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self, module: nn.Module | None, shared: Sequence[Tensor] = (), *, is_own: bool = False
+    ) -> None:
         if module is not None and not isinstance(module, nn.Module):
             raise InvalidReversible(
                 f"what runs inside the segments is a {type(module).__name__}, and must be a torch.nn.Module, "
@@ -38,7 +44,14 @@ class Outer:
             )
         self.module = module
         self.shared = tuple(shared)
+        self.is_own = is_own
         named = dict(module.named_parameters()) if module is not None else {}
+        lazy = [name for name, parameter in named.items() if isinstance(parameter, UninitializedParameter)]
+        if lazy:
+            raise InvalidReversible(
+                f"{lazy[0]} of a lazy module has no shape yet: call the module once before it runs inside "
+                "the segments"
+            )
         self._names = list(named)
         self.parameters: tuple[Tensor, ...] = (*named.values(), *shared)
 
@@ -82,7 +95,8 @@ class OuterTape:
         if isinstance(self.first, Tensor) and self.first.is_floating_point():
             self.first = self.first.detach().requires_grad_()
         with torch.enable_grad():
-            self.result = outer.run(self._parameters, self.first, *arguments[1:])
+            given = _Inside.apply(self.first) if outer.is_own else self.first  # type: ignore[no-untyped-call]
+            self.result = outer.run(self._parameters, given, *arguments[1:])
 
     def require_no_captures(self) -> None:
         """Raise CaptureError when the run used a tensor that needs a gradient and is not among its leaves."""
@@ -105,3 +119,16 @@ class OuterTape:
         needs = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]
         grads = [next(found) if needed else None for needed in needs]
         return grads[0], grads[1:]
+
+
+class _Inside(torch.autograd.Function):
+    """A leaf as the result of something, in the same memory: leaves cannot be changed in place."""
+
+    @staticmethod
+    def forward(_ctx: Any, leaf: Tensor) -> Tensor:
+        return leaf.detach()
+
+    @staticmethod
+    @first_order("reversible layers")
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient

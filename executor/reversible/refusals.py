@@ -7,6 +7,7 @@ from torch import Tensor
 
 from executor.reversible.errors import InvalidReversible
 from executor.reversible.trajectory import Coding
+from executor.surroundings.autocast import autocast_to
 
 TYPES = (torch.float32, torch.float64)
 
@@ -50,14 +51,19 @@ def require_type(weight: Tensor) -> None:
         )
 
 
-def require_input(x: Tensor, *, dtype: torch.dtype, input_size: int) -> None:
-    """Raises InvalidReversible for inputs that are not [steps, batch, input_size] of that type."""
+def accepted_input(x: Tensor, *, dtype: torch.dtype, input_size: int) -> Tensor:
+    """The input in `dtype`, that of the weights, to which autocast casts it.
+
+    Raises InvalidReversible for what is not [steps, batch, input_size] of that type.
+    """
     require_tensor(x)
+    x = autocast_to(dtype, x)
     if x.dim() != 3 or x.shape[2] != input_size or x.dtype != dtype or not x.numel():
         raise InvalidReversible(
             f"inputs are {x.dtype} {list(x.shape)}; these layers need {dtype} "
             f"[steps, batch, {input_size}], at least one step and one row"
         )
+    return x
 
 
 def require_tensor(inputs: object) -> None:
@@ -78,9 +84,12 @@ def require_steps(inputs: Tensor) -> None:
         )
 
 
-def require_targets(inputs: Tensor, targets: Tensor, *, has_budget: bool) -> None:
-    """Raises InvalidReversible for another number of steps, and for targets whose gradient would be lost."""
+def require_targets(inputs: Tensor, targets: object, *, has_budget: bool) -> None:
+    """Raises InvalidReversible for targets that are no tensor of as many steps, or would lose a gradient."""
     require_tensor(inputs)
+    if not isinstance(targets, Tensor) or not targets.dim():
+        given = "one number" if isinstance(targets, Tensor) else f"of type {type(targets).__name__}"
+        raise InvalidReversible(f"targets are {given}, and must be a tensor, time first: stack several")
     if len(targets) != len(inputs):
         raise InvalidReversible(f"{len(inputs)} steps of inputs meet {len(targets)} steps of targets")
     if targets.requires_grad and torch.is_grad_enabled() and not has_budget:

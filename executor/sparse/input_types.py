@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from executor.errors import StateChanged
-
-_CAST = (torch.float16, torch.bfloat16, torch.float32)
-"""Types from and to which autocast casts."""
+from executor.surroundings.autocast import autocast_to
 
 
 def in_type_of(weight: Tensor, given: Tensor, what: str) -> Tensor:
@@ -16,10 +13,9 @@ def in_type_of(weight: Tensor, given: Tensor, what: str) -> Tensor:
 
     Raises StateChanged, as torch's modules refuse it; `what` names it in the message.
     """
+    given = autocast_to(weight.dtype, given)
     if given.dtype == weight.dtype:
         return given
-    if given.dtype in _CAST and weight.dtype in _CAST and torch.is_autocast_enabled(given.device.type):
-        return given.to(weight.dtype)
     other = f", or the layers with .to({given.dtype})" if given.is_floating_point() else ""
     raise StateChanged(
         f"{what} is {given.dtype}, the weights are {weight.dtype}: convert it with .to({weight.dtype}){other}"

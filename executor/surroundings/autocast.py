@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+
+_CAST = (torch.float16, torch.bfloat16, torch.float32)
+"""Types from and to which autocast casts."""
+
+
+def autocast_to(dtype: torch.dtype, given: Tensor) -> Tensor:
+    """`given` in `dtype`, where autocast would cast it; as it is elsewhere."""
+    casts = given.dtype in _CAST and dtype in _CAST and is_autocast(given.device)
+    return given.to(dtype) if casts else given
 
 
 def is_autocast(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ from torch import nn  # noqa: E402
 from executor.measure import measure  # noqa: E402
 from executor.plan import checkpoint_every, tape_everything  # noqa: E402
 from executor.reversible import (  # noqa: E402
+    InvalidReversible,
     NFRevGRU,
     NFRevLSTM,
     RevGRU,
@@ -273,6 +274,23 @@ def test_autocast_changes_nothing():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = gradients(module(x)[0], [*module.parameters()])
     assert_all_equal(found, expected)
+
+
+@pytest.mark.parametrize("budget", [None, "1MiB"])
+def test_what_autocast_made_is_taken_in_the_type_of_the_weights(budget):
+    """As by torch's layers, whose kernels cast; under a budget the embedding before runs under autocast."""
+    module, embedding = build(RevGRU, 3, dtype=torch.float32, budget=budget), nn.Linear(4, INPUT)
+    x, state = torch.randn(STEPS, BATCH, 4), torch.randn(1, BATCH, HIDDEN).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        embedded = embedding(x)
+        assert embedded.dtype == torch.bfloat16
+        found, _ = module(embedded, state)
+        module.collect(x, nn.Identity(), before=embedding)[0].sum().backward()
+    assert embedding.weight.grad is not None
+    expected, _ = module(embedded.float(), state.float())
+    assert torch.equal(found, expected)
+    with pytest.raises(InvalidReversible, match=r"inputs are torch\.bfloat16"):
+        module(embedded)
 
 
 def test_hooks_of_parameters_fire_once():

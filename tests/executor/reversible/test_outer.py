@@ -387,6 +387,33 @@ def test_what_is_no_module_is_refused():
         build(RevGRU, 3).collect(sequence(), lambda y: y[..., :2])
 
 
+@pytest.mark.parametrize("budget", [None, "1MiB"])
+def test_a_lazy_module_is_refused_until_it_has_parameters(budget):
+    with pytest.raises(
+        InvalidReversible, match="weight of a lazy module has no shape yet: call the module once"
+    ):
+        build(RevGRU, 3, budget=budget).collect(sequence(), nn.LazyLinear(2, dtype=torch.float64))
+
+
+def test_outputs_may_be_changed_in_place_as_under_a_budget():
+    """There was a complaint of a leaf, which the user does not see."""
+    layers, x = build(RevGRU, 3), sequence()
+    head = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(HIDDEN, 3, dtype=torch.float64))
+    outputs, _ = layers.collect(x, head)
+    leaves = [x, *layers.parameters(), *head.parameters()]
+    found = torch.autograd.grad(outputs.sum(), leaves)
+    expected = torch.autograd.grad(head(layers(x)[0] * 1).sum(), leaves)
+    torch.testing.assert_close(found, expected)
+
+
+def test_inputs_may_not_which_are_the_caller_s():
+    x = sequence()
+    before = x.detach().clone()
+    with pytest.raises(RuntimeError, match="in-place"):
+        build(RevGRU, 3).collect(x, nn.Identity(), before=nn.ReLU(inplace=True))
+    assert torch.equal(x, before)
+
+
 def test_targets_that_need_a_gradient_are_refused_where_they_get_none():
     layers, x = build(RevGRU, 3), sequence()
     targets = torch.zeros(STEPS, BATCH, dtype=torch.float64, requires_grad=True)

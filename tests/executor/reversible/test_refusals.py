@@ -180,6 +180,15 @@ def test_targets_of_another_length_are_refused():
         module.reduce(x, torch.zeros(29), Head())
 
 
+@pytest.mark.parametrize(
+    ("targets", "given"),
+    [([torch.zeros(30)], "of type list"), (None, "of type NoneType"), (torch.zeros(()), "one number")],
+)
+def test_targets_that_are_no_tensor_along_time_are_refused(targets, given):
+    with pytest.raises(InvalidReversible, match=f"targets are {given}, and must be a tensor, time first"):
+        build(RevGRU, 3).reduce(sequence(), targets, Head())
+
+
 def test_another_type_on_the_way_back_is_refused():
     module, x = build(RevGRU, 3), sequence()
     outputs, _ = module(x)
