@@ -63,6 +63,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "planner_service.placement": ("numpy", CHAIN),
     "planner_service.security": ("planner_service.jobs", CHAIN),
     "planner_service.loopback": (),
+    "planner_service.worker_command": (),
     "planner_service.settings": ("planner_service.loopback",),
     "planner_service.store": (
         "alembic",
