@@ -7,6 +7,12 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Select, Table
 
+MOST_BYTES = 4 * 2**20
+"""Of the documents in a page: the row that exceeds it is the last, however many were asked for. A report may
+have megabytes of losses, and all of a page is read, checked and written again in memory.
+"""
+ROWS_AT_A_TIME = 20
+
 
 def latest_rows(
     engine: Engine,
@@ -26,7 +32,14 @@ def latest_rows(
         query = query if value is None else query.where(table.c[name] == value)
     if before is not None:
         query = query.where(table.c.number < before)
-    with engine.connect() as connection:
-        rows = connection.execute(query.order_by(table.c.number.desc()).limit(limit + 1)).all()
-    shown = rows[:limit]
-    return shown, str(shown[-1].number) if len(rows) > limit else None
+    query = query.order_by(table.c.number.desc()).limit(limit + 1)
+    query = query.execution_options(yield_per=ROWS_AT_A_TIME)
+    shown: list[Row[Any]] = []
+    used_bytes = 0
+    with engine.connect() as connection, connection.execute(query) as rows:
+        for row in rows:
+            if len(shown) == limit or used_bytes >= MOST_BYTES:
+                return shown, str(shown[-1].number)
+            shown.append(row)
+            used_bytes += sum(len(value) for value in row if isinstance(value, bytes))
+    return shown, None

@@ -74,6 +74,18 @@ def test_pages_list_every_measurement_once_the_latest_first(store):
     assert found == [6, 5, 4, 3, 2, 1, 0]
 
 
+def test_a_page_of_large_reports_ends_sooner_and_leads_to_the_rest(store, monkeypatch):
+    monkeypatch.setattr("planner_service.store.pages.MOST_BYTES", 10_000)
+    ids = [store.add(report(job=f"long-{each}", losses=[each + 0.125] * 1_000))[0].id for each in range(5)]
+    found, cursor, pages = [], None, 0
+    while pages == 0 or cursor is not None:
+        page = store.page(limit=50, before=None if cursor is None else int(cursor))
+        found += [measurement.id for measurement in page.measurements]
+        cursor, pages = page.next_cursor, pages + 1
+    assert found == ids[::-1]
+    assert pages == 3  # two of 6 kB, however many were asked for
+
+
 def test_a_page_may_be_of_one_job_or_one_plan(store):
     store.add(report(job="a", plan_id="p"))
     store.add(report(job="b", plan_id="p"))
