@@ -165,6 +165,8 @@ class Service:
             for what, delete_older_than, age_seconds in retentions:
                 if age_seconds is not None:
                     await _forget(what, delete_older_than, age_seconds)
+            if self.settings.plan_retention_seconds is not None:
+                self.plans.look_again()
             await asyncio.sleep(RETENTION_ROUND_SECONDS)
 
 

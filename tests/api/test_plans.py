@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
 
+from planner_service.api.app import create_app
 from planner_service.chain import (
     Tier,
     action_from_record,
@@ -16,6 +19,8 @@ from planner_service.chain import (
     tiered_action_from_record,
 )
 from planner_service.contract import PlanReply
+from planner_service.settings import Settings
+from planner_service.store import PlanStore
 from tests.serving import CHAIN, chain_request
 
 
@@ -139,3 +144,30 @@ def test_the_same_question_from_many_clients_at_once_has_one_answer(service):
         )
     assert {answer.status_code for answer in answers} <= {200, 201}
     assert len({answer.content for answer in answers}) == 1
+
+
+def test_a_plan_whose_retention_is_over_is_made_and_kept_again_though_it_was_in_memory(tmp_path):
+    """Else this service answers with the id of a plan that no other one on its database can find"""
+
+    async def statuses() -> list[int]:
+        app = create_app(Settings(data_dir=tmp_path))
+        transport = httpx.ASGITransport(app=app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            service = app.state.service
+            service.settings = replace(service.settings, plan_retention_days=1e-9)
+            store, found = PlanStore(service.engine), []
+            for _ in range(2):
+                found += [(await client.post("/v1/plans", json=CHAIN)).status_code for _ in range(2)]
+                plan_id = (await client.post("/v1/plans", json=CHAIN)).json()["id"]
+                assert store.reply(plan_id) is not None
+                forgetting = asyncio.create_task(service.forget_what_is_old())
+                while store.reply(plan_id) is not None:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)
+                forgetting.cancel()
+            return found
+
+    assert asyncio.run(statuses()) == [201, 200, 201, 200]

@@ -81,6 +81,10 @@ class PlanLibrary:
         reply = self._planner.plan(plan_request, cancellation).model_dump_json().encode()
         return self._store.add(StoredPlan(plan_id, canonical_json(plan_request), reply))
 
+    def look_again(self) -> None:
+        """Find plans in the store from now on: what any service has deleted there is none any more."""
+        self._cache.clear()
+
     def delete_older_than(self, age_seconds: float) -> int:
         """Forget stored plans made more than `age_seconds` ago; return how many they were."""
         return self._store.delete_older_than(age_seconds)

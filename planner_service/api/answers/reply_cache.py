@@ -37,3 +37,8 @@ class ReplyCache:
         while self.used_bytes > self._capacity_bytes:
             _, dropped = self._replies.popitem(last=False)
             self.used_bytes -= len(dropped)
+
+    def clear(self) -> None:
+        """Keep nothing of what there is."""
+        self._replies.clear()
+        self.used_bytes = 0
