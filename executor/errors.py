@@ -173,6 +173,13 @@ class UnsupportedCollective(ReplayError):
     """The step exchanges numbers with other processes, which run other steps again than this one."""
 
 
+OTHER_GATES = (
+    "the way back computed other gates (a weight or input changed in place, another number of threads, "
+    "random numbers that another thread drew, or numbers that are not finite)"
+)
+"""Why a reversal does not end where it began."""
+
+
 class ReversalMismatch(ExecutorError, RuntimeError):
     """Undoing steps did not end at the state they began with: the two passes computed different gates.
 

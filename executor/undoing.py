@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from executor.engine import Run
-from executor.errors import PlanMismatch, ReversalMismatch
+from executor.errors import OTHER_GATES, PlanMismatch, ReversalMismatch
 from executor.replay import NOTHING, Surroundings, state_only
 from executor.reversal import Archiving, Undoing, note_archived, passing
 from executor.stages.live_tape import LiveTape
@@ -130,9 +130,7 @@ class UndoingRun(Run):
 def raise_not_back(index: int, what: str) -> None:
     """Refuse gradients of a way back that did not end where the way forward began."""
     raise ReversalMismatch(
-        f"undoing did not come back to x_{index}: {what}. The way back computed other gates (a weight or "
-        "input changed in place, another number of threads, or numbers that are not finite); no gradient is "
-        "given"
+        f"undoing did not come back to x_{index}: {what}; {OTHER_GATES}; no gradient is given"
     )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from executor.errors import OTHER_GATES
 from executor.reversible.cell import Cell, Parts
 from executor.reversible.errors import ReversalMismatch
 from executor.reversible.layer import Halves, Layer, ReversibleWeights, StepTape
@@ -65,9 +66,8 @@ class Stack:
             return self._run(Layer.reverse, x, trajectory, masks)
         except IndexError as error:
             raise ReversalMismatch(
-                f"undoing asked for bits that were never archived ({error}): the way back computed other "
-                "gates, for a weight or input changed in place, or another number of threads; no gradient is "
-                "given"
+                f"undoing asked for bits that were never archived ({error}): {OTHER_GATES}; "
+                "no gradient is given"
             ) from error
 
     def _run(

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from executor.errors import OTHER_GATES
 from executor.reversible.archive import BLOCK_WORDS, Archive, Discard, block_words
 from executor.reversible.cell import Cell, Parts
 from executor.reversible.choice import kernels_for
@@ -156,8 +157,6 @@ class Trajectory:
         for index, (layer, moment) in enumerate(zip(self.layers, moments, strict=True)):
             if not layer.is_at_start(moment):
                 raise ReversalMismatch(
-                    f"layer {index} did not come back to its initial state: the way back computed other "
-                    "gates (a weight or input changed in place, another number of threads, random numbers "
-                    "that another thread drew, or numbers that are not finite); these gradients are not to "
-                    "be trusted"
+                    f"layer {index} did not come back to its initial state: {OTHER_GATES}; these gradients "
+                    "are not to be trusted"
                 )

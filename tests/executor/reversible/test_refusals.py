@@ -197,6 +197,16 @@ def test_another_type_on_the_way_back_is_refused():
         outputs.sum().backward()
 
 
+def test_random_numbers_of_another_thread_are_named_where_bits_are_missing_too():
+    """Dropout was another one on the way back, and weights, inputs and threads of torch were blamed."""
+    module, x = build(RevLSTM, 3, layers=2, dropout=0.5), sequence(steps=200)
+    outputs, _ = module(x)
+    work = outputs.grad_fn.work
+    object.__setattr__(work.recipe, "seed", work.recipe.seed + 1)
+    with pytest.raises(ReversalMismatch, match=r"never archived .* random numbers that another thread drew"):
+        outputs.sum().backward()
+
+
 def test_weights_changed_in_place_before_backward_are_noticed():
     """By autograd's version counters, and where these are evaded, by the state that does not come back."""
     module, x = build(RevGRU, 3), sequence()
