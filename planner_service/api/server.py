@@ -7,6 +7,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +23,8 @@ from planner_service.settings import InvalidSetting, Settings, variable
 SWITCH_SECONDS = 0.001
 """Longest that a planning thread keeps the interpreter from the event loop, in Python code; kernels do not
 hold it. Python's own default is 0.005, and a read may have to wait several times."""
+
+MOST_CONNECTIONS = 65_536
 
 
 class CannotListen(Exception):
@@ -88,6 +91,7 @@ def serve(
     is closed; Ctrl-C raises KeyboardInterrupt.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
+    _allow_connections()
     log_to_stderr(settings.log_level)
 
     def settle_and_tell() -> None:
@@ -106,6 +110,19 @@ def serve(
         ssl_keyfile=settings.tls_key_file or None,
     )
     _Server(config, lambda: _tell_streams(app), before_exit).run(sockets=[listener])
+
+
+def _allow_connections() -> None:
+    """As many as the system lets this process have. Most systems begin with a thousand, and every watcher of a
+    job keeps one: when they are used up, nobody else is answered.
+    """
+    with suppress(ImportError, OSError, ValueError):  # other systems have other limits
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < MOST_CONNECTIONS:
+            wanted = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, MOST_CONNECTIONS)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
+import resource
 import signal
 import socket
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -200,3 +203,19 @@ def test_what_it_cannot_start_with_is_one_line_and_status_2(
     assert said.startswith("tightfit serve: ")
     assert said.count("\n") == 1
     assert complaint in said
+
+
+def test_more_connections_than_a_system_begins_with_keep_nobody_out(tmp_path):
+    """Watchers keep theirs open; whoever comes then is answered"""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        service = start_service(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    address = urlsplit(service.url)
+    with ExitStack() as kept:
+        kept.callback(service.kill)
+        for _ in range(150):
+            kept.enter_context(socket.create_connection((address.hostname, address.port)))
+        assert httpx.get(f"{service.url}/healthz", timeout=20).is_success
