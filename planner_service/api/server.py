@@ -113,8 +113,8 @@ def serve(
 
 
 def _allow_connections() -> None:
-    """As many as the system lets this process have. Most systems begin with a thousand, and every watcher of a
-    job keeps one: when they are used up, nobody else is answered.
+    """As many as the system lets this process have. Most begin with a thousand, and every watcher of a job
+    keeps one: when they are used up, nobody else is answered.
     """
     with suppress(ImportError, OSError, ValueError):  # other systems have other limits
         import resource
