@@ -151,6 +151,7 @@ class _Remembered:
     def __init__(self) -> None:
         self._loops: dict[_Signature, Known] = {}
         self._moves = 0
+        self._is_full = False
 
     def at(self, signature: _Signature) -> Known:
         """What is known about calls with that signature."""
@@ -161,6 +162,7 @@ class _Remembered:
         self._loops[signature] = found
         while len(self._loops) > MOST_LOOPS:
             del self._loops[next(iter(self._loops))]
+            self._tell_of_forgetting()
         return found
 
     def forget(self, signature: _Signature) -> None:
@@ -179,6 +181,17 @@ class _Remembered:
                 "attribute, or keep it in a list, a tensor or a buffer",
                 stacklevel=2,
             )
+
+    def _tell_of_forgetting(self) -> None:
+        """Sequences of very many lengths are probed again and again: say so once."""
+        if not self._is_full and self._moves < MOVES_TOLD:
+            warnings.warn(
+                f"more than {MOST_LOOPS} lengths and shapes of one loop were probed: those used longest ago "
+                "are forgotten and will be probed again, which takes far longer than a call; pad sequences "
+                "to a few lengths",
+                stacklevel=2,
+            )
+        self._is_full = True
 
 
 def _moved(previous: _Signature, signature: _Signature) -> list[str]:

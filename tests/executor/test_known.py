@@ -157,6 +157,20 @@ def test_the_loop_used_longest_ago_is_forgotten_first(cell: nn.GRUCell) -> None:
     assert known(loop_of(cell, -2)) is not second
 
 
+def test_more_lengths_than_are_remembered_are_told_of_once(cell: nn.GRUCell) -> None:
+    """Each is probed whenever it comes again: without a word training took many times as long"""
+
+    def meet(length: int) -> None:
+        inputs = torch.zeros(length, BATCH, SIZE)
+        known(Loop.of(lambda h, x: (cell(x, h), None), torch.zeros(BATCH, SIZE), inputs, module=cell))
+
+    for length in range(1, MOST_LOOPS + 1):
+        meet(length)
+    with pytest.warns(UserWarning, match="pad sequences to a few lengths"):
+        meet(MOST_LOOPS + 1)
+    meet(1)
+
+
 def test_what_did_not_hold_is_looked_into_again(cell: nn.GRUCell) -> None:
     """After a ReplayError the next call probes: a dropout, say, that was switched on"""
     dropout = nn.Dropout(0.0)
