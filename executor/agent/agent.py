@@ -77,8 +77,8 @@ class Agent:
         """Jobs that are newer than this version."""
 
     def run(self) -> int:
-        """Work until SIGTERM or Ctrl-C; 0, or 2 when the service refuses this node, or its work folder is
-        none when it begins.
+        """Work until SIGTERM or Ctrl-C; 0, or 2 when the service refuses this node and no job runs any more,
+        or its work folder is none when it begins.
         """
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._on_signal)
@@ -121,10 +121,14 @@ class Agent:
             self._pause = min(max(1.0, 2 * self._pause), LONGEST_PAUSE_SECONDS)
             say(f"asking again in {self._pause:g} s: {error}")
         except Refused as refusal:
-            if refusal.slug != UNKNOWN_NODE:
+            if refusal.slug == UNKNOWN_NODE:
+                self._registered_at = float("-inf")  # its database is another one: the next round registers
+                say(f"registering again: {refusal}")
+            elif self._running:  # a key that has expired is not theirs: they have tokens of their own
+                self._pause = LONGEST_PAUSE_SECONDS
+                say(f"no more jobs for this node, those that run go on: {refusal}")
+            else:
                 raise
-            self._registered_at = float("-inf")  # its database is another one: the next round registers
-            say(f"registering again: {refusal}")
         else:
             self._pause = 0.0
 
