@@ -13,7 +13,7 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 30
@@ -59,11 +59,20 @@ def postgresql_engine(url: URL, *, limits: bool) -> Engine:
     )
     event.listen(engine, "do_connect", _connect)
     event.listen(engine, "connect", _limit_statements)
+    event.listen(engine, "handle_error", _leave_standby)
     return engine
 
 
 def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> StallingConnection:
     return StallingConnection.connect(*arguments, **options)
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """A server that takes no writes is no longer the primary: its connections, which still answer, are of no
+    use, and new ones may find the one that is.
+    """
+    if isinstance(context.original_exception, psycopg.errors.ReadOnlySqlTransaction):
+        context.is_disconnect = True
 
 
 def _limit_statements(connection: Any, _record: object) -> None:

@@ -1,4 +1,4 @@
-"""PostgreSQL: transactions whose service stopped, and answers to COMMIT that never came."""
+"""PostgreSQL: transactions whose service stopped, answers to COMMIT that never came, failovers."""
 
 from __future__ import annotations
 
@@ -65,6 +65,20 @@ def test_a_job_whose_commit_was_not_answered_is_not_said_to_be_lost(url: str, mo
             Desk(engine).submit()
     assert len(Desk(engine).jobs.page(limit=9).jobs) == 1
     assert problem_of(lost.value) == "storage-stalled"
+    engine.dispose()
+
+
+def test_a_server_that_takes_no_writes_any_more_is_left_for_the_one_that_does(url: str):
+    """After a failover the former primary answers on, and every connection of the pool leads to it"""
+    engine = open_database(url)
+    desk = Desk(engine)
+    with engine.connect() as connection:
+        connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+        connection.commit()
+    with pytest.raises(DBAPIError) as lost:
+        desk.submit()
+    assert problem_of(lost.value) == "storage-unavailable"
+    assert desk.submit().state == "queued"
     engine.dispose()
 
 
