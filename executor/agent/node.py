@@ -67,10 +67,23 @@ class NodeFacts:
         }
 
 
+_seen: list[NodeFacts] = []
+"""The GPU or slice that was described last."""
+
+
 def node_facts() -> NodeFacts:
-    """The first visible GPU or MIG slice where torch can use one, else this machine's own memory."""
+    """The first visible GPU or MIG slice where torch can use one, else this machine's own memory.
+
+    Raises OSError where nothing is told of a GPU that was there: jobs for it are not to be chosen by the
+    machine's memory.
+    """
     facts = _gpu() if torch.version.cuda is not None else None
-    return _host() if facts is None else facts
+    if facts is None and _seen:
+        raise OSError(f"nvidia-smi tells nothing any more of this node's {_seen[-1].device}")
+    if facts is None:
+        return _host()
+    _seen[:] = [facts]
+    return facts
 
 
 def _gpu() -> NodeFacts | None:

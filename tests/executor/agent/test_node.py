@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from executor.agent import node
+from executor.agent.agent import REGISTER_SECONDS, Agent, AgentOptions
 from executor.agent.node import gpu_facts, node_facts
 from executor.agent.running import API_KEY, environment_of_children
 
@@ -36,6 +37,7 @@ class Machine:
         monkeypatch.setattr(node.subprocess, "run", self._look)
         monkeypatch.setattr(node.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(node, "_looks", [])
+        monkeypatch.setattr(node, "_seen", [])
         for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
             monkeypatch.delenv(name, raising=False)
 
@@ -103,6 +105,29 @@ def test_hidden_gpus_are_none(machine, monkeypatch, visible):
 def test_without_a_gpu_the_node_is_its_machine(machine, monkeypatch):
     monkeypatch.setattr(node, "_nvidia_smi", lambda *_arguments: [])
     assert node_facts().device == "cpu"
+
+
+def test_a_gpu_that_does_not_answer_does_not_become_the_machines_memory(
+    machine, monkeypatch, tmp_path, capfd
+):
+    """Its driver is busy, or it fell off the bus: the agent asks for no job until it is told of again"""
+    agent = Agent(AgentOptions(planner_url="http://127.0.0.1:9", node="a", work_dir=tmp_path))
+    registered = []
+    monkeypatch.setattr(agent._link, "register", registered.append)
+    monkeypatch.setattr(agent._link, "claim_probe", lambda: None)
+    monkeypatch.setattr(agent._link, "claim", lambda **_told: None)
+    agent._round()
+    smi = node._nvidia_smi
+    monkeypatch.setattr(node, "_nvidia_smi", lambda *_arguments: [])
+    machine.now += REGISTER_SECONDS
+    agent._round()
+    assert agent._pause > 0
+    assert "tells nothing any more of this node's NVIDIA A100-SXM4-80GB" in capfd.readouterr().err
+    monkeypatch.setattr(node, "_nvidia_smi", smi)
+    agent._round()
+    assert agent._pause == 0
+    assert [facts["device_kind"] for facts in registered] == ["cuda", "cuda"]
+    agent._link.close()
 
 
 @pytest.mark.parametrize("line", ["NVIDIA A100, [N/A], [N/A], 570", "NVIDIA A100, 81559", WHOLE])
