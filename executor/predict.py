@@ -19,6 +19,7 @@ from executor.probe_report import ProbeReport
 from executor.probing.static_lines import StaticLine
 from executor.projection import projected_peak_bytes
 from planner_service.chain import TieredVerdict, TierUse
+from planner_service.chain.quantities import format_bytes
 
 REFINEMENTS = 2
 """How many further segment lengths are probed once the best of the usual ones is known."""
@@ -43,6 +44,17 @@ class Prediction:
     """What is live throughout, line by line."""
     tiers: tuple[TierUse, ...] = ()
     """What the plan moves to other tiers: bytes and seconds, by tier."""
+
+    def __str__(self) -> str:
+        """For people; a plan's own nodes may be thousands."""
+        lines = [
+            f"budget            {format_bytes(self.budget_bytes)}",
+            f"projected peak    {format_bytes(self.projected_peak_bytes)}",
+            f"full BPTT's peak  {format_bytes(self.full_bptt_peak_bytes)}",
+            f"plan              {self.plan.strategy}, segments of {self.plan.segment_steps} steps",
+            f"seconds           {self.projected_seconds:.3g}, full BPTT {self.full_bptt_seconds:.3g}",
+        ]
+        return "\n".join(lines)
 
 
 def plan_for(

@@ -93,6 +93,8 @@ def test_the_code_runs(code, capsys):
 def test_the_executors_page_shows_a_loop_that_runs(capsys):
     """Its prediction fits the budget of the example, and full BPTT would not"""
     (code,) = blocks("python", (ROOT / "docs/executor.md").read_text(encoding="utf-8"))
-    exec(compile(code, "executor.md", "exec"), {})  # noqa: S102 - our own document
-    projected, _, full = capsys.readouterr().out.split()
-    assert int(projected) <= 128 * 2**10 < int(full)
+    found = {}
+    exec(compile(code, "executor.md", "exec"), found)  # noqa: S102 - our own document
+    prediction = found["prediction"]
+    assert prediction.projected_peak_bytes <= 128 * 2**10 < prediction.full_bptt_peak_bytes
+    assert capsys.readouterr().out == f"{prediction}\n"

@@ -176,3 +176,13 @@ def test_probing_and_predicting_change_nothing() -> None:
         assert torch.equal(value, before[name])
     assert all(parameter.grad is None for parameter in module.parameters())
     assert x.grad is None
+
+
+def test_a_prediction_is_printed_for_people() -> None:
+    """In five lines: the nodes of a plan may be thousands"""
+    prediction = predict(**cell_loop("GRU", 60), budget="128KiB")
+    lines = [line.split(maxsplit=2) for line in str(prediction).splitlines()]
+    assert [line[0] for line in lines] == ["budget", "projected", "full", "plan", "seconds"]
+    assert lines[0][1:] == ["128", "KiB"]
+    steps = prediction.plan.segment_steps
+    assert lines[3][1:] == [f"{prediction.plan.strategy},", f"segments of {steps} steps"]
