@@ -10,14 +10,17 @@ import sys
 from pathlib import Path
 
 from planner_service.chain import PlanningError
-from planner_service.cli.remote import API_KEY
+from planner_service.cli.remote import API_KEY, RemoteRefusal
 from planner_service.cli.request_file import UnreadableRequest, read_document, require_for_worker
 from planner_service.cli.slurm_holes import add_gpu_memory, holes_of_cluster
-from planner_service.contract import PlacementReply, PlacementRequest
+from planner_service.contract import PlacementReply, PlacementRequest, ProblemDocument
 from planner_service.contract.placement import JobPlacement, SchedulerWordsRecord
 
 PLANNER_SECONDS = 1.0
 """A planner that takes longer is done without: the same plan is made here."""
+
+NOT_ABOUT_THE_JOB = frozenset({401, 403, 413, 429, 503})
+"""Refusals for reasons of the service's own, as in `deploy/slurm/cli_filter.lua`."""
 
 _EPILOG = """\
 examples:
@@ -130,7 +133,7 @@ def _placed(arguments: argparse.Namespace) -> JobPlacement:
 
 def _ask(request: PlacementRequest, url: str | None) -> PlacementReply:
     if url is not None:
-        from planner_service.client import PlannerClient, PlannerUnreachable
+        from planner_service.client import PlannerClient, PlannerRefused, PlannerUnreachable
 
         try:
             key = os.environ.get(API_KEY)
@@ -138,6 +141,10 @@ def _ask(request: PlacementRequest, url: str | None) -> PlacementReply:
                 return planner.place(request)
         except PlannerUnreachable as error:
             print(f"tightfit sbatch: {error.reason}; planning here", file=sys.stderr)
+        except PlannerRefused as refused:
+            if refused.status not in NOT_ABOUT_THE_JOB:
+                raise RemoteRefusal(ProblemDocument.model_validate(refused.problem)) from refused
+            print(f"tightfit sbatch: {refused}; planning here", file=sys.stderr)
     from planner_service.planning import Planner  # loads the kernels: only when they are needed
 
     return Planner().place(request)

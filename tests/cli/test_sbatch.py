@@ -12,6 +12,7 @@ import os
 import pytest
 
 from planner_service.cli import main
+from planner_service.client import PlannerClient, PlannerRefused
 
 JOB = """\
 model: {kind: lstm, hidden_size: 64, embedding_size: 16}
@@ -95,6 +96,29 @@ def test_a_planner_that_is_down_is_done_without(folder, capsys):
     captured = capsys.readouterr()
     assert captured.out == alone
     assert "planning here" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("status", "slug", "ends"),
+    [(401, "unauthenticated", 0), (503, "queue-full", 0), (422, "invalid-request", 2)],
+)
+def test_a_planner_that_refuses_is_done_without_unless_it_is_about_the_job(
+    folder, monkeypatch, capsys, status, slug, ends
+):
+    problem = {"type": f"/problems/{slug}", "title": slug, "status": status, "detail": "its words"}
+
+    def refuse(_client: PlannerClient, _request: object) -> None:
+        raise PlannerRefused(status, problem)
+
+    monkeypatch.setattr(PlannerClient, "place", refuse)
+    arguments = ["sbatch", "job.yaml", "--gpu-memory", "a100=80GiB", "--gpu-memory", "tiny=1GiB", "--print"]
+    assert main([*arguments, "--planner", "http://127.0.0.1:9"]) == ends
+    captured = capsys.readouterr()
+    if ends:
+        assert json.loads(captured.err) == problem
+    else:
+        assert "its words; planning here" in captured.err
+        assert "--gres=gpu:" in captured.out
 
 
 def test_a_job_file_that_the_nodes_cannot_read_is_refused(folder, monkeypatch, capsys):
