@@ -167,6 +167,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    from executor.jobs.kept import require_apart
     from executor.jobs.ranks import Ranks
     from executor.worker import run_job
 
@@ -175,6 +176,8 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.budget is not None:
         job = dataclasses.replace(job, budget=parse_budget(parsed.budget))
     progress = _progress if is_first and not parsed.quiet else _silent
+    output = parsed.output or job.report.output
+    require_apart({"the job file": parsed.job, "report.output": output, "report.weights": job.report.weights})
     report = run_job(
         job, name=parsed.job.stem, planner_url=parsed.planner, output=parsed.output, progress=progress
     )
@@ -186,11 +189,12 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _probe(parsed: argparse.Namespace) -> int:
-    from executor.jobs.kept import require_writable
+    from executor.jobs.kept import require_apart, require_writable
     from executor.jobs.prepared import PreparedJob
     from executor.memory.device import device_name
 
     require_writable({"--output": parsed.output})
+    require_apart({"the job file": parsed.job, "--output": parsed.output})
     prepared = PreparedJob.of(read_job(parsed.job), _progress)
     text = json.dumps(prepared.profile(), indent=2)
     if parsed.output is None:

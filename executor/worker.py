@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.autograd import backward
 
 from executor.jobs.computed_peak import computed_peak_bytes
-from executor.jobs.job import Job
-from executor.jobs.kept import require_writable, written
+from executor.jobs.job import PYTHON_TEXT, Job
+from executor.jobs.kept import require_apart, require_writable, written
 from executor.jobs.models import Window
 from executor.jobs.prepared import PreparedJob, Progress
 from executor.jobs.ranks import Forward, Ranks
@@ -56,7 +56,10 @@ def run_job(
     """
     if output is None and job.report.output is not None:
         output = Path(job.report.output)
-    require_writable({"report.output": output, "report.weights": job.report.weights})
+    files = {"report.output": output, "report.weights": job.report.weights}
+    require_writable(files)
+    text = None if job.data.text == PYTHON_TEXT else job.data.text
+    require_apart({"data.text": text, **files})
     ranks = Ranks.from_environ(os.environ)
     with ExitStack() as stack:
         planner = None if planner_url is None else stack.enter_context(closing(RemotePlanner(planner_url)))

@@ -28,14 +28,38 @@ def require_writable(paths: Mapping[str, Path | str | None]) -> None:
 
 
 def _unwritable(path: Path) -> str | None:
-    folder = path.resolve().parent
+    place = _place(path)
+    folder = place.parent
     if not folder.is_dir():
         return "its folder does not exist"
+    if place.is_symlink():
+        return "it is a link that leads to itself"
     if path.is_dir():
         return "it is a folder"
     if not os.access(path if path.exists() else folder, os.W_OK):
         return "permission denied"
     return None
+
+
+def _place(path: Path | str) -> Path:
+    """Where `path` leads; of a link that leads to itself `Path.resolve` would raise RuntimeError."""
+    return Path(os.path.realpath(path))
+
+
+def require_apart(paths: Mapping[str, Path | str | None]) -> None:
+    """Raise InvalidJob where two of these paths lead to one file: what is written later would be all that is
+    left of it. Names as in `require_writable`.
+    """
+    fields: dict[Path, str] = {}
+    for field, path in paths.items():
+        place = None if path is None else _place(path)
+        if place is None or (place.exists() and not place.is_file()):  # /dev/null takes everything
+            continue
+        other = fields.setdefault(place, field)
+        if other != field:
+            raise InvalidJob(
+                field, f"{path} is {other} too, of which nothing would be left: name another file"
+            )
 
 
 def written(report: RunReport, prepared: PreparedJob, output: Path | None, progress: Progress) -> RunReport:

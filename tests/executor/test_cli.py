@@ -106,6 +106,32 @@ def test_refusals_are_one_line_and_status_2(job_file, capsys, changes, options, 
 
 
 @pytest.mark.parametrize(
+    ("weights", "output", "reason"),
+    [
+        ("same", "./same", "report.weights: "),
+        ("text", "report", "report.weights: "),
+        ("weights", "job.json", "report.output: "),
+        ("weights", "loop", "report.output: "),
+    ],
+)
+def test_no_file_is_written_over_another(job_file, tmp_path, capsys, weights, output, reason):
+    """Weights were gone under the report, the text under the weights; a link to itself was a traceback."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "text").write_text("some text " * 100)
+    path = job_file(data={"text": "text"}, report={"weights": str(tmp_path / weights)})
+    before = {each: each.lstat().st_mtime_ns for each in tmp_path.iterdir()}
+    assert main(["run", path, "--quiet", "--output", str(tmp_path / output)]) == 2
+    assert capsys.readouterr().err.startswith(f"tightfit-worker: {reason}{tmp_path}")
+    assert {each: each.lstat().st_mtime_ns for each in tmp_path.iterdir()} == before
+
+
+def test_a_profile_does_not_take_the_place_of_its_job(job_file, capsys):
+    path = job_file()
+    assert main(["probe", path, "--output", path]) == 2
+    assert "is the job file too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("options", "reason"),
     [
         (["--planner", "x"], "'x' is no address of a service: give http://HOST:PORT"),
