@@ -23,7 +23,7 @@ typedef struct {
 INLINE int64_t NAME(live)(const NAME(Backward) *b, int64_t step) { return b->sizes ? b->sizes[step] : b->batch; }
 
 /* This thread's units: it works on their rows of whatever has a row per unit. */
-INLINE Share NAME(own_units)(const NAME(Backward) *b) { return share_of(b->hidden, GATE_ROWS); }
+INLINE Share NAME(own_units)(const NAME(Backward) *b, const Member *me) { return share_of(me, b->hidden, GATE_ROWS); }
 
 /* The columns of the sequences that went on, as so many rows of so many numbers one after the other; from `at` on. */
 typedef struct {
@@ -137,35 +137,36 @@ INLINE void NAME(gradient_in)(const NAME(Backward) *b, Share units, int64_t step
 }
 
 /* It goes out as it came in for sequences that did not begin. */
-INLINE void NAME(gradient_out)(const NAME(Backward) *b, Share units, const REAL *natural, REAL *gradient) {
+INLINE void NAME(gradient_out)(const NAME(Backward) *b, const Member *me, Share units, const REAL *natural,
+                               REAL *gradient) {
     const int64_t P = b->columns, at = units.from * P, rows = units.to - units.from, begun = NAME(live)(b, 0);
-    const Share rest = share_of((b->batch - begun) * b->hidden, 1);
+    const Share rest = share_of(me, (b->batch - begun) * b->hidden, 1);
     const int64_t bytes = (rest.to - rest.from) * sizeof(REAL);
     memcpy(b->scratch + at, gradient + at, rows * P * sizeof(REAL));
-    WAIT_FOR_OTHERS /* what is in columns is elsewhere: [batch][hidden] takes its place */
+    meet(me); /* what is in columns is elsewhere: [batch][hidden] takes its place */
     NAME(from_columns)(begun, rows, P, b->scratch + at, gradient + units.from, b->hidden);
     gradient += begun * b->hidden + rest.from;
     if (natural) memcpy(gradient, natural + begun * b->hidden + rest.from, bytes);
     else memset(gradient, 0, bytes);
 }
 
-INLINE void NAME(lstm_recurrence)(const NAME(Backward) *b) {
-    const Share units = NAME(own_units)(b);
+INLINE void NAME(lstm_recurrence)(const NAME(Backward) *b, const Member *me) {
+    const Share units = NAME(own_units)(b, me);
     const int64_t H = b->hidden;
     for (int64_t step = b->steps - 1; step >= 0; step--) {
         NAME(gradient_in)(b, units, step, b->dh_after, b->dh);
         NAME(gradient_in)(b, units, step, b->dc_after, b->dc);
         NAME(add_output_gradient)(b, units, step);
         NAME(lstm_reverse)(b, units, step);
-        WAIT_FOR_OTHERS /* all gradients of the gates */
+        meet(me); /* all gradients of the gates */
         NAME(add_hidden_gradient)(b, units, b->w_hh, 4 * H, b->gates + step * 4 * H * b->columns, NAME(live)(b, step));
     }
-    NAME(gradient_out)(b, units, b->dh_after, b->dh);
-    NAME(gradient_out)(b, units, b->dc_after, b->dc);
+    NAME(gradient_out)(b, me, units, b->dh_after, b->dh);
+    NAME(gradient_out)(b, me, units, b->dc_after, b->dc);
 }
 
-INLINE void NAME(gru_recurrence)(const NAME(Backward) *b) {
-    const Share units = NAME(own_units)(b);
+INLINE void NAME(gru_recurrence)(const NAME(Backward) *b, const Member *me) {
+    const Share units = NAME(own_units)(b, me);
     const int64_t H = b->hidden, P = b->columns;
     for (int64_t step = b->steps - 1; step >= 0; step--) {
         const REAL *gates = b->gates + step * 4 * H * P;
@@ -173,11 +174,11 @@ INLINE void NAME(gru_recurrence)(const NAME(Backward) *b) {
         NAME(gradient_in)(b, units, step, b->dh_after, b->dh);
         NAME(add_output_gradient)(b, units, step);
         NAME(gru_reverse)(b, units, step);
-        WAIT_FOR_OTHERS /* all gradients of the gates */
+        meet(me); /* all gradients of the gates */
         NAME(add_hidden_gradient)(b, units, b->w_hh, 2 * H, gates, live);
         NAME(add_hidden_gradient)(b, units, b->w_hh + 2 * H * H, H, gates + 3 * H * P, live);
     }
-    NAME(gradient_out)(b, units, b->dh_after, b->dh);
+    NAME(gradient_out)(b, me, units, b->dh_after, b->dh);
 }
 
 /* What the weights of x, and those of h, are multiplied with. */
@@ -192,10 +193,10 @@ INLINE NAME(Values) NAME(states_of)(const NAME(Backward) *b) {
 /* Adds to the gradients of the weights that `values` are multiplied with, and of the bias: those of the
  * `rows` gates of the tape from `from` on belong to the rows of the weights from `to` on. Steps in which the same
  * sequences went on are one product. Of the rows each thread has its own. */
-INLINE void NAME(add_weight_gradients)(const NAME(Backward) *b, int64_t from, int64_t to, int64_t rows,
-                                       NAME(Values) values, REAL *dw, REAL *db) {
+INLINE void NAME(add_weight_gradients)(const NAME(Backward) *b, const Member *me, int64_t from, int64_t to,
+                                       int64_t rows, NAME(Values) values, REAL *dw, REAL *db) {
     const int64_t P = b->columns, stride = 4 * b->hidden * P;
-    const Share own = share_of(rows, TILE_ROWS);
+    const Share own = share_of(me, rows, TILE_ROWS);
     from += own.from, to += own.from, rows = own.to - own.from;
     for (int64_t step = 0, end; step < b->steps; step = end) {
         const int64_t live = NAME(live)(b, step);
@@ -208,9 +209,9 @@ INLINE void NAME(add_weight_gradients)(const NAME(Backward) *b, int64_t from, in
 }
 
 /* Each thread has some of all steps' panels. */
-INLINE void NAME(inputs_gradient)(const NAME(Backward) *b, int64_t rows) {
+INLINE void NAME(inputs_gradient)(const NAME(Backward) *b, const Member *me, int64_t rows) {
     const int64_t I = b->inputs, panels = (I + INPUTS_PANEL - 1) / INPUTS_PANEL;
-    const Share own = share_of(b->dx ? b->steps * panels : 0, 1);
+    const Share own = share_of(me, b->dx ? b->steps * panels : 0, 1);
     for (int64_t each = own.from; each < own.to; each++) {
         const int64_t step = each / panels, from = each % panels * INPUTS_PANEL, live = NAME(live)(b, step);
         const int64_t to = NAME(least)(from + INPUTS_PANEL, I);
@@ -222,31 +223,31 @@ INLINE void NAME(inputs_gradient)(const NAME(Backward) *b, int64_t rows) {
     }
 }
 
-static void NAME(lstm_gradients)(const NAME(Backward) *b) {
+static void NAME(lstm_gradients)(const void *given, const Member *me) {
+    const NAME(Backward) *b = given;
     const int64_t H = b->hidden;
-    NAME(lstm_recurrence)(b);
-    NAME(add_weight_gradients)(b, 0, 0, 4 * H, NAME(inputs_of)(b), b->dw_ih, b->db_ih);
-    NAME(add_weight_gradients)(b, 0, 0, 4 * H, NAME(states_of)(b), b->dw_hh, b->db_hh);
-    NAME(inputs_gradient)(b, 4 * H);
+    NAME(lstm_recurrence)(b, me);
+    NAME(add_weight_gradients)(b, me, 0, 0, 4 * H, NAME(inputs_of)(b), b->dw_ih, b->db_ih);
+    NAME(add_weight_gradients)(b, me, 0, 0, 4 * H, NAME(states_of)(b), b->dw_hh, b->db_hh);
+    NAME(inputs_gradient)(b, me, 4 * H);
 }
 
 /* The fourth gate of the tape is the hidden part of new: the weights of x have nothing to do with it, those
  * of h with it in the place of the third. */
-static void NAME(gru_gradients)(const NAME(Backward) *b) {
+static void NAME(gru_gradients)(const void *given, const Member *me) {
+    const NAME(Backward) *b = given;
     const int64_t H = b->hidden;
-    NAME(gru_recurrence)(b);
-    NAME(add_weight_gradients)(b, 0, 0, 3 * H, NAME(inputs_of)(b), b->dw_ih, b->db_ih);
-    NAME(add_weight_gradients)(b, 0, 0, 2 * H, NAME(states_of)(b), b->dw_hh, b->db_hh);
-    NAME(add_weight_gradients)(b, 3 * H, 2 * H, H, NAME(states_of)(b), b->dw_hh, b->db_hh);
-    NAME(inputs_gradient)(b, 3 * H);
+    NAME(gru_recurrence)(b, me);
+    NAME(add_weight_gradients)(b, me, 0, 0, 3 * H, NAME(inputs_of)(b), b->dw_ih, b->db_ih);
+    NAME(add_weight_gradients)(b, me, 0, 0, 2 * H, NAME(states_of)(b), b->dw_hh, b->db_hh);
+    NAME(add_weight_gradients)(b, me, 3 * H, 2 * H, H, NAME(states_of)(b), b->dw_hh, b->db_hh);
+    NAME(inputs_gradient)(b, me, 3 * H);
 }
 
 void NAME(lstm_backward)(const NAME(Backward) *b) {
-    const int threads = b->threads;
-    BY_A_TEAM NAME(lstm_gradients)(b);
+    by_a_team(NAME(lstm_gradients), b, b->threads);
 }
 
 void NAME(gru_backward)(const NAME(Backward) *b) {
-    const int threads = b->threads;
-    BY_A_TEAM NAME(gru_gradients)(b);
+    by_a_team(NAME(gru_gradients), b, b->threads);
 }

@@ -118,8 +118,8 @@ INLINE void NAME(gru_units)(int units, int vectors, const NAME(Forward) *f, cons
 }
 
 /* The state of sequences that do not begin is handed on. */
-INLINE void NAME(keep)(const NAME(Forward) *f, int64_t begun) {
-    const Share rest = share_of((f->batch - begun) * f->hidden, 1);
+INLINE void NAME(keep)(const NAME(Forward) *f, const Member *me, int64_t begun) {
+    const Share rest = share_of(me, (f->batch - begun) * f->hidden, 1);
     const int64_t at = begun * f->hidden + rest.from, bytes = (rest.to - rest.from) * sizeof(REAL);
     if (f->h_after) memcpy(f->h_after + at, f->h + at, bytes);
     if (f->c_after) memcpy(f->c_after + at, f->c + at, bytes);
@@ -152,8 +152,8 @@ INLINE void NAME(put_out_step)(const NAME(Forward) *f, Share units, int64_t live
         memset(y + b * f->hidden + units.from, 0, (units.to - units.from) * sizeof(REAL));
 }
 
-INLINE void NAME(inputs_in)(const NAME(Forward) *f, int64_t step, int64_t live, REAL *x) {
-    const Share own = share_of(f->inputs, LANES);
+INLINE void NAME(inputs_in)(const NAME(Forward) *f, const Member *me, int64_t step, int64_t live, REAL *x) {
+    const Share own = share_of(me, f->inputs, LANES);
     NAME(to_columns)(live, own.to - own.from, f->columns, f->x + step * f->x_step + own.from, f->x_sequence,
                      x + own.from * f->columns);
 }
@@ -172,33 +172,33 @@ INLINE void NAME(inputs_in)(const NAME(Forward) *f, int64_t step, int64_t live, 
             NAME(KIND##_column)(UNITS, VECTORS, f, s, column);                                                \
         for (; column < s->columns; column += LANES) NAME(KIND##_column)(UNITS, 1, f, s, column);             \
     }                                                                                                         \
-    static void NAME(KIND##_steps)(const NAME(Forward) *f) {                                                  \
+    static void NAME(KIND##_steps)(const void *given, const Member *me) {                                     \
+        const NAME(Forward) *f = given;                                                                       \
         const int64_t H = f->hidden, P = f->columns, size = H * P;                                            \
-        const Share units = share_of(H, STEP_UNITS);                                                          \
+        const Share units = share_of(me, H, STEP_UNITS);                                                      \
         REAL *h = f->scratch, *next = h + size, *c = PARTS == 3 ? next + size : 0, *x = h + PARTS * size;     \
         int64_t live = f->sizes ? f->sizes[0] : f->batch;                                                     \
         NAME(take_in)(f, units, live, f->h, h);                                                               \
         if (c) NAME(take_in)(f, units, live, f->c, c);                                                        \
-        NAME(keep)(f, live);                                                                                  \
+        NAME(keep)(f, me, live);                                                                              \
         for (int64_t step = 0; step < f->steps; step++) {                                                     \
             if (f->sizes && f->sizes[step] < live) {                                                          \
                 NAME(end_state)(f, units, f->sizes[step], live, h, c);                                        \
                 live = f->sizes[step];                                                                        \
             }                                                                                                 \
-            NAME(inputs_in)(f, step, live, x);                                                                \
-            WAIT_FOR_OTHERS /* all of x, and of h */                                                          \
+            NAME(inputs_in)(f, me, step, live, x);                                                            \
+            meet(me); /* all of x, and of h */                                                                \
             const NAME(Step) now = {x, h, c, next, f->gates ? f->gates + step * 4 * size : 0,                 \
                                     f->cells ? f->cells + step * size : 0, NAME(padded)(live), units};        \
             NAME(KIND##_step)(f, &now);                                                                       \
             next = h, h = now.next;                                                                           \
             if (f->y) NAME(put_out_step)(f, units, live, h, f->y + step * f->batch * H);                      \
-            WAIT_FOR_OTHERS /* nobody needs x, nor the h before */                                            \
+            meet(me); /* nobody needs x, nor the h before */                                                  \
         }                                                                                                     \
         NAME(end_state)(f, units, 0, live, h, c);                                                             \
     }                                                                                                         \
     void NAME(KIND##_forward)(const NAME(Forward) *f) {                                                       \
-        const int threads = f->threads;                                                                       \
-        BY_A_TEAM NAME(KIND##_steps)(f);                                                                      \
+        by_a_team(NAME(KIND##_steps), f, f->threads);                                                         \
     }
 DEFINE_FORWARD(lstm, 3)
 DEFINE_FORWARD(gru, 2)

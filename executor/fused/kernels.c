@@ -10,9 +10,6 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define JOIN_(a, b) a##_##b
@@ -27,32 +24,7 @@ enum {
     TILE_ROWS = 8, PANEL_VECTORS = 2, BLOCK_SEQUENCES = 256 /* of the gradient of a weight matrix */
 };
 
-/* Threads: every thread of a team runs the same function, computes its share of whatever is computed, and waits for
- * the others where it needs theirs. */
-#ifdef _OPENMP
-#define WAIT_FOR_OTHERS _Pragma("omp barrier")
-#define BY_A_TEAM _Pragma("omp parallel num_threads(threads)")
-int64_t most_threads(void) { return INT32_MAX; }
-static int64_t team_size(void) { return omp_get_num_threads(); }
-static int64_t team_place(void) { return omp_get_thread_num(); }
-#else
-#define WAIT_FOR_OTHERS
-#define BY_A_TEAM (void)threads;
-int64_t most_threads(void) { return 1; }
-static int64_t team_size(void) { return 1; }
-static int64_t team_place(void) { return 0; }
-#endif
-
-/* from..to-1 of a count, this thread's: whole tiles. */
-typedef struct {
-    int64_t from, to;
-} Share;
-
-static Share share_of(int64_t count, int64_t tile) {
-    const int64_t tiles = (count + tile - 1) / tile, from = tiles * team_place() / team_size() * tile,
-                  to = tiles * (team_place() + 1) / team_size() * tile;
-    return (Share){from, to < count ? to : count};
-}
+#include "team.h"
 
 #define SUFFIX float32
 #define REAL float
