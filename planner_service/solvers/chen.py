@@ -1,7 +1,7 @@
 """Chen's recursive scheme: cut into k + 1 segments, and each segment again.
 
 Source: Chen, Xu, Zhang, Guestrin (2016), arXiv:1604.06174, section 4.4: memory g(n) = k + g(n / (k + 1)),
-time O(n log n / log k). The number of cuts k is chosen: the cheapest that fits. O(log L) replays.
+time O(n log n / log k). The number of cuts k is chosen: the cheapest that fits. O(log L) policies counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from planner_service.chain import (
     TapeNode,
 )
 from planner_service.solvers.draft import Draft
-from planner_service.solvers.replays import replays_of
+from planner_service.solvers.prices import price_list_of
 from planner_service.solvers.solution import Cancellation
 
 
@@ -50,11 +50,11 @@ def draft_chen_recursive(chain: Chain, budget_bytes: int, cancellation: Cancella
     """The cheapest number of cuts that fits. Raises BudgetTooSmall, Cancelled."""
     best: tuple[float, int] | None = None
     leanest: int | None = None
-    replays = replays_of(chain)
+    price_list = price_list_of(chain)
     cuts = 1
     while cuts < 2 * chain.length:
         cancellation.check()
-        prices = replays.prices(recursive_policy, cuts, cancellation)
+        prices = price_list.prices(recursive_policy, cuts, cancellation)
         leanest = prices.peak_bytes if leanest is None else min(leanest, prices.peak_bytes)
         if prices.peak_bytes <= budget_bytes and (best is None or (prices.makespan, cuts) < best):
             best = prices.makespan, cuts

@@ -3,7 +3,7 @@
 Source: Gruslys, Munos, Danihelka, Lanctot, Graves (2016), arXiv:1606.03401, sections 3.1 and 3.2. Where to
 store next has a closed form (Griewank, Walther 2000: the binomial schedule), so no table is needed:
 O(distinct subproblems) time. The slots of the paper have no size; here their number is that of the cheapest
-replay that fits the budget. Made for equal stages; on others the policy fits, but is not tuned.
+policy that fits the budget. Made for equal stages; on others the policy fits, but is not tuned.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from planner_service.chain import (
     TapeNode,
 )
 from planner_service.solvers.draft import Draft
-from planner_service.solvers.replays import replays_of
+from planner_service.solvers.needs import chain_needs
+from planner_service.solvers.prices import price_list_of
 from planner_service.solvers.solution import Cancellation
 
 MOST_TRIED = 64
-"""Up to so many stages every number of slots is replayed."""
+"""Up to so many stages every number of slots is tried."""
 MOST_GUESSES = 32
-"""Numbers of slots, evenly spread by their ratios, that are replayed of longer chains."""
+"""Numbers of slots, evenly spread by their ratios, that are tried of longer chains."""
 MOST_RUNS_ALIKE = 3
 """Equal stages, and a first and a last one that differ."""
 
@@ -129,29 +130,51 @@ def _build(root: _Slots, split: _Split) -> Policy:
 def _best_slots(
     chain: Chain, budget_bytes: int, policy: Callable[[int, int], Policy], cancellation: Cancellation
 ) -> int:
-    """The number of slots whose replay is the cheapest that fits; ties go to the larger number.
+    """The number of slots with which the policy is the cheapest that fits; ties go to the larger number.
 
     On short chains of all numbers; on long ones of some dozens, whose leanest is the least budget, and of
-    those of a bisection.
+    those met in the search for the largest that fits.
     """
-    replays = replays_of(chain)
-    tried = {slots: replays.prices(policy, slots, cancellation) for slots in _guesses(chain, policy)}
+    price_list = price_list_of(chain)
+    tried = {slots: price_list.prices(policy, slots, cancellation) for slots in _guesses(chain, policy)}
     least_bytes = min(prices.peak_bytes for prices in tried.values())
     if budget_bytes < least_bytes:
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=least_bytes)
-    low, high = 0, 0 if chain.length <= MOST_TRIED else chain.length + 1
-    while high - low > 1:
-        slots = (low + high) // 2
-        tried[slots] = replays.prices(policy, slots, cancellation)
-        low, high = (slots, high) if tried[slots].peak_bytes <= budget_bytes else (low, slots)
+
+    def fits(slots: int) -> bool:
+        tried[slots] = price_list.prices(policy, slots, cancellation)
+        return tried[slots].peak_bytes <= budget_bytes
+
+    if chain.length > MOST_TRIED:
+        _largest_that_fits(most_slots(chain, budget_bytes, policy), fits)
     fitting = [
         (prices.makespan, -slots) for slots, prices in tried.items() if prices.peak_bytes <= budget_bytes
     ]
     return -min(fitting)[1]
 
 
+def _largest_that_fits(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to `most` that fits, if all smaller ones do, sought from above; 0 for none."""
+    low, high, step = most, most + 1, 1
+    while low > 0 and not fits(low):
+        low, high, step = max(0, low - step), low, 2 * step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def most_slots(chain: Chain, budget_bytes: int, policy: Callable[[int, int], Policy]) -> int:
+    """No larger number fits: some stage is reversed while all slots but one are full."""
+    stages = [run.stage for run in chain.runs]
+    sizes = [stage.state_bytes if policy is hidden_policy else stage.tape_bytes for stage in stages]
+    reversing = min(run.needs.reverse_need_bytes for run in chain_needs(chain).runs)
+    room = budget_bytes - chain.static_bytes - chain.input_bytes - reversing
+    return min(chain.length, room // min(sizes) + 1) if min(sizes) else chain.length
+
+
 def _guesses(chain: Chain, policy: Callable[[int, int], Policy]) -> Iterable[int]:
-    """Numbers of slots that are replayed whatever the budget."""
+    """Numbers of slots that are tried whatever the budget."""
     if chain.length <= MOST_TRIED:
         return range(1, chain.length + 1)
     if policy is hidden_policy or _more_slots_hold_more(chain):

@@ -19,7 +19,7 @@ from planner_service.chain import (
     TapeNode,
 )
 from planner_service.solvers.draft import Draft
-from planner_service.solvers.replays import Prices, replays_of
+from planner_service.solvers.prices import Prices, price_list_of
 from planner_service.solvers.solution import Cancellation
 
 MOST_CANDIDATES = 128
@@ -62,7 +62,7 @@ def draft_every_k(chain: Chain, budget_bytes: int, cancellation: Cancellation) -
 
 
 def _candidates(length: int) -> Iterable[int]:
-    """Distances worth a replay: all on short chains, about a hundred on long ones."""
+    """Distances worth a try: all on short chains, about a hundred on long ones."""
     if length <= MOST_CANDIDATES:
         return range(1, length + 1)
     ratio = (length / max(1, length // MOST_CHECKPOINTS)) ** (1 / MOST_CANDIDATES)
@@ -70,13 +70,13 @@ def _candidates(length: int) -> Iterable[int]:
 
 
 def _cheapest(chain: Chain, budget_bytes: int, segments: Iterable[int], cancellation: Cancellation) -> int:
-    """The segment length of the cheapest replay that fits."""
-    replays = replays_of(chain)
+    """The segment length of the cheapest policy that fits."""
+    price_list = price_list_of(chain)
     best: tuple[int, Prices] | None = None
     leanest: int | None = None
     for segment in segments:
         cancellation.check()
-        prices = replays.prices(segments_policy, segment, cancellation)
+        prices = price_list.prices(segments_policy, segment, cancellation)
         leanest = prices.peak_bytes if leanest is None else min(leanest, prices.peak_bytes)
         fits = prices.peak_bytes <= budget_bytes
         if fits and (best is None or prices.makespan < best[1].makespan):

@@ -44,22 +44,37 @@ def assert_stopped(drawn: Drawn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "strategy", "budget_bytes"),
-    [
-        ("solve", "optimal", 30),
-        ("replays", "every_k", 60),
-        ("replays", "chen_recursive", 60),
-        ("replays", "hidden", 30),
-        ("replays", "internal", 60),
-    ],
+    ("strategy", "budget_bytes"),
+    [("optimal", 30), ("every_k", 110), ("chen_recursive", 60), ("hidden", 30), ("internal", 60)],
 )
-def test_every_strategy_stops_in_its_replay(monkeypatch, module, strategy, budget_bytes):
-    """The judge's own, and those in which a strategy looks for its parameter"""
-    drawn = Drawn(monkeypatch, f"solvers.{module}", "expand")
+def test_every_strategy_stops_in_its_replay(monkeypatch, strategy, budget_bytes):
+    """The judge's"""
+    drawn = Drawn(monkeypatch, "solvers.solve", "expand")
     chain = Chain((StageRun(LENGTH, STAGE),), input_bytes=1)
     with pytest.raises(Cancelled):
         solve(chain, budget_bytes, strategy, cancellation=drawn.cancellation)
     assert_stopped(drawn)
+
+
+class CancelledSoon(Cancellation):
+    """Cancelled at the look that is told; `count` tells how many there were."""
+
+    count = 0
+
+    def check(self) -> None:
+        self.count += 1
+        if self.count == CANCELLED_AT:
+            self.cancel()
+        super().check()
+
+
+@pytest.mark.parametrize("strategy", ["every_k", "chen_recursive", "hidden", "internal"])
+def test_every_search_for_a_parameter_stops_while_it_counts(strategy):
+    """Policies of long chains have as many nodes as stages"""
+    cancellation = CancelledSoon()
+    with pytest.raises(Cancelled):
+        solve(Chain((StageRun(LENGTH, STAGE),)), 300, strategy, cancellation=cancellation)
+    assert cancellation.count == CANCELLED_AT
 
 
 def test_windows_are_cut_until_somebody_cancels(monkeypatch):
