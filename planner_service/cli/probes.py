@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import TYPE_CHECKING
 
+from planner_service.cli.job_watch import AWAY_SECONDS, LATER
 from planner_service.cli.remote import add_planner_option, asking
 from planner_service.cli.request_file import UnreadableRequest, read_document
 from planner_service.contract.probes import Probe
+
+if TYPE_CHECKING:
+    from planner_service.client import PlannerClient
 
 SECTIONS = ("model", "data", "sequence", "training", "budget")
 """Of a job file; the others are about running it."""
@@ -42,11 +47,30 @@ def run(args: argparse.Namespace) -> int:
     request = {name: record[name] for name in SECTIONS if name in record}
     with asking(args.planner) as client:
         probe = client.request_probe({"node": args.node, **request})
-        while args.wait and probe.state in ("queued", "running"):
-            time.sleep(POLL_SECONDS)
-            probe = client.probe(probe.id)
+        if args.wait:
+            probe = ended(client, probe)
     print(probe.model_dump_json(indent=2) if args.json else _told(probe))
     return FAILED if probe.state == "failed" else 0
+
+
+def ended(client: PlannerClient, probe: Probe) -> Probe:
+    """The probe once it is over, also past restarts of the service: the node goes on measuring meanwhile.
+
+    Raises PlannerRefused, and PlannerUnreachable when nobody has answered for AWAY_SECONDS.
+    """
+    from planner_service.client import PlannerRefused, PlannerUnreachable
+
+    answered_at = time.monotonic()
+    while probe.state in ("queued", "running"):
+        time.sleep(POLL_SECONDS)
+        try:
+            probe = client.probe(probe.id)
+            answered_at = time.monotonic()
+        except (PlannerUnreachable, PlannerRefused) as error:
+            is_for_good = isinstance(error, PlannerRefused) and error.status not in LATER
+            if is_for_good or time.monotonic() - answered_at > AWAY_SECONDS:
+                raise
+    return probe
 
 
 def _told(probe: Probe) -> str:
