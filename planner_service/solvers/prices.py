@@ -8,16 +8,15 @@ judges the policy that is chosen.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import accumulate
 from typing import NamedTuple
 
 from planner_service.chain import EMPTY, ArchiveNode, Chain, Policy, PolicyNode, TapeNode
 from planner_service.solvers.needs import ChainNeeds, NeedsRun, chain_needs
 from planner_service.solvers.policies import canonical
 from planner_service.solvers.solution import Cancellation
+from planner_service.solvers.stretch_sums import StretchSums
 
 CHAINS = 4
 """Chains that are remembered: a comparison looks at one for long, and a long chain takes memory."""
@@ -37,6 +36,7 @@ class PriceList:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
         self._needs = chain_needs(chain)
+        self._sums = StretchSums(self._needs)
         self._known: dict[tuple[Callable[[int, int], Policy], int], Prices] = {}
 
     def prices(
@@ -49,7 +49,7 @@ class PriceList:
         key = policy_of, parameter
         if key not in self._known:
             policy = policy_of(self._chain.length, parameter)
-            found = _Count(self._needs, policy).whole(cancellation or Cancellation())
+            found = _Count(self._needs, self._sums, policy).whole(cancellation or Cancellation())
             self._known[key] = Prices(
                 self._chain.store_all_makespan + found.advance_cost,
                 self._chain.static_bytes + self._chain.input_bytes + found.free_bytes,
@@ -81,9 +81,9 @@ class _Counted(NamedTuple):
 class _Count:
     """The counting of one policy."""
 
-    def __init__(self, needs: ChainNeeds, policy: Policy) -> None:
+    def __init__(self, needs: ChainNeeds, sums: StretchSums, policy: Policy) -> None:
         self._needs = needs
-        self._last_of_run = [last - 1 for last in accumulate(run.count for run in needs.runs)]
+        self._sums = sums
         self._policy = policy
         self._lengths = _lengths(policy.nodes)
 
@@ -118,27 +118,19 @@ class _Count:
 
     def _counted(self, here: _Place, children: list[_Counted]) -> _Counted:
         node, first = self._policy.nodes[here.node], here.first
+        last = first + node.span - 1
         gradient = self._needs.stage(first + self._lengths[here.node] - 1).gradient_bytes
-        parts = self._parts(first, first + node.span - 1)
         if isinstance(node, TapeNode):
-            taped, need = _taping(parts, gradient)
+            taped, need = _taping(self._sums.runs(first, last), gradient)
             rest = children[0] if children else _Counted(0, 0)
             return _Counted(rest.advance_cost, max(need, taped + rest.free_bytes))
-        cost, need = _advancing(parts, gradient)
+        advance = self._sums.advance(first, last)
         right, left = children
-        stored = self._needs.stage(first + node.span - 1).state_bytes
+        stored = self._needs.stage(last).state_bytes
         return _Counted(
-            cost + right.advance_cost + left.advance_cost,
-            max(need, stored + right.free_bytes, left.free_bytes),
+            advance.cost + right.advance_cost + left.advance_cost,
+            max(gradient + advance.free_bytes, stored + right.free_bytes, left.free_bytes),
         )
-
-    def _parts(self, first: int, last: int) -> Iterator[NeedsRun]:
-        """The stages first..last as runs."""
-        run = bisect_left(self._last_of_run, first)
-        while first <= last:
-            end = min(last, self._last_of_run[run])
-            yield NeedsRun(end - first + 1, self._needs.runs[run].needs)
-            first, run = end + 1, run + 1
 
 
 def _taping(parts: Iterator[NeedsRun], gradient_bytes: int) -> tuple[int, int]:
@@ -150,19 +142,6 @@ def _taping(parts: Iterator[NeedsRun], gradient_bytes: int) -> tuple[int, int]:
         need = max(need, before + gradient_bytes + stage.tape_need_bytes, before + stage.reverse_need_bytes)
         taped += count * stage.tape_bytes
     return taped, need
-
-
-def _advancing(parts: Iterator[NeedsRun], gradient_bytes: int) -> tuple[float, int]:
-    """The cost of an advance, and the bytes that it takes."""
-    cost, need = 0.0, 0
-    for position, part in enumerate(parts):
-        stage = part.needs
-        cost += part.count * stage.advance_cost
-        if position == 0:
-            need = stage.first_advance_bytes
-        if position or part.count > 1:
-            need = max(need, stage.next_advance_bytes)
-    return cost, gradient_bytes + need
 
 
 def _lengths(nodes: tuple[PolicyNode, ...]) -> list[int]:
