@@ -13,7 +13,7 @@ from torch.autograd import grad
 from torch.utils.hooks import RemovableHandle
 
 from executor.sparse.accounting import IterationRecord
-from executor.sparse.cosines import GradientCosines, gradient_cosines, workspace_bytes
+from executor.sparse.cosines import GradientCosines, gradient_cosines, least_cosine, workspace_bytes
 from executor.sparse.errors import EverythingDropped
 from executor.sparse.feedback import Carried
 from executor.sparse.modules import SparseRecurrence
@@ -129,7 +129,7 @@ class SparseAudit:
             "exact_gradient": False,
             "rule": str(self._module.sparsifier.rule),
             **{name: self._mean(name) for name in names},
-            "least_cosine": min((found.whole for found in self.cosines), default=None),
+            "least_cosine": least_cosine(self.cosines),
             "iterations": [record.record() for record in self.records[::stride]],
             "cosines": [
                 found.record() for found in self.cosines[:: -(-len(self.cosines) // MOST_RECORDS) or 1]

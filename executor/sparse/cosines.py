@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,9 @@ _SPARE_ROWS = 4
 
 @dataclass(frozen=True)
 class GradientCosines:
-    """Cosines between sparse and dense gradients of the same weights at the same iteration."""
+    """Cosines between sparse and dense gradients of the same weights at the same iteration; NaN where one of
+    these is no number.
+    """
 
     iteration: int
     gates: Mapping[str, float]
@@ -26,8 +29,19 @@ class GradientCosines:
     """Of all of them as one vector."""
 
     def record(self) -> dict[str, object]:
-        """Plain values, for a report."""
-        return {"iteration": self.iteration, "gates": dict(self.gates), "whole": self.whole}
+        """Plain values, for a report; None for NaN, which JSON has no word for."""
+        gates = {name: _or_none(cosine) for name, cosine in self.gates.items()}
+        return {"iteration": self.iteration, "gates": gates, "whole": _or_none(self.whole)}
+
+
+def least_cosine(found: Sequence[GradientCosines]) -> float | None:
+    """The least of whole gradients; None where there is none, or one that is NaN and may have been any."""
+    wholes = [each.whole for each in found]
+    return None if any(map(math.isnan, wholes)) else min(wholes, default=None)
+
+
+def _or_none(cosine: float) -> float | None:
+    return None if math.isnan(cosine) else cosine
 
 
 def gradient_cosines(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from dataclasses import replace
 from functools import partial
@@ -258,6 +259,23 @@ def test_an_audit_counts_every_iteration_and_compares_some():
     assert [cosine["iteration"] for cosine in found["cosines"]] == [0, 2, 4]
     assert 0.5 < found["least_cosine"] < 1
     assert found["sparsity"] == pytest.approx(0.8, abs=0.01)
+
+
+def test_cosines_that_are_no_numbers_are_null_and_no_least_one_is_claimed():
+    """A run that had diverged told "0.890 or more", and wrote NaN, which is no JSON, into its report."""
+    module = SparseLSTM(INPUT, HIDDEN, rule="top", keep_ratio=0.2)
+    audit, x = SparseAudit(module, cosine_every=1), torch.randn(STEPS, BATCH, INPUT)
+
+    def loss():
+        return module(x)[0].square().sum()
+
+    for factor in (1, math.nan):
+        x.mul_(factor)
+        iterate(loss, torch.optim.SGD(module.parameters(), lr=0.01), audit)
+    found = audit.measurement()
+    assert found["least_cosine"] is None
+    assert [cosine["whole"] is None for cosine in found["cosines"]] == [False, True]
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize("set_to_none", [True, False, None])
