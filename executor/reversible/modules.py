@@ -23,6 +23,7 @@ from executor.reversible.cell import Cell
 from executor.reversible.coders import entropy_bound_bytes, scheduled_bytes
 from executor.reversible.forgetting import Forgetting
 from executor.reversible.gru import GruCell
+from executor.reversible.hooked_weights import renew_hooked_weights
 from executor.reversible.lstm import LstmCell
 from executor.reversible.made import Made
 from executor.reversible.outer import Outer
@@ -247,10 +248,11 @@ class Reversible(nn.Module):
         self, inputs: Tensor, state: Any, *, before: nn.Module | None, after: Outer, targets: Tensor | None
     ) -> tuple[Tensor, Any]:
         """Outputs and last state of a call: by a plan where there is a budget, else undoing every step.
-
         `state` is the caller's, None for zeros. With `targets` the outputs are the sum of `after`.
         """
         require_steps(inputs)
+        if after.module is not None:  # it was not the module that was called
+            renew_hooked_weights(self)
         inputs = self._taken(inputs) if before is None else inputs
         start = self._state(state, inputs.shape[1])
         if self.budget is not None and torch.is_grad_enabled():
