@@ -35,6 +35,7 @@ def samples(text: str, name: str) -> dict[tuple[str, ...], float]:
 def test_a_ready_service_says_so(http):
     assert http.get("/healthz").json()["status"] == "ok"
     assert http.get("/readyz").json()["status"] == "ok"
+    assert [http.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
 @pytest.mark.parametrize("fails", [False, True])

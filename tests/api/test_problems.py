@@ -48,7 +48,7 @@ def test_an_unknown_path_is_404(http):
         ("GET", "/v1/plans", "POST"),
         ("DELETE", "/v1/plans/abc", "GET, HEAD"),
         ("PUT", "/v1/measurements", "GET, POST"),
-        ("POST", "/healthz", "GET"),
+        ("POST", "/healthz", "GET, HEAD"),
     ],
 )
 def test_a_wrong_method_is_405_and_names_the_right_ones(http, method, path, allowed):

@@ -1,4 +1,7 @@
-"""/healthz, /readyz and /metrics: is the process alive, can it answer, what does it do."""
+"""/healthz, /readyz and /metrics: is the process alive, can it answer, what does it do.
+
+Some load balancers, and `wget --spider`, ask for the headers alone.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,14 @@ class Health(BaseModel):
     planner_version: str = PLANNER_VERSION
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def health() -> Health:
     """Whether the process is alive."""
     return Health()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=problems(503))
 async def readiness(service: ServiceDependency) -> Health:
     """Whether plans are answered at full speed and kept: kernels warm, database open and of this version."""
