@@ -60,8 +60,9 @@ def test_every_row_of_the_table_has_a_case():
     assert len(entries()) == 2 * 4 + 2 * 2 + 2
 
 
-def test_the_page_shows_what_was_measured():
-    """The table in the README is the result file"""
-    found = json.loads((RESULTS / "executor.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("results", ["executor.json", "executor-2-threads.json"])
+def test_the_page_shows_what_was_measured(results):
+    """Its tables are those of the result files"""
+    found = json.loads((RESULTS / results).read_text(encoding="utf-8"))
     page = Path(entries.__code__.co_filename).with_name("README.md").read_text(encoding="utf-8")
     assert markdown(found) in page
