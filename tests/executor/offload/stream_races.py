@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass, field
-from os import environ
+from os import _exit, environ
 from typing import Any
 
 import torch
@@ -132,6 +132,10 @@ def main() -> None:
         with mode:
             train_on_two_streams(loop, plan)
         sys.stdout.write(json.dumps(asdict(watch.found)) + "\n")
+    sys.stdout.flush()
+    # torch's thread of the device may still let go of the last graph: it would be ended with the interpreter,
+    # and the process with it (pytorch/pytorch#190489).
+    _exit(0)
 
 
 if __name__ == "__main__":
