@@ -1,4 +1,4 @@
-"""How many threads share the steps of a layer: each step's units, with two waits for one another a step."""
+"""How many threads share the steps of a layer: each has some units, and waits for the others in all steps."""
 
 from __future__ import annotations
 

@@ -19,6 +19,17 @@ LSTM: dict[str, Any] = {
     "memory": {"device_budget_bytes": "2GiB"},
     "strategy": "auto",
 }
+REPORT: dict[str, Any] = {
+    "job": "night-run",
+    "budget_bytes": 1000,
+    "projected_peak_bytes": 900,
+    "measured_peak_bytes": 890,
+    "seconds_per_iteration": 0.5,
+    "iterations": 3,
+    "torch": "2.13.0+cpu",
+    "device": "cpu",
+}
+"""What a worker tells of a run."""
 CHAIN: dict[str, Any] = {
     "model": {
         "kind": "chain",

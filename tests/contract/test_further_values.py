@@ -12,17 +12,8 @@ from planner_service.contract.measurements import MeasurementPage, MeasurementRe
 from planner_service.contract.nodes import NodeRegistration
 from planner_service.store import MeasurementStore, open_database
 from planner_service.store.export import write_parquet
+from tests.contract.requests import REPORT
 
-REPORT = {
-    "job": "night-run",
-    "budget_bytes": 1000,
-    "projected_peak_bytes": 900,
-    "measured_peak_bytes": 890,
-    "seconds_per_iteration": 0.5,
-    "iterations": 3,
-    "torch": "2.13.0+cpu",
-    "device": "cpu",
-}
 NODE = {"device": "cpu", "memory_total_bytes": 100, "memory_free_bytes": 100}
 
 

@@ -9,19 +9,10 @@ import pytest
 from planner_service.contract import ProfileRecord
 from planner_service.contract.measurements import MeasurementReport
 from planner_service.store import Family, MeasurementStore, ProfileStore
+from tests.contract.requests import REPORT
 
 EXAMPLE = Path(__file__).parents[2] / "openapi" / "examples" / "profiles" / "character-gru.json"
 FAMILY = Family("cpu", "gru", "fused", "float32")
-REPORT = {
-    "job": "night-run",
-    "budget_bytes": 1000,
-    "projected_peak_bytes": 900,
-    "measured_peak_bytes": 890,
-    "seconds_per_iteration": 0.5,
-    "iterations": 3,
-    "torch": "2.13.0+cpu",
-    "device": "cpu",
-}
 TOLD = {"cell": "gru", "implementation": "fused", "dtype": "float32", "segment_steps": 20}
 
 
