@@ -6,6 +6,9 @@ time O(n log n / log k). The number of cuts k is chosen: the cheapest that fits.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 from planner_service.chain import (
     EMPTY,
     BudgetTooSmall,
@@ -18,32 +21,41 @@ from planner_service.chain import (
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.prices import price_list_of
 from planner_service.solvers.solution import Cancellation
+from planner_service.solvers.subproblems import fold
+
+
+class _Segments(NamedTuple):
+    """So many segments of so many stages; the last one may have fewer."""
+
+    stages: int
+    number: int
 
 
 def recursive_policy(length: int, cuts: int) -> Policy:
     """`cuts` evenly spaced checkpoints, the same inside every segment, down to single stages."""
     nodes: list[PolicyNode] = []
-    index: dict[int, int] = {}
-    pending = [length]
-    while pending:
-        stages = pending[-1]
-        segment = -(-stages // (cuts + 1))
-        tail = stages - (-(-stages // segment) - 1) * segment
-        missing = [part for part in {segment, tail} if part not in index and part != stages]
-        if stages > 1 and missing:
-            pending.extend(missing)
-            continue
-        pending.pop()
-        if stages == 1:
+
+    def write(here: _Segments, indices: list[int]) -> int:
+        if not indices:
             nodes.append(TapeNode(1, EMPTY))
-            index[1] = len(nodes) - 1
-            continue
-        right = index[tail]
-        for _ in range((stages - tail) // segment):
-            nodes.append(CheckpointNode(segment, right, index[segment]))
+            return len(nodes) - 1
+        segment, right = indices
+        for _ in range(here.number - 1):
+            nodes.append(CheckpointNode(here.stages, right, segment))
             right = len(nodes) - 1
-        index[stages] = right
-    return Policy(tuple(nodes), index[length])
+        return right
+
+    root = fold(length, partial(_cut, cuts=cuts), write)
+    return Policy(tuple(nodes), root)
+
+
+def _cut(length: int, cuts: int) -> tuple[_Segments, tuple[int, ...]]:
+    """The segments of `length` stages, and the lengths of one of them and of the last."""
+    if length == 1:
+        return _Segments(1, 1), ()
+    stages = -(-length // (cuts + 1))
+    number = -(-length // stages)
+    return _Segments(stages, number), (stages, length - (number - 1) * stages)
 
 
 def draft_chen_recursive(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:

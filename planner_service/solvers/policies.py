@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from planner_service.chain import EMPTY, CheckpointNode, Policy, PolicyNode, TapeNode
 from planner_service.solvers.needs import ChainNeeds
+from planner_service.solvers.subproblems import Problem, fold
 
 TAPE = -1
 """Decision: tape the interval's first stage. Any other decision names the stage (from 0) after which
@@ -29,10 +30,11 @@ def canonical(needs: ChainNeeds, first: int, last: int, free_bytes: int) -> Subp
     return Subproblem(first, last, free_bytes)
 
 
-class _Decision(NamedTuple):
-    node: type[TapeNode] | type[CheckpointNode]
+class Node(NamedTuple):
+    """A node but for what it leaves."""
+
+    kind: type[TapeNode] | type[CheckpointNode]
     span: int
-    children: tuple[Subproblem, ...]
 
 
 def build_policy(
@@ -45,29 +47,27 @@ def build_policy(
 
     stages_before: how many stages come before one of `needs`, which may stand for several.
     """
-    root = canonical(needs, 0, needs.length - 1, free_bytes)
+
+    def take(here: Subproblem) -> tuple[Node, tuple[Subproblem, ...]]:
+        return _decision(needs, here, decide, stages_before)
+
+    return written(canonical(needs, 0, needs.length - 1, free_bytes), take)
+
+
+def written(root: Problem, take: Callable[[Problem], tuple[Node, Sequence[Problem]]]) -> Policy:
+    """The policy of `root`, each subproblem's node once.
+
+    take: the node to write for a subproblem, and those that it leaves: after a tape none or the rest, of a
+    checkpoint what is to its right and to its left.
+    """
     nodes: list[PolicyNode] = []
-    index: dict[Subproblem, int] = {}
-    decisions: dict[Subproblem, _Decision] = {}
-    pending = [root]
-    while pending:
-        here = pending[-1]
-        if here not in decisions:
-            decisions[here] = _decision(needs, here, decide, stages_before)
-            pending.extend(child for child in decisions[here].children if child not in index)
-            continue
-        pending.pop()
-        if here not in index:
-            index[here] = len(nodes)
-            nodes.append(_node(decisions[here], index))
-    return Policy(tuple(nodes), index[root])
 
+    def write(node: Node, children: list[int]) -> int:
+        nodes.append(node.kind(node.span, *(children or [EMPTY])))
+        return len(nodes) - 1
 
-def _node(decision: _Decision, index: dict[Subproblem, int]) -> PolicyNode:
-    children = [index[child] for child in decision.children]
-    if decision.node is TapeNode:
-        return TapeNode(decision.span, *(children or [EMPTY]))
-    return CheckpointNode(decision.span, *children)
+    index = fold(root, take, write)
+    return Policy(tuple(nodes), index)
 
 
 def _decision(
@@ -75,20 +75,20 @@ def _decision(
     here: Subproblem,
     decide: Callable[[Subproblem], int],
     stages_before: Callable[[int], int],
-) -> _Decision:
-    """The node to write for `here`: consecutive tapes become one."""
+) -> tuple[Node, tuple[Subproblem, ...]]:
+    """The node to write for `here`, and what it leaves: consecutive tapes become one."""
     stored = decide(here)
     if stored != TAPE:
-        right, left = split(needs, here, stored)
-        return _Decision(CheckpointNode, stages_before(stored + 1) - stages_before(here.first), (right, left))
+        span = stages_before(stored + 1) - stages_before(here.first)
+        return Node(CheckpointNode, span), split(needs, here, stored)
     span, rest = 0, here
     while stored == TAPE:
         span += stages_before(rest.first + 1) - stages_before(rest.first)
         if rest.first == rest.last:
-            return _Decision(TapeNode, span, ())
+            return Node(TapeNode, span), ()
         rest = after_tape(needs, rest)
         stored = decide(rest)
-    return _Decision(TapeNode, span, (rest,))
+    return Node(TapeNode, span), (rest,)
 
 
 def split(needs: ChainNeeds, here: Subproblem, stored: int) -> tuple[Subproblem, Subproblem]:

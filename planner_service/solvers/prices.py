@@ -17,6 +17,7 @@ from planner_service.solvers.needs import ChainNeeds, NeedsRun, chain_needs
 from planner_service.solvers.policies import canonical
 from planner_service.solvers.solution import Cancellation
 from planner_service.solvers.stretch_sums import StretchSums
+from planner_service.solvers.subproblems import fold
 
 CHAINS = 4
 """Chains that are remembered: a comparison looks at one for long, and a long chain takes memory."""
@@ -89,21 +90,12 @@ class _Count:
 
     def whole(self, cancellation: Cancellation) -> _Counted:
         """What the whole policy takes. Raises Cancelled."""
-        root = _Place(self._policy.root, 0)
-        known: dict[_Place, _Counted] = {}
-        pending = [root]
-        while pending:
+
+        def take(here: _Place) -> tuple[_Place, list[_Place]]:
             cancellation.check()
-            here = pending[-1]
-            children = self._children(here)
-            missing = [child for child in children if child not in known]
-            if missing:
-                pending.extend(missing)
-                continue
-            pending.pop()
-            if here not in known:
-                known[here] = self._counted(here, [known[child] for child in children])
-        return known[root]
+            return here, self._children(here)
+
+        return fold(_Place(self._policy.root, 0), take, self._counted)
 
     def _children(self, here: _Place) -> list[_Place]:
         """What follows the node's span, then what comes back to it; each moved as equal subproblems are."""

@@ -13,16 +13,15 @@ from math import comb
 from typing import NamedTuple
 
 from planner_service.chain import (
-    EMPTY,
     BudgetTooSmall,
     Chain,
     CheckpointNode,
     Policy,
-    PolicyNode,
     TapeNode,
 )
 from planner_service.solvers.draft import Draft
 from planner_service.solvers.needs import chain_needs
+from planner_service.solvers.policies import Node, written
 from planner_service.solvers.prices import price_list_of
 from planner_service.solvers.solution import Cancellation
 
@@ -41,9 +40,6 @@ class _Slots(NamedTuple):
     slots: int
 
 
-_Split = Callable[[_Slots], tuple[type[TapeNode] | type[CheckpointNode], int, tuple[_Slots, ...]]]
-
-
 def first_push(stages: int, slots: int) -> int:
     """Stages to advance before the next checkpoint: the least optimal y of HSM's D(t, m), t, m >= 2.
 
@@ -58,12 +54,12 @@ def first_push(stages: int, slots: int) -> int:
 
 def hidden_policy(stages: int, slots: int) -> Policy:
     """The BPTT-HSM policy with `slots` hidden states, the initial one included."""
-    return _build(_Slots(stages, slots), _split_hidden)
+    return written(_Slots(stages, slots), _split_hidden)
 
 
 def internal_policy(stages: int, slots: int) -> Policy:
     """The BPTT-ISM policy with `slots` internal states, the one being computed included."""
-    return _build(_Slots(stages, slots), _split_internal)
+    return written(_Slots(stages, slots), _split_internal)
 
 
 def draft_hidden(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
@@ -78,53 +74,31 @@ def draft_internal(chain: Chain, budget_bytes: int, cancellation: Cancellation) 
     return Draft("internal", internal_policy(chain.length, slots), "bounded", f"{slots} internal states fit")
 
 
-def _split_hidden(
-    here: _Slots,
-) -> tuple[type[TapeNode] | type[CheckpointNode], int, tuple[_Slots, ...]]:
+def _split_hidden(here: _Slots) -> tuple[Node, tuple[_Slots, ...]]:
     stages, slots = here
     if stages == 1:
-        return TapeNode, 1, ()
+        return Node(TapeNode, 1), ()
     if slots == 1:
         # Only the start is kept; the state before the last stage belongs to the working core.
-        return CheckpointNode, stages - 1, (_Slots(1, 1), _Slots(stages - 1, 1))
+        return Node(CheckpointNode, stages - 1), (_Slots(1, 1), _Slots(stages - 1, 1))
     y = first_push(stages, slots)
-    return CheckpointNode, y, (_Slots(stages - y, slots - 1), _Slots(y, slots))
+    return Node(CheckpointNode, y), (_Slots(stages - y, slots - 1), _Slots(y, slots))
 
 
-def _split_internal(
-    here: _Slots,
-) -> tuple[type[TapeNode] | type[CheckpointNode], int, tuple[_Slots, ...]]:
+def _split_internal(here: _Slots) -> tuple[Node, tuple[_Slots, ...]]:
     """A stored internal state is a checkpoint whose right side begins with its tape: negative slots mark
     that the first stage must be taped.
     """
     stages, slots = here
     if slots < 0:
         rest = () if stages == 1 else (_Slots(stages - 1, -slots - 1),)
-        return TapeNode, 1, rest
+        return Node(TapeNode, 1), rest
     if stages <= slots:
-        return TapeNode, stages, ()
+        return Node(TapeNode, stages), ()
     y = stages if slots == 1 else first_push(stages + 1, slots)
     if y == 1:
-        return TapeNode, 1, (_Slots(stages - 1, slots - 1),)
-    return CheckpointNode, y - 1, (_Slots(stages - y + 1, -slots), _Slots(y - 1, slots))
-
-
-def _build(root: _Slots, split: _Split) -> Policy:
-    nodes: list[PolicyNode] = []
-    index: dict[_Slots, int] = {}
-    pending = [root]
-    while pending:
-        here = pending[-1]
-        node, span, children = split(here)
-        missing = [child for child in children if child not in index]
-        if missing:
-            pending.extend(missing)
-            continue
-        pending.pop()
-        if here not in index:
-            index[here] = len(nodes)
-            nodes.append(node(span, *([index[child] for child in children] or [EMPTY])))
-    return Policy(tuple(nodes), index[root])
+        return Node(TapeNode, 1), (_Slots(stages - 1, slots - 1),)
+    return Node(CheckpointNode, y - 1), (_Slots(stages - y + 1, -slots), _Slots(y - 1, slots))
 
 
 def _best_slots(

@@ -21,6 +21,7 @@ from planner_service.solvers.offload import kernels as offload
 from planner_service.solvers.offload.kernels import Alone, Place
 from planner_service.solvers.offload.tables import OffloadTables
 from planner_service.solvers.policies import TAPE, Subproblem, after_tape, canonical, split
+from planner_service.solvers.subproblems import fold
 
 
 class Root(NamedTuple):
@@ -74,21 +75,18 @@ def build_policy(tables: OffloadTables, alone: Alone, decide: Callable[[Subprobl
     """
     decisions = _Decisions(tables, alone, decide)
     nodes: list[TieredNode] = []
-    index: dict[Due, int] = {}
-    decided: dict[Due, Decision] = {}
-    root = Root(tables.needs.length - 1)
-    pending: list[Due] = [root]
-    while pending:  # depth first without recursion: children get their nodes before their parents
-        here = pending[-1]
-        if here not in decided:
-            decided[here] = decisions.take(here)
-            pending.extend(child for child in decided[here].children if child not in index)
-            continue
-        pending.pop()
-        if here not in index:
-            index[here] = len(nodes)
-            nodes.append(_node(decided[here], [index[child] for child in decided[here].children]))
-    return TieredPolicy(tuple(nodes), index[root])
+
+    def take(here: Due) -> tuple[Decision, tuple[Due, ...]]:
+        decision = decisions.take(here)
+        return decision, decision.children
+
+    def write(decision: Decision, children: list[int]) -> int:
+        nodes.append(_node(decision, children))
+        return len(nodes) - 1
+
+    root: Due = Root(tables.needs.length - 1)
+    index = fold(root, take, write)
+    return TieredPolicy(tuple(nodes), index)
 
 
 def _node(decision: Decision, children: list[int]) -> TieredNode:
