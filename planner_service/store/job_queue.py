@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, Select, select, update
@@ -31,6 +32,8 @@ from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow, change_job, is_readable, job_of, lock_first, lock_job
 from planner_service.store.job_tables import IS_LIVE, jobs, nodes
 from planner_service.store.jobs import Clock
+
+ROWS_AT_A_TIME = 50
 
 
 class HandedOver(NamedTuple):
@@ -82,11 +85,16 @@ class JobQueue:
             job=job, number=number, launch_token=launch_token, lease_seconds=self._lease_seconds
         )
 
-    def queued_for(self, engines: Sequence[str], *, limit: int) -> list[Job]:
-        """The most urgent jobs that wait for one of these engines, less those of a newer service."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(_most_urgent(engines).limit(limit))
-            return [job_of(row) for row in rows if is_readable(row)]
+    def queued_for(
+        self, engines: Sequence[str], *, limit: int, may_go: Callable[[str], bool] = lambda job_id: True
+    ) -> list[Job]:
+        """The most urgent jobs that wait for one of these engines and `may_go`, less those of a newer
+        service. However many of the others are more urgent, they are in nobody's way.
+        """
+        query = _most_urgent(engines).execution_options(yield_per=ROWS_AT_A_TIME)
+        with self._engine.connect() as connection, connection.execute(query) as rows:
+            ready = (row for row in rows if may_go(row.id) and is_readable(row))
+            return [job_of(row) for row in islice(ready, limit)]
 
     def hand_over(
         self,

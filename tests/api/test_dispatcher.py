@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from planner_service.api.jobs.dispatcher import FIRST_WAIT_SECONDS, GRACE_SECONDS, Dispatcher
+from planner_service.api.jobs.dispatcher import (
+    FIRST_WAIT_SECONDS,
+    GRACE_SECONDS,
+    MOST_HANDED_OVER,
+    Dispatcher,
+)
 from planner_service.dispatch import EngineBusy, EngineRefused, EngineStatus, EngineUnreachable, Resources
 from planner_service.dispatch.local import LocalEngine
 from planner_service.jobs import InvalidToken, JobNotAssigned
@@ -165,6 +170,21 @@ def test_waits_grow_for_a_job_that_keeps_coming_back(desk, cluster, dispatching,
     gaps = [later - earlier for earlier, later in pairwise(started)]
     assert len(gaps) >= 3
     assert all(later > 1.5 * earlier for earlier, later in pairwise(gaps))
+
+
+def test_jobs_that_keep_coming_back_are_in_nobodys_way(desk, cluster, dispatching, clock):
+    """More of them than are handed over at a time, all of them more urgent"""
+    for _ in range(MOST_HANDED_OVER + 5):
+        desk.submit(engine="slurm", priority=1)
+    patient = desk.submit(engine="slurm")
+    for _ in range(4):
+        dispatching.look()
+        cluster.states = {
+            launch.name: EngineStatus("waiting" if launch.job_id == patient.id else "failed", "no image")
+            for launch in cluster.launches
+        }
+        clock[0] += 1
+    assert desk.jobs.get(patient.id).state == "assigned"
 
 
 def test_a_running_job_gets_time_for_its_report_after_its_engine_says_it_is_over(

@@ -59,7 +59,9 @@ class _Waits:
         return self.clock() >= self._until.get(name, (0.0, 0.0))[0]
 
     def lengthen(self, name: str) -> None:
-        """Pause from now on, twice as long as before."""
+        """Pause from now on, twice as long as before, unless that was long ago."""
+        forgotten = self.clock() - LONGEST_WAIT_SECONDS
+        self._until = {each: pause for each, pause in self._until.items() if pause[0] > forgotten}
         _, last = self._until.get(name, (0.0, FIRST_WAIT_SECONDS / 2))
         seconds = min(2 * last, LONGEST_WAIT_SECONDS)
         self._until[name] = (self.clock() + seconds, seconds)
@@ -148,9 +150,9 @@ class Dispatcher:
         room = MOST_HANDED_OVER
         if engine.most_unfinished is not None:
             room = min(room, engine.most_unfinished - len(live))
-        waiting = self._queue.queued_for([engine.name], limit=MOST_HANDED_OVER) if room > 0 else []
-        for job in [job for job in waiting if self._waits.is_over(job.id)][:room]:
-            self._hand_over(engine, job)
+        if room > 0:
+            for job in self._queue.queued_for([engine.name], limit=room, may_go=self._waits.is_over):
+                self._hand_over(engine, job)
 
     def _former_launches(self, engine: Engine) -> dict[str, _InHand]:
         """Launches of jobs that were cancelled: a former service may have ended before it said so."""
