@@ -25,8 +25,11 @@ TIGHTFIT_PORT, TIGHTFIT_DATA_DIR). With their defaults:
 
 {settings}
 
-exit status: 2 when it cannot start, with one line that says why; else it dies of the signal that ends it.
+exit status: 2 when it cannot start, with one line that says why, 75 when its database may answer later; else
+it dies of the signal that ends it.
 """
+NOT_YET = 75
+"""EX_TEMPFAIL: whoever watches over the service may start it again."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C. Exit status 2, with one line, when it cannot start."""
+    """Serve until SIGTERM or Ctrl-C. Exit status 2 or NOT_YET, with one line, when it cannot start."""
     try:
         settings = Settings.from_environ(os.environ, host=args.host, port=args.port, data_dir=args.data_dir)
     except InvalidSetting as error:
@@ -74,7 +77,9 @@ def _started(settings: Settings, *, with_worker: bool) -> int:
         require_exporter(settings)
         _require_start(settings)
         listener = listen(settings.host, settings.port)
-    except (DatabaseUnavailable, CannotListen, KeysNeeded, InvalidSetting) as error:
+    except DatabaseUnavailable as error:
+        return _refuse(error, NOT_YET if error.may_pass else 2)
+    except (CannotListen, KeysNeeded, InvalidSetting) as error:
         return _refuse(error)
     with listener:
         try:
@@ -97,9 +102,9 @@ def _require_start(settings: Settings) -> None:
         engine.dispose()
 
 
-def _refuse(error: Exception) -> int:
+def _refuse(error: Exception, status: int = 2) -> int:
     print(f"tightfit serve: {error}", file=sys.stderr)
-    return 2
+    return status
 
 
 def _serve(settings: Settings, listener: socket, *, with_worker: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 NEWEST_REVISION = "0006"
@@ -21,11 +21,17 @@ MIGRATION_LOCK = 0x7469676874666974
 """Any number that no other program locks in the same PostgreSQL database."""
 
 
+_PASSWORD = re.compile(r"(?<=//)([^:/@?]*:).*(?=@)|([?&]\w*password=)[^&]*")
+"""In a URL: before the last @, should one of the password's own not be written as %40; or in the query."""
+
+
 class DatabaseUnavailable(Exception):
     """The database cannot be opened; the message names it without its password."""
 
     def __init__(self, url: str, reason: object) -> None:
-        self.url = re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", url)
+        self.url = _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
+        self.may_pass = isinstance(reason, OperationalError)
+        """It does not answer, or is full or locked: it may be there later."""
         first_line = str(reason).partition("\n")[0]
         super().__init__(f"cannot open the database {self.url}: {first_line}")
 
@@ -53,6 +59,8 @@ def open_database(url: str, *, limits: bool = True) -> Engine:
 def connect(url: str, *, limits: bool = True) -> Engine:
     """An engine on the database at `url`, whatever its schema; PostgreSQL's has time `limits` unless told."""
     target = make_url(url)
+    if "@" in (target.host or ""):  # the rest of the password: no message must quote it as a host
+        raise ArgumentError("write an @ within the password as %40")
     if target.drivername in ("postgresql", "postgresql+psycopg"):
         try:
             from planner_service.store.postgresql import postgresql_engine

@@ -205,6 +205,19 @@ def test_what_it_cannot_start_with_is_one_line_and_status_2(
     assert complaint in said
 
 
+def test_a_database_that_does_not_answer_yet_is_one_line_and_a_status_to_start_again_with(
+    tmp_path, monkeypatch, capsys
+):
+    """After a power cut the database may be the last to come up"""
+    monkeypatch.setenv("TIGHTFIT_DATABASE_URL", "postgresql+psycopg://me@127.0.0.1:1/name")
+    assert main(["serve", "--data-dir", str(tmp_path), "--port", "0"]) == 75
+    assert capsys.readouterr().err.count("\n") == 1
+    unit = (Path(__file__).parents[2] / "deploy" / "systemd" / "tightfit.service").read_text()
+    assert {"Restart=on-failure", "RestartPreventExitStatus=2", "StartLimitIntervalSec=0"} <= {
+        *unit.splitlines()
+    }
+
+
 def test_more_connections_than_a_system_begins_with_keep_nobody_out(tmp_path):
     """Watchers keep theirs open; whoever comes then is answered"""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

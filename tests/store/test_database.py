@@ -115,10 +115,19 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(engine, url)
     assert "jobs" in inspect(engine).get_table_names()
 
 
-def test_a_password_does_not_reach_the_message():
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://user:secret@host/name",
+        "postgresql+psycopg://user:pass@secret@127.0.0.1:1/name",
+        "postgresql+psycopg://127.0.0.1:1/name?user=me&password=secret&sslpassword=secret",
+    ],
+)
+def test_a_password_does_not_reach_the_message(url):
     with pytest.raises(DatabaseUnavailable) as refused:
-        open_database("sqlite://user:secret@host/name")
+        open_database(url)
     assert "secret" not in str(refused.value)
+    assert "/name" in str(refused.value)
 
 
 def test_a_connection_without_migration_has_no_tables(url):
