@@ -171,7 +171,11 @@ class Settings:
     kubernetes_volume_claim: str = _setting(
         "", "PersistentVolumeClaim for the work folder; empty: none is kept"
     )
-    ray_url: str = _setting("http://127.0.0.1:8265", "Dashboard of the Ray head for the engine `ray`")
+    ray_url: str = _setting(
+        "",
+        "Dashboard of the Ray head for the engine `ray`; empty: `http://127.0.0.1:8265` where that is "
+        "`TIGHTFIT_ENGINE`, else none",
+    )
     ray_token: str = _setting("", "Token of the Ray cluster, where it wants one")
     otlp_url: str = _setting(
         "", "OpenTelemetry collector (OTLP over HTTP) that gets the requests' spans; empty: none"

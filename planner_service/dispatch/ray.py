@@ -26,6 +26,8 @@ from planner_service.dispatch.engine import (
 )
 from planner_service.loopback import names_this_machine
 
+LOCAL_DASHBOARD = "http://127.0.0.1:8265"
+"""Where `ray start --head` on this machine listens unless it is told otherwise."""
 REQUEST_SECONDS = 15.0
 MIB = 2**20
 DEVICE_MEMORY = "gpu_mem_mib"
@@ -81,7 +83,7 @@ class RayEngine:
     def __init__(
         self, url: str, *, token: str = "", setup: str = "", transport: httpx.BaseTransport | None = None
     ) -> None:
-        """`url` is the dashboard's, such as http://127.0.0.1:8265; `token` the cluster's, when it wants one;
+        """`url` is the dashboard's, such as LOCAL_DASHBOARD; `token` the cluster's, when it wants one;
         `setup` is a line of shell before the worker, such as the activation of an environment.
         """
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -53,9 +53,11 @@ def _slurm(settings: Settings) -> Engine:
 
 
 def _ray(settings: Settings) -> Engine:
-    from planner_service.dispatch.ray import RayEngine
+    from planner_service.dispatch.ray import LOCAL_DASHBOARD, RayEngine
 
-    return RayEngine(settings.ray_url, token=settings.ray_token, setup=settings.worker_setup)
+    return RayEngine(
+        settings.ray_url or LOCAL_DASHBOARD, token=settings.ray_token, setup=settings.worker_setup
+    )
 
 
 def _kubernetes(settings: Settings) -> Engine:
@@ -99,7 +101,7 @@ def require_engine(name: str, settings: Settings) -> None:
         settings.kubernetes_url or Path(settings.kubernetes_token_file).exists()
     ):
         raise EngineNotConfigured(name, f"{variable('kubernetes_url')} is not set, and this is no pod")
-    if name == "ray" and settings.ray_url == Settings.ray_url:
+    if name == "ray" and not settings.ray_url:
         raise EngineNotConfigured(name, f"{variable('ray_url')} is not set")
 
 

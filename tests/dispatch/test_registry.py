@@ -43,6 +43,7 @@ def test_agents_are_given_nothing():
     [
         ("kubernetes", {"kubernetes_url": "https://cluster.example"}),
         ("ray", {"ray_url": "http://head.example:8265"}),
+        ("ray", {"ray_url": "http://127.0.0.1:8265"}),
     ],
 )
 def test_an_engine_that_is_not_configured_takes_no_jobs(engine, configured, tmp_path):
