@@ -31,9 +31,7 @@ class Inputs:
         _refuse_arrays(self.leaves)
         _refuse_series(inputs, self.leaves)
         lengths = {leaf.shape[0] for leaf in self.leaves if isinstance(leaf, Tensor) and leaf.dim() > 0}
-        if length is not None:
-            lengths.add(length)
-        self.length = _the_length(lengths)
+        self.length = _the_length(lengths, length)
         self.positions = tuple(
             position
             for position, leaf in enumerate(self.leaves)
@@ -111,12 +109,18 @@ def _refuse_series(inputs: Any, leaves: Leaves) -> None:
         )
 
 
-def _the_length(lengths: set[int]) -> int:
-    if not lengths:
-        raise ValueError("length=… is needed when the inputs are None or a callable of the step")
+def _the_length(lengths: set[int], given: int | None) -> int:
+    """The number of steps that the inputs tell, by `lengths` of their leaves, or that was given."""
     if len(lengths) > 1:
         raise ValueError(f"the inputs disagree about the number of steps: {sorted(lengths)} on dimension 0")
-    length = lengths.pop()
+    told = next(iter(lengths), given)
+    length = told if given is None else given
+    if length is None:
+        raise ValueError("length=… is needed when the inputs are None or a callable of the step")
     if type(length) is not int or length < 1:
         raise ValueError(f"length={length!r} must be a positive whole number of steps")
+    if length != told:
+        raise ValueError(
+            f"length={length}, but the inputs have {told} steps: leave it out, or cut the inputs"
+        )
     return length
