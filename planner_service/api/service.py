@@ -12,7 +12,6 @@ from typing import Annotated, Any, TypeVar, cast
 from fastapi import Depends
 from pydantic import BaseModel
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,6 +20,7 @@ from planner_service.api.answers.plan_library import PlanLibrary
 from planner_service.api.answers.planning_pool import PlanningPool
 from planner_service.api.answers.profile_library import ProfileLibrary
 from planner_service.api.answers.reply_cache import ReplyCache
+from planner_service.api.forgetting import Retention, forget_what_is_old
 from planner_service.api.jobs.admission_desk import AdmissionDesk
 from planner_service.api.jobs.dispatching import cluster_holes, dispatcher_of
 from planner_service.api.jobs.event_watch import EventWatch
@@ -42,9 +42,6 @@ from planner_service.store import (
 )
 
 log = logging.getLogger(__name__)
-
-RETENTION_ROUND_SECONDS = 3600
-
 
 Question = TypeVar("Question", bound=BaseModel)
 UseCase = Callable[[Question, Cancellation], BaseModel]
@@ -151,32 +148,32 @@ class Service:
 
     async def forget_what_is_old(self) -> None:
         """Delete what is past its retention, now and every hour."""
-        retentions = (
-            ("plans", self.plans.delete_older_than, self.settings.plan_retention_seconds),
-            ("jobs", self.jobs.delete_older_than, self.settings.job_retention_seconds),
-            (
-                "measurements",
-                self.measurements.delete_older_than,
-                self.settings.measurement_retention_seconds,
-            ),
-            ("audit entries", self.audit.delete_older_than, self.settings.audit_retention_seconds),
+        settings = self.settings
+        await forget_what_is_old(
+            [
+                Retention(
+                    what="plans",
+                    age_seconds=settings.plan_retention_seconds,
+                    delete_batch=self.plans.delete_older_than,
+                    afterwards=self.plans.look_again,
+                ),
+                Retention(
+                    what="jobs",
+                    age_seconds=settings.job_retention_seconds,
+                    delete_batch=self.jobs.delete_older_than,
+                ),
+                Retention(
+                    what="measurements",
+                    age_seconds=settings.measurement_retention_seconds,
+                    delete_batch=self.measurements.delete_older_than,
+                ),
+                Retention(
+                    what="audit entries",
+                    age_seconds=settings.audit_retention_seconds,
+                    delete_batch=self.audit.delete_older_than,
+                ),
+            ]
         )
-        while any(age_seconds is not None for _, _, age_seconds in retentions):
-            for what, delete_older_than, age_seconds in retentions:
-                if age_seconds is not None:
-                    await _forget(what, delete_older_than, age_seconds)
-            if self.settings.plan_retention_seconds is not None:
-                self.plans.look_again()
-            await asyncio.sleep(RETENTION_ROUND_SECONDS)
-
-
-async def _forget(what: str, delete_older_than: Callable[[float], int], age_seconds: float) -> None:
-    try:
-        count = await asyncio.to_thread(delete_older_than, age_seconds)
-    except SQLAlchemyError as error:  # the next round may find the database again
-        log.warning("old %s not deleted: %s", what, error, extra={"action": f"{what}_not_deleted"})
-        return
-    log.info("old %s deleted", what, extra={"action": f"{what}_deleted", "count": count})
 
 
 @asynccontextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, insert, select
 
 from planner_service.contract.audit import AuditEntry, AuditPage
 from planner_service.store.database import writing
 from planner_service.store.job_records import moment
 from planner_service.store.pages import latest_rows
+from planner_service.store.retention import delete_batch
 from planner_service.store.security_tables import audit_entries
 
 
@@ -60,7 +61,6 @@ class AuditStore:
         return AuditPage(entries=entries, next_cursor=cursor)
 
     def delete_older_than(self, age_seconds: float, *, now: float | None = None) -> int:
-        """Forget entries older than that; return how many they were."""
+        """Forget some of the entries older than that; return how many they were, 0 when none are left."""
         oldest = (time.time() if now is None else now) - age_seconds
-        with writing(self._engine) as connection:
-            return connection.execute(delete(audit_entries).where(audit_entries.c.at < oldest)).rowcount
+        return delete_batch(self._engine, audit_entries, audit_entries.c.at < oldest)

@@ -15,6 +15,7 @@ from planner_service.contract.measurements import Measurement, MeasurementPage, 
 from planner_service.store.database import writing
 from planner_service.store.pages import latest_rows
 from planner_service.store.residuals import forget_residual, keep_residual
+from planner_service.store.retention import delete_batch
 from planner_service.store.tables import measurements
 from planner_service.store.upsert import insert_into
 
@@ -64,10 +65,12 @@ class MeasurementStore:
             return bool(connection.execute(delete(measurements).where(is_it)).rowcount)
 
     def delete_older_than(self, age_seconds: float) -> int:
-        """Forget measurements received more than `age_seconds` ago; return how many they were."""
-        old = measurements.c.received_at < time.time() - age_seconds
-        with writing(self._engine) as connection:
-            return connection.execute(delete(measurements).where(old)).rowcount
+        """Forget some of the measurements received more than `age_seconds` ago; return how many they were, 0
+        when none are left.
+        """
+        return delete_batch(
+            self._engine, measurements, measurements.c.received_at < time.time() - age_seconds
+        )
 
     def page(
         self,

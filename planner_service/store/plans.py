@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from planner_service.store.retention import delete_batch
 from planner_service.store.tables import plans
 
 
@@ -49,7 +50,7 @@ class PlanStore:
         return None if row is None else StoredPlan(row.id, bytes(row.request), bytes(row.reply))
 
     def delete_older_than(self, age_seconds: float) -> int:
-        """Forget plans made more than `age_seconds` ago; return how many they were."""
-        with self._engine.begin() as connection:
-            oldest = time.time() - age_seconds
-            return connection.execute(delete(plans).where(plans.c.created_at < oldest)).rowcount
+        """Forget some of the plans made more than `age_seconds` ago; return how many they were, 0 when none
+        are left.
+        """
+        return delete_batch(self._engine, plans, plans.c.created_at < time.time() - age_seconds)

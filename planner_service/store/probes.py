@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 
-from sqlalchemy import ColumnElement, Engine, delete, insert, select, update
+from sqlalchemy import ColumnElement, Engine, insert, select, update
 
 from planner_service.contract import canonical_json
 from planner_service.contract.newer import as_far_as_known
@@ -21,6 +21,7 @@ from planner_service.store.job_tables import nodes
 from planner_service.store.jobs import Clock
 from planner_service.store.pages import latest_rows
 from planner_service.store.probe_tables import probes
+from planner_service.store.retention import delete_batch
 
 MOST_HANDOVERS = 3
 """A probe that its agent did not survive so often is not given again."""
@@ -106,10 +107,12 @@ class ProbeStore:
         return _probe(row)
 
     def delete_older_than(self, age_seconds: float) -> int:
-        """Forget probes that ended more than `age_seconds` ago; return how many they were."""
-        old = delete(probes).where(~_OPEN, probes.c.updated_at < self._clock() - age_seconds)
-        with writing(self._engine) as connection:
-            return int(connection.execute(old).rowcount)
+        """Forget some of the probes that ended more than `age_seconds` ago; return how many they were, 0 when
+        none are left.
+        """
+        return delete_batch(
+            self._engine, probes, ~_OPEN & (probes.c.updated_at < self._clock() - age_seconds)
+        )
 
 
 def _is(probe_id: str) -> ColumnElement[bool]:

@@ -86,5 +86,7 @@ class PlanLibrary:
         self._cache.clear()
 
     def delete_older_than(self, age_seconds: float) -> int:
-        """Forget stored plans made more than `age_seconds` ago; return how many they were."""
+        """Forget some of the stored plans made more than `age_seconds` ago; return how many they were, 0 when
+        none are left.
+        """
         return self._store.delete_older_than(age_seconds)

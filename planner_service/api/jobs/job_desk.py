@@ -110,9 +110,10 @@ class JobDesk:
         return request.engine or default
 
     def delete_older_than(self, age_seconds: float) -> int:
-        """Forget jobs and probes that ended more than `age_seconds` ago; return how many jobs they were."""
-        self.probes.delete_older_than(age_seconds)
-        return delete_ended_jobs(self._engine, age_seconds)
+        """Forget some of the jobs and probes that ended more than `age_seconds` ago; return how many they
+        were, 0 when none are left.
+        """
+        return self.probes.delete_older_than(age_seconds) + delete_ended_jobs(self._engine, age_seconds)
 
 
 def _explained(job: Job, offers: Sequence[Offer]) -> Job:
