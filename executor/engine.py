@@ -24,6 +24,7 @@ from executor.memory.sizes import storage_addresses, storage_bytes
 from executor.replay import Replay, state_only
 from executor.reversal import passing
 from executor.rules.captures import require_no_captures, sequence_number, without_hooks
+from executor.rules.outgrowth import Outgrowth
 from executor.stages.gradients import Gradients
 from executor.stages.live_tape import LiveTape, added
 from executor.stages.parameters import Parameters
@@ -57,6 +58,7 @@ class Run:
         replay: Replay,
         captured: Sequence[Tensor] = (),
         observer: Observer | None = None,
+        outgrowth: Outgrowth | None = None,
     ) -> None:
         self.program = program
         self.parameters = parameters
@@ -65,6 +67,7 @@ class Run:
         self._schedule: Iterator[TieredAction] = iter(schedule)
         self._replay = replay
         self.observer = observer
+        self._outgrowth = outgrowth
         self._pending: TieredAction | None = None
         self._checkpoints: dict[int, StoredState] = {}
         self._tapes: list[LiveTape] = []
@@ -140,6 +143,8 @@ class Run:
         self._recomputing = True
         with ExitStack() as stack:
             stack.callback(self.release)
+            if self._outgrowth is not None:
+                stack.callback(self._outgrowth.conclude)
             stack.enter_context(torch.no_grad())
             stack.enter_context(self._replay.isolated())
             stack.enter_context(self.parameters.swapped())
@@ -319,6 +324,8 @@ class Run:
         tape = LiveTape(stage, state_leaves, slices, after, blocks, state, renewed)
         if since is not None:
             self._require_no_captures(tape, since)
+        if self._outgrowth is not None:
+            self._outgrowth.taped(stage, tape.ends())
         return tape
 
     def _is_first_tape(self) -> bool:
@@ -329,12 +336,11 @@ class Run:
         return [leaf_of(leaf, stage > 1) for leaf in leaves]
 
     def _require_no_captures(self, tape: LiveTape, since: int) -> None:
-        roots = [*tape.after, *(leaf for block in tape.blocks for leaf in block)]
         declared = [leaf for leaf in tape.state_leaves if isinstance(leaf, Tensor)]
         declared += [tape.slices[position] for position in self.program.inputs.differentiable]
         declared += [*self.parameters.shadows, *tape.parameters, *self.captured]
         own = self._replay.makes_leaves
-        require_no_captures(roots, declared, since, self.program.function, makes_leaves=own)
+        require_no_captures(tape.ends(), declared, since, self.program.function, makes_leaves=own)
 
     def _backward(self, first: int, last: int) -> None:
         self.gradients.require_at(first)
@@ -344,6 +350,8 @@ class Run:
             self._backward_stage(self._tapes.pop())
 
     def _backward_stage(self, tape: LiveTape) -> None:
+        if self._outgrowth is not None:
+            self._outgrowth.reversed(tape.stage)
         roots, gradients = self.gradients.roots(tape)
         if tape.parameters:
             self.parameters.add_up(tape.parameters)
@@ -351,6 +359,7 @@ class Run:
             self._accumulate(roots, gradients, tape.leaves(self.program.inputs.differentiable))
         elif roots:
             _run_backward(tuple(roots), tuple(gradients), False, False, (), True, True)
+            self.parameters.own_gradients()
         self.gradients.take(tape)
 
     def _accumulate(self, roots: list[Any], gradients: list[Tensor], leaves: list[Any]) -> None:

@@ -21,6 +21,7 @@ from executor.replay import state_only
 from executor.reversal import passing
 from executor.rules.first_order import first_order, forward_mode
 from executor.rules.needs import Needs
+from executor.rules.outgrowth import Outgrowth, Tell
 from executor.rules.saved_tensor_hooks import (
     carrier_of,
     is_checkpointed,
@@ -36,9 +37,14 @@ WITHOUT_GRADIENTS_STEPS = 100
 
 
 def execute(
-    loop: Loop, plan: ExecutionPlan, needs: Needs, observer: Observer | None = None
+    loop: Loop,
+    plan: ExecutionPlan,
+    needs: Needs,
+    observer: Observer | None = None,
+    tell: Tell | None = None,
 ) -> tuple[Any, Any]:
-    """Run `loop` under `plan`; return the reduced outputs and the final state.
+    """Run `loop` under `plan`; return the reduced outputs and the final state. After the backward pass `tell`
+    is called where tapes were larger than those that the plan counts.
 
     Raises PlanMismatch when the plan is for another number of steps, or for another loop (`MadeFor`);
     UnsupportedHook within hooks on saved tensors that torch is too old to name.
@@ -54,7 +60,7 @@ def execute(
     require_known_hooks()
     if loop.device.type == "cuda":
         workspaces_ready(loop.device)
-    run = _run(loop, plan, needs, parameters, observer)
+    run = _run(loop, plan, needs, parameters, observer, tell)
     program = run.program
     final: list[Any] = []
     try:
@@ -68,9 +74,15 @@ def execute(
 
 
 def _run(
-    loop: Loop, plan: ExecutionPlan, needs: Needs, parameters: Parameters, observer: Observer | None
+    loop: Loop,
+    plan: ExecutionPlan,
+    needs: Needs,
+    parameters: Parameters,
+    observer: Observer | None,
+    tell: Tell | None,
 ) -> Run:
     """The run of `plan`: with tiers beside the device where it has any, undoing stages where it does."""
+    counted_bytes = plan.graph_bytes
     make: Callable[..., Run] = Run
     if plan.tiers:
         make = partial(TieredRun, tiers=plan.tiers, most_states=plan.most_states, device=loop.device)
@@ -87,6 +99,7 @@ def _run(
         replay=loop.replay(needs),
         captured=loop.captured,
         observer=observer,
+        outgrowth=None if counted_bytes is None or tell is None else Outgrowth(counted_bytes, tell),
     )
 
 

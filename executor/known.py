@@ -63,6 +63,8 @@ class Known:
         self._hosts: dict[int, HostMemory] = {}
         self._beside: dict[int, dict[int, SegmentProbe]] = {}
         """By host budget and segment length: segments with what their tapes take in host memory."""
+        self._largest_step_bytes = 0.0
+        """The largest graph of a step in a call that outgrew its plan (`executor.rules.outgrowth`)."""
 
     def from_the_start_of(self, loop: Loop) -> Known:
         """What is known about those of these loops that begin at the same step as `loop`.
@@ -132,7 +134,23 @@ class Known:
         measured = {segment.segment_steps: segment for segment in self._report.segments}
         measured |= {segment.segment_steps: segment for segment in report.segments}
         self._report = replace(report, segments=tuple(measured[steps] for steps in sorted(measured)))
-        return report
+        return report.at_least(self._largest_step_bytes)
+
+    def outgrown(self, plan: ExecutionPlan, graph_bytes: int) -> None:
+        """A segment had a graph of so many bytes, and the tapes beside it took more than `plan` counts: the
+        next call is looked into anew, and is planned for segments that are as large as this one at least.
+        """
+        self._largest_step_bytes = max(self._largest_step_bytes, graph_bytes / plan.segment_steps)
+        self._report = None
+        self.plans.clear()
+        self._beside.clear()
+        planned_bytes = plan.graph_bytes or 1
+        warnings.warn(
+            "the steps of this call go by what is in their tensors, and computed more than those that its "
+            f"plan was made for (up to {graph_bytes / planned_bytes:.2f} times the bytes): its peak may have "
+            "been above the budget. The next call like it is looked into anew, and planned for such steps",
+            stacklevel=2,
+        )
 
 
 class _Signature(NamedTuple):

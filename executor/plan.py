@@ -56,6 +56,8 @@ class ExecutionPlan:
     """Where a tiered policy moves states to, from fast to slow; seconds on the planner's clock."""
     host_tapes: HostTapes | None = None
     """Room for the tapes of the stages that the policy archives; None where layers archive what they lose."""
+    graph_bytes: int | None = None
+    """The largest graph of a segment that it counts with, where steps go by what is in tensors."""
 
     def __post_init__(self) -> None:
         segments, _ = segment_sizes(self.length, self.segment_steps)

@@ -75,8 +75,13 @@ def plan_for(
         ask = partial(best_plan, budget_bytes=budget_bytes, ask=_planner(planner), host=host)
         report = partial(about.report_beside, loop, budget_bytes, host_budget_bytes=host_budget_bytes)
         plan = _refined_plan(about, loop, report, ask)
-        peak_bytes = projected_peak_bytes(plan, report([plan.segment_steps]))
-        plan = replace(plan, made_for=MadeFor.of(loop), projected_peak_bytes=peak_bytes)
+        found = report([plan.segment_steps])
+        plan = replace(
+            plan,
+            made_for=MadeFor.of(loop),
+            projected_peak_bytes=projected_peak_bytes(plan, found),
+            graph_bytes=found.graph_bytes(plan.segment_steps),
+        )
         about.remember_plan(key, plan)
     return plan
 

@@ -8,6 +8,7 @@ it will measure; the seconds are what the engine took, its own price included.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from executor.probing.rehearsal import Rehearsal, without_traces
 from executor.probing.rehearsal_peak import expected_peak_bytes
 from executor.probing.stage_costs import StageBytes, as_large_as, at_worst, stage_bytes, stage_seconds
 from executor.probing.static_lines import backward_only_bytes, static_lines
-from executor.probing.survey import exceeds
+from executor.probing.survey import Surveyed, exceeds
 from executor.probing.undo_costs import with_reversals
 from executor.rules.needs import Needs
 from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
@@ -139,7 +140,16 @@ class _Probing:
         by_chance |= self.needs.goes_by_values and not rehearsal.counts
         shortest = self._probes[0] if self._probes and by_chance else None
         probe, self._steps_differ = _probe_segment(self._loop, rehearsal, self._steps_differ, shortest)
-        return probe
+        return replace(probe, graph_bytes=self._graph_bytes(probe, by_chance=by_chance))
+
+    def _graph_bytes(self, probe: SegmentProbe, *, by_chance: bool) -> int | None:
+        """The largest graph of segments like `probe`, by the survey of them, or by the shortest ones."""
+        if not self.needs.goes_by_values:
+            return None
+        shortest = self._probes[0] if self._probes else probe
+        if shortest.graph_bytes is None or (probe.graph_bytes is not None and not by_chance):
+            return probe.graph_bytes
+        return -(-probe.segment_steps // shortest.segment_steps) * shortest.graph_bytes
 
 
 def usual_candidates(loop: Loop, needs: Needs) -> list[int]:
@@ -168,6 +178,7 @@ def _probe_segment(
     matter of chance, the `shortest` segments say what each step may take.
     """
     device = loop.device
+    survey: Surveyed | None = None
     pieces, peak_bytes, left_bytes = bytes_of_run(rehearsal, device)
     sized = stage_bytes(
         pieces,
@@ -177,8 +188,8 @@ def _probe_segment(
         backward_only_bytes=backward_only_bytes(loop, rehearsal),
     )
     if rehearsal.lost is None:
-        sized, survey_bytes, steps_differ = _surveyed(loop, rehearsal, sized, steps_differ, shortest)
-        peak_bytes = max(peak_bytes, survey_bytes)
+        sized, survey, steps_differ = _surveyed(loop, rehearsal, sized, steps_differ, shortest)
+        peak_bytes = max(peak_bytes, survey.peak_bytes if survey is not None else 0)
     left_bytes = left_behind(rehearsal, left_bytes, device)
     sized = beside_what_is_left(sized, left_bytes)
     stages = stage_seconds(_timing_rounds(rehearsal, device), sized.stages)
@@ -203,6 +214,7 @@ def _probe_segment(
         first_pass_last=sized.first_pass_last,
         late_bytes=sized.late_bytes,
         left_bytes=left_bytes,
+        graph_bytes=survey.graph_bytes if survey is not None else None,
     )
     return probe, steps_differ
 
@@ -213,17 +225,17 @@ def _surveyed(
     sized: StageBytes,
     steps_differ: bool | None,
     shortest: SegmentProbe | None,
-) -> tuple[StageBytes, int, bool | None]:
-    """`sized` as it holds for stages that were not rehearsed, too; the bytes that looking at these took; and
-    whether steps are known to differ now.
+) -> tuple[StageBytes, Surveyed | None, bool | None]:
+    """`sized` as it holds for stages that were not rehearsed, too; what was found if these were looked at;
+    and whether steps are known to differ now.
     """
     if rehearsal.gaps.in_states or _is_first_larger(sized.stages):
         steps_differ = True
     if not steps_differ and not (steps_differ is None and _leaves_it_open(rehearsal)):
-        return sized, 0, steps_differ
+        return sized, None, steps_differ
     surveyed = rehearsal.survey()
     if not steps_differ and surveyed.is_uniform:
-        return sized, surveyed.peak_bytes, False
+        return sized, surveyed, False
     most = surveyed.most
     if shortest is not None:
         most = at_worst(most, shortest.inner, -(-rehearsal.segment_steps // shortest.segment_steps))
@@ -233,7 +245,7 @@ def _surveyed(
         final_state_bytes=rehearsal.final_state_bytes,
         initial_gradient_bytes=sum(held_bytes(leaf) for leaf in loop.initial if _has_gradient(leaf)),
     )
-    return sized, surveyed.peak_bytes, True
+    return sized, surveyed, True
 
 
 def _leaves_it_open(rehearsal: Rehearsal) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -11,6 +12,13 @@ from executor.offload.host_tapes import HostTapes
 from executor.probing.static_lines import StaticLine
 from executor.rules.needs import Needs
 from planner_service.chain import Chain, Stage, segment_sizes, segmented_chain, stage_record
+
+_GROWING = (
+    "tape_bytes",
+    "forward_workspace_bytes",
+    "taped_forward_workspace_bytes",
+    "backward_workspace_bytes",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,24 @@ class SegmentProbe:
     """What the step that ran last leaves behind (`executor.probing.left_behind`), in bytes."""
     host_tapes: HostTapes | None = None
     """Room in host memory for the tapes of these segments; their stages say then what it takes."""
+    graph_bytes: int | None = None
+    """The largest graph of a segment (`executor.rules.outgrowth`), where steps go by what is in tensors."""
+
+    def at_least(self, step_graph_bytes: float) -> SegmentProbe:
+        """What segments take whose steps have graphs of so many bytes, where those that were looked at have
+        smaller ones and go by values: as much more as their operations put out more.
+        """
+        more_bytes = ceil(self.segment_steps * step_graph_bytes) - (self.graph_bytes or 0)
+        if self.graph_bytes is None or more_bytes <= 0:
+            return self
+        return replace(
+            self,
+            inner=_grown(self.inner, more_bytes),
+            first=self.first and _grown(self.first, more_bytes),
+            last=self.last and _grown(self.last, more_bytes),
+            first_pass_last=_grown(self.first_pass_last, more_bytes),
+            graph_bytes=self.graph_bytes + more_bytes,
+        )
 
     def stages(self, length: int) -> tuple[Stage, ...]:
         """The stages that were rehearsed, of `length` steps: at most three."""
@@ -67,6 +93,14 @@ class ProbeReport:
     def host_tapes(self, segment_steps: int) -> HostTapes | None:
         """Room for tapes of segments of this length in host memory, if they were probed beside any."""
         return next((s.host_tapes for s in self.segments if s.segment_steps == segment_steps), None)
+
+    def graph_bytes(self, segment_steps: int) -> int | None:
+        """The largest graph of a segment of this length, where steps go by what is in tensors."""
+        return next((s.graph_bytes for s in self.segments if s.segment_steps == segment_steps), None)
+
+    def at_least(self, step_graph_bytes: float) -> ProbeReport:
+        """The same of steps whose graphs have so many bytes at least, where steps go by values."""
+        return replace(self, segments=tuple(each.at_least(step_graph_bytes) for each in self.segments))
 
     def chain(self, length: int, segment_steps: int) -> Chain:
         """The chain of `length` steps in segments of `segment_steps`, costs in seconds.
@@ -125,6 +159,10 @@ class ProbeReport:
             StaticLine("random streams and buffers", surroundings, "copies of the initial ones"),
             StaticLine("left behind", left, "what the last step left in attributes", "bound"),
         )
+
+
+def _grown(stage: Stage, more_bytes: int) -> Stage:
+    return replace(stage, **{name: getattr(stage, name) + more_bytes for name in _GROWING})
 
 
 def _segment_record(segment: SegmentProbe) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,7 +121,8 @@ def _plan(loop: Loop, budget: int | str, planner: str | None, host_budget: int |
 def _run(loop: Loop, plan: ExecutionPlan) -> tuple[Any, Any]:
     require_reverse_mode(loop.everything())
     try:
-        return execute(loop, plan, known(loop).needs(loop))
+        about = known(loop)
+        return execute(loop, plan, about.needs(loop), tell=partial(about.outgrown, plan))
     except ReplayError:
         forget(loop)
         raise

@@ -23,6 +23,7 @@ from executor.memory.sizes import storage_bytes
 from executor.probing.action_costs import ActionBytes, bytes_of_actions
 from executor.probing.stage_costs import EMPTY_STAGE
 from executor.rules.captures import without_hooks
+from executor.rules.outgrowth import graph_bytes
 from executor.stages.live_tape import LiveTape
 from executor.stages.states import StoredState
 from executor.trees import is_continuous
@@ -51,6 +52,8 @@ class Surveyed(NamedTuple):
     which may be smaller, take the same bytes."""
     peak_bytes: int
     """What the survey took."""
+    graph_bytes: int
+    """The largest graph of a stage (`executor.rules.outgrowth`)."""
 
 
 class _Marking(Run):
@@ -123,7 +126,8 @@ class Survey(_Marking):
         self.release()
         stages = [stage for stage, _ in found]
         is_uniform = len({gradients.used for _, gradients in found}) == 1 and _are_alike(stages)
-        return Surveyed(_most(stages), is_uniform, peak_bytes)
+        most_graph_bytes = max(gradients.graph_bytes for _, gradients in found)
+        return Surveyed(_most(stages), is_uniform, peak_bytes, most_graph_bytes)
 
     def _prepare_all_totals(self) -> None:
         self._prepare_sums()
@@ -146,7 +150,7 @@ class Survey(_Marking):
             del self._checkpoints[stage - 1]
 
     def _reverse(self, stage: int, observer: Observer) -> _Gradients:
-        before = self._marks()
+        before, of_graph = self._marks(), graph_bytes(self._tapes[-1].ends())
         self.gradients.state = [_ones(leaf) for leaf in self._tapes[-1].after]
         self.gradients.at = stage
         after_bytes = storage_bytes(self.gradients.state)
@@ -154,7 +158,7 @@ class Survey(_Marking):
         self._backward(stage, stage)
         before_bytes = storage_bytes(self.gradients.of_state())
         used = tuple(one != other for one, other in zip(before, self._marks(), strict=True))
-        return _Gradients(after_bytes, before_bytes, used)
+        return _Gradients(after_bytes, before_bytes, used, of_graph)
 
 
 class _Gradients(NamedTuple):
@@ -166,6 +170,8 @@ class _Gradients(NamedTuple):
     """Of the state before it."""
     used: tuple[bool, ...]
     """Whether it gave each parameter and captured tensor a gradient."""
+    graph_bytes: int
+    """Of the graph that they came through."""
 
 
 _Reversed = tuple[Stage, _Gradients]

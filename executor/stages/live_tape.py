@@ -29,6 +29,10 @@ class LiveTape(NamedTuple):
     parameters: Sequence[Tensor] = ()
     """Leaves of this graph in the place of the shadow parameters, step by step; none: the shadows."""
 
+    def ends(self) -> list[Any]:
+        """Where the graph ends in what the stage returned: its output state, then its outputs."""
+        return [*self.after, *(leaf for block in self.blocks for leaf in block)]
+
     def leaves(self, differentiable: Sequence[int]) -> list[Any]:
         """Where the graph ends in what wants a gradient: the input state, and the inputs at those places."""
         wanted = [leaf for leaf in self.state_leaves if wants_gradient(leaf)]

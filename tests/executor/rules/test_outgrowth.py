@@ -1,0 +1,119 @@
+"""Steps that go by what is in their tensors, and meet data with which they keep more"""
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from executor import BudgetTooSmall, measure, unroll
+from executor.rules.outgrowth import Outgrowth, graph_bytes
+
+STEPS, BATCH, SIZE = 30, 2, 16
+BUDGET = 20_000
+STEP_BYTES = BATCH * SIZE * 4
+
+
+def by_branch(h: Tensor, x: Tensor) -> Tensor:
+    return deepened(h) if x.mean() > 0 else h
+
+
+def by_mask(h: Tensor, x: Tensor) -> Tensor:
+    return h + deepened(h[x[:, 0] > 0]).sum()
+
+
+def deepened(h: Tensor) -> Tensor:
+    for _ in range(30):
+        h = torch.tanh(h)
+    return h
+
+
+class Training:
+    """Iterations of a loop on data that are easy, or hard in so many steps."""
+
+    def __init__(self, deepen: Callable[[Tensor, Tensor], Tensor], budget: int = BUDGET) -> None:
+        self.cell = nn.GRUCell(SIZE, SIZE)
+        self.deepen, self.budget = deepen, budget
+
+    def step(self, h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.deepen(self.cell(h, h), x)
+        return h, h.sum()
+
+    def peak_bytes(self, hard_steps: int) -> int:
+        inputs = torch.zeros(STEPS, BATCH, SIZE)
+        inputs[:hard_steps] = 1.0
+        state = torch.zeros(BATCH, SIZE)
+
+        def iteration() -> None:
+            self.cell.zero_grad(set_to_none=True)
+            loss, _ = unroll(self.step, state, inputs, module=self.cell, reduce="sum", budget=self.budget)
+            loss.backward()
+
+        return measure(iteration).peak_bytes
+
+
+def silently(training: Training, hard_steps: int) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return training.peak_bytes(hard_steps)
+
+
+@pytest.mark.parametrize("deepen", [by_branch, by_mask])
+def test_data_with_which_steps_keep_more_are_told_once_and_planned_for(
+    deepen: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """They broke every budget of later calls without a word. What is looked at next are easy data again."""
+    training = Training(deepen)
+    assert silently(training, 0) <= BUDGET
+    with pytest.warns(UserWarning, match="computed more than those that its plan was made for"):
+        assert training.peak_bytes(STEPS) > BUDGET
+    for hard_steps in (0, STEPS):
+        assert silently(training, hard_steps) <= BUDGET
+
+
+def test_what_does_not_fit_any_more_is_refused() -> None:
+    """A budget that held the easy data only."""
+    training = Training(by_branch, budget=12_000)
+    silently(training, 0)
+    with pytest.warns(UserWarning, match="computed more"):
+        training.peak_bytes(STEPS)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        training.peak_bytes(0)
+    training.budget = refusal.value.minimum_budget_bytes
+    assert silently(training, STEPS) <= training.budget
+
+
+def test_hard_data_that_were_looked_at_are_no_surprise() -> None:
+    """One step of them tells what each may take."""
+    training = Training(by_branch)
+    for hard_steps in (1, STEPS):
+        assert silently(training, hard_steps) <= BUDGET
+
+
+def test_the_bytes_of_a_graph_are_those_of_what_its_operations_put_out() -> None:
+    """Leaves and views are others' memory, and what two ways lead to counts once."""
+    weight = torch.ones(SIZE, SIZE, requires_grad=True)
+    h = torch.ones(BATCH, SIZE) @ weight.t()
+    assert graph_bytes([h, torch.tanh(h), h.double(), None, 3]) == (1 + 1 + 2) * STEP_BYTES
+
+
+def test_tapes_that_are_small_make_room_for_a_large_one() -> None:
+    """What counts are those alive at a time."""
+    h = torch.ones(BATCH, SIZE, requires_grad=True)
+    small, large = torch.tanh(h), torch.tanh(torch.tanh(torch.tanh(h)))
+
+    def told(*order: int) -> list[int]:
+        """Stages are taped; or reversed, where they are negative. The second is large."""
+        found: list[int] = []
+        outgrowth = Outgrowth(2 * STEP_BYTES, found.append)
+        for stage in order:
+            if stage < 0:
+                outgrowth.reversed(-stage)
+            else:
+                outgrowth.taped(stage, [large if stage == 2 else small])
+        outgrowth.conclude()
+        return found
+
+    assert told(1, 2, -2, -1) == []
+    assert told(1, -1, 2, -2) == [3 * STEP_BYTES]
