@@ -46,6 +46,7 @@ class Attempt(Answer):
     token: str
     """Bearer token of this job and attempt alone. Said once; the service keeps a hash."""
     heartbeat_seconds: float = HEARTBEAT_SECONDS
+    """How often to send a heartbeat."""
     lost_after_seconds: float = LOST_AFTER_SECONDS
     """Without a heartbeat for that long the job goes back to the queue."""
 
@@ -118,7 +119,9 @@ class AttemptRecord(Answer):
     outcome: AttemptOutcome | None
     detail: str | None
     budget_bytes: int | None
+    """The budget in bytes that it ran under, as it reported."""
     excess_bytes: int | None
+    """By how much it went over its budget, where memory ran out."""
     measurement_id: str | None
 
 

@@ -13,7 +13,8 @@ class AuditEntry(Answer):
     number: int
     at: datetime
     caller: str
-    """A key's name, `oidc:SUBJECT`, `job:ID/ATTEMPT`, or `shell:USER` for a command beside the database."""
+    """A key's name, `oidc:SUBJECT`, `job:ID` or `job:ID/ATTEMPT` for a worker with its token, or
+    `shell:USER` for a command beside the database."""
     address: str
     """Where the request came from; empty for a command."""
     action: str

@@ -1,4 +1,7 @@
-"""What every message of the wire shares."""
+"""What every message of the wire shares.
+
+The texts below fields are their descriptions in the OpenAPI document.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from pydantic_core import PydanticCustomError
 class Message(BaseModel):
     """A frozen value; an unknown field is an error, so that a typing mistake cannot change a plan."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Answer(BaseModel):
     """A frozen value that the service sends; readers must ignore fields that they do not know."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def invalid(field: str, reason: str) -> PydanticCustomError:

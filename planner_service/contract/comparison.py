@@ -29,9 +29,11 @@ class ComparedStrategy(Answer):
     overhead_ratio: float | None
     """makespan / store_all_makespan - 1."""
     peak_bytes: int | None
+    """The plan's projected peak."""
     minimum_budget_bytes: int | None
     """At equal bytes, where the budget is too small: the least that the strategy could do with."""
     segment_steps: int | None
+    """Steps per segment of the plan; null for a chain, and without a plan."""
     reason: str
 
 
@@ -40,6 +42,7 @@ class ComparisonReply(Answer):
 
     unit: Literal["forward", "seconds"]
     budget_bytes: int
+    """The budget of the request, in bytes."""
     reference_makespan: float | None
     """The makespan of `auto` within the budget, which at equal time nobody may exceed."""
     store_all_makespan: float

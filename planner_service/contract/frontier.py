@@ -47,6 +47,7 @@ class FrontierPoint(Answer):
     overhead_ratio: float
     """makespan / store_all_makespan - 1."""
     segment_steps: int | None
+    """Steps per segment of the plan; null for a chain."""
     saving_per_mebibyte: float | None
     """What the next MiB saves, in the makespan's unit: the slope to the next point; null at the last."""
 
@@ -61,8 +62,10 @@ class FrontierReply(Answer):
     knee: FrontierPoint
     """The point farthest below the straight line from the first point to the last."""
     minimum_budget_bytes: int
+    """The least budget that could be planned."""
     store_all_makespan: float
     store_all_peak_bytes: int
+    """What full BPTT holds: a larger budget buys nothing."""
     least_bytes: FrontierPoint | None
     """The answer to `at_most_overhead_ratio`: the cheapest in bytes that was found."""
     not_enough_bytes: int | None

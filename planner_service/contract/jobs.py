@@ -142,6 +142,7 @@ class Job(Answer):
     budget: JobBudget
     """What the next attempt may use: the request's budget, tightened after an attempt ran out of memory."""
     needed_bytes: NeededBytes
+    """What must be free on a node for it, by formulas, before anything is measured."""
     attempt: int = 0
     """Number of the current attempt; 0 before the first."""
     failures: int = 0

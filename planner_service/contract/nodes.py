@@ -32,6 +32,7 @@ class NodeRegistration(Message):
     memory_total_bytes: SizeBytes
     """Of the device: the GPU's memory, its MIG slice's, or what the worker may use of the machine's."""
     memory_free_bytes: SizeBytes
+    """What of it is free now."""
     mig_slice: Name | None = None
     driver: Name | None = None
     torch: Name | None = None

@@ -142,7 +142,9 @@ class PlacementOffer(Answer):
     limit_bytes: int | None
     """The least nominal limit under which nobody kills it, the driver's share of it included."""
     context_bytes: int
+    """What the process costs there beside PyTorch's allocator."""
     reserve_bytes: int
+    """The driver's share of the nominal memory."""
     available_bytes: int
     """What training may hold in this hole; negative where not even the context fits."""
     slowdown_ratio: float | None
@@ -167,9 +169,13 @@ class AcceptableDevice(Answer):
     """Devices of this type, busy or not, in nodes that have enough of them."""
     plan_id: str
     budget_bytes: int
+    """What training may hold on it: `memory.device_budget_bytes` of the plan."""
     request_bytes: int
+    """The budget and the process's context: what must be free."""
     limit_bytes: int
+    """The least nominal memory of which that much is left when the driver has taken its share."""
     slowdown_ratio: float
+    """Time as a multiple of full BPTT's on the same device, at most."""
 
 
 class SlurmRecord(Answer):
@@ -214,7 +220,9 @@ class SchedulerWordsRecord(Answer):
 
     plan_id: str
     budget_bytes: int
+    """What training may hold: `memory.device_budget_bytes` of the plan."""
     request_bytes: int
+    """The budget and the process's context: what must be free on the device."""
     limit_bytes: int
     """Nominal memory from which any device of these types will do."""
     slurm: SlurmRecord
@@ -267,5 +275,6 @@ class PlacementReply(Answer):
 
     planner_version: str
     hole_count: int
+    """Holes that were asked about."""
     jobs: list[JobPlacement]
     """In the order of the request."""

@@ -41,7 +41,9 @@ class PlanCost(Answer):
     overhead_ratio: float
     """makespan / store_all_makespan - 1."""
     advance_count: int
+    """Stages run without a tape; a stage that is advanced twice counts twice."""
     tape_count: int
+    """Stages run with a tape."""
     undo_count: int = 0
     """Stages undone: computed back from the state after them."""
     lower_bound: float
@@ -49,6 +51,8 @@ class PlanCost(Answer):
     gap_ratio: float
     """makespan / lower_bound - 1: what an optimum could still save at most."""
     optimality: Literal["optimal", "persistent", "bounded"]
+    """optimal: no schedule within the budget is cheaper; persistent: none whose checkpoints stay until
+    their stage is reversed; bounded: only `lower_bound` is known."""
     stall_seconds: float = 0
     """What of the makespan is waiting for transfers to and from tiers, in `unit`."""
 
@@ -64,8 +68,11 @@ class PlanMemory(Answer):
     """What the plan holds at its peak, on the device and in each tier."""
 
     budget_bytes: int
+    """Bytes allowed on the device: those of the request."""
     projected_peak_bytes: int
+    """The most that the plan holds on the device: an upper bound, at most the budget."""
     store_all_peak_bytes: int
+    """What full BPTT would hold."""
     minimum_budget_bytes: int
     """The least budget that could be planned beside these tiers, over all segment lengths."""
     ledger: list[PlanLedgerLine]
@@ -95,6 +102,6 @@ class PlanReply(Answer):
     last_segment_steps: int | None
     """Steps of the last segment, which may be shorter; null for a chain."""
     policy: dict[str, Any]
-    """{root, nodes: [["tape", span, rest] | ["checkpoint", span, right, left], …]}, children first; with
-    tiers also ["offload" | "leave", span, tier, right, left], ["keep" | "prefetch", rest] and
-    ["copy", tier, rest]."""
+    """{root, nodes: [["tape", span, rest] | ["checkpoint", span, right, left] | ["archive", span, rest], …]},
+    children first; with tiers also ["offload" | "leave", span, tier, right, left],
+    ["keep" | "prefetch", rest] and ["copy", tier, rest]."""

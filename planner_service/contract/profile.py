@@ -30,7 +30,9 @@ class SegmentRecord(Message):
     """The stages of a chain whose segments are `segment_steps` long, as they were measured."""
 
     segment_steps: Count
+    """k: steps per segment."""
     last_steps: Count
+    """Steps of the last segment, which may be shorter."""
     inner: StageRecord
     first: StageRecord | None = None
     """Null: like inner."""
@@ -75,7 +77,10 @@ class ProfileRecord(Message):
     )
     """What the service multiplied the bytes by, at most, for runs that held more than was projected."""
     input_bytes: SizeBytes
+    """The initial state x_0."""
     input_gradient_bytes: SizeBytes | None = None
+    """The gradient of x_0; null means as large as x_0."""
     loss_gradient_bytes: SizeBytes = 0
+    """The gradient of the last state that comes from outside."""
     static: list[LedgerLineRecord] = Field(default=[], max_length=1000)
     segments: list[SegmentRecord] = Field(min_length=1, max_length=1000)

@@ -78,12 +78,17 @@ class SimulationReply(Answer):
     """Cost of the legal actions, waiting for transfers included, in the chain's unit."""
     unit: Literal["forward", "seconds"]
     peak_bytes: int
+    """The most that is live on the device."""
     advance_count: int
+    """Stages run without a tape; a stage that is advanced twice counts twice."""
     tape_count: int
+    """Stages run with a tape."""
     undo_count: int = 0
     """Stages undone: computed back from the state after them."""
     backward_count: int
+    """Stages reversed from their tapes."""
     action_count: int
+    """Actions judged: all of them where the schedule is legal."""
     store_all_makespan: float
     overhead_ratio: float
     """makespan / store_all_makespan - 1."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -12,6 +12,7 @@ from planner_service.chain import Chain, PlanningError, Reversal, Stage, StageRu
 from planner_service.contract.base import Message
 from planner_service.contract.quantities import Cost, Count, SizeBytes
 
+CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 MOST_RUNS = 100_000
 """Runs of equal stages that a chain may have; their number is not limited, only their variety."""
 
@@ -30,7 +31,7 @@ class TooManyStages(PlanningError):
         )
 
 
-@dataclass(config=ConfigDict(extra="forbid"), frozen=True, slots=True, kw_only=True)
+@dataclass(config=CONFIG, frozen=True, slots=True, kw_only=True)
 class ReversalRecord:
     """What it takes to undo a stage: to compute its input state from its output state and archived bits."""
 
@@ -56,25 +57,41 @@ class ReversalRecord:
         )
 
 
-@dataclass(config=ConfigDict(extra="forbid"), frozen=True, slots=True, kw_only=True)
+@dataclass(config=CONFIG, frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """Costs and sizes of one stage; the meaning of each field is that of the memory model.
+    """Costs and sizes of one stage, which turns one state into the next."""
 
-    A slotted dataclass and no model: a request may hold a million of them.
-    """
+    # A slotted dataclass and no model: a request may hold a million of them. Descriptions are in the types,
+    # for those below a field are not handed on to StageRunRecord.
 
-    forward_cost: Cost
-    taped_forward_cost: Cost
-    backward_cost: Cost
-    state_bytes: SizeBytes
-    tape_bytes: SizeBytes
-    forward_workspace_bytes: SizeBytes = 0
-    taped_forward_workspace_bytes: SizeBytes = 0
-    backward_workspace_bytes: SizeBytes = 0
-    gradient_bytes: SizeBytes | None = None
-    """Gradient of the stage's output state; null means as large as the state."""
-    reversal: ReversalRecord | None = Field(default=None, exclude_if=lambda given: given is None)
-    """How the stage is undone; null when it cannot be."""
+    forward_cost: Annotated[Cost, Field(description="Running it without a tape (an advance), in any unit.")]
+    taped_forward_cost: Annotated[Cost, Field(description="Running it with a tape, in the same unit.")]
+    backward_cost: Annotated[Cost, Field(description="Reversing it, in the same unit.")]
+    state_bytes: Annotated[SizeBytes, Field(description="Its output state.")]
+    tape_bytes: Annotated[
+        SizeBytes,
+        Field(
+            description="What autograd keeps of it when it is taped, beyond its input state; its output "
+            "state is part of it."
+        ),
+    ]
+    forward_workspace_bytes: Annotated[
+        SizeBytes, Field(description="Temporary bytes while it is advanced, beyond its output state.")
+    ] = 0
+    taped_forward_workspace_bytes: Annotated[
+        SizeBytes, Field(description="Temporary bytes while it is taped, beyond its tape.")
+    ] = 0
+    backward_workspace_bytes: Annotated[
+        SizeBytes,
+        Field(description="Temporary bytes while it is reversed, beyond the gradient of its input state."),
+    ] = 0
+    gradient_bytes: Annotated[
+        SizeBytes | None,
+        Field(description="Gradient of its output state; null means as large as the state, 0 none."),
+    ] = None
+    reversal: Annotated[
+        ReversalRecord | None, Field(description="How it is undone; null when it cannot be.")
+    ] = Field(default=None, exclude_if=lambda given: given is None)
 
     def stage(self) -> Stage:
         """The stage as the planner's core knows it."""
@@ -92,11 +109,12 @@ class StageRecord:
         )
 
 
-@dataclass(config=ConfigDict(extra="forbid"), frozen=True, slots=True, kw_only=True)
+@dataclass(config=CONFIG, frozen=True, slots=True, kw_only=True)
 class StageRunRecord(StageRecord):
     """`count` consecutive equal stages."""
 
     count: Count = 1
+    """How many."""
 
 
 class ChainModel(Message):

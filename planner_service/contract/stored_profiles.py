@@ -14,6 +14,7 @@ class MarginRecord(Answer):
     """Runs against what was projected, at one segment length: all models of one cell, dtype and device."""
 
     segment_steps: int
+    """The segment length of the runs' plans."""
     runs: int
     largest_ratio: float
     """Of measured to projected peak; 1 or less: no run went beyond."""
@@ -30,8 +31,10 @@ class StageErrorRecord(Answer):
     """One quantity of a measured stage: what was measured, and what is said of it without its own probe."""
 
     segment_steps: int
+    """The segment length of the stage."""
     quantity: str
     measured_bytes: int
+    """What the probe measured."""
     computed_bytes: int
     """By the formulas: the error before calibration. For fused kernels they are no bound."""
     estimated_bytes: int

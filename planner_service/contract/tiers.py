@@ -72,12 +72,17 @@ class TierUseRecord(Answer):
 
     name: str
     budget_bytes: int
+    """Bytes allowed there: those of the request."""
     peak_bytes: int
     """Most bytes of states held there at once; of host memory, the pinned bytes."""
     written_bytes: int
+    """Bytes moved to it, in all."""
     read_bytes: int
+    """Bytes moved back from it, in all."""
     write_count: int
+    """States stored there, every time counted."""
     read_count: int
+    """States fetched from there, every time counted."""
     write_seconds: float
     """How long its write stream is busy, in the unit of the plan's costs."""
     read_seconds: float

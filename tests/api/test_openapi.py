@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_every_schema_that_is_referred_to_is_there():
     schemas = json.loads(text)["components"]["schemas"]
     referred = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert referred == set(schemas)
+
+
+def test_every_quantity_says_what_it_is():
+    """Sizes, costs, times, ratios and counts: a name tells the unit, not of what"""
+    schemas = json.loads(document_text())["components"]["schemas"]
+    fields = {f"{name}.{field}": value for name in schemas for field, value in properties(schemas[name])}
+    quantities = {field for field in fields if re.search(r"_(bytes|cost|seconds|ratio|steps|count)$", field)}
+    assert "StageRunRecord.tape_bytes" in quantities  # inherited by a dataclass
+    assert [field for field in sorted(quantities) if not fields[field].get("description")] == []
+
+
+def properties(schema):
+    """The names and schemas of the fields of one message."""
+    return schema.get("properties", {}).items()
 
 
 def test_there_are_examples_of_success_and_of_refusal():
