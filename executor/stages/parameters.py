@@ -6,6 +6,7 @@ the real parameter gets one gradient at the end, so that its hooks (and those of
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from executor.errors import ModifiedBetweenPasses
+from executor.memory.sizes import storage_address
 from executor.stages.exclusive import exclusively
 from executor.surroundings.put_back import put_back
 from executor.trees import version_of
@@ -101,6 +103,8 @@ class Parameters:
         self._versions: list[int] = []
         self._frozen_versions: list[int] = []
         self._totals: list[Tensor] = []
+        self._without_gradient = list(self.shadows)
+        """Shadows whose gradient has not come yet."""
 
     def _take(self, prefix: str, owner: nn.Module, seen: dict[int, int]) -> None:
         if isinstance(owner, nn.RNNBase):
@@ -177,6 +181,16 @@ class Parameters:
         for leaf, total in zip(leaves, self._totals * (len(leaves) // len(self.shadows)), strict=True):
             leaf.grad = total  # autograd adds to a gradient in place
 
+    def own_gradients(self) -> None:
+        """Copy gradients that came first in a backward pass that has just ended, and are views of something
+        larger, which the totals would keep alive: that of the states to which a prompt was joined, say.
+        """
+        fresh = [shadow for shadow in self._without_gradient if shadow.grad is not None]
+        if fresh:
+            self._without_gradient = [shadow for shadow in self._without_gradient if shadow.grad is None]
+            for shadow, gradient in zip(fresh, _in_own_memory([each.grad for each in fresh]), strict=True):
+                shadow.grad = gradient
+
     def remember_versions(self) -> None:
         """To be called at the end of forward."""
         self._versions = [version_of(parameter) for parameter in self.real]
@@ -215,3 +229,18 @@ class Parameters:
 def _trains(owner: nn.Module) -> bool:
     """Whether any parameter of the module itself needs a gradient."""
     return any(each is not None and each.requires_grad for each in owner._parameters.values())
+
+
+def _in_own_memory(gradients: Sequence[Any]) -> list[Tensor]:
+    """Those that together are all of the memory that they lie in; copies of the others."""
+    placed = [(gradient, storage_address(gradient)) for gradient in gradients]  # None of a sparse one
+    used: Counter[int] = Counter()
+    for gradient, address in placed:
+        if address is not None:
+            used[address] += gradient.nbytes
+    return [
+        gradient
+        if address is None or gradient.untyped_storage().nbytes() <= used[address]
+        else gradient.clone()
+        for gradient, address in placed
+    ]

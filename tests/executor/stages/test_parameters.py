@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from executor import measure, unroll
+from executor import BudgetTooSmall, measure, predict, unroll
 from executor.plan import checkpoint_every, tape_everything
 
 STEPS, BATCH, SIZE = 12, 2, 5
@@ -148,3 +148,32 @@ def test_torchs_recurrent_modules_never_find_their_weights_changed(kind, budgete
 def weights_of(module):
     """The list that the kernels get, with the names of the parameters."""
     return zip(module._flat_weights, module._flat_weights_names, strict=True)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_gradients_that_are_views_of_something_larger_keep_no_more_than_themselves(shared):
+    """The gradient of a prompt that is joined to the states kept theirs alive: 30 % above the budget"""
+    module, x = nn.Module(), torch.randn(STEPS, SIZE)
+    module.prompt = nn.Parameter(torch.randn(1, SIZE))
+    module.other = nn.Parameter(torch.randn(1, SIZE))
+    zeros = torch.zeros(400, SIZE)
+
+    def step(h, x_t):
+        tokens = [module.prompt, module.other] if shared else [module.prompt]
+        joined = torch.tanh(torch.cat([*tokens, h]) + x_t)
+        return joined[len(tokens) :] + joined[: len(tokens)].mean(0), None
+
+    loop = {"module": module, "final_state": "differentiable"}
+    with pytest.raises(BudgetTooSmall) as refused:
+        predict(step, zeros, x, budget=1, **loop)
+    budget = refused.value.minimum_budget_bytes
+    weights = torch.ones_like(zeros)
+
+    def train():
+        _, last = unroll(step, zeros, x, budget=budget, **loop)
+        last.backward(weights)
+
+    train()
+    module.zero_grad(set_to_none=True)
+    assert measure(train, device="cpu").peak_bytes <= budget
+    assert module.prompt.grad.untyped_storage().nbytes() == module.prompt.nbytes
