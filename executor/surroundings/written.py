@@ -57,17 +57,19 @@ class Written:
 
 @contextmanager
 def nothing_written(seen: Seen) -> Iterator[None]:
-    """After the context those places hold what they held when they were `seen`: steps are tried in it."""
-    before = {key_of(each.place): each.value for each in _held(seen)}
+    """After the context places that hold tensors, or held some when they were `seen`, hold what they held
+    then: steps are tried in it. A place may have held a number, or None: a cache that the first step fills.
+    """
+    before = {key_of(each.place): each.value for each in _everything(seen)}
+    tensors = [each.place for each in _held(seen)]
     try:
         yield
     finally:
-        for each in [*_held(seen.again())]:
-            slots, name = each.place
-            was = before.get(key_of(each.place), ABSENT)
+        for slots, name in [*tensors, *(each.place for each in _held(seen.again()))]:
+            was = before.get(key_of((slots, name)), ABSENT)
             if was is ABSENT:
                 slots.pop(name, None)
-            elif was is not each.value:
+            elif slots.get(name, ABSENT) is not was:
                 slots[name] = was
 
 
@@ -94,3 +96,11 @@ def _held(seen: Seen) -> Iterator[Held]:
             for name, value in slots.items():
                 if isinstance(value, Tensor) or (takes_plain and type(value) in PLAIN):
                     yield Held.now((slots, name), value)
+
+
+def _everything(seen: Seen) -> Iterator[Held]:
+    """All that those places, and others like them, hold."""
+    yield from seen.held
+    for module in seen.modules:
+        for part in module.modules():
+            yield from (Held.now((vars(part), name), value) for name, value in vars(part).items())

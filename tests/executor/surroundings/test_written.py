@@ -91,3 +91,58 @@ def test_probing_leaves_no_attributes() -> None:
     module = Spiking()
     predict(module, states(), sequence(), module=module, budget=2**30)
     assert (module.calls, module.penalty, module.last) == (0, None, {})
+
+
+class Caching:
+    """Makes what it needs at its first step: an object that is no module, with a dictionary besides."""
+
+    def __init__(self) -> None:
+        self.grid: Tensor | None = None
+        self.memory: dict[str, Any] = {"scale": 0.0}
+
+    def step(self, state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.grid is None:
+            self.grid = torch.linspace(0.1, 1, SIZE, dtype=torch.float64)
+        if isinstance(self.memory["scale"], float):
+            self.memory["scale"] = self.grid * 2
+        state = torch.tanh(state * self.grid + self.memory["scale"] * x)
+        return state, state.square().sum()
+
+
+def test_a_cache_that_the_first_step_fills_is_empty_again_after_probing() -> None:
+    """The attribute, and the entry, were gone: the first step that was not tried failed"""
+    module = Caching()
+    state, inputs = states().requires_grad_(), sequence()
+    predict(module.step, state, inputs, budget=2**30)
+    assert (module.grid, module.memory) == (None, {"scale": 0.0})
+    outputs, _ = unroll(module.step, state, inputs, budget=2**30)
+    expected, _ = plain(LoopCase(module.step, state, inputs))
+    gradients = [torch.autograd.grad(each.sum(), state)[0] for each in (outputs, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+class Remembering(nn.Module):
+    """Registers its state as a buffer, which steps replace by a tensor with a graph: spiking layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(SIZE, SIZE).double()
+        self.register_buffer("membrane", torch.zeros(()))
+
+    def forward(self, state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.membrane = state
+        self.membrane = torch.tanh(self.membrane + self.linear(x))
+        return self.membrane, self.membrane.square().sum()
+
+
+def test_a_state_that_a_module_keeps_in_a_buffer_is_set_and_taken_at_each_step() -> None:
+    """There was a warning that a tensor with a graph was made a number (warnings are errors here)"""
+    module = Remembering()
+    case = LoopCase(module, states(), sequence(), module)
+    found = []
+    for run in (plain, lambda case: unroll(module, case.state, case.inputs, module=module, budget=2**30)):
+        module.membrane = torch.zeros(())
+        outputs, _ = run(case)
+        found.append(torch.autograd.grad(outputs.sum(), [*module.parameters()]))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
