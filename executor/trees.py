@@ -68,7 +68,7 @@ class _Tree:
     def flatten(self, tree: Any) -> Leaves:
         leaves, spec = pytree.tree_flatten(tree)
         if spec != self._spec:
-            raise StateChanged(f"a tree like {self._spec} is expected, not {spec}")
+            raise StateChanged(_other_tree(self._spec, tree, spec))
         return tuple(leaves)
 
     def unflatten(self, leaves: Leaves) -> Any:
@@ -132,3 +132,16 @@ def _outline(tree: Any) -> str:
     if type(tree) is tuple:
         return f"a tuple of {len(tree)}"
     return f"a {type(tree).__name__}"
+
+
+def _other_tree(expected: pytree.TreeSpec, found: Any, spec: pytree.TreeSpec) -> str:
+    """Says that a tree is not put together as `expected`; modules that make their first state themselves are
+    handed a single leaf, None, for it.
+    """
+    if expected.is_leaf():
+        return (
+            f"a single value that is no tensor, such as None, is expected, not {_outline(found)}: begin with "
+            "a state of the structure that steps return (where they make it from None themselves, zeros in "
+            "the shapes of what one step returns)"
+        )
+    return f"a tree like {expected} is expected, not {spec}"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from executor.errors import CaptureError, DependentCaptures
+from executor.memory.sizes import storage_addresses
 from executor.rules.graph import Walk, makers
 from executor.surroundings.seen import tensors_seen
 
@@ -108,8 +109,20 @@ def require_no_captures(
         or not (makes_leaves or _is_held_by_nobody_but(found, tensor))
     ]
     if captured:
-        raise CaptureError(tuple(dict.fromkeys(_name(tensor, seen) for tensor in captured)))
+        names = tuple(dict.fromkeys(_name(tensor, seen) for tensor in captured))
+        raise CaptureError(names, *_remedies(captured, declared))
     return True
+
+
+def _remedies(captured: Sequence[Tensor | None], declared: Sequence[Tensor]) -> Iterator[str]:
+    """What to do where the usual remedy, to declare them, was followed: some of the `captured` are parameters
+    whose shadows were `declared`, which lie in their memory.
+    """
+    if not storage_addresses(declared).isdisjoint(storage_addresses(captured)):
+        yield (
+            "parameters of module=… that the step reaches past it (in a dictionary or list of its own, or by "
+            "a variable) are to be named in captured=[…] as well"
+        )
 
 
 def _is_held_by_nobody_but(holder: list[Any], tensor: Tensor) -> bool:

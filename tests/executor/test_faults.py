@@ -51,6 +51,13 @@ def test_a_step_that_changes_the_states_structure_is_refused() -> None:
         run(lambda state, x: ((state, x), x))
 
 
+def test_a_first_state_of_none_is_told_what_to_begin_with() -> None:
+    """As cells take it that make their state themselves: a tree like * was expected"""
+    cell = nn.LSTMCell(6, 6).double()
+    with pytest.raises(StateChanged, match=r"None, is expected, not a tuple of 2: begin with"):
+        unroll(lambda state, x: (cell(x, state), None), None, sequence(), plan=PLAN, module=cell)
+
+
 def test_a_step_that_returns_its_output_first_is_told_the_order() -> None:
     with pytest.raises(StateChanged, match="its output after it"):
         run(lambda state, x: ((state + x).sum(), state + x))
@@ -99,6 +106,27 @@ def test_an_undeclared_captured_tensor_is_named_leaf_or_not() -> None:
     with pytest.raises(CaptureError, match="'made'"):
         run(lambda state, x: (state * made + x, None))
     unroll(lambda state, x: (state * made.detach() + x, None), states(), sequence(), plan=PLAN)
+
+
+def test_parameters_that_a_module_reaches_by_a_dictionary_are_to_be_captured_too() -> None:
+    """The advice was to declare their module, which had been done; some liquid cells are written so"""
+    cell = nn.GRUCell(6, 6).double()
+    weights = dict(cell.named_parameters())
+    state, inputs = states(), sequence()
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+        return torch.func.functional_call(cell, weights, (x, state)) + weights["bias_ih"][:6], None
+
+    with pytest.raises(CaptureError, match=r"'bias_ih'.*parameters of module=.*captured="):
+        run(step, state, inputs=inputs, module=cell)
+    _, last = run(step, state, inputs=inputs, module=cell, captured=[*cell.parameters()])
+    expected = state
+    for x in inputs:
+        expected, _ = step(expected, x)
+    for one, two in zip(
+        *(torch.autograd.grad(h.sum(), cell.parameters()) for h in (last, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
 
 
 def test_a_capture_that_the_first_call_did_not_show_is_refused_in_a_later_one() -> None:
