@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -135,6 +135,16 @@ class Remembering(nn.Module):
         return self.membrane, self.membrane.square().sum()
 
 
+@pytest.fixture
+def all_warnings() -> Iterator[None]:
+    """Torch's own come once in a process otherwise."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)
+
+
+@pytest.mark.usefixtures("all_warnings")
 def test_a_state_that_a_module_keeps_in_a_buffer_is_set_and_taken_at_each_step() -> None:
     """There was a warning that a tensor with a graph was made a number (warnings are errors here)"""
     module = Remembering()
