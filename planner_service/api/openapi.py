@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from planner_service.api.access.access import access_to
 from planner_service.contract import PROBLEM_MEDIA_TYPE, ProblemDocument
@@ -33,15 +35,41 @@ _MEANINGS = {
 }
 
 
+_LATER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
+_RETRIED = (429, 503)
+
+
 def problems(*statuses: int) -> Responses:
     """The `responses` of a route that may be refused with these statuses."""
-    return {status: {"description": _MEANINGS[status], "content": _PROBLEM} for status in statuses}
+    return {
+        status: {
+            "description": _MEANINGS[status],
+            "content": _PROBLEM,
+            **({"headers": _LATER} if status in _RETRIED else {}),
+        }
+        for status in statuses
+    }
 
 
+_ETAG = {"ETag": {"description": "Names this very answer", "schema": {"type": "string"}}}
 CONDITIONAL: Responses = {
-    304: {"description": "Not Modified: the caller sent this answer's ETag as If-None-Match"}
+    200: {"headers": _ETAG},
+    304: {
+        "description": "Not Modified: the caller sent this answer's ETag as If-None-Match",
+        "headers": _ETAG,
+    },
 }
 """Of every read that has a validator."""
+
+_LOCATION = {"Location": {"description": "Path of what was kept", "schema": {"type": "string"}}}
+LOCATED: Responses = {201: {"headers": _LOCATION}}
+"""Of every route that makes something that can be read."""
+
+
+def known_before(model: type[BaseModel], description: str) -> Responses:
+    """Of a route that makes a thing once, however often it is asked: 201 for a new one, 200 for the same."""
+    return {200: {"model": model, "description": description, "headers": _LOCATION}, **LOCATED}
+
 
 MESSAGE_PROBLEMS = problems(400, 413, 415, 422, 503)
 """Of every route that takes a message in its body and keeps what it says."""
@@ -57,8 +85,9 @@ def document(app: FastAPI) -> dict[str, Any]:
     problem = ProblemDocument.model_json_schema(ref_template=_COMPONENTS + "{model}")
     components.update(problem.pop("$defs", {}))
     components["ProblemDocument"] = problem
-    schema["paths"].setdefault("/v1/plans/{plan_id}", {})["get"] = _READ_PLAN
+    schema["paths"].setdefault("/v1/plans/{plan_id}", {})["get"] = deepcopy(_READ_PLAN)
     _declare_security(schema)
+    _declare_validators(schema)
     _declare_events(schema["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"])
     return schema
 
@@ -74,6 +103,23 @@ def _declare_security(schema: dict[str, Any]) -> None:
             operation["responses"] |= {str(status): found for status, found in problems(*statuses).items()}
             if access.scope is not None:
                 operation["security"] = [{}, {"key": [str(access.scope)]}]
+
+
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag of an answer that the caller has",
+    "schema": {"type": "string"},
+}
+
+
+def _declare_validators(schema: dict[str, Any]) -> None:
+    """Whoever may be answered 304 can ask for it. The routes read the header off the request itself."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "304" in operation["responses"]:
+                operation["parameters"] = [*operation.get("parameters", []), _IF_NONE_MATCH]
 
 
 _KEYS = (
@@ -97,7 +143,6 @@ def _declare_events(answer: dict[str, Any]) -> None:
         }
 
 
-_ETAG = {"ETag": {"description": "The plan's id", "schema": {"type": "string"}}}
 _READ_PLAN: dict[str, Any] = {
     "tags": ["plans"],
     "summary": "Read Plan",
@@ -105,7 +150,6 @@ _READ_PLAN: dict[str, Any] = {
     "operationId": "read_plan",
     "parameters": [
         {"name": "plan_id", "in": "path", "required": True, "schema": {"type": "string"}},
-        {"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"}},
     ],
     "responses": {
         "200": {
@@ -113,7 +157,7 @@ _READ_PLAN: dict[str, Any] = {
             "headers": _ETAG,
             "content": {"application/json": {"schema": {"$ref": f"{_COMPONENTS}PlanReply"}}},
         },
-        "304": {"description": "Not Modified", "headers": _ETAG},
+        "304": CONDITIONAL[304],
         "404": problems(404)[404],
         **ANY_PROBLEM,
     },

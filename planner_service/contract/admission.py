@@ -9,6 +9,58 @@ from pydantic import BaseModel, ConfigDict, Field
 API_VERSION: Literal["admission.k8s.io/v1"] = "admission.k8s.io/v1"
 
 
+class _Part(BaseModel):
+    """Of a Job what is read here, of the form that Kubernetes gives it; further fields are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ContainerResources(_Part):
+    """What a container asks for."""
+
+    limits: dict[str, Any] | None = None
+    requests: dict[str, Any] | None = None
+    claims: list[dict[str, Any]] | None = None
+
+
+class JobContainer(_Part):
+    """A container of the Job's pods."""
+
+    resources: ContainerResources | None = None
+
+
+class JobPodSpec(_Part):
+    """What the Job's pods are made of."""
+
+    containers: list[JobContainer] | None = None
+    resourceClaims: list[dict[str, Any]] | None = None  # noqa: N815
+
+
+class JobPodTemplate(_Part):
+    """The Job's pods."""
+
+    spec: JobPodSpec | None = None
+
+
+class AdmittedJobSpec(_Part):
+    """The Job's specification."""
+
+    template: JobPodTemplate | None = None
+
+
+class JobMetadata(_Part):
+    """The Job's name, labels and annotations."""
+
+    annotations: dict[str, str] | None = None
+
+
+class AdmittedJob(_Part):
+    """A batch/v1 Job."""
+
+    metadata: JobMetadata | None = None
+    spec: AdmittedJobSpec | None = None
+
+
 class AdmissionRequest(BaseModel):
     """What is to be admitted. Further fields are ignored."""
 
@@ -16,8 +68,13 @@ class AdmissionRequest(BaseModel):
 
     uid: Annotated[str, Field(min_length=1, max_length=200)]
     operation: str = "CREATE"
-    object: dict[str, Any] | None = None
+    object: AdmittedJob | None = None
     """The Job as it was sent; null for a deletion."""
+
+    @property
+    def job(self) -> dict[str, Any] | None:
+        """The Job as it was sent, as plain values."""
+        return None if self.object is None else self.object.model_dump(exclude_unset=True)
 
 
 class AdmissionReview(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from planner_service.contract.attempts import LEASE_SECONDS
 from planner_service.contract.base import Answer, Message
@@ -43,7 +43,9 @@ class NodeRegistration(Message):
 
 
 class Node(NodeRegistration):
-    """A node as the service knows it."""
+    """A node as the service knows it. As of every answer, readers ignore fields that they do not know."""
+
+    model_config = ConfigDict(extra="ignore")
 
     name: str
     state: NodeState

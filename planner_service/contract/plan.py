@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from planner_service.contract.base import Answer, invalid
 from planner_service.contract.models import Memory
@@ -58,7 +58,9 @@ class PlanCost(Answer):
 
 
 class PlanLedgerLine(LedgerLineRecord):
-    """One item of what a plan holds."""
+    """One item of what a plan holds. As of every answer, readers ignore fields that they do not know."""
+
+    model_config = ConfigDict(extra="ignore")
 
     tier: str | None = None
     """The tier that holds it; null: the device."""

@@ -37,6 +37,50 @@ def test_every_operation_declares_its_refusals_as_problem_documents():
                 assert answer["content"] == {"application/problem+json": PROBLEM}, (method, path, status)
 
 
+def test_headers_that_clients_send_back_or_wait_by_are_declared():
+    """A generated client has no others: it was told of 304 and could not ask for it"""
+    for path, operations in json.loads(document_text())["paths"].items():
+        for method, operation in operations.items():
+            answers, asked = operation["responses"], operation.get("parameters", [])
+            headers = {status: set(answer.get("headers", ())) for status, answer in answers.items()}
+            sent = [each["name"] for each in asked if each["in"] == "header"]
+            if "304" in answers:
+                assert sent == ["If-None-Match"], (method, path)
+                assert headers["200"] == headers["304"] == {"ETag"}, (method, path)
+            assert all(headers[status] == {"Retry-After"} for status in headers.keys() & {"429", "503"})
+    made = {"/v1/plans", "/v1/measurements", "/v1/profiles", "/v1/jobs", "/v1/probes"}
+    document = json.loads(document_text())["paths"]
+    assert {
+        path for path in made if "Location" in document[path]["post"]["responses"]["201"]["headers"]
+    } == made
+
+
+def test_only_what_callers_sent_themselves_is_closed_to_further_fields():
+    """Clients that were generated strictly must not fail at what a newer service adds to its answers"""
+    document = json.loads(document_text())
+    schemas = document["components"]["schemas"]
+    closed = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
+    sent: set[str] = set()
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            sent |= referred_from(operation.get("requestBody", {}), schemas)
+    assert closed <= sent
+
+
+def referred_from(part, schemas):
+    """The names of all schemas that a part of the document leads to."""
+    found: set[str] = set()
+    new = names_in(part)
+    while new:
+        found |= new
+        new = set().union(*(names_in(schemas[name]) for name in new)) - found
+    return found
+
+
+def names_in(part):
+    return set(re.findall(r"#/components/schemas/(\w+)", json.dumps(part)))
+
+
 def test_every_schema_that_is_referred_to_is_there():
     text = document_text()
     schemas = json.loads(text)["components"]["schemas"]

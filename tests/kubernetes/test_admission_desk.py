@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
+from pydantic import ValidationError
 
 from planner_service.api.jobs.admission_desk import AdmissionDesk
-from planner_service.contract import PlanRequest, canonical_json
+from planner_service.contract import PlanRequest, canonical_json, problem_from_validation
 from planner_service.contract.admission import AdmissionReview
 from planner_service.contract.holes import HoleRecord
 from planner_service.planning import Planner
@@ -88,3 +90,37 @@ def test_fractions_alone_leave_the_job_as_it_is_with_a_word(plans):
     assert "only fractions" in response["warnings"][0]
     _, job = answer(store, [{**WHOLE, "fraction": 0.5}], {**request, "tightfit/claim-template": "gpu-8gib"})
     assert job["spec"]["template"]["spec"]["resourceClaims"][0]["resourceClaimTemplateName"] == "gpu-8gib"
+
+
+POD = "object.spec.template.spec"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("object.metadata", "a name"),
+        ("object.metadata.annotations", ["tightfit/plan"]),
+        ("object.metadata.annotations.tightfit/request", 1.5),
+        (f"{POD}.containers", {"name": "worker"}),
+        (f"{POD}.containers[0]", None),
+        (f"{POD}.containers[0].resources", "all"),
+        (f"{POD}.containers[0].resources.limits", 1),
+    ],
+)
+def test_what_is_no_job_is_refused_by_field(field, value):
+    """The route asks nobody for a key: whoever sends this is no API server, and made a 500 of each"""
+    asked = review({"tightfit/request": json.dumps(QUESTION)}, of=DEFAULTED)
+    *path, last = re.findall(r"[^.[\]]+", field)
+    part = asked["request"]
+    for name in path:
+        part = part[int(name) if name.isdigit() else name]
+    part[int(last) if last.isdigit() else last] = value
+    with pytest.raises(ValidationError) as refused:
+        AdmissionReview.model_validate(asked)
+    assert problem_from_validation(refused.value).field == f"request.{field}"
+
+
+def test_a_job_comes_out_of_its_review_as_it_was_sent():
+    asked = review({"tightfit/plan": "x"}, of=DEFAULTED)
+    asked["request"]["object"]["spec"]["template"]["spec"]["resourceClaims"] = None
+    assert AdmissionReview.model_validate(asked).request.job == asked["request"]["object"]

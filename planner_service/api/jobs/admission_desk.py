@@ -61,7 +61,7 @@ class AdmissionDesk:
         """The answer. Refuses only what no device will ever hold; otherwise the Job is admitted, if need be
         as it is, with a warning that says why.
         """
-        uid, job = review.request.uid, review.request.object
+        uid, job = review.request.uid, review.request.job
         asked = asked_of(job)
         if job is None or asked.nothing:
             return AdmissionReviewReply(response=unchanged(uid))

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from planner_service.api.access.identity import CallerDependency
 from planner_service.api.answers.caching import answer_if_changed, json_answer
 from planner_service.api.answers.large_bodies import LargeBodyRoute
-from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
+from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, known_before, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored
 from planner_service.contract.jobs import Job, JobPage, JobRequest, JobState
@@ -38,7 +38,7 @@ IdempotencyKey = Annotated[
     "/v1/jobs",
     status_code=201,
     response_model=Job,
-    responses={200: {"model": Job, "description": "The key was sent before"}, **MESSAGE_PROBLEMS},
+    responses={**known_before(Job, "The key was sent before"), **MESSAGE_PROBLEMS},
 )
 async def submit_job(
     job_request: JobRequest,

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from planner_service.api.answers.caching import answer_if_changed
 from planner_service.api.answers.large_bodies import LargeBodyRoute
 from planner_service.api.errors import UnknownMeasurement
-from planner_service.api.openapi import CONDITIONAL, problems
+from planner_service.api.openapi import CONDITIONAL, known_before, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored
 from planner_service.contract.measurements import Measurement, MeasurementPage, MeasurementReport
@@ -31,7 +31,7 @@ Filter = Annotated[StorableText | None, Query(max_length=200)]
     status_code=201,
     response_model=Measurement,
     responses={
-        200: {"model": Measurement, "description": "The report was sent before"},
+        **known_before(Measurement, "The report was sent before"),
         **problems(400, 413, 415, 422),
     },
 )

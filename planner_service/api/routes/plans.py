@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from planner_service.api.answers.caching import IMMUTABLE, etag, not_modified
 from planner_service.api.answers.known_bodies import PlanRoute, plan_response
-from planner_service.api.openapi import QUESTION_PROBLEMS, problems
+from planner_service.api.openapi import QUESTION_PROBLEMS, known_before, problems
 from planner_service.api.service import ServiceDependency, service_of
 from planner_service.contract import PlanReply, PlanRequest
 from planner_service.planning import Planner
@@ -35,7 +35,7 @@ class NdjsonResponse(StreamingResponse):
     status_code=201,
     response_model=PlanReply,
     responses={
-        200: {"model": PlanReply, "description": "The plan was made before"},
+        **known_before(PlanReply, "The plan was made before"),
         **QUESTION_PROBLEMS,
     },
 )

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from planner_service.api.answers.caching import answer_if_changed, json_answer
 from planner_service.api.answers.large_bodies import LargeBodyRoute
-from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
+from planner_service.api.openapi import CONDITIONAL, LOCATED, MESSAGE_PROBLEMS, problems
 from planner_service.api.routes.jobs import Cursor, Limit
 from planner_service.api.service import Service, ServiceDependency
 from planner_service.api.storage import stored
@@ -21,7 +21,10 @@ router = APIRouter(tags=["probes"], route_class=LargeBodyRoute)
 
 
 @router.post(
-    "/v1/probes", status_code=201, response_model=Probe, responses={**MESSAGE_PROBLEMS, **problems(404)}
+    "/v1/probes",
+    status_code=201,
+    response_model=Probe,
+    responses={**LOCATED, **MESSAGE_PROBLEMS, **problems(404)},
 )
 async def request_probe(probe_request: ProbeRequest, response: Response, service: ServiceDependency) -> Probe:
     """Have a node measure a model; its agent does so as soon as it has a slot free."""

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from planner_service.api.answers.caching import answer_if_changed
 from planner_service.api.answers.large_bodies import LargeBodyRoute
-from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, problems
+from planner_service.api.openapi import CONDITIONAL, MESSAGE_PROBLEMS, known_before, problems
 from planner_service.api.service import ServiceDependency
 from planner_service.api.storage import stored
 from planner_service.contract import ProfileRecord
@@ -27,7 +27,7 @@ Filter = Annotated[StorableText | None, Query(max_length=200)]
     status_code=201,
     response_model=StoredProfile,
     responses={
-        200: {"model": StoredProfile, "description": "The profile was sent before"},
+        **known_before(StoredProfile, "The profile was sent before"),
         **MESSAGE_PROBLEMS,
     },
 )
