@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+import executor
 from executor.cli import _parser as worker_parser
 from planner_service.cli.main import _parser as planner_parser
 from planner_service.contract import PlanRequest
+from planner_service.planning import Planner
 from planner_service.settings import OTHERS_VARIABLES, PREFIX, Settings, variable
 from tests.cli.test_help import parsers
 
@@ -166,6 +168,24 @@ def test_a_request_that_is_shown_is_one(name):
     """The JSON of the pages is a request for a plan"""
     for block in re.findall(r"^```json\n(.*?)^```", TEXTS[name], re.DOTALL | re.MULTILINE):
         assert PlanRequest.model_validate_json(block)
+
+
+@pytest.mark.parametrize("example", ["gru-characters", "rev-gru-undone", "rnn-outputs-kept-on-cuda"])
+def test_what_a_plan_holds_throughout_is_explained(example):
+    """Every such line of a ledger has one on the page of what a plan counts"""
+    request = (ROOT / "openapi" / "examples" / "plans" / f"{example}.json").read_bytes()
+    names = [line.name for line in Planner().plan(PlanRequest.model_validate_json(request)).memory.ledger]
+    for name in names[: names.index("initial state") + 1]:
+        found = name if name.startswith("archive") else name.partition(":")[0]
+        assert re.search(rf"^\| ([\w ]+, )?{found}[ ,]", TEXTS["docs/memory.md"], re.MULTILINE), name
+
+
+def test_every_exception_of_the_executor_is_among_what_is_refused():
+    """With its name, in the first column of the page's table or beside it"""
+    named = set(re.findall(r"`(\w+)`", TEXTS["docs/executor.md"]))
+    exported = {name for name in executor.__all__ if isinstance(getattr(executor, name), type)}
+    refusals = {name for name in exported if issubclass(getattr(executor, name), Exception)}
+    assert refusals - {"ExecutorError"} <= named
 
 
 @pytest.mark.parametrize(
