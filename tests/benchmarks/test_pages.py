@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -36,10 +37,29 @@ def calibration_rows():
         yield f"| {number} | {model} | {ratios} | {job['calibrated']['measured_bytes']:,} |"
 
 
+def breakdown_rows():
+    """Where the seconds of an iteration go, on the page of the executor's benchmark."""
+    for row in result("executor-breakdown")["rows"]:
+        parts = ("advance", "advance again", "tape", "backward", "total")
+        seconds = " | ".join(f"{row[part]:.2f}" for part in parts)
+        case = f"{row['case']} at {100 * row['share']:.0f} %"
+        yield f"| {case} | {row['full']:.2f} | k = {row['segment_steps']} | {seconds} |"
+
+
+def placement_rows():
+    """The two ways to ask for a placement, on its page."""
+    found = result("placement")
+    for name, way in (("in process", "in_process"), ("over HTTP, a new request each time", "over_http")):
+        seconds = found[way]["seconds"]
+        yield f"| {name} | {median(seconds):.2f} | {found[way]['best_seconds']:.2f} |"
+
+
 @pytest.mark.parametrize(
     ("document", "tables"),
     [
         ("benchmarks/planner/README.md", lambda: markdown(result("planner"))),
+        ("benchmarks/executor/README.md", lambda: "\n".join(breakdown_rows())),
+        ("docs/placement.md", lambda: "\n".join(placement_rows())),
         ("docs/calibration.md", lambda: "\n".join(calibration_rows())),
         (
             "docs/sparse.md",
