@@ -54,6 +54,7 @@ def create_app(
         responses=openapi.ANY_PROBLEM,
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
+        openapi_url=None,  # `routes.description` serves it
         docs_url=None,  # both pages would load scripts from a content network
         redoc_url=None,
         telemetry=telemetry_of(settings),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 
+from planner_service.api.app import create_app
 from planner_service.cli.openapi import document_text
+from planner_service.settings import Settings
 
 OPENAPI = Path(__file__).parent.parent.parent / "openapi"
 EXAMPLES = sorted((OPENAPI / "examples").glob("*/*.json"))
@@ -22,6 +26,21 @@ def test_the_document_in_the_repository_is_the_services():
 
 def test_the_service_serves_the_same_document(http):
     assert http.get("/openapi.json").json() == json.loads(document_text())
+
+
+def test_the_document_is_made_once_however_often_anybody_asks(tmp_path):
+    """It takes half a second of processor time, and asks for no key"""
+    app = create_app(Settings(data_dir=tmp_path))
+    made = []
+    app.openapi = lambda: made.append(1) or {"openapi": "3.1.0"}
+
+    async def ask():
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return [(await client.get("/openapi.json")).json() for _ in range(3)]
+
+    assert asyncio.run(ask()) == 3 * [{"openapi": "3.1.0"}]
+    assert len(made) == 1
 
 
 def test_every_operation_declares_its_refusals_as_problem_documents():

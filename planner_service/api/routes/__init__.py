@@ -9,6 +9,7 @@ from planner_service.api.routes import (
     attempts,
     audit,
     comparisons,
+    description,
     frontiers,
     health,
     job_history,
@@ -40,8 +41,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     kubernetes.router,
     health.router,
 )
-FAST_ROUTES: tuple[Route, ...] = (plans.read_plan_route,)
-"""Plain Starlette routes, for what must not pay for FastAPI's parsing."""
+FAST_ROUTES: tuple[Route, ...] = (plans.read_plan_route, description.openapi_route)
+"""Plain Starlette routes, for what must not pay for FastAPI's ways."""
 
 
 def allowed_methods(path: str) -> list[str]:
