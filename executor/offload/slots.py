@@ -2,7 +2,8 @@
 
 Host memory beside the CPU is mapped from the system rather than taken from torch's allocator, so that a
 measurement of the device's memory does not see it. Beside CUDA it is pinned; torch hands that out in
-powers of two, which count in full, and keeps it for the next call. A disk is a nameless temporary file.
+powers of two, which count in full, and keeps it for the next call: as soon as it knows that the copies in it
+are over. A disk is a nameless temporary file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ DISK = "disk"
 
 _held_bytes: dict[str, int] = {}
 _peak_bytes: dict[str, int] = {}
+_in_doubt: set[torch.device] = set()
+"""CUDA devices that may not be done with pinned memory that was given back."""
 
 
 @contextmanager
@@ -46,19 +49,22 @@ def recorded_peaks() -> Iterator[dict[str, int]]:
 class _Piece:
     """Some slots in one piece of memory; counted while it lives."""
 
-    def __init__(self, tier: str, size_bytes: int, *, is_pinned: bool) -> None:
-        self.bytes = _allocated(tier, size_bytes, is_pinned=is_pinned)
+    def __init__(self, tier: str, size_bytes: int, pinned_for: torch.device | None) -> None:
+        self.bytes = _allocated(tier, size_bytes, pinned_for)
         _held_bytes[tier] = _held_bytes.get(tier, 0) + size_bytes
         _peak_bytes[tier] = max(_peak_bytes.get(tier, 0), _held_bytes[tier])
-        weakref.finalize(self, _give_back, tier, size_bytes)
+        weakref.finalize(self, _give_back, tier, size_bytes, pinned_for)
 
 
-def _give_back(tier: str, size_bytes: int) -> None:
+def _give_back(tier: str, size_bytes: int, pinned_for: torch.device | None) -> None:
     _held_bytes[tier] -= size_bytes
+    if pinned_for is not None:
+        _in_doubt.add(pinned_for)
 
 
-def _allocated(tier: str, size_bytes: int, *, is_pinned: bool) -> Tensor:
-    if tier == HOST and is_pinned:
+def _allocated(tier: str, size_bytes: int, pinned_for: torch.device | None) -> Tensor:
+    if pinned_for is not None:
+        _catch_up(pinned_for)
         return torch.empty(size_bytes, dtype=torch.uint8, device="cpu", pin_memory=True)
     if tier == HOST:
         return torch.frombuffer(mmap.mmap(-1, size_bytes), dtype=torch.uint8)
@@ -69,14 +75,23 @@ def _allocated(tier: str, size_bytes: int, *, is_pinned: bool) -> Tensor:
     raise PlanMismatch(f"the plan stores states in {tier!r}: this executor has the tiers {HOST} and {DISK}")
 
 
+def _catch_up(device: torch.device) -> None:
+    """Wait for the copies in pinned memory that was given back: the device may be an iteration behind, and
+    torch would pin as many bytes again, beyond every budget, in seconds for some gigabytes.
+    """
+    if device in _in_doubt:
+        _in_doubt.discard(device)
+        torch.cuda.synchronize(device)
+
+
 class Slots:
     """`count` slots of `slot_bytes` each, allocated when the first is taken."""
 
     def __init__(self, tier: str, *, count: int, slot_bytes: int, device: torch.device) -> None:
         self._tier = tier
         self._slot_bytes = slot_bytes
-        self._is_pinned = is_pinned(tier, device)
-        self._sizes = piece_sizes(count, slot_bytes, rounded=self._is_pinned)
+        self._pinned_for = device if is_pinned(tier, device) else None
+        self._sizes = piece_sizes(count, slot_bytes, rounded=self._pinned_for is not None)
         self._free: list[tuple[_Piece, Tensor]] = []
         self._grown_bytes = 0
 
@@ -98,7 +113,7 @@ class Slots:
         """
         if size_bytes <= self._slot_bytes:
             return self.take(size_bytes)
-        size = 1 << (size_bytes - 1).bit_length() if self._is_pinned else size_bytes
+        size = size_bytes if self._pinned_for is None else 1 << (size_bytes - 1).bit_length()
         if self._grown_bytes + sum(self._sizes) + size > most_bytes:
             return self.take(size_bytes)
         piece = self._piece(size)
@@ -111,7 +126,7 @@ class Slots:
 
     def _piece(self, size_bytes: int) -> _Piece:
         self._grown_bytes += size_bytes
-        return _Piece(self._tier, size_bytes, is_pinned=self._is_pinned)
+        return _Piece(self._tier, size_bytes, self._pinned_for)
 
     def _grow(self) -> None:
         if not self._sizes:

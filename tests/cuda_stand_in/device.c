@@ -1,4 +1,5 @@
-/* What torch asks of the device, and launches, streams and events: everything is over at once. */
+/* What torch asks of the device, and launches, streams and events: everything is done at once, and known to be over
+   once somebody has waited for it. */
 #define _GNU_SOURCE
 #include "stand_in.h"
 
@@ -149,8 +150,15 @@ cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCapture
   return cudaStreamIsCapturing(stream, status);
 }
 
+typedef struct {
+  struct timespec at;
+  size_t number;
+} Event;
+
+static size_t recorded, waited_for; /* the numbers of the last event, and of the last that is known to be over */
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
-  *event = calloc(1, sizeof(struct timespec));
+  *event = calloc(1, sizeof(Event));
   return cudaSuccess;
 }
 
@@ -162,14 +170,29 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
-  clock_gettime(CLOCK_MONOTONIC, (struct timespec *)event);
+  clock_gettime(CLOCK_MONOTONIC, &((Event *)event)->at);
+  ((Event *)event)->number = __sync_add_and_fetch(&recorded, 1);
   return cudaSuccess;
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) { return cudaEventRecordWithFlags(event, stream, 0); }
 
+/* A device may be as far behind as this. */
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return ((Event *)event)->number <= waited_for ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaDeviceSynchronize(void) {
+  waited_for = recorded;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return cudaDeviceSynchronize(); }
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) { return cudaDeviceSynchronize(); }
+
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t first, cudaEvent_t second) {
-  struct timespec *begin = (struct timespec *)first, *end = (struct timespec *)second;
+  struct timespec *begin = &((Event *)first)->at, *end = &((Event *)second)->at;
   *milliseconds = (end->tv_sec - begin->tv_sec) * 1e3f + (end->tv_nsec - begin->tv_nsec) / 1e6f;
   return cudaSuccess;
 }

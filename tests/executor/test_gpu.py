@@ -132,6 +132,22 @@ def test_what_moves_to_pinned_memory_keeps_both_budgets(kind: str, what: str) ->
 
 
 @pytest.mark.parametrize("what", TO_THE_HOST)
+def test_no_more_is_pinned_while_the_device_is_an_iteration_behind(what: str) -> None:
+    """What is given back before the copies in it are over would be pinned once more"""
+    if not hasattr(torch.cuda, "host_memory_stats"):
+        pytest.skip("this torch does not tell what it has pinned")
+    loop = fused("GRU")
+    make, budget_of = TO_THE_HOST[what]
+    plan, _ = make(loop, budget_of(loop))
+    planned(loop, plan)
+    pinned_bytes = torch.cuda.host_memory_stats()["allocated_bytes.current"]
+    torch.cuda._sleep(10**9)  # half a second
+    for _ in range(3):
+        planned(loop, plan)
+    assert torch.cuda.host_memory_stats()["allocated_bytes.current"] == pinned_bytes > 0
+
+
+@pytest.mark.parametrize("what", TO_THE_HOST)
 def test_gradients_after_a_journey_to_the_host_are_those_without(what: str) -> None:
     """Side streams and all: eight runs of the plan agree with the plan that tapes everything, and have the
     same loss, bit for bit.

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor import PlanMismatch
+from executor.offload import slots as slots_module
 from executor.offload.slots import Slots, most_slots, piece_sizes, recorded_peaks
 
 CPU = torch.device("cpu")
@@ -59,3 +60,16 @@ def test_a_state_larger_than_a_slot_is_refused() -> None:
 def test_an_unknown_tier_is_refused_by_name() -> None:
     with pytest.raises(PlanMismatch, match=r"'tape'.*host and disk"):
         Slots("tape", count=1, slot_bytes=10, device=CPU).take(1)
+
+
+def test_what_was_given_back_is_waited_for_before_more_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch takes it again only where the copies in it are over, and pins as many bytes more elsewhere"""
+    done, empty = [], torch.empty
+    monkeypatch.setattr(slots_module, "_in_doubt", set())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: done.append("waited"))
+    monkeypatch.setattr(torch, "empty", lambda *size, **_pinned: done.append("pinned") or empty(*size))
+    for _ in range(2):
+        slots = Slots("host", count=3, slot_bytes=10, device=torch.device("cuda", 0))
+        slots.take(10)
+        del slots
+    assert done == ["pinned", "waited", "pinned"]
