@@ -62,8 +62,12 @@ def taken_apart(state: StoredState, kept: frozenset[int]) -> tuple[Layout, list[
         view = (leaf.storage_offset(), tuple(leaf.shape), leaf.stride())
         return _View(positions[address], leaf.dtype, leaf.device, *view)
 
-    leaves, streams, buffers = (
-        tuple(apart(leaf) for leaf in part) for part in (state.leaves, *state.surroundings)
+    # Random streams first, so that they lie at one place of every slot: they are the host's and copied at
+    # once, while copies of the device's storages, between and after which leaves may come to share one, are
+    # still under way in the slot that another state left.
+    streams, leaves, buffers = (
+        tuple(apart(leaf) for leaf in part)
+        for part in (state.surroundings.streams, state.leaves, state.surroundings.buffers)
     )
     flat = list(storages.values())
     sizes = tuple((tensor.numel(), tensor.device) for tensor in flat)
