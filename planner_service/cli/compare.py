@@ -30,7 +30,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("request", metavar="REQUEST", help="a JSON file, or - for standard input")
+    parser.add_argument(
+        "request", metavar="REQUEST", help="a file of JSON or YAML; -: JSON on standard input"
+    )
     parser.add_argument("--json", action="store_true", help="print the reply as the service gives it")
     parser.add_argument("--budget", metavar="BYTES", help="override the request's budget: 512MiB, 2GB, …")
     parser.set_defaults(run=run, strategy=None)

@@ -1,4 +1,4 @@
-"""Reading a request from a file or standard input: strict JSON of a bounded size."""
+"""Reading a request from a file or standard input: strict JSON, or YAML of the same, of a bounded size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAXIMUM_REQUEST_BYTES = 512 * 2**20
 
 
 class UnreadableRequest(PlanningError):
-    """The request is not there, too large, or not JSON; `source` says where it was looked for."""
+    """The request is not there, too large, or neither JSON nor YAML; `source` says where it was sought."""
 
     def __init__(self, source: str, reason: str) -> None:
         self.source = source
@@ -25,13 +25,13 @@ class UnreadableRequest(PlanningError):
 
 
 def read_request(source: str) -> dict[str, Any]:
-    """The JSON object in the file `source`, or on standard input for "-".
+    """The object in the file `source`, or on standard input for "-"; see `read_document`.
 
     Raises UnreadableRequest.
     """
-    request = _parsed(source)
+    request = read_document(source)
     if not isinstance(request, dict):
-        raise UnreadableRequest(_name(source), 'a request is a JSON object: {"model": …, "memory": …}')
+        raise UnreadableRequest(_name(source), 'a request is an object: {"model": …, "memory": …}')
     if "budget" in request:
         use = "`tightfit place` says where it fits, `tightfit-worker run` trains it"
         raise UnreadableRequest(_name(source), f"a job file is no request for a plan: {use}")

@@ -43,7 +43,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("request", metavar="REQUEST", help="a JSON file, or - for standard input")
+    parser.add_argument(
+        "request", metavar="REQUEST", help="a file of JSON or YAML; -: JSON on standard input"
+    )
     parser.add_argument("--json", action="store_true", help="print the reply as the service gives it")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--plan", metavar="FILE", help="judge the policy of this plan")

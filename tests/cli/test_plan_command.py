@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from planner_service.cli import main, request_file
 from planner_service.contract import PlanReply
@@ -88,7 +89,7 @@ def test_a_small_budget_is_refused_with_the_least_one_and_that_one_works(request
         ("{", "not JSON"),
         ('{"model": NaN}', "NaN is no JSON number"),
         ('{"model": -Infinity}', "-Infinity is no JSON number"),
-        ("[1]", "a request is a JSON object"),
+        ("[1]", "a request is an object"),
         ('{"model": {"kind": "lstm"}, "budget": "5%"}', "a job file is no request for a plan"),
         ("[" * 100_000, "not JSON"),
         ('{"a": 1' + "0" * 5000 + "}", "not JSON"),
@@ -98,6 +99,16 @@ def test_what_is_not_json_is_refused_in_one_sentence(request_path, capsys, text,
     problem = refusal(capsys, "plan", request_path(text))
     assert problem["type"].endswith("/unreadable-request")
     assert said in problem["detail"]
+
+
+def test_a_request_may_be_written_in_yaml_as_job_files_are(tmp_path, capsys):
+    """A job file is told what it is then, and not that it is no JSON"""
+    request, job = tmp_path / "request.yaml", tmp_path / "job.yml"
+    request.write_text(yaml.safe_dump(SMALL))
+    job.write_text("model: {kind: lstm}\nbudget: 5%\n")
+    assert main(["plan", str(request), "--json"]) == 0
+    assert PlanReply.model_validate_json(capsys.readouterr().out).segment_count == 20
+    assert "a job file is no request for a plan" in refusal(capsys, "plan", str(job))["detail"]
 
 
 def test_a_refusal_whose_reader_has_left_is_still_status_2(request_path, monkeypatch):
