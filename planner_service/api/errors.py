@@ -35,6 +35,14 @@ class MalformedJson(ServiceError):
         super().__init__(f"the body is not JSON: {reason}{where}")
 
 
+class TooManyErrors(ServiceError):
+    """The body is JSON, and hardly anything of it is what was asked for."""
+
+    def __init__(self, *, error_count: int) -> None:
+        self.error_count = error_count
+        super().__init__(f"{error_count} fields are wrong or unknown: this is another kind of document")
+
+
 class UnsupportedMediaType(ServiceError):
     """The body is declared as something else than JSON."""
 
@@ -260,6 +268,7 @@ STATUSES: dict[type[PlanningError], int] = {
     UnsupportedMediaType: 415,
     CompressedBody: 415,
     AnotherName: 421,
+    TooManyErrors: 422,
     UnstorableText: 422,
     TooManyRequests: 429,
     TooMuchPlanning: 429,

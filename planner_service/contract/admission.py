@@ -20,7 +20,7 @@ class ContainerResources(_Part):
 
     limits: dict[str, Any] | None = None
     requests: dict[str, Any] | None = None
-    claims: list[dict[str, Any]] | None = None
+    claims: list[dict[str, Any]] | None = Field(default=None, fail_fast=True)
 
 
 class JobContainer(_Part):
@@ -32,8 +32,8 @@ class JobContainer(_Part):
 class JobPodSpec(_Part):
     """What the Job's pods are made of."""
 
-    containers: list[JobContainer] | None = None
-    resourceClaims: list[dict[str, Any]] | None = None  # noqa: N815
+    containers: list[JobContainer] | None = Field(default=None, fail_fast=True)
+    resourceClaims: list[dict[str, Any]] | None = Field(default=None, fail_fast=True)  # noqa: N815
 
 
 class JobPodTemplate(_Part):

@@ -78,7 +78,7 @@ class LogChunk(Message):
     """The worker's own number of the first of these lines, counted from 1."""
     lines: Annotated[
         list[Annotated[str, Field(max_length=MAXIMUM_LINE_CHARACTERS)]],
-        Field(min_length=1, max_length=MAXIMUM_LINES),
+        Field(min_length=1, max_length=MAXIMUM_LINES, fail_fast=True),
     ]
 
 

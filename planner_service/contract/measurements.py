@@ -62,6 +62,7 @@ class MeasurementReport(BaseModel):
         list[Annotated[float, Field(strict=True, allow_inf_nan=False)] | None],
         Field(
             max_length=1_000_000,
+            fail_fast=True,
             description="Loss of every iteration, or of every `losses_every`-th; null where not finite.",
         ),
     ] = []

@@ -86,8 +86,8 @@ class PlacementJob(Message):
 class PlacementRequest(Message):
     """POST /v1/placements: where do these jobs fit?"""
 
-    jobs: list[PlacementJob] = Field(min_length=1, max_length=MOST_JOBS)
-    holes: list[HoleRecord] = Field(min_length=1, max_length=MOST_HOLES)
+    jobs: list[PlacementJob] = Field(min_length=1, max_length=MOST_JOBS, fail_fast=True)
+    holes: list[HoleRecord] = Field(min_length=1, max_length=MOST_HOLES, fail_fast=True)
     rank_by: Literal["duration", "cost"] = "duration"
     """The other one decides among equals, then the tightest fit."""
     most_offers: Annotated[int, Field(strict=True, ge=1, le=MOST_OFFERS)] | None = None

@@ -51,7 +51,8 @@ class ProblemDocument(BaseModel):
     field: str | None = None
     """JSON path of the offending field: memory.device_budget_bytes, model.stages[3].tape_bytes."""
     errors: list[FieldProblem] | None = None
-    """Every offending field (the first 20), when the request does not validate."""
+    """Every offending field (the first 20; of a list those of its first wrong item), when the request does
+    not validate."""
 
 
 def problem_from_error(error: PlanningError, *, instance: str | None = None) -> ProblemDocument:

@@ -82,5 +82,5 @@ class ProfileRecord(Message):
     """The gradient of x_0; null means as large as x_0."""
     loss_gradient_bytes: SizeBytes = 0
     """The gradient of the last state that comes from outside."""
-    static: list[LedgerLineRecord] = Field(default=[], max_length=1000)
-    segments: list[SegmentRecord] = Field(min_length=1, max_length=1000)
+    static: list[LedgerLineRecord] = Field(default=[], max_length=1000, fail_fast=True)
+    segments: list[SegmentRecord] = Field(min_length=1, max_length=1000, fail_fast=True)

@@ -27,7 +27,7 @@ class SimulationRequest(Question):
     segment_steps: Count | None = None
     """For a recurrent model: the segment length of the schedule. Null where the model is a chain."""
     memory: SimulationMemory = SimulationMemory()
-    schedule: list[dict[str, Any]] | None = Field(default=None, max_length=5_000_000)
+    schedule: list[dict[str, Any]] | None = Field(default=None, max_length=5_000_000, fail_fast=True)
     """Actions in order: {"action": "advance" | "tape" | "backward", "first": …, "last": …},
     {"action": "free", "state": …}; where stages have a reversal also {"action": "archive" | "undo",
     "first": …, "last": …}; with tiers also {"action": "move", "first": …, "last": …} and

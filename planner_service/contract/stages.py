@@ -129,7 +129,7 @@ class ChainModel(Message):
     """The gradient of the last state that comes from outside; 0 when the loss is inside the last stage."""
     input_gradient_bytes: SizeBytes | None = None
     """The gradient of x_0; null means as large as x_0."""
-    stages: list[StageRunRecord] = Field(min_length=1, max_length=1_000_000)
+    stages: list[StageRunRecord] = Field(min_length=1, max_length=1_000_000, fail_fast=True)
 
     def chain(self) -> Chain:
         """The chain as the planner's core knows it. Raises TooManyStages."""

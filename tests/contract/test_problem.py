@@ -40,13 +40,22 @@ def test_private_and_foreign_attributes_stay_here():
 
 
 def test_every_wrong_field_is_listed_up_to_twenty():
-    request = changed(CHAIN, "model", "stages", to=[{"count": 0, "tape_bytes": -1}] * 30)
+    request = CHAIN | {f"unknown{number}": 0 for number in range(30)}
     with pytest.raises(ValidationError) as refusal:
         PlanRequest.model_validate(request)
     problem = problem_from_validation(refusal.value)
     assert len(problem.errors) == 20
-    assert problem.field == problem.errors[0].field
-    assert problem.errors[0].field.startswith("model.stages[0].")
+    assert problem.field == problem.errors[0].field == "unknown0"
+
+
+def test_of_a_list_the_first_wrong_item_is_told_with_all_its_fields():
+    """There may be a million, and each error takes more bytes than what is wrong"""
+    request = changed(CHAIN, "model", "stages", to=[{"count": 0, "tape_bytes": -1}] * 30)
+    with pytest.raises(ValidationError) as refusal:
+        PlanRequest.model_validate(request)
+    fields = [each.field for each in problem_from_validation(refusal.value).errors]
+    assert {"model.stages[0].count", "model.stages[0].tape_bytes"} < {*fields}
+    assert all(field.startswith("model.stages[0].") for field in fields)
 
 
 def test_a_path_inside_something_else_is_prefixed():

@@ -18,10 +18,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from planner_service.api.errors import ClientGone, MalformedJson
+from planner_service.api.errors import ClientGone, MalformedJson, TooManyErrors
 
 LARGE_BYTES = 64 * 2**10
 """About two milliseconds' worth; a thread costs a tenth of one."""
+
+MOST_ERRORS = 1_000
+"""Told one by one; a kilobyte of memory each."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -91,5 +94,7 @@ def _message(body: bytes, kind: type[BaseModel]) -> BaseModel:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
+        if error.error_count() > MOST_ERRORS:
+            raise TooManyErrors(error_count=error.error_count()) from None
         details = [{**detail, "loc": ("body", *detail["loc"])} for detail in error.errors(include_url=False)]
         raise RequestValidationError(details, body=document) from error
