@@ -30,6 +30,11 @@ class AcceptableType(NamedTuple):
     """Devices of any type in a node that has this one."""
 
     @property
+    def duration_ratio(self) -> float:
+        """Time as a multiple of full BPTT's on the device that speeds are relative to."""
+        return self.slowdown_ratio / self.smallest.relative_speed
+
+    @property
     def request_bytes(self) -> int:
         """What to set aside on the device: the plan's budget and the process's context."""
         return self.budget_bytes + self.smallest.context_bytes
@@ -59,5 +64,5 @@ def acceptable_types(site: Site, demand: Demand, curve: Curve) -> list[Acceptabl
         if point >= first_allowed
     ]
     return sorted(
-        found, key=lambda each: (each.slowdown_ratio, each.smallest.memory_total_bytes, each.smallest.device)
+        found, key=lambda each: (each.duration_ratio, each.smallest.memory_total_bytes, each.smallest.device)
     )

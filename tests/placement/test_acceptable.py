@@ -57,6 +57,19 @@ def test_slices_and_kinds_are_types_of_their_own_and_the_quickest_comes_first():
     ]
 
 
+def test_a_slice_is_as_slow_as_its_share_of_the_processors_though_it_holds_the_same_plan():
+    """Ties go to the smaller device"""
+    holes = [
+        hole("a", 141, device="h200", mig_slice="1g.141gb"),
+        hole("b", 180, device="slow", given_speed=0.5),
+        hole("c", 192, device="b200"),
+        hole("d", 150, device="h200"),
+    ]
+    found = accepted(holes)
+    assert {each.slowdown_ratio for each in found} == {1.0}
+    assert [each.smallest.name for each in found] == ["d", "c", "b", "a"]
+
+
 def test_devices_of_a_node_are_counted_over_its_holes():
     holes = [hole("0", 80, node="n", device="a100"), hole("1", 80, node="n", device="a100")]
     assert accepted(holes)[0].most_per_node == 2
