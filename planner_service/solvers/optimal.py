@@ -169,7 +169,7 @@ class _ByIntervals:
         affordable = AFFORDABLE_ADDITIONS // max(1, additions_per_level(needs))
         levels = choose_levels(needs, free_bytes, min(max(affordable, fewest), most))
         table = IntervalTable(needs, levels, cancellation)
-        policy = build_policy(needs, free_bytes, table.decide, before)
+        policy = build_policy(needs, free_bytes, table.decide, before, cancellation)
         count = len(levels.free_bytes)
         if max(self.grouping.widths) > 1:
             reason = f"planned in {needs.length} groups of stages, free bytes rounded to {count} levels"
@@ -219,7 +219,7 @@ def _search(
 ) -> Draft:
     search = PolicySearch(MinorantTable(sections, levels, cancellation), cancellation)
     cost, least = search.run(free_bytes), search.least_cost(free_bytes)
-    policy = build_policy(grouping.needs, free_bytes, search.decide, grouping.stages_before)
+    policy = build_policy(grouping.needs, free_bytes, search.decide, grouping.stages_before, cancellation)
     if max(grouping.widths) > 1:
         return Draft("optimal", policy, "bounded", f"planned in groups of {max(grouping.widths)} stages")
     if cost <= least * (1 + ROUNDING):

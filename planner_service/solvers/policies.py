@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from planner_service.chain import EMPTY, CheckpointNode, Policy, PolicyNode, TapeNode
 from planner_service.solvers.needs import ChainNeeds
+from planner_service.solvers.solution import Cancellation
 from planner_service.solvers.subproblems import Problem, fold
 
 TAPE = -1
@@ -42,23 +43,32 @@ def build_policy(
     free_bytes: int,
     decide: Callable[[Subproblem], int],
     stages_before: Callable[[int], int] = int,
+    cancellation: Cancellation | None = None,
 ) -> Policy:
     """The policy of the whole chain in which every subproblem follows `decide`.
 
     stages_before: how many stages come before one of `needs`, which may stand for several.
+
+    Raises Cancelled.
     """
 
     def take(here: Subproblem) -> tuple[Node, tuple[Subproblem, ...]]:
         return _decision(needs, here, decide, stages_before)
 
-    return written(canonical(needs, 0, needs.length - 1, free_bytes), take)
+    return written(canonical(needs, 0, needs.length - 1, free_bytes), take, cancellation)
 
 
-def written(root: Problem, take: Callable[[Problem], tuple[Node, Sequence[Problem]]]) -> Policy:
+def written(
+    root: Problem,
+    take: Callable[[Problem], tuple[Node, Sequence[Problem]]],
+    cancellation: Cancellation | None = None,
+) -> Policy:
     """The policy of `root`, each subproblem's node once.
 
     take: the node to write for a subproblem, and those that it leaves: after a tape none or the rest, of a
     checkpoint what is to its right and to its left.
+
+    Raises Cancelled.
     """
     nodes: list[PolicyNode] = []
 
@@ -66,7 +76,7 @@ def written(root: Problem, take: Callable[[Problem], tuple[Node, Sequence[Proble
         nodes.append(node.kind(node.span, *(children or [EMPTY])))
         return len(nodes) - 1
 
-    index = fold(root, take, write)
+    index = fold(root, take, write, cancellation)
     return Policy(tuple(nodes), index)
 
 

@@ -92,10 +92,9 @@ class _Count:
         """What the whole policy takes. Raises Cancelled."""
 
         def take(here: _Place) -> tuple[_Place, list[_Place]]:
-            cancellation.check()
             return here, self._children(here)
 
-        return fold(_Place(self._policy.root, 0), take, self._counted)
+        return fold(_Place(self._policy.root, 0), take, self._counted, cancellation)
 
     def _children(self, here: _Place) -> list[_Place]:
         """What follows the node's span, then what comes back to it; each moved as equal subproblems are."""

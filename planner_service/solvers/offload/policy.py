@@ -21,6 +21,7 @@ from planner_service.solvers.offload import kernels as offload
 from planner_service.solvers.offload.kernels import Alone, Place
 from planner_service.solvers.offload.tables import OffloadTables
 from planner_service.solvers.policies import TAPE, Subproblem, after_tape, canonical, split
+from planner_service.solvers.solution import Cancellation
 from planner_service.solvers.subproblems import fold
 
 
@@ -68,10 +69,14 @@ class Decision(NamedTuple):
     children: tuple[Due, ...]
 
 
-def build_policy(tables: OffloadTables, alone: Alone, decide: Callable[[Subproblem], int]) -> TieredPolicy:
+def build_policy(
+    tables: OffloadTables, alone: Alone, decide: Callable[[Subproblem], int], cancellation: Cancellation
+) -> TieredPolicy:
     """The policy that the tables imply; equal subproblems share their node.
 
     decide: the decision of the recurrence without tiers (`policies.py`).
+
+    Raises Cancelled.
     """
     decisions = _Decisions(tables, alone, decide)
     nodes: list[TieredNode] = []
@@ -85,7 +90,7 @@ def build_policy(tables: OffloadTables, alone: Alone, decide: Callable[[Subprobl
         return len(nodes) - 1
 
     root: Due = Root(tables.needs.length - 1)
-    index = fold(root, take, write)
+    index = fold(root, take, write, cancellation)
     return TieredPolicy(tuple(nodes), index)
 
 

@@ -166,7 +166,9 @@ class _Search:
         tables = OffloadTables(
             self.needs, self.device, self.base, self.tiers, levels, self.cancellation, price_per_byte
         )
-        return build_policy(tables, self.alone, self.table.decide) if isfinite(tables.cost) else None
+        if not isfinite(tables.cost):
+            return None
+        return build_policy(tables, self.alone, self.table.decide, self.cancellation)
 
     def _unlimited(self) -> list[TierLevels]:
         return [unlimited_levels(self.device.start_bytes) for _ in self.tiers]
