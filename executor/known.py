@@ -138,19 +138,12 @@ class Known:
 
     def outgrown(self, plan: ExecutionPlan, graph_bytes: int) -> None:
         """A segment had a graph of so many bytes, and the tapes beside it took more than `plan` counts: the
-        next call is looked into anew, and is planned for segments that are as large as this one at least.
+        next plan comes after a new look, and is made for segments that are as large as this one at least.
         """
         self._largest_step_bytes = max(self._largest_step_bytes, graph_bytes / plan.segment_steps)
         self._report = None
         self.plans.clear()
         self._beside.clear()
-        planned_bytes = plan.graph_bytes or 1
-        warnings.warn(
-            "the steps of this call go by what is in their tensors, and computed more than those that its "
-            f"plan was made for (up to {graph_bytes / planned_bytes:.2f} times the bytes): its peak may have "
-            "been above the budget. The next call like it is looked into anew, and planned for such steps",
-            stacklevel=2,
-        )
 
 
 class _Signature(NamedTuple):

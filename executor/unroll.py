@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,13 +15,17 @@ from executor.compiled import outside_compiled_graphs
 from executor.drop_ins.computed_weights import computing_bytes
 from executor.errors import BudgetTooSmall, ReplayError
 from executor.execute import execute, run_without_gradients
-from executor.known import forget, known
+from executor.known import Known, forget, known
 from executor.loop import FinalState, Loop, StepFunction
 from executor.memory.budget import parse_budget_bytes
 from executor.plan import ExecutionPlan
 from executor.predict import plan_for
 from executor.rules.first_order import require_reverse_mode
 from executor.stages.outputs import Reduce
+
+RENEW = "this plan was made for. Take a new one of predict(…), or give a budget in its place"
+RENEWED = "its plan was made for. The next call like it is looked into anew, and planned for such steps"
+"""Of steps, where those of a call keep more than its plan counts; with a plan that was given, the line above."""
 
 
 @outside_compiled_graphs
@@ -84,7 +89,7 @@ def unroll(
         final_state=final_state,
     )
     if plan is not None:
-        return _run(loop, plan)
+        return _run(loop, plan, RENEW)
     if budget is None:
         raise TypeError("give a budget in bytes, or a plan")
     return run_within(loop, budget, planner, host_budget)
@@ -102,7 +107,8 @@ def run_within(
         with suppress(ReplayError):  # nothing will run again
             needs = known(loop).needs(loop)  # refuses a tensor that needs one and was not declared
         return run_without_gradients(loop, needs)
-    return _run(loop, _plan(loop, budget, planner, host_budget))
+    plan = _plan(loop, budget, planner, host_budget)
+    return _run(loop, plan, RENEWED)
 
 
 def _plan(loop: Loop, budget: int | str, planner: str | None, host_budget: int | str | None) -> ExecutionPlan:
@@ -118,11 +124,22 @@ def _plan(loop: Loop, budget: int | str, planner: str | None, host_budget: int |
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
 
 
-def _run(loop: Loop, plan: ExecutionPlan) -> tuple[Any, Any]:
+def _run(loop: Loop, plan: ExecutionPlan, remedy: str) -> tuple[Any, Any]:
+    """`remedy`: what is said where steps keep more than the plan counts."""
     require_reverse_mode(loop.everything())
     try:
         about = known(loop)
-        return execute(loop, plan, about.needs(loop), tell=partial(about.outgrown, plan))
+        return execute(loop, plan, about.needs(loop), tell=partial(_outgrown, about, plan, remedy))
     except ReplayError:
         forget(loop)
         raise
+
+
+def _outgrown(about: Known, plan: ExecutionPlan, remedy: str, graph_bytes: int) -> None:
+    about.outgrown(plan, graph_bytes)
+    times = graph_bytes / max(1, plan.graph_bytes or 0)
+    warnings.warn(
+        "the steps of this call go by what is in their tensors, and its peak may have been above the budget: "
+        f"they computed more, up to {times:.2f} times the bytes, than those that {remedy}",
+        stacklevel=2,
+    )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from executor import BudgetTooSmall, measure, unroll
+from executor import BudgetTooSmall, measure, predict, unroll
 from executor.rules.outgrowth import Outgrowth, graph_bytes
 
 STEPS, BATCH, SIZE = 30, 2, 16
@@ -66,7 +66,7 @@ def test_data_with_which_steps_keep_more_are_told_once_and_planned_for(
     """They broke every budget of later calls without a word. What is looked at next are easy data again."""
     training = Training(deepen)
     assert silently(training, 0) <= BUDGET
-    with pytest.warns(UserWarning, match="computed more than those that its plan was made for"):
+    with pytest.warns(UserWarning, match="than those that its plan was made for. The next"):
         assert training.peak_bytes(STEPS) > BUDGET
     for hard_steps in (0, STEPS):
         assert silently(training, hard_steps) <= BUDGET
@@ -82,6 +82,19 @@ def test_what_does_not_fit_any_more_is_refused() -> None:
         training.peak_bytes(0)
     training.budget = refusal.value.minimum_budget_bytes
     assert silently(training, STEPS) <= training.budget
+
+
+def test_a_plan_of_ones_own_is_to_be_renewed() -> None:
+    """It is the same at the next call, whatever was found out."""
+    training = Training(by_branch)
+    easy, hard = torch.zeros(STEPS, BATCH, SIZE), torch.ones(STEPS, BATCH, SIZE)
+    loop = {"state": torch.zeros(BATCH, SIZE), "module": training.cell, "reduce": "sum"}
+    plan = predict(training.step, inputs=easy, budget=BUDGET, **loop).plan
+    loss, _ = unroll(training.step, inputs=hard, plan=plan, **loop)
+    with pytest.warns(UserWarning, match="that this plan was made for. Take a new one"):
+        loss.backward()
+    renewed = predict(training.step, inputs=easy, budget=BUDGET, **loop).plan
+    assert renewed.graph_bytes > plan.graph_bytes or renewed.segment_steps < plan.segment_steps
 
 
 def test_hard_data_that_were_looked_at_are_no_surprise() -> None:
