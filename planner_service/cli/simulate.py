@@ -21,11 +21,13 @@ examples:
   tightfit simulate request.json --schedule schedule.ndjson    anybody's schedule, one action per line
   tightfit simulate simulation.json --output timeline.svg      memory over time, as a picture
 
-REQUEST describes the model as for `tightfit plan`; a budget in it is kept as the limit. An action:
+REQUEST describes the model as for `tightfit plan`; a budget in it is kept as the limit. Beside --schedule a
+recurrent model needs "segment_steps": how many steps one stage of the schedule is. An action:
   {"action": "advance", "first": 1, "last": 17}     run stages 1..17 without a tape, keep the state after 17
   {"action": "tape", "first": 18, "last": 20}       run stages 18..20 with tapes
   {"action": "backward", "first": 20, "last": 18}   reverse them, last first
   {"action": "free", "state": 17}                   drop that state
+where stages can be undone also archive (like advance) and undo (like backward);
 with memory.tiers in REQUEST also move (an advance that lets its input go), store, fetch and discard:
   {"action": "store", "state": 17, "tier": "host"}
 

@@ -42,7 +42,8 @@ class SimulationRequest(Question):
         if (self.schedule is None) == (self.policy is None):
             raise invalid("schedule", "give either a schedule or a policy")
         if (self.segment_steps is None) != (self.model.kind == "chain"):
-            raise invalid("segment_steps", "needed for a recurrent model, and only there")
+            reason = "steps of one stage of the schedule: needed for a recurrent model, and only there"
+            raise invalid("segment_steps", reason)
         return self
 
 

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from planner_service.chain import TieredAction
 from planner_service.cli import main
 from planner_service.contract import ComparisonReply, FrontierReply, SimulationReply
 from tests.cli.test_plan_command import SMALL, refusal
@@ -60,6 +62,29 @@ def test_a_schedule_of_lines_is_judged_and_an_illegal_one_shown(request_path, tm
     assert "ILLEGAL at action 1" in capsys.readouterr().out
     lines.write_text('{"action": "tape", "first": 1, "last": 20}\n{]\n')
     assert "line 2 is not JSON" in refusal(capsys, "simulate", path, "--schedule", str(lines))["detail"]
+
+
+def test_the_help_names_every_action_and_what_a_recurrent_models_schedule_needs(
+    request_path, tmp_path, capsys
+):
+    """The stages of its schedule are as many steps as REQUEST says"""
+    with pytest.raises(SystemExit):
+        main(["simulate", "--help"])
+    told = capsys.readouterr().out
+    actions = {kind.__name__.lower() for kind in get_args(TieredAction)}
+    assert {"undo", "fetch"} < actions
+    assert {action for action in actions if action not in told} == set()
+
+    model = {"kind": "gru", "input_size": 8, "hidden_size": 16}
+    question = {"model": model, "sequence": {"length": 40, "batch_size": 2}}
+    lines = tmp_path / "schedule.ndjson"
+    lines.write_text(
+        '{"action": "tape", "first": 1, "last": 4}\n{"action": "backward", "first": 4, "last": 1}'
+    )
+    refused = refusal(capsys, "simulate", request_path(question), "--schedule", str(lines))
+    assert refused["errors"][0]["field"] == "segment_steps"
+    assert "segment_steps" in told
+    assert main(["simulate", request_path({**question, "segment_steps": 10}), "--schedule", str(lines)]) == 0
 
 
 def test_a_frontier_of_inexact_gradients_says_so(request_path, capsys):
