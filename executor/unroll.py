@@ -25,7 +25,7 @@ from executor.stages.outputs import Reduce
 
 RENEW = "this plan was made for. Take a new one of predict(…), or give a budget in its place"
 RENEWED = "its plan was made for. The next call like it is looked into anew, and planned for such steps"
-"""Of steps, where those of a call keep more than its plan counts; with a plan that was given, the line above."""
+"""Of steps that keep less than those of a call do; where a plan was given, the line above."""
 
 
 @outside_compiled_graphs
