@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from executor.loop import Loop
-from executor.offload.slots import HOST, Slots, is_pinned, most_slots
+from executor.offload.slots import HOST, Slots, is_pinned, most_slots, unpin_unused
 from executor.offload.transfers import copy_stream
 from executor.replay import Surroundings
 from executor.rules.needs import Needs
@@ -69,7 +69,16 @@ class HostMemory:
 
 
 def transfer_seconds(size_bytes: int, device: torch.device) -> tuple[float, float]:
-    """Seconds of one copy to the host and of one back."""
+    """Seconds of one copy to the host and of one back. What was pinned for that, and for what was probed
+    before, is no longer: torch would keep it beside what runs take.
+    """
+    try:
+        return _timed_transfers(size_bytes, device)
+    finally:
+        unpin_unused(device)
+
+
+def _timed_transfers(size_bytes: int, device: torch.device) -> tuple[float, float]:
     state = torch.zeros(size_bytes, dtype=torch.uint8, device=device)
     _, slot = Slots(HOST, count=1, slot_bytes=size_bytes, device=device).take(size_bytes)
     stream = copy_stream(device)

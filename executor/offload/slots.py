@@ -84,6 +84,14 @@ def _catch_up(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def unpin_unused(device: torch.device) -> None:
+    """Let torch give back pinned memory that nobody uses."""
+    unpin = getattr(torch._C, "_host_emptyCache", None)  # noqa: SLF001 - it has no public name
+    if device.type == "cuda" and unpin is not None:
+        torch.cuda.synchronize(device)
+        unpin()
+
+
 class Slots:
     """`count` slots of `slot_bytes` each, allocated when the first is taken."""
 

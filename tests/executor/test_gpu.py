@@ -134,17 +134,33 @@ def test_what_moves_to_pinned_memory_keeps_both_budgets(kind: str, what: str) ->
 @pytest.mark.parametrize("what", TO_THE_HOST)
 def test_no_more_is_pinned_while_the_device_is_an_iteration_behind(what: str) -> None:
     """What is given back before the copies in it are over would be pinned once more"""
-    if not hasattr(torch.cuda, "host_memory_stats"):
-        pytest.skip("this torch does not tell what it has pinned")
     loop = fused("GRU")
     make, budget_of = TO_THE_HOST[what]
     plan, _ = make(loop, budget_of(loop))
     planned(loop, plan)
-    pinned_bytes = torch.cuda.host_memory_stats()["allocated_bytes.current"]
+    pinned_bytes = of_pinned_memory("allocated_bytes.current")
     torch.cuda._sleep(10**9)  # half a second
     for _ in range(3):
         planned(loop, plan)
-    assert torch.cuda.host_memory_stats()["allocated_bytes.current"] == pinned_bytes > 0
+    assert of_pinned_memory("allocated_bytes.current") == pinned_bytes > 0
+
+
+def test_what_is_pinned_for_a_probe_is_not_kept_beside_what_runs_take() -> None:
+    """Nor where nothing moves to the host in the end"""
+    loop = fused("LSTM")
+    begun = of_pinned_memory("num_host_alloc")
+    predict(**loop, budget=between(loop, 0.5), host_budget=HOST_BYTES)
+    assert of_pinned_memory("num_host_alloc") > begun
+    assert of_pinned_memory("allocated_bytes.current") == 0
+
+
+def of_pinned_memory(name: str) -> int:
+    """One of torch's counters."""
+    if not hasattr(torch.cuda, "host_memory_stats"):
+        pytest.skip("this torch does not tell what it has pinned")
+    torch.cuda.init()
+    found: int = torch.cuda.host_memory_stats()[name]
+    return found
 
 
 @pytest.mark.parametrize("what", TO_THE_HOST)
