@@ -12,7 +12,7 @@ state by reference, one gradient of a state, and whatever the running action nee
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from executor.memory.sizes import storage_addresses, storage_bytes
 from executor.replay import Replay, state_only
 from executor.reversal import passing
 from executor.rules.captures import require_no_captures, sequence_number, without_hooks
+from executor.rules.cycles import collected, take_apart
 from executor.rules.outgrowth import Outgrowth
 from executor.stages.gradients import Gradients
 from executor.stages.live_tape import LiveTape, added
@@ -272,12 +273,16 @@ class Run:
             leaves = detached(leaves)
         versions = self._versions_given(leaves)
         emit = None if self._recomputing else self.program.outputs.write_block
-        with torch.enable_grad() if with_graphs else nullcontext():
+        with self._without_cycles(), torch.enable_grad() if with_graphs else nullcontext():
             slices = self._slices(stage, differentiated=with_graphs)
             after = self.program.run(stage, leaves, slices, emit, held=self._held, is_taped=False)
         if versions != self._versions_given(leaves):
             raise_mutated(stage)
         return after
+
+    def _without_cycles(self) -> AbstractContextManager[None]:
+        """After the context what steps left in reference cycles is gone."""
+        return collected() if self._replay.leaves_cycles else nullcontext()
 
     def _versions_given(self, leaves: Sequence[Any]) -> list[int]:
         """Of a stage's input state, and of all inputs, of which each stage gets views."""
@@ -304,7 +309,7 @@ class Run:
         is_checked = self.program.sees_undeclared or self._is_first_tape()
         since = sequence_number() if is_checked else None
         versions = self._versions_given(state_leaves)
-        with torch.enable_grad():
+        with self._without_cycles(), torch.enable_grad():
             after = self.program.run(
                 stage,
                 tuple(state_leaves),
@@ -361,6 +366,8 @@ class Run:
             _run_backward(tuple(roots), tuple(gradients), False, False, (), True, True)
             self.parameters.own_gradients()
         self.gradients.take(tape)
+        if self._replay.leaves_cycles:
+            take_apart(tape.ends(), self.captured)
 
     def _accumulate(self, roots: list[Any], gradients: list[Tensor], leaves: list[Any]) -> None:
         """With captured tensors: gradients stop at them, whatever graph they come from, and their own

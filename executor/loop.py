@@ -232,6 +232,7 @@ class Loop:
             differentiates_a_second_run=needs.differentiates_a_second_run,
             advances_with_graphs=needs.advances_with_graphs,
             makes_leaves=needs.makes_leaves,
+            leaves_cycles=needs.leaves_cycles,
             cached=self.cached,
         )
 

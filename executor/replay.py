@@ -97,6 +97,7 @@ class Replay:
         differentiates_a_second_run: bool = False,
         advances_with_graphs: bool = False,
         makes_leaves: bool = False,
+        leaves_cycles: bool = False,
         cached: CachedWeights | None = None,
     ) -> None:
         self._generators = generators
@@ -119,6 +120,7 @@ class Replay:
         functions that differentiate a second run look for its gradient there."""
         self.advances_with_graphs = advances_with_graphs
         self.makes_leaves = makes_leaves
+        self.leaves_cycles = leaves_cycles
         self.is_active = bool(generators) or bool(mutated.slots)
 
     def take(self) -> Surroundings:

@@ -23,6 +23,7 @@ from executor.replay import recomputing
 from executor.reversal import LostBits, Watching, passing
 from executor.rules.agreement import alike
 from executor.rules.captures import require_no_captures, sequence_number
+from executor.rules.cycles import leaves_cycles
 from executor.rules.grad_mode import given_to, goes_by_grad_mode, two_advances
 from executor.rules.needs import Needs
 from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
@@ -65,7 +66,7 @@ def dry_run(
         start.put_back()
         put = buffers.current()
         versions = versions_of(put)
-        taped = stages.taped()
+        taped, in_cycles = leaves_cycles(stages.taped)
         moved = start.moved_streams()
         mutated = buffers.changed_since(start.buffer_values) | buffers.written_since(put, versions)
         changed = buffers.subset(mutated)
@@ -94,6 +95,7 @@ def dry_run(
         advances_with_graphs=with_graphs is True,
         goes_by_values=by_values,
         makes_leaves=taped.makes_leaves,
+        leaves_cycles=in_cycles,
         moved_streams=frozenset(index for index, moves in enumerate(others) if moves),
     )
 

@@ -24,6 +24,8 @@ class Needs:
     """Whether what a step does goes by what is in its tensors, so that other steps may do more or less."""
     makes_leaves: bool = False
     """Whether graphs of steps have leaves that the steps made themselves."""
+    leaves_cycles: bool = False
+    """Whether steps leave tensors in reference cycles (`executor.rules.cycles`)."""
     leaves_behind: bool = False
     """Whether steps leave something in attributes or dictionaries (`executor.surroundings.written`)."""
     moved_streams: frozenset[int] = frozenset()
