@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from planner_service.chain.quantities import format_bytes
 from planner_service.cli.remote import add_planner_option, asking
 from planner_service.cli.tables import table
-from planner_service.contract.nodes import Node
+from planner_service.contract.nodes import Node, NodePage
+
+if TYPE_CHECKING:
+    from planner_service.client import PlannerClient
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,13 +30,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Ask and print."""
     with asking(args.planner) as client:
-        page = client.nodes(limit=1000)
+        page = _all_nodes(client)
     if args.json:
         print(page.model_dump_json(indent=2))
         return 0
     head = ("node", "state", "device", "slice", "total", "free", "driver", "torch", "seen")
     print(table([head, *map(_row, page.nodes)], right_aligned=frozenset({4, 5})))
     return 0
+
+
+def _all_nodes(client: PlannerClient) -> NodePage:
+    """Page by page: those of thousands of nodes are several."""
+    nodes: list[Node] = []
+    cursor: str | None = None
+    while True:
+        page = client.nodes(limit=1000, cursor=cursor)
+        nodes += page.nodes
+        cursor = page.next_cursor
+        if cursor is None:
+            return NodePage(nodes=nodes)
 
 
 def _row(node: Node) -> tuple[str, ...]:

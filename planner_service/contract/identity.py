@@ -17,17 +17,26 @@ class UnwritableText(PlanningError, ValueError):
         super().__init__("a text of the request is no Unicode: it holds half of a surrogate pair")
 
 
+class NestedTooDeeply(PlanningError, ValueError):
+    """JSON was read that is nested deeper than it can be written."""
+
+    def __init__(self) -> None:
+        super().__init__("a value of the request is nested hundreds of levels deep: nothing here is")
+
+
 def canonical_json(request: BaseModel) -> bytes:
     """The request with every default written out, quantities in bytes and fields in a fixed order.
 
     Requests that mean the same field by field ("2GiB" and 2147483648) have the same canonical form.
-    Raises UnwritableText.
+    Raises UnwritableText and NestedTooDeeply.
     """
     try:
         return request.model_dump_json().encode()
     except PydanticSerializationError as error:
         if "surrogates" in str(error):
             raise UnwritableText from None
+        if "depth exceeded" in str(error):
+            raise NestedTooDeeply from None
         raise
 
 

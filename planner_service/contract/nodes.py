@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from pydantic_core import PydanticCustomError
 
 from planner_service.contract.attempts import LEASE_SECONDS
 from planner_service.contract.base import Answer, Message
@@ -20,7 +22,17 @@ NodeState = Literal["ready", "unreachable", "lost"]
 ClaimingEngine = Literal["agents", "local"]
 
 MOST_EXCEPTED = 200
+MOST_FACTS_BYTES = 2**16
+"""All nodes that were heard of lately are read to tell whether a job could run anywhere."""
 JobId = Annotated[StorableText, Field(max_length=64)]
+
+
+def _not_too_much(facts: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if len(json.dumps(facts)) > MOST_FACTS_BYTES:
+        raise PydanticCustomError(
+            "quantity", "facts must not take over {most} bytes as JSON", {"most": MOST_FACTS_BYTES}
+        )
+    return facts
 
 
 class NodeRegistration(Message):
@@ -38,8 +50,10 @@ class NodeRegistration(Message):
     torch: Name | None = None
     engines: Annotated[tuple[ClaimingEngine, ...], Field(min_length=1, max_length=2)] = ("agents",)
     """Whose jobs its agent claims."""
-    facts: Annotated[dict[Name, FurtherValue], Field(max_length=50)] = Field(default={})
-    """Anything else worth knowing: kept and shown, never acted upon."""
+    facts: Annotated[dict[Name, FurtherValue], Field(max_length=50), AfterValidator(_not_too_much)] = Field(
+        default={}
+    )
+    """Anything else worth knowing: kept and shown, never acted upon. At most 64 KiB as JSON."""
 
 
 class Node(NodeRegistration):

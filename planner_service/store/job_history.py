@@ -12,7 +12,10 @@ from planner_service.contract.job_events import JobLogLine, JobLogPage
 from planner_service.jobs import FINAL, State, UnknownJob
 from planner_service.store.job_records import moment
 from planner_service.store.job_tables import attempts, job_events, job_logs, jobs
+from planner_service.store.pages import page_of
 from planner_service.store.upsert import insert_into
+
+LINES_AT_A_TIME = 500
 
 
 class EventsAfter(NamedTuple):
@@ -59,13 +62,14 @@ class JobHistory:
             query = query.order_by(job_logs.c.attempt, job_logs.c.line)
             if attempt is not None:
                 query = query.where(job_logs.c.attempt == attempt)
-            rows = connection.execute(query.limit(limit + 1)).all()
+            query = query.limit(limit + 1).execution_options(yield_per=LINES_AT_A_TIME)
+            with connection.execute(query) as rows:
+                shown, has_more = page_of(rows, limit)
         lines = [
-            JobLogLine(attempt=row.attempt, line=row.line, at=moment(row.at), text=row.text)
-            for row in rows[:limit]
+            JobLogLine(attempt=row.attempt, line=row.line, at=moment(row.at), text=row.text) for row in shown
         ]
-        more = len(rows) > limit
-        return JobLogPage(lines=lines, next_cursor=f"{lines[-1].attempt}.{lines[-1].line}" if more else None)
+        cursor = f"{lines[-1].attempt}.{lines[-1].line}" if has_more else None
+        return JobLogPage(lines=lines, next_cursor=cursor)
 
     def attempts(self, job_id: str) -> list[AttemptRecord]:
         """Every attempt at the job, the first one first."""

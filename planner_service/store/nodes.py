@@ -17,6 +17,7 @@ from planner_service.store.database import writing
 from planner_service.store.job_records import JobRow, moment
 from planner_service.store.job_tables import nodes
 from planner_service.store.jobs import Clock
+from planner_service.store.pages import ROWS_AT_A_TIME, page_of
 from planner_service.store.upsert import insert_into
 
 UNREACHABLE_AFTER_SECONDS = 60
@@ -56,12 +57,11 @@ class NodeStore:
     def page(self, *, limit: int, after: str = "") -> NodePage:
         """At most `limit` nodes by name, those that come after the name `after`."""
         query = select(nodes).where(nodes.c.name > after).order_by(nodes.c.name).limit(limit + 1)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        shown = rows[:limit]
-        more = len(rows) > limit
+        query = query.execution_options(yield_per=ROWS_AT_A_TIME)
+        with self._engine.connect() as connection, connection.execute(query) as rows:
+            shown, has_more = page_of(rows, limit)
         return NodePage(
-            nodes=[self._node(row) for row in shown], next_cursor=shown[-1].name if more else None
+            nodes=[self._node(row) for row in shown], next_cursor=shown[-1].name if has_more else None
         )
 
     def offers(self) -> list[Offer]:

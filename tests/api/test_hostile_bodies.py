@@ -9,7 +9,7 @@ import pytest
 
 from planner_service.cli.openapi import document_text
 from tests.api.workers import JOB, NODE
-from tests.serving import chain_request
+from tests.serving import CHAIN, chain_request
 
 PATHS = [
     (method.upper(), path.replace("{job_id}", "j").replace("{number}", "1").replace("{name}", "n"))
@@ -25,6 +25,8 @@ def wrong_units(document: dict[str, Any]) -> bytes:
     return json.dumps(document).replace("60", '"60 furlongs"').replace("64MiB", "64 parsecs").encode()
 
 
+DEEP = b'{"a":' * 400 + b"1" + b"}" * 400
+"""Read without a word, and more than can be written again."""
 BODIES = {
     "deep lists": b"[" * 100_000 + b"]" * 100_000,
     "deep objects": b'{"model":' * 50_000 + b"1" + b"}" * 50_000,
@@ -37,6 +39,10 @@ BODIES = {
     "a text of 10 MB": b'{"name": "' + b"x" * 10_000_000 + b'"}',
     "a text of 1 MB": b'{"name": "' + b"x" * 1_000_000 + b'"}',
     "many keys": b"{" + b",".join(b'"k%d":1' % number for number in range(10_000)) + b"}",
+    "a deep policy": json.dumps({"model": CHAIN["model"], "policy": {}}).encode().replace(b"{}", DEEP),
+    "a deep action": json.dumps({"model": CHAIN["model"], "schedule": [{}]}).encode().replace(b"{}", DEEP),
+    "a deep fact": json.dumps({**NODE, "facts": {}}).encode().replace(b"{}", DEEP),
+    "long facts": json.dumps({**NODE, "facts": {"note": "x" * 70_000}}).encode(),
     "nothing": b"",
     "null": b"null",
     "plan with wrong units": wrong_units(chain_request()),

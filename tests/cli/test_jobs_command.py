@@ -15,9 +15,9 @@ import pytest
 from planner_service.cli import job_watch
 from planner_service.cli.main import main
 from planner_service.cli.request_file import UnreadableRequest, read_document
-from planner_service.client import PlannerUnreachable
+from planner_service.client import PlannerClient, PlannerUnreachable
 from planner_service.contract.job_events import JobEvent
-from tests.api.workers import Life
+from tests.api.workers import HTTP, Life
 from tests.serving import START, start_service
 
 JOB_FILE = """
@@ -183,6 +183,21 @@ def test_measurements_go_to_standard_output_and_a_misspelt_folder_is_not_made(
     assert main([*export, "misspelt"]) == 2
     assert "there is no misspelt/tightfit.sqlite3" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_nodes_are_listed_though_the_service_tells_them_in_pages(service, capsys, monkeypatch):
+    life = Life("paged", service)
+    names = [f"{life.name}-{number}" for number in range(3)]
+    node = {"device": "cpu", "memory_total_bytes": 1, "memory_free_bytes": 1}
+    for name in names:
+        HTTP.put(f"{service.url}/v1/nodes/{name}", json=node).raise_for_status()
+    whole = PlannerClient.nodes
+    monkeypatch.setattr(
+        PlannerClient, "nodes", lambda client, limit, cursor: whole(client, limit=1, cursor=cursor)
+    )
+    assert main(["nodes", "--planner", service.url]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in names)
 
 
 def test_the_services_address_comes_from_the_environment(service, capsys, monkeypatch):
