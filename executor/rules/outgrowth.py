@@ -34,7 +34,7 @@ Tell = Callable[[int], None]
 
 
 def graph_bytes(roots: Iterable[Any]) -> int:
-    """Bytes of what the operations of the graph above `roots` put out; leaves and views do not count."""
+    """Bytes that the operations of the graph above `roots` put out; leaves, views, nested tensors are none."""
     total = 0
     walk = Walk(makers(roots))
     for node in walk:
@@ -42,8 +42,15 @@ def graph_bytes(roots: Iterable[Any]) -> int:
             continue
         walk.go_on(node)
         if node.name().partition("Backward")[0] not in _VIEWS:
-            total += sum(prod(each.shape) * each.dtype.itemsize for each in node._input_metadata)  # noqa: SLF001 - it has no public name
+            total += sum(map(_bytes, node._input_metadata))  # noqa: SLF001 - it has no public name
     return total
+
+
+def _bytes(of_output: Any) -> int:
+    if of_output.is_nested_tensor or of_output.is_cpp_nested_tensor:
+        return 0
+    sizes = of_output.shape
+    return prod(sizes) * int(of_output.dtype.itemsize) if all(type(size) is int for size in sizes) else 0
 
 
 class Outgrowth:

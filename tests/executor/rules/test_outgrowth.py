@@ -111,6 +111,14 @@ def test_the_bytes_of_a_graph_are_those_of_what_its_operations_put_out() -> None
     assert graph_bytes([h, torch.tanh(h), h.double(), None, 3]) == (1 + 1 + 2) * STEP_BYTES
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_whose_size_no_graph_tells_do_not_count() -> None:
+    rows = torch.ones(BATCH, SIZE, requires_grad=True)
+    for layout in (torch.strided, torch.jagged):
+        nested = torch.nested.as_nested_tensor([rows, rows[:1]], layout=layout)
+        assert graph_bytes([nested.to_padded_tensor(0.0).sum(1)]) > graph_bytes([nested]) >= 0
+
+
 def test_tapes_that_are_small_make_room_for_a_large_one() -> None:
     """What counts are those alive at a time."""
     h = torch.ones(BATCH, SIZE, requires_grad=True)
