@@ -34,7 +34,7 @@ Tell = Callable[[int], None]
 
 
 def graph_bytes(roots: Iterable[Any]) -> int:
-    """Bytes that the operations of the graph above `roots` put out; leaves, views, nested tensors are none."""
+    """Bytes that the operations of the graph above `roots` put out; no leaves, views, nested tensors."""
     total = 0
     walk = Walk(makers(roots))
     for node in walk:
