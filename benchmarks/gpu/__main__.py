@@ -105,18 +105,19 @@ def main() -> int:
     begin = time.monotonic()
     about: dict[str, Any] = {"machine": device_description()}
     results.start(about)
+    page.try_to_write()
     results.start(about | {"tests": suites.run_suites(suites.suites(), begin + TESTS_END)})
+    page.try_to_write()
     for name, end in SECTIONS:
-        page.write()
         run_section(name, begin + end)
-    page.write()
-    found = results.load()
-    print(page.page(found))
+    is_written, found = page.try_to_write(), results.load()
+    if is_written:
+        print(page.PATH.read_text(encoding="utf-8"))
     for promise in broken_promises(found):
         print(f"broken: {promise}", file=sys.stderr)
     written = (os.path.relpath(path, ROOT) for path in (results.PATH, page.PATH))
     print(f"results: {', '.join(written)}", flush=True)
-    return 1 if broken_promises(found) else 0
+    return 1 if broken_promises(found) or not is_written else 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from benchmarks.executor.cases import Case, Iteration, fused, looped
 from benchmarks.gpu.peaks import measured
 from benchmarks.gpu.rows import Found, Row, in_words
 from executor import BudgetTooSmall
+from executor.memory.cuda_memory import cuts_every_block
 from executor.memory.hard_cap import hard_cap, plannable_bytes
 from executor.predict import plan_for
 
@@ -92,6 +93,7 @@ def budgets(
     except RuntimeError as error:
         found["not_measured"] = f"full BPTT: {in_words(error)}"
         return
+    found["segments_expand"] = cuts_every_block()
     found["full_peak_bytes"] = measured(case.module, case.full_iteration).peak_bytes
     found["budgets"] = []
     for share in shares:

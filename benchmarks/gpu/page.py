@@ -4,6 +4,7 @@ anew, from whatever a run has left that was ended.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,18 @@ PATH = results.place(ROOT / "docs/gpu.md")
 def write(path: Path = PATH, source: Path = results.PATH) -> None:
     """Of what is known by now."""
     path.write_text(page(results.load(source)), encoding="utf-8")
+
+
+def try_to_write() -> bool:
+    """The same; whether it could be written. A run goes on without: the page can be made of its results
+    later.
+    """
+    try:
+        write()
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
 
 
 def page(found: Found) -> str:
@@ -57,9 +70,15 @@ def _budgets(found: Found) -> str:
         "## Inside a budget\n\nBudgets are shares of full BPTT's measured peak; peaks are the caching "
         "allocator's. With host memory, checkpoints or whole tapes move there while the device computes, "
         "whichever the probe found quicker. The hard cap is the budget too: the allocator refuses to reserve "
-        "more. Segments can expand, unless it is said below that they could not.\n\n"
+        f"more. {_segments(found)}\n\n"
     )
     return text + _table([*header, "under the hard cap", "time / best checkpoint"], lines)
+
+
+def _segments(found: Found) -> str:
+    """Of which kind they were, row by row: a machine or a user's own settings may refuse that they expand."""
+    fixed = [row["name"] for row in found["budgets"] if not row.get("segments_expand", True)]
+    return "Segments can expand" + (f", but not in: {', '.join(fixed)}." if fixed else ".")
 
 
 def _budget_cells(record: Found) -> list[str]:
@@ -84,7 +103,7 @@ def _budget_cells(record: Found) -> list[str]:
 
 def _cap(capped: Found) -> str:
     if "reserved_peak_bytes" in capped:
-        return f"finished, {format_bytes(capped['reserved_peak_bytes'])} reserved"
+        return f"finished, {format_bytes(capped['reserved_peak_bytes'])} more reserved"
     words = {"refused": "refused", "out_of_memory": "out of memory", "failed": "failed"}
     return next((word for key, word in words.items() if key in capped), "")
 

@@ -29,6 +29,7 @@ from benchmarks.gpu.page import page  # noqa: E402
 from benchmarks.gpu.peaks import measured as measured_peak  # noqa: E402
 from benchmarks.gpu.promises import broken_promises  # noqa: E402
 from benchmarks.gpu.rows import UNFINISHED, OutOfTime, Row, run, time_limit  # noqa: E402
+from benchmarks.gpu.section import keep  # noqa: E402
 from benchmarks.sparse import frontier  # noqa: E402
 from benchmarks.sparse.training import Training  # noqa: E402
 from executor.drop_ins.recurrence import run_fused  # noqa: E402
@@ -158,6 +159,30 @@ def test_the_page_of_a_run_that_is_ended_at_any_moment_is_written(measured, sect
         assert isinstance(broken_promises(found), list)
     results.start({"machine": MACHINE}, tmp_path / "gpu.json")
     page_module.write(tmp_path / "gpu.md", tmp_path / "gpu.json")
+
+
+def test_a_page_that_cannot_be_written_ends_no_run(monkeypatch, capsys):
+    """Eight minutes of a device are worth more; the results are there, and the reason is told"""
+    monkeypatch.setattr(page_module, "write", faulty)
+    assert not page_module.try_to_write()
+    assert "an illegal memory access" in capsys.readouterr().err
+
+
+def test_each_row_is_on_the_page_as_soon_as_it_is_kept(tmp_path, monkeypatch):
+    """Whoever ends the run from outside finds it there"""
+    paths = tmp_path / "gpu.md", tmp_path / "gpu.json"
+    results.start({"machine": MACHINE}, paths[1])
+    monkeypatch.setattr(results, "add", partial(results.add, path=paths[1]))
+    monkeypatch.setattr(page_module, "write", partial(page_module.write, *paths))
+    keep("sparse", {"name": "product", "failed": "ValueError: no"})
+    assert "- product: ValueError: no" in paths[0].read_text(encoding="utf-8")
+
+
+def test_the_page_names_the_rows_whose_segments_did_not_expand(measured):
+    """A user's own settings of the allocator are left alone, and virtual machines may refuse them"""
+    (loop,) = measured["budgets"]
+    for expand, words in ((True, "Segments can expand."), (False, "Segments can expand, but not in: loop.")):
+        assert words in page({"machine": MACHINE, "budgets": [{**loop, "segments_expand": expand}]})
 
 
 def test_a_budget_that_is_kept_breaks_no_promise(measured):
