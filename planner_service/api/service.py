@@ -20,6 +20,7 @@ from planner_service.api.answers.plan_library import PlanLibrary
 from planner_service.api.answers.planning_pool import PlanningPool
 from planner_service.api.answers.profile_library import ProfileLibrary
 from planner_service.api.answers.reply_cache import ReplyCache
+from planner_service.api.background import kept_going
 from planner_service.api.forgetting import Retention, forget_what_is_old
 from planner_service.api.jobs.admission_desk import AdmissionDesk
 from planner_service.api.jobs.dispatching import cluster_holes, dispatcher_of
@@ -192,12 +193,12 @@ async def running_service(
     require_keys(settings, engine)
     service = Service(settings, engine, Planner(), metrics, own_keys=own_keys)
     work = (
-        service.warm_up(on_ready),
-        service.forget_what_is_old(),
-        service.leases.run(),
-        dispatcher_of(service.jobs, settings).run(),
+        partial(service.warm_up, on_ready),
+        service.forget_what_is_old,
+        service.leases.run,
+        dispatcher_of(service.jobs, settings).run,
     )
-    background = [asyncio.create_task(part) for part in work]
+    background = [asyncio.create_task(kept_going(part)) for part in work]
     try:
         yield service
     finally:

@@ -62,5 +62,7 @@ class EventWatch:
                 self._counts = await stored(self._count_events, list(self._watched))
             except (SQLAlchemyError, StorageStalled) as error:  # streams stay open until it is back
                 log.warning("events not looked at: %s", error, extra={"action": "events_not_read"})
+            except Exception:  # without the next look, all of them would wait for ever
+                log.exception("events not looked at", extra={"action": "events_not_read"})
             look, self._next_look = self._next_look, asyncio.Event()
             look.set()
