@@ -5,7 +5,7 @@ first backward, in which every step runs for the first time; its backward interp
 is a small graph of its own, from detached leaves (the input state, the slice of the inputs, the shadow
 parameters) to the output state and outputs; an inner `torch.autograd.backward` reverses it.
 
-What is alive is what DESIGN.md, section 3 charges: a checkpoint until its `free`, a tape with its input
+What is alive is what docs/memory_model.md charges: a checkpoint until its `free`, a tape with its input
 state by reference, one gradient of a state, and whatever the running action needs.
 """
 

@@ -95,6 +95,21 @@ def test_files_and_tests_that_are_named_exist(name):
         )
 
 
+def test_pages_that_the_code_names_exist():
+    """Those with their folder, `docs/memory_model.md`, and those in capitals"""
+    named = {
+        page
+        for folder in ("planner_service", "executor", "benchmarks", "deploy", "tests")
+        for source in (ROOT / folder).rglob("*.*")
+        if source.suffix in {".py", ".c", ".h", ".lua", ".service", ".yaml"}
+        for page in re.findall(
+            r"\b((?:[\w-]+/)+[\w-]+\.md|[A-Z]{4,}\.md)", source.read_text(encoding="utf-8")
+        )
+    }
+    assert "docs/memory_model.md" in named
+    assert {page for page in named if not (ROOT / page).exists()} == set()
+
+
 def commands() -> list[list[str]]:
     """The words of every `tightfit …` and `tightfit-worker …` in a code block or in a program's help."""
     blocks = [

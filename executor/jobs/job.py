@@ -1,4 +1,4 @@
-"""Job files: one training run, described in YAML or JSON (DESIGN.md, section 8).
+"""Job files: one training run, described in YAML or JSON (docs/jobs.md).
 
     model:    {kind: lstm, hidden_size: 256, embedding_size: 64}
     data:     {text: python}

@@ -1,4 +1,4 @@
-"""The actions of a schedule (DESIGN.md, section 3), as run-length records.
+"""The actions of a schedule (docs/memory_model.md), as run-length records.
 
 `advance 1..17` runs stages 1 to 17 without tape and keeps only x_17, which stays stored until a
 `free 17`. `tape 4..6` tapes stages 4, 5, 6 in this order; `backward 6..4` reverses them in that one.

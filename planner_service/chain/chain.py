@@ -35,7 +35,7 @@ class RunPart(NamedTuple):
 
 @dataclass(frozen=True)
 class Chain:
-    """Stages 1..L with the bytes around them (DESIGN.md, section 3).
+    """Stages 1..L with the bytes around them (docs/memory_model.md).
 
     Raises InvalidChain when there is no stage, a count is not positive or a byte count is not a
     whole number in range.

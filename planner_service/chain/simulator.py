@@ -1,4 +1,4 @@
-"""The judge: replays a schedule action by action under the memory model of DESIGN.md, section 3.
+"""The judge: replays a schedule action by action under the memory model of docs/memory_model.md.
 
 It shares no code with any solver. A plan's makespan, peak and counts *are* what `simulate` returns,
 and a stranger's schedule is judged by the same rules: legal, or the first illegal action and why.

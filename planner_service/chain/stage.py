@@ -1,4 +1,4 @@
-"""A stage: one link of a chain, with what it costs and what it occupies (DESIGN.md, section 3)."""
+"""A stage: one link of a chain, with what it costs and what it occupies (docs/memory_model.md)."""
 
 from __future__ import annotations
 

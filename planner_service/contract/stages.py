@@ -1,4 +1,4 @@
-"""Stages and chains as they are written in a request (DESIGN: the memory model)."""
+"""Stages and chains as they are written in a request (docs/memory_model.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the two-branch recurrence (DESIGN.md, section 3) over intervals of stages.
+"""Tables of the two-branch recurrence (docs/memory_model.md) over intervals of stages.
 
 Stages count from 0 here. Intervals inside the *body* (stages body_first..body_last, all
 interchangeable) depend on their length alone and share the row of the interval that starts the body.

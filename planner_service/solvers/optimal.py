@@ -1,6 +1,6 @@
 """The two-branch recurrence: the cheapest memory-persistent policy, in bytes.
 
-Source: DESIGN.md section 3; the homogeneous case is equation 10 of Gruslys, Munos, Danihelka, Lanctot,
+Source: docs/memory_model.md; the homogeneous case is equation 10 of Gruslys, Munos, Danihelka, Lanctot,
 Graves (2016), arXiv:1606.03401, section 3.4, with the working memory of every action charged; the
 heterogeneous case follows Herrmann, Beaumont et al. (2019), arXiv:1911.13214.
 
@@ -231,7 +231,7 @@ def _optimality(chain: Chain) -> Optimality:
     """Whether the recurrence's optimum is that of all schedules.
 
     On equal stages it is, whatever surrounds them: exhaustive search has found no exception but where
-    taping is a leaner way to advance (DESIGN.md, section 3). Where the first or last stage differs it
+    taping is a leaner way to advance (docs/memory_model.md). Where the first or last stage differs it
     is nearly always, which is no guarantee.
     """
     stage = chain.runs[0].stage

@@ -1,8 +1,8 @@
 """A stretch between two checkpoints: its first stages archived and undone, the others taped.
 
 Its stages count as large as the largest of them, and cost what they cost; the states and gradients at its
-ends count as they are. On equal stages that is the truth, to the byte. Notation, beside that of DESIGN.md,
-section 3:
+ends count as they are. On equal stages that is the truth, to the byte. Notation, beside that of
+docs/memory_model.md:
 
     r, v, u   archive bytes of a stage; cost of undoing and reversing it; workspace of that
     n, y      stages of the stretch; those of them that are archived, the first ones

@@ -29,7 +29,7 @@ class Held(NamedTuple):
 
 
 class Graph:
-    """The machine of DESIGN.md, section 3, on one chain and one budget."""
+    """The machine of docs/memory_model.md, on one chain and one budget."""
 
     def __init__(self, chain: Chain, budget_bytes: int) -> None:
         self.stages = list(chain.stages())

@@ -1,4 +1,4 @@
-"""The memory table of DESIGN.md, section 3, once more: per step, naive, sharing no code with the judge.
+"""The memory table of docs/memory_model.md, once more: per step, naive, sharing no code with the judge.
 
 Every record is taken apart into single stages; what is live is summed anew from plain dictionaries
 before and after every one of them. Slow on purpose.

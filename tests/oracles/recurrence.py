@@ -1,4 +1,4 @@
-"""The two-branch recurrence of DESIGN.md, section 3, as it stands there: plain recursion, whole bytes.
+"""The two-branch recurrence of docs/memory_model.md, as it stands there: plain recursion, whole bytes.
 
 For small chains only. The solvers must find the same costs by whatever means they like.
 """

@@ -212,7 +212,7 @@ def two_branch_cost(steps: int, beta: int, units: int) -> float:
 
 @pytest.mark.parametrize("key", PAPERS["C_MSM_beta"])
 def test_equation_10_lies_between_our_costs_with_and_without_the_working_core(key):
-    """G16 equation 10 leaves the running step's memory free; ours charges it: DESIGN.md, section 3."""
+    """G16 equation 10 leaves the running step's memory free; ours charges it: docs/memory_model.md."""
     beta = int(key.partition("beta=")[2])
     for t, m, cost in entries(PAPERS["C_MSM_beta"][key]):
         assert two_branch_cost(t, beta, m + beta) <= cost <= two_branch_cost(t, beta, m - 1 + beta)

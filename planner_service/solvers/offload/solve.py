@@ -2,7 +2,7 @@
 
 Source: the blocking recurrence is that of Herrmann, Pallez (2020), "H-Revolve: a framework for adjoint
 computation on synchronous hierarchical platforms", ACM TOMS 46(2), in bytes and with tapes: below the
-tiers stands the two-branch recurrence of DESIGN.md, section 3, and the cursor of an advance is charged.
+tiers stands the two-branch recurrence of docs/memory_model.md, and the cursor of an advance is charged.
 
 Notation, for stages i..j, M the device's free bytes, tiers 1..K from fast to slow:
     D(i, j, m)      the device alone with m free bytes, x_{i-1} held by somebody else
