@@ -92,13 +92,23 @@ def _budget_cells(record: Found) -> list[str]:
     elif ratio and predicted is not None:
         ratio += f" ({record['seconds']:.3g} s, predicted {predicted:.3g} s)"
     host = record.get("with_host", {})
-    on_host = _bytes(host, "measured_peak_bytes")
-    if host:
-        is_used = host["host_peak_bytes"] > 0
-        on_host += (
-            f" ({host['strategy']}, {_bytes(host, 'host_peak_bytes')} there)" if is_used else " (not used)"
-        )
-    return [budget, peak, ratio, on_host, _ratio(host), _cap(record.get("hard_cap", {})), _rival(record)]
+    return [
+        budget,
+        peak,
+        ratio,
+        _on_host(host),
+        _ratio(host),
+        _cap(record.get("hard_cap", {})),
+        _rival(record),
+    ]
+
+
+def _on_host(host: Found) -> str:
+    if "measured_peak_bytes" not in host:
+        return "failed" if "failed" in host else ""
+    is_used = host["host_peak_bytes"] > 0
+    use = f"({host['strategy']}, {_bytes(host, 'host_peak_bytes')} there)" if is_used else "(not used)"
+    return f"{_bytes(host, 'measured_peak_bytes')} {use}"
 
 
 def _cap(capped: Found) -> str:

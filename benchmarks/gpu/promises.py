@@ -35,5 +35,7 @@ def _broken_by(record: Mapping[str, Any]) -> Iterator[str]:
             yield f"measured {peak} bytes in a budget of {budget}"
     if host.get("host_peak_bytes", 0) > host.get("host_budget_bytes", 0):
         yield f"{host['host_peak_bytes']} bytes of host memory in a budget of {host['host_budget_bytes']}"
+    if "failed" in host:
+        yield f"with host memory: {host['failed']}"
     if "failed" in record.get("hard_cap", {}):
         yield f"under a hard cap of the budget: {record['hard_cap']['failed']}"
