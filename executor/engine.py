@@ -301,6 +301,8 @@ class Run:
             self._reached = last
 
     def _tape_stage(self, stage: int, leaves: Leaves) -> LiveTape:
+        if self._outgrowth is not None:
+            self._outgrowth.begin()
         state_leaves = self._entering(stage, leaves)
         slices = self._slices(stage, differentiated=True)
         blocks: list[Leaves] = []

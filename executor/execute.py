@@ -29,6 +29,7 @@ from executor.rules.saved_tensor_hooks import (
     unloaded,
     without_callers_hooks,
 )
+from executor.rules.values import ByValues
 from executor.stages.parameters import Parameters
 from executor.undoing import UndoingRun
 
@@ -82,7 +83,6 @@ def _run(
     tell: Tell | None,
 ) -> Run:
     """The run of `plan`: with tiers beside the device where it has any, undoing stages where it does."""
-    counted_bytes = plan.graph_bytes
     make: Callable[..., Run] = Run
     if plan.tiers:
         make = partial(TieredRun, tiers=plan.tiers, most_states=plan.most_states, device=loop.device)
@@ -99,8 +99,15 @@ def _run(
         replay=loop.replay(needs),
         captured=loop.captured,
         observer=observer,
-        outgrowth=None if counted_bytes is None or tell is None else Outgrowth(counted_bytes, tell),
+        outgrowth=_outgrowth(plan, needs, tell),
     )
+
+
+def _outgrowth(plan: ExecutionPlan, needs: Needs, tell: Tell | None) -> Outgrowth | None:
+    """What looks at the tapes of steps that go by values; None of others."""
+    if plan.graph_bytes is None or tell is None:
+        return None
+    return Outgrowth(plan.graph_bytes, tell, sizes_vary=needs.by_values is not ByValues.BRANCHES)
 
 
 def _differentiable(loop: Loop, parameters: Parameters) -> list[Tensor]:

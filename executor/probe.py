@@ -137,14 +137,14 @@ class _Probing:
         _require_sums(self._loop, self._first_output_shapes, rehearsal)
         self._static = self._static or static_lines(self._loop, rehearsal)
         by_chance = self.needs.draws_random_numbers or bool(self.needs.moved_streams)
-        by_chance |= self.needs.goes_by_values and not rehearsal.counts
+        by_chance |= rehearsal.goes_by_values and not rehearsal.counts
         shortest = self._probes[0] if self._probes and by_chance else None
         probe, self._steps_differ = _probe_segment(self._loop, rehearsal, self._steps_differ, shortest)
         return replace(probe, graph_bytes=self._graph_bytes(probe, by_chance=by_chance))
 
     def _graph_bytes(self, probe: SegmentProbe, *, by_chance: bool) -> int | None:
         """The largest graph of segments like `probe`, by the survey of them, or by the shortest ones."""
-        if not self.needs.goes_by_values:
+        if not self.needs.by_values:
             return None
         shortest = self._probes[0] if self._probes else probe
         if shortest.graph_bytes is None or (probe.graph_bytes is not None and not by_chance):

@@ -89,7 +89,7 @@ class Rehearsal:
     @property
     def goes_by_values(self) -> bool:
         """Whether steps that were not rehearsed may do something else, by what is in their tensors."""
-        return self._needs.goes_by_values
+        return bool(self._needs.by_values)
 
     def survey(self) -> Surveyed:
         """Measure every stage of the whole loop. The outputs and their gradients exist beforehand."""

@@ -28,7 +28,7 @@ from executor.rules.grad_mode import given_to, goes_by_grad_mode, two_advances
 from executor.rules.needs import Needs
 from executor.rules.saved_tensor_hooks import without_saved_tensor_hooks
 from executor.rules.second_run import differentiates_a_second_run
-from executor.rules.values import goes_by_values
+from executor.rules.values import by_values
 from executor.stages.parameters import Parameters
 from executor.stages.program import Program
 from executor.stages.states import raise_mutated
@@ -62,7 +62,7 @@ def dry_run(
     seen_before = _tensors_now(program.function)
     with recomputing(), without_saved_tensor_hooks(), untouched(buffers, streams) as begun_with:
         start = _Start(buffers, streams, *begun_with)
-        by_values = goes_by_values(partial(stages.advanced, with_graphs=True))
+        told = by_values(partial(stages.advanced, with_graphs=True))
         start.put_back()
         put = buffers.current()
         versions = versions_of(put)
@@ -93,7 +93,7 @@ def dry_run(
         lost=taped.lost,
         differentiates_a_second_run=taped.differentiates_a_second_run,
         advances_with_graphs=with_graphs is True,
-        goes_by_values=by_values,
+        by_values=told,
         makes_leaves=taped.makes_leaves,
         leaves_cycles=in_cycles,
         moved_streams=frozenset(index for index, moves in enumerate(others) if moves),

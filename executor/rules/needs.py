@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from executor.reversal import LostBits
+from executor.rules.values import ByValues
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Needs:
     """Whether a function in a step's graph may run modules again in its backward pass (`second_run`)."""
     advances_with_graphs: bool = False
     """Whether a step does something else, or nothing, where gradients are off: it differentiates, or asks."""
-    goes_by_values: bool = False
+    by_values: ByValues = ByValues.NOTHING
     """Whether what a step does goes by what is in its tensors, so that other steps may do more or less."""
     makes_leaves: bool = False
     """Whether graphs of steps have leaves that the steps made themselves."""

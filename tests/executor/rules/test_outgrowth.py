@@ -132,9 +132,34 @@ def test_tapes_that_are_small_make_room_for_a_large_one() -> None:
             if stage < 0:
                 outgrowth.reversed(-stage)
             else:
+                outgrowth.begin()
                 outgrowth.taped(stage, [large if stage == 2 else small])
         outgrowth.conclude()
         return found
 
     assert told(1, 2, -2, -1) == []
     assert told(1, -1, 2, -2) == [3 * STEP_BYTES]
+
+
+@pytest.mark.parametrize("sizes_vary", [False, True])
+def test_graphs_of_as_many_nodes_are_looked_at_once_where_steps_only_branch(
+    monkeypatch: pytest.MonkeyPatch, *, sizes_vary: bool
+) -> None:
+    """A step that only asks whether its numbers are finite took a third longer for being watched."""
+    looked: list[int] = []
+
+    def watched(roots: list[Tensor]) -> int:
+        looked.append(graph_bytes(roots))
+        return looked[-1]
+
+    monkeypatch.setattr("executor.rules.outgrowth.graph_bytes", watched)
+    outgrowth = Outgrowth(STEP_BYTES, lambda _: None, sizes_vary=sizes_vary)
+    h = torch.ones(BATCH, SIZE, requires_grad=True)
+    for stage, times in enumerate((1, 1, 3, 1), start=1):
+        outgrowth.begin()
+        after = h
+        for _ in range(times):
+            after = torch.tanh(after)
+        outgrowth.taped(stage, [after])
+        outgrowth.reversed(stage)
+    assert [size // STEP_BYTES for size in looked] == ([1, 1, 3, 1] if sizes_vary else [1, 3])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from executor.rules.values import goes_by_values
+from executor.rules.values import ByValues, by_values
 
 X = torch.tensor([0.5, -0.5])
 
@@ -14,19 +14,21 @@ X = torch.tensor([0.5, -0.5])
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        (lambda: X.sum() if X[0] > 0 else X, True),
-        (lambda: X * X[0].item(), True),
-        (lambda: X[X > 0], True),
-        (lambda: X[(X > 0).nonzero()], True),
-        (lambda: X.masked_select(X > 0), True),
-        (lambda: X[torch.tensor([1, 0, 0])], False),
-        (lambda: torch.where(X > 0, X, 0.0), False),
-        (lambda: torch.nn.functional.embedding(torch.tensor([1]), X[:, None]), False),
+        (lambda: X.sum() if X[0] > 0 else X, ByValues.BRANCHES),
+        (lambda: X.sum() if torch.equal(X, X) else X, ByValues.BRANCHES),
+        (lambda: X.isnan().any() or X[X > 0], ByValues.SIZES),
+        (lambda: X * X[0].item(), ByValues.SIZES),
+        (lambda: X[X > 0], ByValues.SIZES),
+        (lambda: X[(X > 0).nonzero()], ByValues.SIZES),
+        (lambda: X.masked_select(X > 0), ByValues.SIZES),
+        (lambda: X[torch.tensor([1, 0, 0])], ByValues.NOTHING),
+        (lambda: torch.where(X > 0, X, 0.0), ByValues.NOTHING),
+        (lambda: torch.nn.functional.embedding(torch.tensor([1]), X[:, None]), ByValues.NOTHING),
     ],
 )
-def test_branches_numbers_and_masks_tell(step: Callable[[], Tensor], expected: bool):
+def test_branches_numbers_and_masks_tell(step: Callable[[], Tensor], expected: ByValues):
     """What takes the same bytes whatever the numbers are does not"""
-    assert goes_by_values(step) is expected
+    assert by_values(step) is expected
 
 
 def test_what_cannot_be_run_under_a_mode_may_go_by_anything():
@@ -35,4 +37,4 @@ def test_what_cannot_be_run_under_a_mode_may_go_by_anything():
     def fails():
         raise NotImplementedError("no rule for this mode")
 
-    assert goes_by_values(fails) is True
+    assert by_values(fails) is ByValues.SIZES
