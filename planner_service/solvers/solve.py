@@ -92,7 +92,10 @@ def solve(
 def _cheaper_of_both(
     chain: Chain, budget_bytes: int, cancellation: Cancellation, most_archived: int | None
 ) -> Solution:
-    """The better of checkpointing and reversal on a chain that allows both; ties go to the smaller peak."""
+    """The better of checkpointing and reversal on a chain that allows both; ties go to the smaller peak.
+
+    Where a policy wins that might have undone stages and does not, it is one of checkpoints, and called so.
+    """
     solutions: list[Solution] = []
     refusals: list[BudgetTooSmall] = []
     for draft_of in (_draft_auto, partial(draft_reversible, most_archived=most_archived)):
@@ -104,7 +107,9 @@ def _cheaper_of_both(
         solutions.append(_judged(chain, budget_bytes, draft, cancellation))
     if not solutions:
         raise min(refusals, key=lambda refusal: refusal.minimum_budget_bytes)
-    return min(solutions, key=lambda solution: (solution.verdict.makespan, solution.verdict.peak_bytes))
+    best = min(solutions, key=lambda solution: (solution.verdict.makespan, solution.verdict.peak_bytes))
+    is_of_checkpoints = best.strategy == REVERSIBLE and not best.verdict.undo_count
+    return replace(best, strategy="optimal") if is_of_checkpoints else best
 
 
 def _judged(chain: Chain, budget_bytes: int, draft: Draft, cancellation: Cancellation) -> Solution:

@@ -222,6 +222,21 @@ def test_on_chains_like_reversible_cells_auto_is_near_the_optimum_of_all_schedul
     assert max(ratios) <= 1.25
 
 
+def test_auto_is_called_reversible_only_where_something_is_undone():
+    """Undoing takes so long here that it never pays; the leaner of two policies of checkpoints still wins"""
+    slow = Reversal(archive_bytes=1, undo_cost=30, undo_workspace_bytes=16)
+    last = replace(STAGE, tape_bytes=16, reversal=slow)
+    of = Chain(
+        (StageRun(7, replace(STAGE, reversal=slow)), StageRun(1, last)), input_bytes=4, loss_gradient_bytes=4
+    )
+    leaner = 0
+    for budget_bytes in range(least_bytes(of, "auto"), 180):
+        auto, undoing = solve(of, budget_bytes), solve(of, budget_bytes, "reversible")
+        assert (auto.strategy == "reversible") == (auto.verdict.undo_count > 0)
+        leaner += auto.policy == undoing.policy and auto.strategy == "optimal"
+    assert leaner
+
+
 def test_more_bytes_never_cost_more():
     """Budget by budget, from the least one to that of full BPTT, on short and on long chains"""
     for length, count in ((40, 40), (1000, 8)):
