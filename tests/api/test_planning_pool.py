@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from starlette.requests import Request
 
+from planner_service.api.access.identity import Caller, remember_caller
 from planner_service.api.answers.planning_pool import PlanningPool
 from planner_service.api.errors import ClientGone, PlanningTimeout, QueueFull
 from planner_service.chain import PlanningError
@@ -20,9 +21,13 @@ PATIENCE_SECONDS = 20
 class Client:
     """A request's client, which hangs up when told."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        """`name` of the caller; one that nobody asked for it where it is empty."""
         self._gone = asyncio.Event()
-        self.request = Request({"type": "http"}, self._receive)
+        scope = {"type": "http"}
+        self.request = Request(scope, self._receive)
+        if name:
+            remember_caller(scope, Caller(name))
 
     async def _receive(self) -> dict[str, str]:
         await self._gone.wait()
@@ -151,14 +156,20 @@ def test_the_computation_stops_at_the_time_limit():
 
 def test_time_in_the_queue_counts_and_what_was_queued_never_runs():
     async def scenario(pool: PlanningPool) -> None:
-        blocking, queued = Work(), Work()
-        first = asyncio.ensure_future(pool.answer("first", blocking, Client().request))
+        blocking, queued, last = Work(), Work(), Work()
+
+        def deaf(_cancellation: Cancellation) -> bytes:
+            return blocking(Cancellation())
+
+        first = asyncio.ensure_future(pool.answer("first", deaf, Client().request))
         await blocking.wait_for_start()
         with pytest.raises(PlanningTimeout):
             await pool.answer("second", queued, Client().request)
         with pytest.raises(PlanningTimeout):
             await first
-        await blocking.wait_for_stop()
+        blocking.released.set()
+        last.released.set()
+        assert await pool.answer("last", last, Client().request) == b"answer"
         assert queued.runs == 0
 
     in_pool(scenario, timeout_seconds=0.2)
@@ -177,6 +188,47 @@ def test_beyond_the_queue_is_refused_until_there_is_room_again():
         work.released.set()
         await asyncio.gather(running, waiting)
         assert await pool.answer("one too many", work, Client().request) == b"answer"
+
+    in_pool(scenario, queue_length=1)
+
+
+def test_who_asks_for_much_keeps_nobody_waiting_for_all_of_it():
+    """Callers take turns; what was asked for before is done before within each caller's own"""
+    order: list[str] = []
+
+    def noting(name: str) -> Callable[[Cancellation], bytes]:
+        return lambda _cancellation: order.append(name) or name.encode()
+
+    async def scenario(pool: PlanningPool) -> None:
+        work = Work()
+        asked = [asyncio.ensure_future(pool.answer("running", work, Client("many").request))]
+        await work.wait_for_start()
+        for name in ("many 1", "many 2", "many 3", "few 1", "few 2", "one 1"):
+            question = pool.answer(name, noting(name), Client(name.split()[0]).request)
+            asked.append(asyncio.ensure_future(question))
+            await asyncio.sleep(0)
+        work.released.set()
+        await asyncio.gather(*asked)
+        assert order == ["many 1", "few 1", "one 1", "many 2", "few 2", "many 3"]
+        assert pool.unfinished == 0
+
+    in_pool(scenario)
+
+
+def test_what_nobody_waits_for_any_more_leaves_the_queue_and_its_place_to_others():
+    async def scenario(pool: PlanningPool) -> None:
+        work, leaving = Work(), Client("a")
+        running = asyncio.ensure_future(pool.answer("running", work, Client("b").request))
+        await work.wait_for_start()
+        queued = asyncio.ensure_future(pool.answer("queued", Work(), leaving.request))
+        await asyncio.sleep(0)
+        assert pool.unfinished == 2
+        leaving.hang_up()
+        with pytest.raises(ClientGone):
+            await queued
+        assert pool.unfinished == 1
+        work.released.set()
+        assert await running == b"answer"
 
     in_pool(scenario, queue_length=1)
 

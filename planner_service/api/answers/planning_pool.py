@@ -2,7 +2,7 @@
 
 The solvers' kernels release the interpreter's lock, so a thread is enough to keep the service
 answering. A thread cannot be stopped from outside: the solvers poll a cancellation flag, which is
-raised when nobody waits for the answer any more or when the time limit has passed.
+raised when nobody waits for the answer any more or when the time limit has passed. Callers take turns.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 
 from planner_service.api.access.identity import caller_of
+from planner_service.api.answers.fair_queue import FairQueue
 from planner_service.api.errors import ClientGone, PlanningTimeout, QueueFull, TooMuchPlanning
 from planner_service.chain import PlanningError
 from planner_service.solvers import Cancellation, Cancelled
@@ -29,11 +31,15 @@ Work = Callable[[Cancellation], bytes]
 class _Flight:
     """One computation, and how many requests wait for it."""
 
-    def __init__(self, future: Future[bytes], cancellation: Cancellation, deadline: float) -> None:
-        self.future = asyncio.wrap_future(future)
+    def __init__(self, work: Work, caller: str, timeout_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.work = work
+        self.caller = caller
+        self.future: asyncio.Future[bytes] = loop.create_future()
         self.future.add_done_callback(_retrieve)
-        self.cancellation = cancellation
-        self.deadline = deadline
+        self.cancellation = Cancellation()
+        self.started = loop.time()
+        self.deadline = self.started + timeout_seconds
         self.waiting = 0
 
 
@@ -65,6 +71,8 @@ class PlanningPool:
         self._queue_length = queue_length
         self._timeout_seconds = timeout_seconds
         self._flights: dict[str, _Flight] = {}
+        self._queue: FairQueue[_Flight] = FairQueue()
+        self._running = 0
         self._most_per_caller = most_per_caller
         self._by_caller: Counter[str] = Counter()
         self.unfinished = 0
@@ -99,25 +107,44 @@ class PlanningPool:
             raise QueueFull(queue_length=self._queue_length)
         if self._most_per_caller and self._by_caller[caller] >= self._most_per_caller:
             raise TooMuchPlanning(maximum_computations=self._most_per_caller)
-        loop = asyncio.get_running_loop()
-        cancellation = Cancellation()
-        future = self._executor.submit(work, cancellation)
+        flight = self._flights[question] = _Flight(work, caller, self._timeout_seconds)
         self.unfinished += 1
         self._by_caller[caller] += 1
-        started = loop.time()
-        future.add_done_callback(
-            lambda done: loop.call_soon_threadsafe(self._finished, done, started, caller)
-        )
-        flight = _Flight(future, cancellation, started + self._timeout_seconds)
-        self._flights[question] = flight
+        self._queue.put(caller, flight)
+        self._start()
         return flight
 
-    def _finished(self, future: Future[bytes], started: float, caller: str) -> None:
+    def _start(self) -> None:
+        """Have threads do what waits, as far as there are any."""
+        while self._running < self._threads and (flight := self._queue.take()) is not None:
+            done = self._executor.submit(flight.work, flight.cancellation)
+            self._running += 1
+            done.add_done_callback(partial(self._tell, asyncio.get_running_loop(), flight))
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, flight: _Flight, done: Future[bytes]) -> None:
+        """From the thread that has done it."""
+        loop.call_soon_threadsafe(self._ended, flight, done)
+
+    def _ended(self, flight: _Flight, done: Future[bytes]) -> None:
+        """A thread is free again."""
+        self._running -= 1
+        self._start()
+        error = done.exception()
+        self._finished(flight, _outcome(error))
+        if flight.future.done():  # nobody waits
+            return
+        if error is None:
+            flight.future.set_result(done.result())
+        else:
+            flight.future.set_exception(error)
+
+    def _finished(self, flight: _Flight, outcome: str) -> None:
+        caller = flight.caller
         self.unfinished -= 1
         self._by_caller[caller] -= 1
         if not self._by_caller[caller]:
             del self._by_caller[caller]
-        self._on_end(_outcome(future), asyncio.get_running_loop().time() - started)
+        self._on_end(outcome, asyncio.get_running_loop().time() - flight.started)
 
     def _land(self, question: str, flight: _Flight) -> None:
         """Nobody waits any more: forget the flight, and stop it when it still runs."""
@@ -127,20 +154,21 @@ class PlanningPool:
             log.info("planning stopped", extra={"action": "planning_stopped", "question": question})
             flight.cancellation.cancel()
             flight.future.cancel()
+            if self._queue.remove(flight.caller, flight):
+                self._finished(flight, "cancelled")
 
     async def close(self) -> None:
         """Stop every computation and wait for the threads."""
         for question, flight in list(self._flights.items()):
             self._land(question, flight)
-        await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._executor.shutdown)
 
 
-def _outcome(future: Future[bytes]) -> str:
-    error = None if future.cancelled() else future.exception()
-    if future.cancelled() or isinstance(error, Cancelled):
-        return "cancelled"
+def _outcome(error: BaseException | None) -> str:
     if error is None:
         return "answered"
+    if isinstance(error, Cancelled):
+        return "cancelled"
     return "refused" if isinstance(error, PlanningError) else "failed"
 
 
