@@ -82,6 +82,7 @@ class Training:
         self._losses: list[float] = []
         self._seconds: list[float] = []
         self._measurement: dict[str, object] | None = None
+        self._checked: dict[str, object] = {}
         self._budget_bytes: int | None = None
         self._progress_at = 0.0
         self._saved_at = time.monotonic()
@@ -154,11 +155,12 @@ class Training:
             _say(str(check))
             if not check.passed:
                 raise ArithmeticError(f"the gradients are not those of full BPTT: {check}")
+            self._checked = {"gradient_check": check.record()}
 
     def _measure(self, prepared: PreparedJob, plan: StoredPlan) -> Result | None:
         """Measure one iteration that learns nothing; an oom result when the promise does not hold."""
         measured = Measured.of(prepared, plan.plan)
-        self._measurement = measurement_of(self._task, prepared, plan, measured)
+        self._measurement = measurement_of(self._task, prepared, plan, measured) | self._checked
         _say(f"measured peak: {measured.peak_bytes} of {prepared.budget_bytes} bytes")
         excess = measured.peak_bytes - prepared.budget_bytes
         if excess <= 0:

@@ -1,5 +1,6 @@
 """A trainer's work in this process: what it reports, and what it refuses before it trains."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from executor.errors import BudgetTooSmall  # noqa: E402
 from executor.jobs.job import InvalidJob  # noqa: E402
 from executor.jobs.slowdown import SlowdownTooGreat  # noqa: E402
 from planner_service.contract.jobs import JobRequest  # noqa: E402
+from planner_service.contract.measurements import MeasurementReport  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small kernels on two threads wait for each other
 
@@ -117,7 +119,7 @@ def _given(plan_of, text):
 
 
 def test_the_measurement_says_what_was_projected_measured_and_calibrated(service, tmp_path):
-    """Peaks three ways, seconds per kind of action, cell, dtype, segments; within the budget"""
+    """Peaks three ways, seconds per kind of action, cell, dtype, segments, gradients; within the budget"""
     result = Training(task_of(service.url, tmp_path), lambda _message: None, Stopping()).run()
     told = result.measurement
     assert 0 < told["measured_peak_bytes"] <= told["projected_peak_bytes"] <= told["budget_bytes"] == 40_000
@@ -130,6 +132,10 @@ def test_the_measurement_says_what_was_projected_measured_and_calibrated(service
     assert (told["cell"], told["dtype"], told["device"]) == ("rnn", "float64", "cpu")
     assert told["segment_steps"] >= 1
     assert len(told["losses"]) == told["iterations"] == 6
+    report = MeasurementReport.model_validate_json(json.dumps(told))
+    assert report.gradient_check is not None
+    assert report.gradient_check.passed
+    assert report.gradient_check.largest_difference < 1e-12
 
 
 def test_what_is_recorded_to_measure_is_no_part_of_what_training_may_take(service, tmp_path, monkeypatch):
