@@ -32,6 +32,10 @@ class PeakResidual(NamedTuple):
     segment_steps: int
     projected_bytes: int
     measured_bytes: int
+    runs: int = 1
+    """Itself, and others of that length that measured no more of what was projected, on the same side of
+    MOST_RATIO.
+    """
 
     @property
     def ratio(self) -> Fraction:
@@ -58,17 +62,19 @@ class Margin:
 
 def margins_of(residuals: Iterable[PeakResidual]) -> dict[int, Margin]:
     """One margin per segment length. Runs that projected nothing are passed over."""
-    ratios: dict[int, list[Fraction]] = defaultdict(list)
+    by_length: dict[int, list[PeakResidual]] = defaultdict(list)
     for residual in residuals:
         if residual.projected_bytes > 0:
-            ratios[residual.segment_steps].append(residual.ratio)
-    return {steps: _margin(steps, seen) for steps, seen in ratios.items()}
+            by_length[residual.segment_steps].append(residual)
+    return {steps: _margin(steps, found) for steps, found in by_length.items()}
 
 
-def _margin(segment_steps: int, ratios: Sequence[Fraction]) -> Margin:
-    seen = [ratio for ratio in ratios if ratio <= MOST_RATIO]
-    largest = max(seen, default=Fraction(0))
-    return Margin(segment_steps, largest, Coverage(len(seen)), set_aside=len(ratios) - len(seen))
+def _margin(segment_steps: int, residuals: Sequence[PeakResidual]) -> Margin:
+    seen = [residual for residual in residuals if residual.ratio <= MOST_RATIO]
+    largest = max((residual.ratio for residual in seen), default=Fraction(0))
+    runs = sum(residual.runs for residual in seen)
+    aside = sum(residual.runs for residual in residuals) - runs
+    return Margin(segment_steps, largest, Coverage(runs), set_aside=aside)
 
 
 def with_margins(profile: Profile, margins: Mapping[int, Margin]) -> Profile:

@@ -105,7 +105,7 @@ class ProfileStore:
         return [*self._readable(query.order_by(profiles.c.number.desc()).limit(MOST_PROFILES))]
 
     def residuals(self, family: Family) -> list[Residual]:
-        """How the peaks of the family's runs came out."""
+        """How the peaks of the family's runs came out: of each segment length the largest."""
         with self._engine.connect() as connection:
             return residuals_of(connection, family)
 

@@ -7,7 +7,7 @@ import math
 from fractions import Fraction
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Float, case, cast, delete, func, insert, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from planner_service.contract.measurements import MeasurementReport
@@ -25,11 +25,14 @@ class Family(NamedTuple):
 
 
 class Residual(NamedTuple):
-    """One run."""
+    """A run, and how many it stands for: those of its segment length that measured no more of what was
+    projected, on its side of twice as much.
+    """
 
     segment_steps: int
     projected_bytes: int
     measured_bytes: int
+    runs: int
 
 
 def keep_residual(connection: Connection, measurement_id: str, report: MeasurementReport) -> None:
@@ -67,11 +70,44 @@ def forget_residual(connection: Connection, measurement_id: str) -> None:
     connection.execute(delete(residuals).where(residuals.c.measurement_id == measurement_id))
 
 
+_STEPS, _PROJECTED, _MEASURED = (
+    residuals.c.segment_steps,
+    residuals.c.projected_bytes,
+    residuals.c.measured_bytes,
+)
+_RATIO = cast(_MEASURED, Float) / func.nullif(cast(_PROJECTED, Float), 0.0)
+_IS_FAR = case((_MEASURED - _PROJECTED > _PROJECTED, 1), else_=0)
+"""Whether it measured over twice its projection (`calibration.margins`): as 64 bits can tell, and exactly."""
+_NEARLY = 1 - 1e-9
+"""Ratios that the database's numbers cannot tell apart are compared here."""
+
+
 def residuals_of(connection: Connection, family: Family) -> list[Residual]:
-    """Every residual of the family."""
-    query = select(residuals.c.segment_steps, residuals.c.projected_bytes, residuals.c.measured_bytes)
-    rows = connection.execute(query.where(*_of_family(family)))
-    return [Residual(*row) for row in rows]
+    """What the family's runs say of each segment length: the largest on either side of twice the projection.
+
+    The database looks for them: there may be hundreds of thousands of runs, and every plan asks.
+    """
+    most = (
+        select(_STEPS, _IS_FAR.label("is_far"), func.count().label("runs"), func.max(_RATIO).label("ratio"))
+        .where(*_of_family(family))
+        .group_by(_STEPS, _IS_FAR)
+        .subquery()
+    )
+    is_most = (
+        (most.c.segment_steps == _STEPS) & (most.c.is_far == _IS_FAR) & (most.c.ratio * _NEARLY <= _RATIO)
+    )
+    largest = select(_STEPS, _PROJECTED, _MEASURED, most.c.runs, most.c.is_far).distinct()
+    found: dict[tuple[int, int], Residual] = {}
+    for *run, is_far in connection.execute(largest.join(most, is_most).where(*_of_family(family))):
+        residual = Residual(*run)
+        known = found.setdefault((residual.segment_steps, is_far), residual)
+        if _ratio(residual) > _ratio(known):
+            found[residual.segment_steps, is_far] = residual
+    return list(found.values())
+
+
+def _ratio(residual: Residual) -> Fraction:
+    return Fraction(residual.measured_bytes, residual.projected_bytes)
 
 
 def _of_family(family: Family) -> list[ColumnElement[bool]]:

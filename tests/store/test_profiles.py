@@ -2,13 +2,17 @@
 
 import itertools
 import json
+import random
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
+from planner_service.calibration import PeakResidual, margins_of
 from planner_service.contract import ProfileRecord
 from planner_service.contract.measurements import MeasurementReport
 from planner_service.store import Family, MeasurementStore, ProfileStore
+from planner_service.store.profile_tables import residuals
 from tests.contract.requests import REPORT
 
 EXAMPLE = Path(__file__).parents[2] / "openapi" / "examples" / "profiles" / "character-gru.json"
@@ -68,8 +72,35 @@ def test_a_measurement_leaves_one_residual_if_it_says_of_what(engine, store):
     measurements.add(MeasurementReport.model_validate(REPORT))
     for _ in range(2):
         measurements.add(MeasurementReport.model_validate({**REPORT, **TOLD}))
-    assert store.residuals(FAMILY) == [(20, 900, 890)]
+    assert store.residuals(FAMILY) == [(20, 900, 890, 1)]
     assert store.residuals(FAMILY._replace(dtype="float64")) == []
+
+
+def test_margins_of_the_largest_are_those_of_all_runs(engine, store):
+    """The database looks for them, whose numbers tell fewer ratios apart than ours"""
+    draw = random.Random(5)
+    huge = [(1, 2**61, 2**61), (1, 2**61, 2**61 + 1), (1, 2**61 - 1, 2**61), (4, 2**61, 2**62), (4, 1, 2**62)]
+    runs = [*huge, (3, 2**53, 2**54 + 1), (3, 7, 7)]
+    runs += [
+        (draw.randint(1, 4), size, int(size * draw.choice((0.9, 1.0, 1.0625, 2, 3))))
+        for size in (draw.randint(1, 10**6) for _ in range(200))
+    ]
+    family = FAMILY._asdict()
+    rows = [
+        {
+            **family,
+            "measurement_id": str(number),
+            "segment_steps": steps,
+            "projected_bytes": p,
+            "measured_bytes": m,
+        }
+        for number, (steps, p, m) in enumerate(runs)
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(residuals), rows)
+    found = store.residuals(FAMILY)
+    assert len(found) <= 8
+    assert margins_of(PeakResidual(*run) for run in found) == margins_of(PeakResidual(*run) for run in runs)
 
 
 def test_a_run_with_an_inexact_gradient_leaves_none(engine, store):
@@ -78,7 +109,7 @@ def test_a_run_with_an_inexact_gradient_leaves_none(engine, store):
     for exact in (False, True):
         told = {**TOLD, "exact_gradient": exact, "measured_peak_bytes": 890 if exact else 1300}
         measurements.add(MeasurementReport.model_validate({**REPORT, **told}))
-    assert store.residuals(FAMILY) == [(20, 900, 890)]
+    assert store.residuals(FAMILY) == [(20, 900, 890, 1)]
 
 
 def test_reports_that_were_sent_before_there_were_residuals_keep_their_ids(engine):
