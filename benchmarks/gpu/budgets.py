@@ -179,9 +179,11 @@ def under_hard_cap(case: Case, cap_bytes: int) -> Found:
         case.module.zero_grad(set_to_none=True)
         with hard_cap(cap_bytes) as planned_bytes:
             before = torch.cuda.memory_reserved()
+            gaps_bytes = before - torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             case.budgeted(planned_bytes)()
-            return {"reserved_peak_bytes": torch.cuda.max_memory_reserved() - before}
+            reserved_bytes = torch.cuda.max_memory_reserved() - before
+            return {"reserved_peak_bytes": reserved_bytes, "gaps_before_bytes": gaps_bytes}
     except (BudgetTooSmall, ValueError) as refusal:
         return {"refused": str(refusal)}
     except torch.OutOfMemoryError as error:

@@ -70,7 +70,8 @@ def _budgets(found: Found) -> str:
         "## Inside a budget\n\nBudgets are shares of full BPTT's measured peak; peaks are the caching "
         "allocator's. With host memory, checkpoints or whole tapes move there while the device computes, "
         "whichever the probe found quicker. The hard cap is the budget too: the allocator refuses to reserve "
-        f"more. {_segments(found)}\n\n"
+        "more than that on top of what it holds; gaps between blocks that it holds can be used as well. "
+        f"{_segments(found)}\n\n"
     )
     return text + _table([*header, "under the hard cap", "time / best checkpoint"], lines)
 
@@ -113,7 +114,8 @@ def _on_host(host: Found) -> str:
 
 def _cap(capped: Found) -> str:
     if "reserved_peak_bytes" in capped:
-        return f"finished, {format_bytes(capped['reserved_peak_bytes'])} more reserved"
+        gaps = f", {_bytes(capped, 'gaps_before_bytes')} in gaps" if capped.get("gaps_before_bytes") else ""
+        return f"finished, {_bytes(capped, 'reserved_peak_bytes')} more reserved{gaps}"
     words = {"refused": "refused", "out_of_memory": "out of memory", "failed": "failed"}
     return next((word for key, word in words.items() if key in capped), "")
 

@@ -202,6 +202,16 @@ def test_a_broken_promise_is_named(broken, words):
     assert words in promise
 
 
+@pytest.mark.parametrize(
+    ("gaps_bytes", "words"), [(0, "1 MiB more reserved |"), (2**21, "1 MiB more reserved, 2 MiB in gaps |")]
+)
+def test_gaps_that_a_capped_run_could_use_are_told(gaps_bytes, words):
+    """What was reserved before, and free, is no part of what the cap allows"""
+    record = {"share": 0.05, "budget_bytes": 100, "hard_cap": {"reserved_peak_bytes": 2**20}}
+    record["hard_cap"]["gaps_before_bytes"] = gaps_bytes
+    assert words in page({"machine": MACHINE, "budgets": [{"name": "loop", "budgets": [record]}]})
+
+
 def test_running_out_of_memory_under_the_cap_is_a_result():
     """Recorded and shown, until the shares that are set aside have been measured"""
     record = {"share": 0.05, "budget_bytes": 100, "measured_peak_bytes": 100}
