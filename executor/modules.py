@@ -371,18 +371,27 @@ def _in_types_of_kernels(weights: ChainWeights, x: Tensor, state: State, batch_s
 
 
 class LSTM(BudgetedRecurrence):
-    """A torch.nn.LSTM that trains inside a byte budget, with the gradients of full BPTT."""
+    """A torch.nn.LSTM that trains inside a byte budget, with the gradients of full BPTT.
+
+    `LSTM.from_torch(module, budget=…)` makes one.
+    """
 
     torch_class = nn.LSTM
 
 
 class GRU(BudgetedRecurrence):
-    """A torch.nn.GRU that trains inside a byte budget, with the gradients of full BPTT."""
+    """A torch.nn.GRU that trains inside a byte budget, with the gradients of full BPTT.
+
+    `GRU.from_torch(module, budget=…)` makes one.
+    """
 
     torch_class = nn.GRU
 
 
 class RNN(BudgetedRecurrence):
-    """A torch.nn.RNN that trains inside a byte budget, with the gradients of full BPTT."""
+    """A torch.nn.RNN that trains inside a byte budget, with the gradients of full BPTT.
+
+    `RNN.from_torch(module, budget=…)` makes one.
+    """
 
     torch_class = nn.RNN
