@@ -18,7 +18,8 @@ class AuditEntry(Answer):
     address: str
     """Where the request came from; empty for a command."""
     action: str
-    """The operation's id in the OpenAPI document, or the command: submit_job, keys_create."""
+    """The operation's id in the OpenAPI document, or the command: submit_job, keys_create; of a 403 the
+    request's method."""
     subject: str
     """The path, or what the command was about."""
     status: int
