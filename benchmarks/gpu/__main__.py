@@ -60,14 +60,14 @@ def _end_of_process(name: str, until: float, environment: dict[str, str]) -> dic
     """How it was lost; None where it was not, or its time was over."""
     seconds = max(0.0, until - time.monotonic())
     command = [sys.executable, "-m", "benchmarks.gpu.section", name, "--until", f"{until:.3f}"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, timeout=seconds + GRACE_SECONDS, check=False
-        )
+        status = process.wait(timeout=seconds + GRACE_SECONDS)
     except subprocess.TimeoutExpired:
+        suites.end(process)
         results.add(name, {"name": name, "stopped": f"the section's process was ended after {seconds:.0f} s"})
         return None
-    return {"failed": f"the section's process ended with {done.returncode}"} if done.returncode else None
+    return {"failed": f"the section's process ended with {status}"} if status else None
 
 
 def device_description() -> dict[str, object]:

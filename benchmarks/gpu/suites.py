@@ -113,6 +113,13 @@ def failures_among(lines: Sequence[str]) -> list[str]:
     return list(found.values())
 
 
+def end(process: subprocess.Popen[Any]) -> None:
+    """At once; one that the driver of a lost device holds on to is left to it: nobody waits for it."""
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=GRACE_SECONDS)
+
+
 class Running:
     """A process of tests. What it says goes to a file: nobody reads along."""
 
@@ -136,8 +143,7 @@ class Running:
         if status is None:
             self._process.send_signal(signal.SIGINT)
             if self._status_within(GRACE_SECONDS) is None:
-                self._process.kill()
-                self._process.wait()
+                end(self._process)
         with self._said:
             self._said.seek(0)
             output = self._said.read()
