@@ -23,7 +23,7 @@ from executor.probing.left_behind import beside_what_is_left, bytes_of_run, left
 from executor.probing.rehearsal import Rehearsal, without_traces
 from executor.probing.rehearsal_peak import expected_peak_bytes
 from executor.probing.stage_costs import StageBytes, as_large_as, at_worst, stage_bytes, stage_seconds
-from executor.probing.static_lines import backward_only_bytes, static_lines
+from executor.probing.static_lines import backward_only_bytes, kept_by_steps, static_lines
 from executor.probing.survey import Surveyed, exceeds
 from executor.probing.undo_costs import with_reversals
 from executor.rules.needs import Needs
@@ -139,7 +139,12 @@ class _Probing:
         by_chance = self.needs.draws_random_numbers or bool(self.needs.moved_streams)
         by_chance |= rehearsal.goes_by_values and not rehearsal.counts
         shortest = self._probes[0] if self._probes and by_chance else None
-        probe, self._steps_differ = _probe_segment(self._loop, rehearsal, self._steps_differ, shortest)
+        is_first_look = self._steps_differ is None
+        probe, survey, self._steps_differ = _probe_segment(
+            self._loop, rehearsal, self._steps_differ, shortest
+        )
+        if is_first_look and survey is not None and survey.kept_bytes:
+            self._static += (kept_by_steps(survey.kept_bytes),)
         return replace(probe, graph_bytes=self._graph_bytes(probe, by_chance=by_chance))
 
     def _graph_bytes(self, probe: SegmentProbe, *, by_chance: bool) -> int | None:
@@ -173,9 +178,10 @@ def _require_sums(loop: Loop, shortest: list[torch.Size], rehearsal: Rehearsal) 
 
 def _probe_segment(
     loop: Loop, rehearsal: Rehearsal, steps_differ: bool | None, shortest: SegmentProbe | None
-) -> tuple[SegmentProbe, bool | None]:
-    """What segments of this length take, and whether steps are known to differ now. Where that may be a
-    matter of chance, the `shortest` segments say what each step may take.
+) -> tuple[SegmentProbe, Surveyed | None, bool | None]:
+    """What segments of this length take, what was found if all stages were looked at, and whether steps are
+    known to differ now. Where that may be a matter of chance, the `shortest` segments say what each step may
+    take.
     """
     device = loop.device
     survey: Surveyed | None = None
@@ -187,10 +193,12 @@ def _probe_segment(
         final_state_bytes=rehearsal.final_state_bytes,
         backward_only_bytes=backward_only_bytes(loop, rehearsal),
     )
-    if rehearsal.lost is None:
-        sized, survey, steps_differ = _surveyed(loop, rehearsal, sized, steps_differ, shortest)
-        peak_bytes = max(peak_bytes, survey.peak_bytes if survey is not None else 0)
     left_bytes = left_behind(rehearsal, left_bytes, device)
+    if rehearsal.lost is None:
+        sized, survey, steps_differ = _surveyed(
+            loop, rehearsal, sized, steps_differ, shortest, left_bytes=left_bytes
+        )
+        peak_bytes = max(peak_bytes, survey.peak_bytes if survey is not None else 0)
     sized = beside_what_is_left(sized, left_bytes)
     stages = stage_seconds(_timing_rounds(rehearsal, device), sized.stages)
     if rehearsal.lost is not None:
@@ -216,7 +224,7 @@ def _probe_segment(
         left_bytes=left_bytes,
         graph_bytes=survey.graph_bytes if survey is not None else None,
     )
-    return probe, steps_differ
+    return probe, survey, steps_differ
 
 
 def _surveyed(
@@ -225,6 +233,8 @@ def _surveyed(
     sized: StageBytes,
     steps_differ: bool | None,
     shortest: SegmentProbe | None,
+    *,
+    left_bytes: int,
 ) -> tuple[StageBytes, Surveyed | None, bool | None]:
     """`sized` as it holds for stages that were not rehearsed, too; what was found if these were looked at;
     and whether steps are known to differ now.
@@ -233,7 +243,7 @@ def _surveyed(
         steps_differ = True
     if not steps_differ and not (steps_differ is None and _leaves_it_open(rehearsal)):
         return sized, None, steps_differ
-    surveyed = rehearsal.survey()
+    surveyed = rehearsal.survey(left_bytes)
     if not steps_differ and surveyed.is_uniform:
         return sized, surveyed, False
     most = surveyed.most

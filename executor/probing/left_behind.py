@@ -9,6 +9,7 @@ beside everything else.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -89,6 +90,17 @@ def left_behind(rehearsal: Runs, left_bytes: int, device: torch.device) -> int:
         if two - one > MOST_GROWTH_BYTES * steps:
             raise GrowingMemory((two - one) // steps)
     return max(0, left_bytes - max(0, growth) - rehearsal.trace_bytes)
+
+
+def kept_bytes(left_bytes: Iterable[int], left_by_the_last: int, steps: int, *, rehearsed_steps: int) -> int:
+    """Bytes that `steps` keep each for itself, such as an entry of a cache: they keep no more when they run
+    again, so that `left_behind` does not find them. `left_bytes` is what was left by some of them at a time,
+    each time with what any step leaves in the place of the one before; those rehearsed had kept theirs.
+    """
+    kept = sum(max(0, each - left_by_the_last) for each in left_bytes)
+    if kept <= MOST_GROWTH_BYTES * steps:
+        return 0
+    return -(-kept * steps // max(1, steps - rehearsed_steps))
 
 
 def beside_what_is_left(sized: StageBytes, left_bytes: int) -> StageBytes:

@@ -18,6 +18,7 @@ from executor.engine import Observer, Run
 from executor.loop import Loop
 from executor.memory.sizes import held_bytes, storage_bytes
 from executor.probing.action_costs import ActionBytes
+from executor.probing.left_behind import kept_bytes
 from executor.probing.survey import Gaps, Survey, Surveyed, Watched
 from executor.replay import recomputing
 from executor.reversal import LostBits, unnoted_archives
@@ -91,8 +92,20 @@ class Rehearsal:
         """Whether steps that were not rehearsed may do something else, by what is in their tensors."""
         return bool(self._needs.by_values)
 
-    def survey(self) -> Surveyed:
-        """Measure every stage of the whole loop. The outputs and their gradients exist beforehand."""
+    def survey(self, left_bytes: int) -> Surveyed:
+        """Measure every stage of the whole loop. Any of them leaves `left_bytes` in the place of what the one
+        before left; where stages keep something each for itself, when they have it.
+        """
+        found = self._surveyed()
+        steps = self._whole.inputs.length
+        kept = kept_bytes(found.left_bytes, left_bytes, steps, rehearsed_steps=self._loop.inputs.length)
+        if not kept:
+            return found
+        again = self._surveyed()
+        return again._replace(kept_bytes=kept, peak_bytes=max(found.peak_bytes, again.peak_bytes + kept))
+
+    def _surveyed(self) -> Surveyed:
+        """The outputs and their gradients exist beforehand."""
         loop = self._whole.shortened(self._whole.inputs.length)
         program = loop.program(self.segment_steps)
         program.outputs.leaves = [loop.whole_output(leaf) for leaf in self.output_leaves]
@@ -107,7 +120,7 @@ class Rehearsal:
             replay=loop.replay(self._needs),
             captured=loop.captured,
         )
-        return survey.measured(gradients, loop.device)
+        return survey.measured(gradients, Buffers(self.modules), loop.device)
 
     def schedule(self) -> list[Action]:
         """Every action on every kind of stage; all but the last are advanced a second time."""

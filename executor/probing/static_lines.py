@@ -43,6 +43,11 @@ def static_lines(loop: Loop, rehearsal: Rehearsal) -> tuple[StaticLine, ...]:
     )
 
 
+def kept_by_steps(size_bytes: int) -> StaticLine:
+    """What steps keep each for itself, and will not keep again in a later call."""
+    return StaticLine("kept by steps", size_bytes, "entries of a cache, say, that are not there yet", "bound")
+
+
 def _carried(rehearsal: Rehearsal) -> list[StaticLine]:
     """What modules keep for the next iteration, where they keep any."""
     carried = rehearsal.trace_bytes

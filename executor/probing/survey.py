@@ -26,6 +26,7 @@ from executor.rules.captures import without_hooks
 from executor.rules.outgrowth import graph_bytes
 from executor.stages.live_tape import LiveTape
 from executor.stages.states import StoredState
+from executor.surroundings.buffers import Buffers
 from executor.trees import is_continuous
 from executor.undoing import UndoingRun
 from planner_service.chain import Advance, Backward, Stage, Tape
@@ -52,8 +53,12 @@ class Surveyed(NamedTuple):
     which may be smaller, take the same bytes."""
     peak_bytes: int
     """What the survey took."""
+    left_bytes: tuple[int, ...]
+    """What was left after each recording, besides state, gradients and buffers, and was not there before."""
     graph_bytes: int
     """The largest graph of a stage (`executor.rules.outgrowth`)."""
+    kept_bytes: int = 0
+    """What the stages keep each for itself (`executor.probing.left_behind`)."""
 
 
 class _Marking(Run):
@@ -105,21 +110,27 @@ class Watched(_Marking, UndoingRun):
 class Survey(_Marking):
     """A run that reverses every stage at once. Made without a schedule, and not used again."""
 
-    def measured(self, output_gradients: Sequence[Tensor | None], device: torch.device) -> Surveyed:
-        """Run all stages; see `Surveyed`. The program's outputs must have been allocated."""
+    def measured(
+        self, output_gradients: Sequence[Tensor | None], buffers: Buffers, device: torch.device
+    ) -> Surveyed:
+        """Run all stages; see `Surveyed`. The program's outputs must have been allocated; `buffers` are all
+        that steps may replace.
+        """
         self.gradients.outputs = list(output_gradients)
         self._checkpoints[0] = StoredState(self.initial, self._replay.take())
         self._runs_again = True  # nobody changes anything in between
         self.gradients.prepare_inputs()
         found: list[_Reversed] = []
-        peak_bytes = 0
+        peak_bytes, left = 0, list[int]()
         with torch.no_grad(), self.parameters.swapped(), without_hooks(self.captured):
             self._prepare_all_totals()
             for first in range(1, self.program.length + 1, STAGES_AT_ONCE):
                 older = (self._checkpoints[first - 1], *self.program.outputs.leaves)  # not freed meanwhile
                 run = partial(self._run_stages, first, min(first + STAGES_AT_ONCE - 1, self.program.length))
                 gradients: list[_Gradients] = []
-                pieces, peak, _ = bytes_of_actions(partial(run, gradients), device)
+                buffers_before = buffers.current()
+                pieces, peak, left_bytes = bytes_of_actions(partial(run, gradients), device)
+                left.append(left_bytes - self._carried_bytes(buffers.current(), buffers_before))
                 del older
                 found += zip(_stages(pieces, gradients), gradients, strict=True)
                 peak_bytes = max(peak_bytes, peak)
@@ -127,7 +138,12 @@ class Survey(_Marking):
         stages = [stage for stage, _ in found]
         is_uniform = len({gradients.used for _, gradients in found}) == 1 and _are_alike(stages)
         most_graph_bytes = max(gradients.graph_bytes for _, gradients in found)
-        return Surveyed(_most(stages), is_uniform, peak_bytes, most_graph_bytes)
+        return Surveyed(_most(stages), is_uniform, peak_bytes, tuple(left), most_graph_bytes)
+
+    def _carried_bytes(self, buffers: Sequence[Tensor], before: Sequence[Tensor]) -> int:
+        """Of what goes on to the next stage: the state, its surroundings and gradient, replaced buffers."""
+        states = (leaf for state in self._checkpoints.values() for leaf in _tensors_of(state))
+        return storage_bytes([*states, *self.gradients.state, *buffers], besides=before)
 
     def _prepare_all_totals(self) -> None:
         self._prepare_sums()
@@ -175,6 +191,10 @@ class _Gradients(NamedTuple):
 
 
 _Reversed = tuple[Stage, _Gradients]
+
+
+def _tensors_of(state: StoredState) -> list[Any]:
+    return [*state.leaves, *state.surroundings.streams, *state.surroundings.buffers]
 
 
 def _ones(leaf: Any) -> Tensor | None:

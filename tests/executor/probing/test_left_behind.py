@@ -106,3 +106,41 @@ def test_steps_that_keep_more_and_more_are_refused() -> None:
     with pytest.raises(GrowingMemory, match="return them as a part of the output") as refusal:
         partial(unroll, **_loop(in_a_list)[1])(budget=2**30)
     assert refusal.value.step_bytes == BATCH * PLACES * 4
+
+
+class Dated(nn.Module):
+    """Keeps an embedding of every time that it met."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(SIZE, SIZE)
+        self.embeddings: dict[int, Tensor] = {}
+
+    def forward(self, state: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        if t not in self.embeddings:
+            self.embeddings[t] = torch.sin(torch.arange(PLACES * SIZE).view(PLACES, SIZE) * (t + 1.0))
+        state = torch.tanh(self.linear(state) + self.embeddings[t])
+        return state, state.square().mean()
+
+
+def test_what_every_step_keeps_for_itself_counts_in_the_call_that_fills_it() -> None:
+    """Steps that ran again had theirs already, and no entry was counted: six budgets in the first call"""
+    torch.manual_seed(0)
+    module, state, steps = Dated(), torch.zeros(PLACES, SIZE), 40
+    loop = {"module": module, "reduce": "sum", "length": steps, "final_state": "detached"}
+    with pytest.raises(BudgetTooSmall) as refused:
+        predict(module, state, lambda t: t, budget=1, **loop)
+    assert not module.embeddings
+    budget = refused.value.minimum_budget_bytes
+    names = [line.name for line in predict(module, state, lambda t: t, budget=budget, **loop).static]
+    assert names.count("kept by steps") == 1
+
+    def train() -> None:
+        unroll(module, state, lambda t: t, budget=budget, **loop)[0].backward()
+
+    assert 0.9 * budget < measure(train, device="cpu").peak_bytes <= budget
+    module.zero_grad(set_to_none=True)
+    kept_bytes = steps * state.nbytes
+    with pytest.raises(BudgetTooSmall) as refused:
+        predict(module, state, lambda t: t, budget=1, **loop)
+    assert refused.value.minimum_budget_bytes == pytest.approx(budget - kept_bytes, rel=0.01)
