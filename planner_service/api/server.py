@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -15,10 +16,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from planner_service.api.app import create_app
+from planner_service.api.background import kept_going
+from planner_service.api.certificate import follow_certificate
 from planner_service.api.jobs.collector import settle_collector
 from planner_service.api.watching.logs import log_to_stderr
 from planner_service.security import ApiKey
-from planner_service.settings import InvalidSetting, Settings, variable
+from planner_service.settings import Settings
 
 SWITCH_SECONDS = 0.001
 """Longest that a planning thread keeps the interpreter from the event loop, in Python code; kernels do not
@@ -39,26 +42,6 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise CannotListen(f"cannot listen on {host} port {port}: {reason}; try another --port") from None
-
-
-def require_certificate(settings: Settings) -> None:
-    """Raise InvalidSetting where the certificate and its key cannot be read, or are none of each other."""
-    if not settings.tls_certificate_file:
-        return
-    for name in ("tls_certificate_file", "tls_key_file"):
-        path = Path(getattr(settings, name))
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise InvalidSetting(f"{variable(name)}={path} cannot be read: {error.strerror}") from error
-    chain, key = settings.tls_certificate_file, settings.tls_key_file
-    try:
-        # Without a password, an encrypted key would be asked for at the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password="")
-    except ssl.SSLError as error:
-        told = f"{variable('tls_certificate_file')}={chain} and {variable('tls_key_file')}={key}"
-        reason = f"are no certificate and its unencrypted key in PEM: {error.reason}"
-        raise InvalidSetting(f"{told} {reason}") from error
 
 
 def url_of(listener: socket.socket, scheme: str = "http") -> str:
@@ -126,7 +109,9 @@ def _allow_connections() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says when it was asked to end, so that streams do not hold it up, and waits for `before_exit`."""
+    """Says when it was asked to end, so that streams do not hold it up, and waits for `before_exit`. Shows a
+    certificate that was renewed.
+    """
 
     def __init__(
         self, config: uvicorn.Config, on_exit: Callable[[], None], before_exit: Callable[[], None] | None
@@ -134,6 +119,14 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._on_exit = on_exit
         self._before_exit = before_exit
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and look after the certificate until the event loop ends."""
+        await super().startup(sockets=sockets)
+        context, chain, key = self.config.ssl, self.config.ssl_certfile, self.config.ssl_keyfile
+        if context is not None and chain is not None and key is not None:
+            follow = partial(follow_certificate, context, Path(chain), Path(key))
+            self._following = asyncio.create_task(kept_going(follow))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came; a second one is not waited with."""

@@ -66,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _started(settings: Settings, *, with_worker: bool) -> int:
     from planner_service.api.access.credentials import KeysNeeded
+    from planner_service.api.certificate import require_certificate
     from planner_service.api.jobs.dispatching import cluster_holes
-    from planner_service.api.server import CannotListen, listen, require_certificate
+    from planner_service.api.server import CannotListen, listen
     from planner_service.api.watching.telemetry import require_exporter
     from planner_service.store import DatabaseUnavailable
 
