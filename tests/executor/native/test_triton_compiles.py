@@ -35,15 +35,22 @@ def compiled(program, types, constants, options):
 
 exact, fused = {"enable_fp_fusion": False}, {"enable_fp_fusion": True}
 sizes = "i32 i32 i32 i32 i32 i32"
-tile = sparse.TILES[0]
-constants = (tile.rows, tile.columns, tile.inner, "tf32x3")
+
+
+def constants(tile, precision):
+    return tile.rows, tile.columns, tile.inner, precision
+
+
+small, large = constants(sparse.TILES[0], "tf32x3"), constants(sparse.TILES[-1], "tf32")
+warps = {"num_warps": sparse.TILES[-1].warps}
 print(json.dumps({
     "advance": compiled(reversible._advance, "*fp64 *fp64 *fp32 *fp32 *fp32 i32", (512,), exact),
     "reverse": compiled(reversible._reverse, "*fp64 *fp64 *fp64 *fp64 *fp64 i32", (512,), exact),
     "split_full": compiled(reversible._split_full, "*fp64 *fp32 fp32 *i16 *i1 i32", (512,), exact),
     "join_low": compiled(reversible._join_low, "*fp64 *i1 *i64 *i16 i32", (512,), exact),
-    "sum_over": compiled(sparse._sum_over, "*fp32 *fp32 *fp32 *fp32 *i64 " + sizes, constants, fused),
-    "add_at": compiled(sparse._add_at, "*fp32 *fp32 *fp32 *i64 " + sizes, constants, fused),
+    "sum_over": compiled(sparse._sum_over, "*fp32 *fp32 *fp32 *fp32 *i64 " + sizes, small, fused),
+    "add_at": compiled(sparse._add_at, "*fp32 *fp32 *fp32 *i64 " + sizes, small, fused),
+    "large": compiled(sparse._sum_over, "*fp32 *fp32 *fp32 *fp32 *i64 " + sizes, large, fused | warps),
 }))
 """
 
@@ -74,6 +81,9 @@ def test_the_exact_updates_round_quotients_to_nearest_and_fuse_nothing(programs,
     assert "0dC338000000000000" in text  # and taken away again
 
 
-@pytest.mark.parametrize("name", ["sum_over", "add_at"])
-def test_products_run_on_the_tensor_cores(programs, name):
-    assert "mma" in programs[name]["ptx"]
+@pytest.mark.parametrize(
+    ("name", "instruction"), [("sum_over", "mma.sync"), ("add_at", "mma.sync"), ("large", "wgmma.mma_async")]
+)
+def test_products_run_on_the_tensor_cores(programs, name, instruction):
+    """Large tiles by Hopper's own instructions, which take warps in groups"""
+    assert instruction in programs[name]["ptx"]
