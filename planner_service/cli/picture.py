@@ -58,7 +58,7 @@ def _axes(path: Path) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise NoPicture("pictures need matplotlib: pip install 'tightfit[worker]'") from None
+        raise NoPicture("pictures need matplotlib: pip install matplotlib") from None
     return Figure(figsize=_SIZE_INCHES, layout="constrained").add_subplot()
 
 

@@ -1,6 +1,7 @@
 """`tightfit frontier | compare | simulate` on the documented examples, tables, JSON and pictures."""
 
 import json
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -117,3 +118,11 @@ def test_a_picture_that_cannot_be_drawn_is_refused(tmp_path, request_path, capsy
         "cannot be written"
         in refusal(capsys, "frontier", path, "--points", "2", "--output", nowhere)["detail"]
     )
+
+
+def test_a_picture_asks_for_matplotlib_and_not_for_gigabytes(monkeypatch, tmp_path, request_path, capsys):
+    """The planner's users have no torch, which the worker's extra would bring"""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    path, picture = request_path(SMALL), str(tmp_path / "frontier.svg")
+    refused = refusal(capsys, "frontier", path, "--points", "3", "--output", picture)
+    assert refused["detail"] == "pictures need matplotlib: pip install matplotlib"
