@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from planner_service.api.app import create_app
 from planner_service.api.background import kept_going
+from planner_service.api.bounded_heads import BoundedHeads
 from planner_service.api.certificate import follow_certificate
 from planner_service.api.jobs.collector import settle_collector
 from planner_service.api.watching.logs import log_to_stderr
@@ -84,6 +85,7 @@ def serve(
     app = create_app(settings, on_ready=settle_and_tell, own_keys=own_keys)
     config = uvicorn.Config(
         app,
+        http=BoundedHeads,
         log_config=None,
         access_log=False,
         server_header=False,
