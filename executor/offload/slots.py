@@ -79,7 +79,8 @@ def _catch_up(device: torch.device) -> None:
     """Wait for the copies in pinned memory that was given back: the device may be an iteration behind, and
     torch would pin as many bytes again, beyond every budget, in seconds for some gigabytes.
     """
-    if device in _in_doubt:
+    # Nothing may wait while a graph is captured.
+    if device in _in_doubt and not torch.cuda.is_current_stream_capturing():
         _in_doubt.discard(device)
         torch.cuda.synchronize(device)
 
