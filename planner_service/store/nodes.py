@@ -66,7 +66,8 @@ class NodeStore:
 
     def offers(self) -> list[Offer]:
         """What the workers that were heard of lately claim jobs for."""
-        lately = nodes.c.seen_at > self._clock() - LOST_AFTER_SECONDS
+        now = self._clock()
+        lately = nodes.c.seen_at.between(now - LOST_AFTER_SECONDS, now + LOST_AFTER_SECONDS)
         with self._engine.connect() as connection:
             rows = connection.execute(select(nodes.c.registration).where(lately)).scalars().all()
         offers = [_offer(json.loads(registration)) for registration in rows]
@@ -92,6 +93,8 @@ def _offer(registration: dict[str, Any]) -> Offer:
 
 
 def _state(silent_seconds: float) -> NodeState:
-    if silent_seconds < UNREACHABLE_AFTER_SECONDS:
+    """A node that was heard of long after now was so before the clock was put back, and never since."""
+    away_seconds = abs(silent_seconds)
+    if away_seconds < UNREACHABLE_AFTER_SECONDS:
         return "ready"
-    return "unreachable" if silent_seconds < LOST_AFTER_SECONDS else "lost"
+    return "unreachable" if away_seconds < LOST_AFTER_SECONDS else "lost"

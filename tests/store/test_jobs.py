@@ -395,6 +395,20 @@ def test_a_jump_of_the_clock_changes_dates_and_nothing_else(engine, jump_seconds
     assert desk.told(first)[-1] == ("state", "succeeded")
 
 
+def test_a_node_that_ended_before_the_clock_was_put_back_takes_no_jobs(engine):
+    """It was shown as ready, and waited for, until the date at which it had been heard of last came again"""
+    clock = [1.8e9]
+    desk = Desk(engine, clock=lambda: clock[0])
+    desk.node("ended"), desk.node("there")
+    clock[0] -= 1e8
+    desk.node("there")
+    assert {node.name: node.state for node in desk.nodes.page(limit=9).nodes} == {
+        "ended": "lost",
+        "there": "ready",
+    }
+    assert len(desk.nodes.offers()) == 1
+
+
 @pytest.mark.parametrize(("silent_seconds", "state"), [(0, "ready"), (61, "unreachable"), (181, "lost")])
 def test_a_silent_node_is_shown_as_such(engine, silent_seconds, state):
     clock = [1000.0]
