@@ -73,20 +73,24 @@ def _end_of_process(name: str, until: float, environment: dict[str, str]) -> dic
 def device_description() -> dict[str, object]:
     """Name, memory, driver and CUDA runtime of the device, beside the machine's description."""
     properties = torch.cuda.get_device_properties(0)
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        told = subprocess.run(query, capture_output=True, text=True, check=False, timeout=DRIVER_SECONDS)
-        driver = told.stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        driver = "unknown"
     return {
         **description("torch", "numpy", "numba", "triton"),
         "device": properties.name,
         "device_bytes": properties.total_memory,
-        "driver": driver,
+        "driver": driver_version(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }
+
+
+def driver_version() -> str:
+    """As nvidia-smi tells it, which has a line for every device, and on its standard output what failed."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=DRIVER_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return next(iter(told.stdout.splitlines()), "unknown").strip()
 
 
 def collect() -> int:

@@ -124,6 +124,21 @@ def test_without_a_device_it_says_so_and_counts_the_tests(tmp_path: Path) -> Non
     assert "tests collected" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "version"),
+    [(0, "580.1\n580.1\n", "580.1"), (9, "NVIDIA-SMI has failed\n", "unknown"), (0, "", "unknown")],
+)
+def test_the_driver_is_one_word_of_the_page(
+    status: int, said: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several devices, and where nvidia-smi is there and finds none"""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nprintf '{said}'\nexit {status}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert gpu.driver_version() == version
+
+
 def test_everything_ends_within_eight_minutes() -> None:
     """Tests, then sections, each with an end of its own; three quarters of a minute for what is loaded"""
     ends = [gpu.TESTS_END, *(end for _, end in gpu.SECTIONS)]
