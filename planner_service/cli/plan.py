@@ -31,7 +31,8 @@ nf_rev_lstm; or a chain of your own, costs in any unit, sizes in bytes:
              "backward_cost": 2, "state_bytes": 4096, "tape_bytes": 16384}]},
    "memory": {"device_budget_bytes": "1MiB"}}
 
-stored states may leave the device for tiers, from fast to slow, times in seconds (or the chain's unit):
+stored states may leave the device for tiers, from fast to slow; times are in the unit of the costs, which is
+seconds with a measured profile, forward passes of a step without one, and that of a chain's own costs:
   "memory": {"device_budget_bytes": "2GiB", "tiers": [{"name": "host", "budget_bytes": "16GiB",
              "write_seconds_per_byte": 1e-10, "read_seconds_per_byte": 1e-10}]}
 
