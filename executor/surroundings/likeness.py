@@ -73,7 +73,7 @@ def attributes_likeness(owner: Any) -> Iterator[tuple[str, Hashable]]:
 def plain_attributes(owner: Any) -> Iterator[tuple[str, Any]]:
     """The public attributes with plain values, tuples among them."""
     for name, value in vars(owner).items():
-        if isinstance(value, bool | int | float | str | tuple) and not name.startswith("_"):
+        if issubclass(type(value), bool | int | float | str | tuple) and not name.startswith("_"):
             yield name, value
 
 
@@ -109,7 +109,7 @@ def _tuple_likeness(value: tuple[Any, ...]) -> Hashable:
     """A tuple with plain values in it, other parts by their type."""
     return tuple(
         _tuple_likeness(part)
-        if isinstance(part, tuple)
+        if issubclass(type(part), tuple)
         else plain_likeness(part)
         if type(part) in PLAIN
         else type(part)

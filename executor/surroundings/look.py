@@ -41,7 +41,14 @@ from executor.surroundings.likeness import (
     plain_values_likeness,
     tensor_likeness,
 )
-from executor.surroundings.own_values import defaults_of, own_values, slot_values, slots_of
+from executor.surroundings.own_values import (
+    behind_proxy,
+    defaults_of,
+    is_tensor,
+    own_values,
+    slot_values,
+    slots_of,
+)
 from executor.surroundings.places import Attributes, Contents, Held, Place, Variable
 from executor.surroundings.reads import is_library, is_ours, may_read_any, names_read
 from executor.surroundings.streams import NumpyStream, PythonStream, global_stream_of, stream_of
@@ -117,9 +124,10 @@ class Look:
 
     def at(self, name: str, value: Any, place: Place | None = None) -> None:
         """Take in a value, and what it leads to; `place` is where it was found."""
-        kind = type(value)
         if place is not None:
             self.held.append(Held.now(place, value))
+        value = behind_proxy(value)
+        kind = type(value)
         if kind in PLAIN:
             self.plain.append((name, value))
             self._add(name, plain_likeness(value))
@@ -145,7 +153,7 @@ class Look:
 
     def at_part(self, part: nn.Module) -> None:
         """Take in what the lines of a module read of it beside its plain values, and its random streams."""
-        own = (each for each in vars(part).values() if isinstance(each, torch.Generator))
+        own = (each for each in vars(part).values() if issubclass(type(each), torch.Generator))
         self.generators.update((id(each), each) for each in own)
         if is_library(type(part).__module__):
             self._constants(part)
@@ -162,13 +170,13 @@ class Look:
         """Tensors that somebody hung on a module of torch's, and lines name."""
         for key in sorted(self.names & vars(part).keys()):
             value = vars(part)[key]
-            if isinstance(value, Tensor) and not value.requires_grad:
+            if is_tensor(value) and not value.requires_grad:
                 self.at(f"{type(part).__name__}.{key}", value, (vars(part), key))
 
     def at_private(self, name: str, values: list[Any]) -> None:
         """Take in the first parts of a list whose numbers and tensors are of no interest."""
         for value in islice(values, self._most_values):
-            if type(value) not in PLAIN and not isinstance(value, Tensor):
+            if type(value) not in PLAIN and not is_tensor(value):
                 self.at(f"{name}[…]", value)
 
     def _add(self, name: str, counts: Hashable) -> None:
@@ -275,7 +283,7 @@ class Look:
         outer, plain = self.found, self.plain
         self.plain = []
         for value in values if types - _NUMBERS else ():
-            if isinstance(value, Tensor):
+            if is_tensor(value):
                 tensors[self._of_tensor(f"{name}[…]", value)] += 1
             elif type(value) not in _NUMBERS:
                 self.found = []
@@ -341,12 +349,12 @@ class Look:
         """
         for inner in sorted(values if all_of_them else values.keys() & self.names):
             value = values[inner]
-            if inner.startswith("_") and isinstance(value, list):
+            if inner.startswith("_") and issubclass(type(value), list):
                 self.private.append((f"{name}.{inner}", value))
                 self.lists.append(Contents.now(value))
                 continue
             place = (owner, inner) if isinstance(owner, dict | Attributes) else None
-            if not (inner.startswith("_") and isinstance(value, int | float)):
+            if not (inner.startswith("_") and issubclass(type(value), int | float)):
                 self.at(f"{name}.{inner}", value, place)
             elif place is not None:
                 self.held.append(Held.now(place, value))

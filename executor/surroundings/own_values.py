@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from types import FunctionType, MemberDescriptorType
-from typing import Any
+from typing import Any, TypeGuard
+from weakref import ProxyTypes
+
+from torch import Tensor
 
 
 def defaults_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -21,6 +24,25 @@ def own_values(value: Any) -> Any:
     try:
         return object.__getattribute__(value, "__dict__")
     except Exception:  # a proxy may stand for an object that does not exist now
+        return None
+
+
+def is_tensor(value: Any) -> TypeGuard[Tensor]:
+    """Whether it is a tensor, of something that may be a proxy of an object that is gone, whose class nobody
+    can ask for.
+    """
+    return issubclass(type(value), Tensor)
+
+
+def behind_proxy(value: Any) -> Any:
+    """What a weak proxy stands for, None where that is gone; any other value itself. A proxy passes for an
+    object of another's class, and no weak reference to it can be made: trainers hand some to modules.
+    """
+    if type(value) not in ProxyTypes:
+        return value
+    try:
+        return value.__init__.__self__
+    except ReferenceError:
         return None
 
 

@@ -9,7 +9,7 @@ from types import CellType
 from typing import Any, NamedTuple
 from weakref import ref
 
-from torch import Tensor
+from executor.surroundings.own_values import is_tensor
 
 ABSENT = object()
 
@@ -92,7 +92,7 @@ def key_of(place: Place) -> Hashable:
 
 def _referred(value: Any) -> Any:
     """The value; of a tensor, which lives no longer for being seen, a weak reference."""
-    return ref(value) if isinstance(value, Tensor) else value
+    return ref(value) if is_tensor(value) else value
 
 
 def _value_of(referred: Any) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from executor.surroundings.likeness import lines_of
 from executor.surroundings.look import MOST_BESIDE, MOST_VALUES, Look, SeenTensor, SeenValue
+from executor.surroundings.own_values import is_tensor
 from executor.surroundings.places import Contents, Held, Place
 from executor.surroundings.streams import NumpyStream, PythonStream
 
@@ -156,5 +157,5 @@ def tensors_seen(function: Function) -> Iterator[tuple[str, Tensor]]:
     yield from look.named
     for part in (part for module in look.modules.values() for part in module.modules()):
         for key, value in vars(part).items():  # weights that are views of a larger one, or computed
-            if isinstance(value, Tensor) and value.grad_fn is not None:
+            if is_tensor(value) and value.grad_fn is not None:
                 yield f"captured '{type(part).__name__}.{key}'", value

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from executor.errors import GradientLost
 from executor.surroundings.likeness import PLAIN
+from executor.surroundings.own_values import is_tensor
 from executor.surroundings.places import ABSENT, Held, Place, key_of
 from executor.surroundings.put_back import put_back
 from executor.surroundings.reads import is_library
@@ -35,7 +36,7 @@ class Written:
         held = [*_held(seen)]
         found = ((self._before.get(key_of(each.place)), each) for each in held)
         written = [each.place for was, each in found if was is None or not was.is_same(each)]
-        numbers = [each.place for each in held if not isinstance(each.value, Tensor)]
+        numbers = [each.place for each in held if not is_tensor(each.value)]
         self._places = [*written, *numbers]
         return bool(written)
 
@@ -51,7 +52,7 @@ class Written:
         """
         for slots, name in self._places:
             value = slots.get(name)
-            if isinstance(value, Tensor) and value.grad_fn is not None:
+            if is_tensor(value) and value.grad_fn is not None:
                 slots[name] = _CutOff.apply(f"{name!r}", value.detach(), *differentiable)  # type: ignore[no-untyped-call]
 
 
@@ -88,13 +89,13 @@ class _CutOff(torch.autograd.Function):
 
 def _held(seen: Seen) -> Iterator[Held]:
     """Tensors wherever they can be put back, and numbers of modules that no library wrote."""
-    yield from (each for each in seen.held if isinstance(each.value, Tensor))
+    yield from (each for each in seen.held if is_tensor(each.value))
     for module in seen.modules:
         for part in module.modules():
             slots = vars(part)
             takes_plain = not is_library(type(part).__module__)
             for name, value in slots.items():
-                if isinstance(value, Tensor) or (takes_plain and type(value) in PLAIN):
+                if is_tensor(value) or (takes_plain and type(value) in PLAIN):
                     yield Held.now((slots, name), value)
 
 
