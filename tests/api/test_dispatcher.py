@@ -12,6 +12,8 @@ import pytest
 from planner_service.api.jobs.dispatcher import (
     FIRST_WAIT_SECONDS,
     GRACE_SECONDS,
+    LONGEST_BUSY_SECONDS,
+    MOST_BUSY,
     MOST_HANDED_OVER,
     Dispatcher,
 )
@@ -343,6 +345,32 @@ def test_a_limit_of_the_engine_keeps_that_job_waiting_and_nothing_else(desk, clu
         dispatching.look()
     assert desk.jobs.get(limited.id).state == "assigned"
     assert tries[1] - tries[0] >= FIRST_WAIT_SECONDS
+
+
+def test_an_engine_at_its_limit_is_not_offered_all_that_waits_behind_it(desk, cluster, dispatching, clock):
+    """Each offer is a command of Slurm's and two events of a job; what is within the limit gets through"""
+    for _ in range(3 * MOST_BUSY):
+        desk.submit(engine="slurm", priority=1)
+    small = desk.submit(engine="slurm")
+    offered, submit = [], cluster.submit
+
+    def limited(launch):
+        offered.append(clock[0])
+        if launch.job_id != small.id:
+            raise EngineBusy("slurm", "QOSMaxGRESPerUser")
+        return submit(launch)
+
+    cluster.submit = limited
+    begin = clock[0]
+    while desk.jobs.get(small.id).state == "queued" and clock[0] < begin + 600:
+        dispatching.look()
+        clock[0] += 1
+    assert desk.jobs.get(small.id).state == "assigned"
+    for _ in range(600):
+        dispatching.look()
+        clock[0] += 1
+    lately = [at for at in offered if at > clock[0] - 300]
+    assert 0 < len(lately) <= 300 / LONGEST_BUSY_SECONDS * MOST_BUSY
 
 
 @pytest.mark.parametrize("fault", [json.JSONDecodeError("Expecting value", "<html>", 0), KeyError("status")])

@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 MOST_HANDED_OVER = 50
 """In one look, to one engine."""
+MOST_BUSY = 10
+"""Launches that an engine does not take now, before it is offered no more in this look: there may be tens of
+thousands behind a limit of submissions. So many wait for long, since others may be within it all the same."""
+LONGEST_BUSY_SECONDS = 60.0
+"""Before an engine that took none is offered launches again."""
 MOST_RECALLED = 100
 """Jobs cancelled last whose launches are stopped once more when a service begins."""
 GRACE_SECONDS = 60.0
@@ -58,13 +63,17 @@ class _Waits:
         """Whether there is no pause, or not any more."""
         return self.clock() >= self._until.get(name, (0.0, 0.0))[0]
 
-    def lengthen(self, name: str) -> None:
+    def lengthen(self, name: str, longest_seconds: float = LONGEST_WAIT_SECONDS) -> None:
         """Pause from now on, twice as long as before, unless that was long ago."""
         forgotten = self.clock() - LONGEST_WAIT_SECONDS
         self._until = {each: pause for each, pause in self._until.items() if pause[0] > forgotten}
         _, last = self._until.get(name, (0.0, FIRST_WAIT_SECONDS / 2))
-        seconds = min(2 * last, LONGEST_WAIT_SECONDS)
+        seconds = min(2 * last, longest_seconds)
         self._until[name] = (self.clock() + seconds, seconds)
+
+    def put_off(self, name: str) -> None:
+        """Pause from now on, as long as any."""
+        self._until[name] = (self.clock() + LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
 
     def end(self, name: str) -> None:
         """All is well: the next pause is short again."""
@@ -150,9 +159,28 @@ class Dispatcher:
         room = MOST_HANDED_OVER
         if engine.most_unfinished is not None:
             room = min(room, engine.most_unfinished - len(live))
-        if room > 0:
-            for job in self._queue.queued_for([engine.name], limit=room, may_go=self._waits.is_over):
-                self._hand_over(engine, job)
+        if room > 0 and self._waits.is_over(_submissions_to(engine)):
+            waiting = self._queue.queued_for([engine.name], limit=room, may_go=self._waits.is_over)
+            if waiting:
+                self._offer(engine, waiting)
+
+    def _offer(self, engine: Engine, waiting: Sequence[Job]) -> None:
+        """Hand over what the engine takes."""
+        not_taken: list[Job] = []
+        has_taken = False
+        for job in waiting:
+            if self._hand_over(engine, job):
+                has_taken = True
+                continue
+            not_taken.append(job)
+            if len(not_taken) == MOST_BUSY:
+                for each in not_taken:
+                    self._waits.put_off(each.id)
+                break
+        if has_taken:
+            self._waits.end(_submissions_to(engine))
+        else:
+            self._waits.lengthen(_submissions_to(engine), LONGEST_BUSY_SECONDS)
 
     def _former_launches(self, engine: Engine) -> dict[str, _InHand]:
         """Launches of jobs that were cancelled: a former service may have ended before it said so."""
@@ -223,25 +251,27 @@ class Dispatcher:
         self._queue.give_up(job_id, detail, number=number)
         log.warning("job %s came back: %s", job_id, detail, extra={"action": "job_came_back", "job": job_id})
 
-    def _hand_over(self, engine: Engine, job: Job) -> None:
+    def _hand_over(self, engine: Engine, job: Job) -> bool:
+        """Whether the engine was not too busy for it."""
         try:
             resources = self._resources_of(job, engine.name)
             assignment = self._queue.hand_over(
                 job.id, kind=resources.device, memory_bytes=resources.memory_bytes
             )
         except JobRefusal:  # cancelled, or in other hands, since it was listed
-            return
+            return True
         except EngineRefused as refusal:
             self._queue.refuse(job.id, str(refusal))
-            return
+            return True
         launch = self._launch(assignment, resources)
         self._in_hand[job.id] = _InHand(engine.name, launch.number, None)
         self._unanswered[job.id] = launch
-        self._submit(engine, launch)
+        return self._submit(engine, launch)
 
-    def _submit(self, engine: Engine, launch: Launch) -> None:
-        """Submit a launch and note what the engine calls it. Where no answer comes, the same launch is
-        submitted again: under its name the engine finds it, if it has it.
+    def _submit(self, engine: Engine, launch: Launch) -> bool:
+        """Submit a launch and note what the engine calls it; whether the engine was not too busy for it.
+
+        Where no answer comes, the same launch is submitted again: under its name the engine finds it.
         """
         job_id = launch.job_id
         # The one before may be there, if its answer or the service that waited for it was lost.
@@ -252,17 +282,18 @@ class Dispatcher:
         except EngineRefused as refusal:
             self._unanswered.pop(job_id, None)
             self._queue.refuse(job_id, str(refusal))
-            return
+            return True
         except EngineBusy as busy:
             self._give_up(job_id, launch.number, str(busy))
-            return
+            return False
         self._unanswered.pop(job_id, None)
         self._in_hand[job_id] = _InHand(engine.name, launch.number, reference)
         if not self._queue.note_engine(job_id, reference, number=launch.number):
             engine.cancel(reference)  # cancelled, or given to somebody else, in the meantime
-            return
+            return True
         details = {"action": "job_handed_over", "job": job_id, "engine": engine.name}
         log.info("job %s is %s at %s", job_id, reference, engine.name, extra=details)
+        return True
 
     def _launch(self, assignment: Assignment, resources: Resources) -> Launch:
         job = assignment.job
@@ -283,3 +314,8 @@ class Dispatcher:
             priority=job.request.priority,
             ran_before=job.attempt > 0,
         )
+
+
+def _submissions_to(engine: Engine) -> str:
+    """The name of the pause in which the engine is offered no launches, and otherwise looked after."""
+    return f"submissions to {engine.name}"
