@@ -17,6 +17,7 @@ __all__ = [
     "ExecutorError",
     "GradientLost",
     "GrowingMemory",
+    "HostMemoryRefused",
     "ModifiedBetweenPasses",
     "PlanMismatch",
     "ProfilerBusy",
@@ -157,6 +158,10 @@ class GrowingMemory(ExecutorError, RuntimeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (GrowingMemory, (self.step_bytes,))
+
+
+class HostMemoryRefused(ExecutorError, RuntimeError):
+    """The machine did not pin the host memory that a plan moves states or tapes to."""
 
 
 class ProfilerBusy(ExecutorError, RuntimeError):

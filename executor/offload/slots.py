@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from executor.errors import PlanMismatch
+from executor.errors import HostMemoryRefused, PlanMismatch
 
 HOST = "host"
 """The tier that is host memory: pinned where the device is CUDA."""
@@ -65,7 +65,7 @@ def _give_back(tier: str, size_bytes: int, pinned_for: torch.device | None) -> N
 def _allocated(tier: str, size_bytes: int, pinned_for: torch.device | None) -> Tensor:
     if pinned_for is not None:
         _catch_up(pinned_for)
-        return torch.empty(size_bytes, dtype=torch.uint8, device="cpu", pin_memory=True)
+        return _pinned(size_bytes)
     if tier == HOST:
         return torch.frombuffer(mmap.mmap(-1, size_bytes), dtype=torch.uint8)
     if tier == DISK:
@@ -73,6 +73,16 @@ def _allocated(tier: str, size_bytes: int, pinned_for: torch.device | None) -> T
             file.truncate(size_bytes)
             return torch.frombuffer(mmap.mmap(file.fileno(), size_bytes), dtype=torch.uint8)
     raise PlanMismatch(f"the plan stores states in {tier!r}: this executor has the tiers {HOST} and {DISK}")
+
+
+def _pinned(size_bytes: int) -> Tensor:
+    try:
+        return torch.empty(size_bytes, dtype=torch.uint8, device="cpu", pin_memory=True)
+    except RuntimeError as error:  # of CUDA, which speaks of no host
+        reason = str(error).partition("\n")[0]
+        raise HostMemoryRefused(
+            f"{size_bytes} bytes of host memory could not be pinned ({reason}): give a smaller host_budget"
+        ) from error
 
 
 def _catch_up(device: torch.device) -> None:

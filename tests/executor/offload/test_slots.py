@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor import PlanMismatch
+from executor.errors import HostMemoryRefused
 from executor.offload import slots as slots_module
 from executor.offload.slots import Slots, most_slots, piece_sizes, recorded_peaks
 
@@ -81,3 +82,17 @@ def test_what_was_given_back_is_waited_for_before_more_is_pinned(
         slots.take(10)
         del slots
     assert done == expected
+
+
+def test_memory_that_is_not_pinned_is_told_as_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA says that it is out of memory, which the device is not"""
+
+    def refuse(*_size: int, **_pinned: object) -> None:
+        raise RuntimeError("CUDA error: out of memory\nand what else might help")
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    slots = Slots("host", count=1, slot_bytes=10, device=torch.device("cuda", 0))
+    with pytest.raises(
+        HostMemoryRefused, match=r"^16 bytes of host.*\(CUDA error: out of memory\): give a smaller"
+    ):
+        slots.take(10)
