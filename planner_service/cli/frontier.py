@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from planner_service.chain.quantities import format_bytes
-from planner_service.cli.picture import frontier_picture
+from planner_service.cli.picture import frontier_picture, require_picture
 from planner_service.cli.progress import progress
 from planner_service.cli.request_file import read_request, without
 from planner_service.cli.tables import bytes_text, gradient_rows, percent, table
@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan the budgets and print; refusals are raised."""
     from planner_service.planning import Planner  # loads the kernels: only for this command
 
+    require_picture(arguments.output)
     record = without(read_request(arguments.request), "strategy", "memory.device_budget_bytes")
     asked = {
         "points": arguments.points,

@@ -18,6 +18,12 @@ class NoPicture(PlanningError):
     """A picture cannot be drawn or written; the message says what to do."""
 
 
+def require_picture(path: Path | None) -> None:
+    """Refuse one at `path` that could not be drawn before anything is computed for it. Raises NoPicture."""
+    if path is not None:
+        _axes(path)
+
+
 def frontier_picture(reply: FrontierReply, path: Path) -> None:
     """Write makespan over bytes, with the knee and full BPTT marked. Raises NoPicture."""
     axes = _axes(path)

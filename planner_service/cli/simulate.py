@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from planner_service.cli.picture import timeline_picture
+from planner_service.cli.picture import require_picture, timeline_picture
 from planner_service.cli.progress import progress
 from planner_service.cli.request_file import UnreadableRequest, read_request, read_text, without
 from planner_service.cli.tables import bytes_text, cost_text, percent, table
@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge and print; exit status 1 for an illegal schedule. Refusals are raised."""
     from planner_service.planning import Planner  # loads the kernels: only for this command
 
+    require_picture(arguments.output)
     record = without(read_request(arguments.request), "strategy") | _judged(arguments)
     request = SimulationRequest.model_validate(record)
     with progress("replaying"):

@@ -121,8 +121,9 @@ def test_a_picture_that_cannot_be_drawn_is_refused(tmp_path, request_path, capsy
 
 
 def test_a_picture_asks_for_matplotlib_and_not_for_gigabytes(monkeypatch, tmp_path, request_path, capsys):
-    """The planner's users have no torch, which the worker's extra would bring"""
+    """The planner's users have no torch, which the worker's extra would bring. Nothing is planned before"""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr("planner_service.planning.Planner.frontier", None)
     path, picture = request_path(SMALL), str(tmp_path / "frontier.svg")
     refused = refusal(capsys, "frontier", path, "--points", "3", "--output", picture)
     assert refused["detail"] == "pictures need matplotlib: pip install matplotlib"
