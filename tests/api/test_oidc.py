@@ -121,6 +121,25 @@ def test_a_token_of_another_key_or_of_none_is_401(ask, private_key):
     assert ask(f"{head}.{forged}.{signature}").status_code == 401
 
 
+def test_tokens_that_name_keys_which_there_are_not_do_not_ask_the_provider_each_time(private_key, jwks_url):
+    """Anybody can make them up, hundreds a second, and nobody else's token is checked while it is asked"""
+    verifier = oidc.TokenVerifier(Settings(oidc_issuer=ISSUER, oidc_jwks_url=jwks_url))
+    fetch, fetched = verifier._keys.fetch_data, []
+    verifier._keys.fetch_data = lambda: fetched.append(1) or fetch()
+    guesses = [
+        jwt.encode(claims(), private_key, algorithm="RS256", headers={"kid": f"made up {number}"})
+        for number in range(20)
+    ]
+
+    async def verified() -> list[object]:
+        return [await verifier.verify(token) for token in (signed(private_key, claims()), *guesses)]
+
+    known, *unknown = asyncio.run(verified())
+    assert known is not None
+    assert unknown == [None] * 20
+    assert len(fetched) == 1
+
+
 def test_a_provider_that_hangs_holds_up_nobody_but_its_own_callers(private_key, monkeypatch):
     monkeypatch.setattr(oidc, "FETCH_SECONDS", 0.5)
     token = signed(private_key, claims())
