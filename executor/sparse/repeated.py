@@ -57,13 +57,18 @@ class _Seconds(NamedTuple):
 @decided_once
 def _seconds(rows: int, outputs: int, inputs: int) -> _Seconds:
     """Measured once per size and process, on zeros: the time does not depend on the values."""
-    weight, x = torch.zeros(outputs, inputs, device="cpu"), torch.zeros(rows, inputs, device="cpu")
+    weight, x = _zeros(outputs, inputs), _zeros(rows, inputs)
     product = _packed(weight, None, rows)
     return _Seconds(
         *seconds_to_choose_by(
             lambda: _reordered(weight, rows), lambda: product(x), lambda: linear(x, weight, None)
         )
     )
+
+
+def _zeros(*shape: int) -> Tensor:
+    """Of the type that is packed, whatever torch's default type is."""
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
 
 
 def _packed(weight: Tensor, bias: Tensor | None, rows: int) -> Product:

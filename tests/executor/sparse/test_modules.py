@@ -26,6 +26,7 @@ from executor.sparse import (  # noqa: E402
     SparseLSTMCell,
 )
 from executor.sparse.native import native_fill  # noqa: E402
+from executor.sparse.repeated import LEAST_STEPS, _seconds  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -286,3 +287,18 @@ def test_what_is_no_tensor_is_refused_by_cells_too(kind, given):
 def test_empty_batches_are_refused(kind):
     with pytest.raises(StateChanged, match="empty"):
         kind(INPUT, HIDDEN)(inputs(kind)[..., :0, :])
+
+
+@MODULES
+def test_another_default_type_than_that_of_the_weights_is_nothing_to_them(kind):
+    """Products were timed in the default type, which is not packed: a float32 module failed"""
+    _seconds.cache_clear()
+    x = torch.randn(LEAST_STEPS, BATCH, INPUT)
+    module = kind(INPUT, HIDDEN, dtype=torch.float32)
+    torch.set_default_dtype(torch.float64)
+    try:
+        y, _ = module(x)
+        y.sum().backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert module.weight_hh_l0.grad.dtype == torch.float32
