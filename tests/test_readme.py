@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -90,11 +91,31 @@ def test_the_code_runs(code, capsys):
         assert 0 < int(printed) <= 2 * 2**20
 
 
+def executors_page():
+    """Its examples, compiled"""
+    codes = blocks("python", (ROOT / "docs/executor.md").read_text(encoding="utf-8"))
+    return [compile(code, "executor.md", "exec") for code in codes]
+
+
 def test_the_executors_page_shows_a_loop_that_runs(capsys):
     """Its prediction fits the budget of the example, and full BPTT would not"""
-    (code,) = blocks("python", (ROOT / "docs/executor.md").read_text(encoding="utf-8"))
+    code, _ = executors_page()
     found = {}
-    exec(compile(code, "executor.md", "exec"), found)  # noqa: S102 - our own document
+    exec(code, found)  # noqa: S102 - our own document
     prediction = found["prediction"]
     assert prediction.projected_peak_bytes <= 128 * 2**10 < prediction.full_bptt_peak_bytes
     assert capsys.readouterr().out == f"{prediction}\n"
+
+
+def test_the_executors_page_brings_a_layer_along_that_keeps_its_state():
+    """With the gradients of the loop that anybody would write"""
+    _, code = executors_page()
+    found = {}
+    torch.manual_seed(1)
+    exec(code, found)  # noqa: S102 - our own document
+    layer, gradients = found["layer"], [each.grad for each in found["layer"].parameters()]
+    torch.manual_seed(1)
+    twin = found["Leaky"]()
+    assert torch.equal(twin.linear.weight, layer.linear.weight)
+    rate = sum(twin(x).mean() for x in torch.randn(200, 4, 8))
+    torch.testing.assert_close(gradients, [*torch.autograd.grad(rate, [*twin.parameters()])])
