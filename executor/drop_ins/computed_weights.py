@@ -1,4 +1,5 @@
-"""Weights of a module that are computed anew for each call (torch.nn.utils.parametrize): normed, or dropped.
+"""Weights of a module that are computed anew for each call: normed, pruned, or dropped, by parametrizations
+or by the hooks that torch had before these.
 
 They are made, and differentiated, outside of the loop that uses them, where no plan counts.
 """
@@ -13,6 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from executor.drop_ins.hooked_weights import (
+    hooked_weight_names,
+    hooked_weights_put_back,
+    renew_hooked_weights,
+)
 from executor.measure import measure
 from executor.memory.sizes import held_bytes
 from executor.memory.trace import paused
@@ -27,14 +33,14 @@ _measured: WeakKeyDictionary[nn.Module, tuple[Hashable, int]] = WeakKeyDictionar
 
 
 def computing_bytes(module: nn.Module) -> int:
-    """What computing the parametrized weights of `module` itself and differentiating them adds at its peak,
+    """What computing such weights of `module` itself and differentiating them adds at its peak,
     in bytes, beside the gradients of the computed weights, which are the loop's business; 0 where there are
     none.
 
     Measured when sizes, types or modes are new: they are computed once more then, on streams and buffers
     that are put back.
     """
-    if not parametrize.is_parametrized(module):
+    if not parametrize.is_parametrized(module) and not hooked_weight_names(module):
         return 0
     likeness = _likeness(module)
     found = _measured.get(module)
@@ -48,17 +54,24 @@ def _likeness(module: nn.Module) -> Hashable:
         (each.shape, each.dtype, each.device, each.requires_grad) for each in module.parameters()
     )
     parts = tuple((type(part), part.training) for part in module.modules())
-    return parameters, parts, torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    return (
+        parameters,
+        parts,
+        tuple(hooked_weight_names(module)),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cuda"),
+    )
 
 
 def _measured_bytes(module: nn.Module) -> int:
-    parametrizations: nn.Module = module.parametrizations  # type: ignore[assignment]
-    weights = [name for name, _ in parametrizations.named_children()]
+    parametrizations: nn.Module = getattr(module, "parametrizations", nn.ModuleDict())
+    weights = [*(name for name, _ in parametrizations.named_children()), *hooked_weight_names(module)]
     seen = Seen.by((parametrizations,), (parametrizations,))
     parameters = Parameters((module,))
     streams = [*ambient_generators(list(module.parameters())), *seen.generators, *seen.streams]
 
     def computed() -> list[Tensor]:
+        renew_hooked_weights(module)
         return [getattr(module, name) for name in weights]
 
     def differentiated() -> int:
@@ -72,7 +85,8 @@ def _measured_bytes(module: nn.Module) -> int:
         paused(),
         without_saved_tensor_hooks(),
         recomputing(),
-        untouched(Buffers(seen.modules), streams),
+        untouched(Buffers((module, *seen.modules)), streams),
+        hooked_weights_put_back(module),
         _uncached(),
         parameters.swapped(),
         torch.enable_grad(),

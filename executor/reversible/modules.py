@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from executor.compiled import outside_compiled_graphs
 from executor.drop_ins.given_state import parts_of_state
+from executor.drop_ins.hooked_weights import renew_hooked_weights
 from executor.errors import StateChanged
 from executor.memory.budget import parse_budget_bytes
 from executor.replay import is_recomputing
@@ -23,7 +24,6 @@ from executor.reversible.cell import Cell
 from executor.reversible.coders import entropy_bound_bytes, scheduled_bytes
 from executor.reversible.forgetting import Forgetting
 from executor.reversible.gru import GruCell
-from executor.reversible.hooked_weights import renew_hooked_weights
 from executor.reversible.lstm import LstmCell
 from executor.reversible.made import Made
 from executor.reversible.outer import Outer

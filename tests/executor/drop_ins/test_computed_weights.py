@@ -7,7 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
-from torch.nn.utils import parametrize  # noqa: E402
+from torch.nn.utils import parametrize, prune  # noqa: E402
+from torch.nn.utils import weight_norm as hooked_norm  # noqa: E402
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm  # noqa: E402
 
 from executor import GRU, BudgetTooSmall  # noqa: E402
@@ -29,6 +30,10 @@ class Dropped(nn.Module):
 
 def drop(module, name):
     parametrize.register_parametrization(module, name, Dropped())
+
+
+def pruned(module, name):
+    prune.random_unstructured(module, name, 0.5)
 
 
 def drop_in(budget, how):
@@ -72,3 +77,19 @@ def test_one_call_drops_weights_once_with_a_budget_and_without():
         found.append(torch.autograd.grad(loss, list(module.parameters())))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("how", [pruned, hooked_norm])
+def test_weights_that_hooks_compute_are_part_of_the_budget(how):
+    """Gradients of masks and norms came on top of the budget. Measuring leaves the call's weight alone"""
+    x = torch.randn(4, 2, INPUT)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        drop_in(1, how)(x)
+    least = refusal.value.minimum_budget_bytes
+    module = drop_in(least, how)
+    weight = module.weight_hh_l0
+    computing_bytes(module)
+    assert module.weight_hh_l0 is weight
+    assert measure(lambda: module(x)[0].sum().backward(), device="cpu").peak_bytes <= least
+    assert all(parameter.grad is not None for parameter in module.parameters())
