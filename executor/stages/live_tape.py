@@ -33,6 +33,10 @@ class LiveTape(NamedTuple):
         """Where the graph ends in what the stage returned: its output state, then its outputs."""
         return [*self.after, *(leaf for block in self.blocks for leaf in block)]
 
+    def without_ends(self) -> LiveTape:
+        """The same, which keeps nothing alive of the graphs of what the stage returned."""
+        return self._replace(after=(), blocks=[])
+
     def leaves(self, differentiable: Sequence[int]) -> list[Any]:
         """Where the graph ends in what wants a gradient: the input state, and the inputs at those places."""
         wanted = [leaf for leaf in self.state_leaves if wants_gradient(leaf)]

@@ -143,6 +143,29 @@ def test_a_state_that_hands_tensors_on_is_projected_too(step: Any, segment_steps
         torch.testing.assert_close(measured.result, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("used", ["loss", "both"])
+def test_what_no_gradient_comes_to_frees_what_it_saved(used: str) -> None:
+    """A last state that the loss does not depend on is counted as if it did: its part of the graph
+    saves a large tensor, and is not reversed.
+    """
+    state, x = torch.randn(64, 16, requires_grad=True), torch.randn(3, 64, 16)
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        first = (state.unsqueeze(2) * state.unsqueeze(1))[:, 0]  # a view of sixteen times its bytes
+        return torch.tanh(first.square() + x), first.mean()
+
+    loop = Loop.of(step, state, x, reduce="sum")
+    needs = loop.needs()
+    chain = probe_loop(loop, candidates=[1]).chain(3, 1)
+    plan = tape_everything(3, 1)
+
+    def run() -> tuple[Tensor, ...]:
+        loss, last = execute(loop, plan, needs)
+        return torch.autograd.grad(loss if used == "loss" else loss + last.sum(), state)
+
+    assert measure(run).peak_bytes <= plan.replayed(chain).peak_bytes
+
+
 def _plain(step: Any, state: Any, x: Tensor) -> Tensor:
     total = torch.zeros(())
     for x_t in x:
