@@ -11,6 +11,7 @@ optimal among all schedules (checked exhaustively on small ones).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Protocol
 
 from planner_service.chain import EMPTY, BudgetTooSmall, Chain, InvalidChain, Policy, TapeNode
@@ -30,6 +31,10 @@ from planner_service.solvers.wide import WidePlanner, is_wide
 
 MOST_LEVELS = 20_000
 """Levels of a table by families; few enough that it takes a second at most."""
+MOST_ROWS = 80_000
+"""Levels times families, where free bytes are rounded anyway."""
+FEWEST_GROUPS = 32
+"""Grouped into fewer, a body loses more than it does by rounding."""
 INTERVAL_LEVELS = 500, 4_000
 """Fewest and most levels of a table by intervals."""
 CHEAP_ADDITIONS = 20_000_000
@@ -59,7 +64,7 @@ def draft_optimal(chain: Chain, budget_bytes: int, cancellation: Cancellation) -
     least = planner.least_bytes(cancellation)
     if free < least:
         return _leaner_than_groups(chain, budget_bytes, held + least, cancellation)
-    draft = planner.draft(free, cancellation)
+    draft = planner.draft(free, cancellation) or _of_states(chain, budget_bytes, cancellation)
     exact = _optimality(chain)
     return replace(draft, optimality=exact) if draft.optimality == "persistent" else draft
 
@@ -73,8 +78,14 @@ def _leaner_than_groups(
     least = min(refused_below_bytes, _least_of_states(chain, refused_below_bytes, cancellation))
     if budget_bytes < least:
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=least)
+    return _of_states(chain, budget_bytes, cancellation)
+
+
+def _of_states(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> Draft:
+    """Hidden states stored stage by stage. Raises BudgetTooSmall, Cancelled."""
     draft = draft_hidden(chain, budget_bytes, cancellation)
-    return replace(draft, strategy="optimal", reason=f"too little for groups of stages: {draft.reason}")
+    reason = f"too little for groups of stages, or for rounded bytes: {draft.reason}"
+    return replace(draft, strategy="optimal", optimality="bounded", reason=reason)
 
 
 def _least_of_states(chain: Chain, otherwise: int, cancellation: Cancellation) -> int:
@@ -107,6 +118,7 @@ def draft_mixed(chain: Chain, budget_bytes: int, cancellation: Cancellation) -> 
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=held + least)
     # More than every tape takes is of no use, and would only make for more levels.
     draft = planner.draft(min(free, needs.store_all_bytes), cancellation)
+    draft = draft or _of_states(chain, budget_bytes, cancellation)
     return replace(draft, strategy="mixed", optimality="bounded")
 
 
@@ -140,7 +152,8 @@ def _needs(chain: Chain) -> ChainNeeds:
 class _Planner(Protocol):
     def least_bytes(self, cancellation: Cancellation) -> int: ...
 
-    def draft(self, free_bytes: int, cancellation: Cancellation) -> Draft: ...
+    def draft(self, free_bytes: int, cancellation: Cancellation) -> Draft | None:
+        """The best policy that is found; None where rounding the bytes left none."""
 
 
 def _planner(needs: ChainNeeds) -> _Planner:
@@ -188,7 +201,7 @@ class _ByFamilies:
     def least_bytes(self, cancellation: Cancellation) -> int:
         return least_free_bytes(self.sections.needs, cancellation)
 
-    def draft(self, free_bytes: int, cancellation: Cancellation) -> Draft:
+    def draft(self, free_bytes: int, cancellation: Cancellation) -> Draft | None:
         needs = self.sections.needs
         levels = choose_levels(needs, free_bytes, MOST_LEVELS)
         additions = interval_additions(needs, levels)
@@ -196,29 +209,47 @@ class _ByFamilies:
         if levels.exact and additions <= CHEAP_ADDITIONS and needs.length <= MOST_CHEAP_STAGES:
             return by_intervals.draft(free_bytes, cancellation)
         if not levels.exact:
-            return self._grouped(free_bytes, cancellation)
+            return self._grouped(free_bytes, cancellation) or self._rounded(free_bytes, cancellation)
         draft = _search(self.sections, ungrouped(needs), levels, free_bytes, cancellation)
-        if draft.optimality == "bounded" and additions <= AFFORDABLE_ADDITIONS // 4:
+        if (draft is None or draft.optimality == "bounded") and additions <= AFFORDABLE_ADDITIONS // 4:
             return by_intervals.draft(free_bytes, cancellation)
         return draft
 
-    def _grouped(self, free_bytes: int, cancellation: Cancellation) -> Draft:
-        """With so much memory that levels abound, few of them are lost by taping several at a time."""
+    def _grouped(self, free_bytes: int, cancellation: Cancellation) -> Draft | None:
+        """With so much memory that levels abound, few of them are lost by taping several at a time. None
+        where that does not fit, or the stages around the body make levels abound however it is grouped.
+        """
         width = 2
-        while True:
+        while self.sections.body_stages // width >= FEWEST_GROUPS:
             grouping = group_body(self.sections.needs, width)
             levels = choose_levels(grouping.needs, free_bytes, MOST_LEVELS)
-            if levels.exact or 2 * width > self.sections.body_stages:
-                sections = Sections(grouping.needs)
-                return _search(sections, grouping, levels, free_bytes, cancellation)
+            if levels.exact:
+                return _search(Sections(grouping.needs), grouping, levels, free_bytes, cancellation)
             width *= 2
+        return None
+
+    def _rounded(self, free_bytes: int, cancellation: Cancellation) -> Draft | None:
+        """Stage by stage, at fewer levels than there are; None where nothing is left at these."""
+        needs = self.sections.needs
+        if additions_per_level(needs) * INTERVAL_LEVELS[1] <= AFFORDABLE_ADDITIONS:
+            return _ByIntervals(ungrouped(needs)).draft(free_bytes, cancellation)
+        most_levels = min(MOST_LEVELS, max(INTERVAL_LEVELS[1], MOST_ROWS // self.sections.families))
+        levels = choose_levels(needs, free_bytes, most_levels)
+        draft = _search(self.sections, ungrouped(needs), levels, free_bytes, cancellation)
+        if draft is None or levels.exact:
+            return draft
+        reason = f"free bytes rounded down to {len(levels.free_bytes)} levels"
+        return replace(draft, optimality="bounded", reason=reason)
 
 
 def _search(
     sections: Sections, grouping: Grouping, levels: Levels, free_bytes: int, cancellation: Cancellation
-) -> Draft:
+) -> Draft | None:
+    """The policy that the minorants lead to; None where nothing fits at these levels, in these groups."""
     search = PolicySearch(MinorantTable(sections, levels, cancellation), cancellation)
     cost, least = search.run(free_bytes), search.least_cost(free_bytes)
+    if cost == inf:
+        return None
     policy = build_policy(grouping.needs, free_bytes, search.decide, grouping.stages_before, cancellation)
     if max(grouping.widths) > 1:
         return Draft("optimal", policy, "bounded", f"planned in groups of {max(grouping.widths)} stages")
