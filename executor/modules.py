@@ -26,6 +26,7 @@ from executor.drop_ins.calls import require_dtype, require_no_tracing, streams_p
 from executor.drop_ins.chain_weights import Anchor, ChainWeights
 from executor.drop_ins.computed_weights import computing_bytes
 from executor.drop_ins.held_bytes import between_bytes, made_bytes, reordered_bytes, unpacked_bytes
+from executor.drop_ins.kernel_types import in_types_of_kernels
 from executor.drop_ins.packing import lengths_digest, pack, reverse_each, unpack
 from executor.drop_ins.recurrence import Recurrence, State, run_fused, runs_packed_in_own_kernels, segment_of
 from executor.errors import BudgetTooSmall
@@ -208,7 +209,7 @@ class BudgetedRecurrence(nn.Module):
         nothing needs no budget, and settles none.
         """
         chains = self._chains()
-        state = _in_types_of_kernels(chains[0], x, state, batch_sizes)
+        state = in_types_of_kernels(chains[0], x, state, batch_sizes)
         trains = torch.is_grad_enabled() and any(_needs_gradient(chain, state, x) for chain in chains)
         budget_bytes = self._budget_bytes(chains, state, x) if trains else 1
         beside_bytes += computing_bytes(self) if trains else 0
@@ -350,24 +351,6 @@ def _lengths_that_count(
 
 def _needs_gradient(weights: ChainWeights, state: State, x: Tensor) -> bool:
     return any(tensor.requires_grad for tensor in (x, *state, *weights.all))
-
-
-def _in_types_of_kernels(weights: ChainWeights, x: Tensor, state: State, batch_sizes: Tensor | None) -> State:
-    """Under autocast torch's kernels return states of other types than they were given: those types, so that
-    every segment is given what the one before it returned. Packed sequences of unequal lengths have others
-    than those of equal ones.
-    """
-    if not is_autocast(x.device) or not len(x):
-        return state
-    recurrence = weights.recurrence._replace(dropout=0.0)
-    first = tuple(part[: recurrence.num_layers].detach() for part in state)
-    steps, sizes = x[:1].detach(), None
-    if batch_sizes is not None:
-        sizes = batch_sizes[[0, -1]]
-        steps = torch.cat([x[0], x[-1, : int(sizes[1])]]).detach()
-    with torch.no_grad():
-        after, _ = run_fused(weights, recurrence, first, steps, sizes)
-    return tuple(part.to(kind.dtype) for part, kind in zip(state, after, strict=True))
 
 
 class LSTM(BudgetedRecurrence):

@@ -12,6 +12,7 @@ from torch import nn  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
 
 from executor import GRU, LSTM, RNN, BudgetTooSmall, measure  # noqa: E402
+from executor.drop_ins.kernel_types import in_types_of_kernels  # noqa: E402
 
 KINDS = {"LSTM": (nn.LSTM, LSTM), "GRU": (nn.GRU, GRU), "RNN": (nn.RNN, RNN)}
 STEPS, BATCH = 40, 16
@@ -140,3 +141,17 @@ def test_an_initial_state_that_the_call_makes_counts(kind, steps, is_packed):
         (y.data if is_packed else y).sum().backward()
 
     assert_within(kind, plain, call)
+
+
+def test_what_types_kernels_return_is_asked_of_small_ones():
+    """Under autocast every call began with a step whose kernels copied all weights: above the budget of a
+    module with frozen ones, whose gradients take nothing
+    """
+    module = nn.LSTM(64, 96).requires_grad_(False)
+    x = torch.randn(1, 1, 64, requires_grad=True)
+    state = (torch.zeros(1, 1, 96), torch.zeros(1, 1, 96))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (chain,) = LSTM.from_torch(module, budget=1)._chains()
+        asked = measure(lambda: in_types_of_kernels(chain, x, state, None), device="cpu")
+    assert [part.dtype for part in asked.result] == [torch.bfloat16, torch.bfloat16]
+    assert asked.peak_bytes < 2 * sum(weight.numel() for weight in module.parameters())
