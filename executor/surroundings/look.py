@@ -50,7 +50,7 @@ from executor.surroundings.own_values import (
     slots_of,
 )
 from executor.surroundings.places import Attributes, Contents, Held, Place, Variable
-from executor.surroundings.reads import is_library, is_ours, may_read_any, names_read
+from executor.surroundings.reads import is_library, is_ours, may_read_any, modules_imported, names_read
 from executor.surroundings.streams import NumpyStream, PythonStream, global_stream_of, stream_of
 from executor.trees import version_of
 
@@ -245,6 +245,8 @@ class Look:
             self.names |= reads
         for inner in sorted(reads & around.keys()):
             self.at(inner, around[inner], (around, inner))
+        for imported in sorted(modules_imported(code) & sys.modules.keys()):
+            self.at(imported, sys.modules[imported])
 
     def _mapping(self, name: str, values: Mapping[Any, Any]) -> None:
         kinds = set(map(type, values.values())) | set(map(type, values))

@@ -1,9 +1,12 @@
-"""Which names a function's lines read: variables, attributes, and the strings that may be keys."""
+"""Which names a function's lines read: variables, attributes, and the strings that may be keys; and which
+modules they import.
+"""
 
 from __future__ import annotations
 
+import dis
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from types import CodeType
 
 MOST_REMEMBERED = 4096
@@ -33,6 +36,14 @@ def _names_read(code: CodeType) -> frozenset[str]:
         elif isinstance(constant, CodeType):
             names |= _names_read(constant)
     return frozenset(names)
+
+
+@lru_cache(MOST_REMEMBERED)
+def modules_imported(code: CodeType) -> frozenset[str]:
+    """Names of the modules that are imported in the lines of `code` and of the functions defined in it."""
+    found = {str(each.argval) for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME"}
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(found.union(*map(modules_imported, inner)))
 
 
 def may_read_any(names: frozenset[str]) -> bool:

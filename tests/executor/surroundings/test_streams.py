@@ -27,6 +27,12 @@ def a_coin() -> bool:
     return random.random() < 0.9
 
 
+def imported_in_the_step() -> float:
+    import numpy as numbers
+
+    return float(numbers.random.rand())
+
+
 DRAWS: dict[str, Callable[[], float]] = {
     "random": lambda: float(a_coin()),
     "random, normal": lambda: random.gauss(0, 1),
@@ -36,6 +42,7 @@ DRAWS: dict[str, Callable[[], float]] = {
     "numpy, normal": lambda: np.random.normal(0, 1),
     "a RandomState": lambda: LEGACY.normal(0, 1),
     "a Generator": OWN.random,
+    "numpy, imported in the step": imported_in_the_step,
 }
 
 
