@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
@@ -43,8 +44,34 @@ def nothing_compiled() -> Iterator[None]:
     if not _is_loaded():
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with _EAGERLY:
         yield
+
+
+class _Eagerly:
+    """The compiler's stance while anybody wants functions as they were written. It is that of the process:
+    threads that put back what each of them found would leave one another's behind, for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted_by = 0
+        self._stance = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._wanted_by:
+                self._stance.enter_context(torch.compiler.set_stance("force_eager"))
+            self._wanted_by += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._wanted_by -= 1
+            if not self._wanted_by:
+                self._stance.close()
+
+
+_EAGERLY = _Eagerly()
 
 
 def _is_loaded() -> bool:

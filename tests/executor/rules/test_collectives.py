@@ -1,11 +1,14 @@
 """Steps that exchange numbers with other processes"""
 
+import threading
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from executor import UnsupportedCollective, unroll
+from executor.compiled import nothing_compiled
 
 
 @pytest.fixture
@@ -59,3 +62,26 @@ def test_compiled_steps_stay_compiled_where_processes_are_connected():
 
     unroll(step, zeros, x, module=cell, reduce="sum", budget="60KiB")[0].backward()
     assert graphs
+
+
+def test_two_threads_that_look_at_steps_leave_the_compiler_as_it_was():
+    """Each put back what it had found: compiled functions ran uncompiled from then on, without a word"""
+    torch.compile(lambda h: h, backend="eager")  # loads the compiler
+    first, second, left = threading.Event(), threading.Event(), threading.Event()
+
+    def enters_first():
+        with nothing_compiled():
+            first.set()
+            second.wait(10)
+        left.set()
+
+    thread = threading.Thread(target=enters_first)
+    before = torch._dynamo.eval_frame._stance
+    thread.start()
+    assert first.wait(10)
+    with nothing_compiled():
+        second.set()
+        assert left.wait(10)
+        assert torch._dynamo.eval_frame._stance.stance == "force_eager"
+    thread.join()
+    assert torch._dynamo.eval_frame._stance == before
