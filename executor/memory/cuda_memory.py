@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd import backward
 
+from executor.memory.collector import nothing_collected
+
 BLOCK_BYTES = 512
 """The allocator hands out multiples of this."""
 LARGEST_SMALL_BYTES = 2**20
@@ -158,13 +160,8 @@ def nothing_else_released() -> Iterator[None]:
     counters of the whole process, and would be less by as much.
     """
     gc.collect()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with nothing_collected():
         yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def indexed(device: torch.device | str) -> torch.device:

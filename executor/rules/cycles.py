@@ -16,6 +16,7 @@ from weakref import ref
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+from executor.memory.collector import nothing_collected
 from executor.rules.graph import Walk, makers
 
 _YOUNG = 0
@@ -24,21 +25,11 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Within the context cycles stay: what a stage left and was met twice would pass for long-lived."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@contextmanager
 def collected() -> Iterator[None]:
-    """After the context the cycles that were left in it are gone. What is older is not looked at."""
-    with _nothing_collected():
+    """After the context the cycles that were left in it are gone. What is older is not looked at. Within it
+    they stay: what a stage left and was met twice would pass for long-lived.
+    """
+    with nothing_collected():
         try:
             yield
         finally:
@@ -61,7 +52,7 @@ def take_apart(roots: Iterable[Any], captured: Iterable[Any]) -> None:
 
 def leaves_cycles(run: Callable[[], Result]) -> tuple[Result, bool]:
     """What `run` returns, and whether it left tensors in reference cycles."""
-    with _nothing_collected():
+    with nothing_collected():
         gc.collect(_YOUNG)
         result = run()
         left = [ref(each) for each in gc.get_objects(_YOUNG) if issubclass(type(each), Tensor)]
