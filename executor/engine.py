@@ -360,7 +360,8 @@ class Run:
         if self._outgrowth is not None:
             self._outgrowth.reversed(tape.stage)
         roots, gradients = self.gradients.roots(tape)
-        ends = tape.ends() if self._replay.leaves_cycles else ()
+        if self._replay.leaves_cycles:
+            take_apart(tape.ends(), self.captured, but_for=roots)
         tape = tape.without_ends()  # graphs that no gradient enters would keep what they saved
         if tape.parameters:
             self.parameters.add_up(tape.parameters)
@@ -371,7 +372,7 @@ class Run:
             self.parameters.own_gradients()
         self.gradients.take(tape)
         if self._replay.leaves_cycles:
-            take_apart(ends, self.captured)
+            take_apart(roots, self.captured)
 
     def _accumulate(self, roots: list[Any], gradients: list[Tensor], leaves: list[Any]) -> None:
         """With captured tensors: gradients stop at them, whatever graph they come from, and their own

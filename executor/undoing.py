@@ -96,9 +96,9 @@ class UndoingRun(Run):
         surroundings = stretch.surroundings.pop() if stretch.surroundings else NOTHING
         if self._replay.is_active:
             self._replay.rewind(surroundings)
-        tape = self._undone(stage, after, stretch)
-        before = StoredState(detached(tape.state_leaves), surroundings)
-        self._backward_stage(tape)
+        self._tapes.append(self._undone(stage, after, stretch))
+        before = StoredState(detached(self._tapes[-1].state_leaves), surroundings)
+        self._backward(stage, stage)
         self._put(stage - 1, before, stretch)
 
     def _undone(self, stage: int, after: StoredState, stretch: Stretch) -> LiveTape:

@@ -178,19 +178,20 @@ class HostTapesRun(Run):
             self._observe_stage(Undo(stage, stage))
             if stage > last:
                 self._recall(stretch.tapes[-2])
-            self._reverse(stretch.tapes.pop())
+            self._arrived(stretch.tapes[-1])
+            self._backward_stage(stretch.tapes.pop().tape)  # which nothing else may hold
         self._stretches.pop()
 
     def _recall(self, lowered: _Lowered) -> None:
         pairs = [(storage.make_room(), part) for part, storage in _places(lowered.slot[1], lowered.storages)]
         lowered.arriving = self._reads.copy(pairs, after=lowered.written)
 
-    def _reverse(self, lowered: _Lowered) -> None:
+    def _arrived(self, lowered: _Lowered) -> None:
+        """The tape is on the device again, and its slot is free."""
         assert lowered.arriving is not None  # noqa: S101 - it was recalled
         lowered.arriving.wait()
         self._slots.put(lowered.slot)
         lowered.storages.clear()
-        self._backward_stage(lowered.tape)
 
     def _observe_stage(self, action: TieredAction) -> None:
         if self._by_stage:

@@ -36,18 +36,25 @@ def collected() -> Iterator[None]:
             gc.collect(_YOUNG)
 
 
-def take_apart(roots: Iterable[Any], captured: Iterable[Any]) -> None:
-    """Let the functions in the graph above `roots`, which was reversed, forget what they noted besides the
-    tensors that autograd saved for them: where that is their own output, nothing else frees them. The graphs
-    of `captured` tensors are others'.
+def take_apart(roots: Iterable[Any], captured: Iterable[Any], *, but_for: Iterable[Any] = ()) -> None:
+    """Let the functions in the graph above `roots`, which was reversed or will not be, forget what they noted
+    besides the tensors that autograd saved for them: where that is their own output, nothing else frees them.
+    Those above `but_for` are still to be reversed; the graphs of `captured` tensors are others'.
     """
-    walk, stops = Walk(makers(roots)), set(makers(captured))
-    for node in walk:
-        if node in stops:
-            continue
-        walk.go_on(node)
+    others = makers(captured)
+    needed = list(_above(makers(but_for), others))
+    for node in _above(makers(roots), [*others, *needed]):
         if isinstance(node, BackwardCFunction):
             vars(node).clear()
+
+
+def _above(nodes: Iterable[Any], stops: Iterable[Any]) -> Iterator[Any]:
+    """These nodes and all that they lead to, as far as the `stops`."""
+    walk, ends = Walk(nodes), set(stops)
+    for node in walk:
+        if node not in ends:
+            walk.go_on(node)
+            yield node
 
 
 def leaves_cycles(run: Callable[[], Result]) -> tuple[Result, bool]:

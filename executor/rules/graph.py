@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 
 class Walk:
@@ -39,6 +40,12 @@ class Walk:
 
 
 def makers(tensors: Iterable[Any]) -> list[Any]:
-    """The nodes that made the tensors among `tensors`; none of leaves and of what is no tensor."""
-    made = (each.grad_fn for each in tensors if isinstance(each, Tensor))
+    """The nodes that made the tensors among `tensors`, or that the places in the graph among them name; none
+    of leaves and of what is neither.
+    """
+    made = (
+        each.grad_fn if isinstance(each, Tensor) else each.node
+        for each in tensors
+        if isinstance(each, Tensor | GradientEdge)
+    )
     return [node for node in made if node is not None]
