@@ -234,7 +234,12 @@ def _are_alike(stages: Sequence[Stage]) -> bool:
 
 def exceeds(first: Stage, inner: Stage) -> bool:
     """Whether the first stage keeps or needs more than an inner one, which meets a state with a gradient."""
-    return any(
-        getattr(first, name) > getattr(inner, name)
-        for name in ("tape_bytes", "forward_workspace_bytes", "taped_forward_workspace_bytes")
-    )
+    return any(one > other for one, other in zip(_needed(first), _needed(inner), strict=True))
+
+
+def _needed(stage: Stage) -> tuple[int, ...]:
+    """Taping is seen as a whole: without a gradient of its state the first stage keeps less of what that
+    takes, and has the more of it in its workspace.
+    """
+    taping_bytes = stage.tape_bytes + stage.taped_forward_workspace_bytes
+    return stage.tape_bytes, stage.forward_workspace_bytes, taping_bytes

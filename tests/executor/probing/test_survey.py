@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from executor import BudgetTooSmall, UnsupportedOutput, measure, predict, unroll
 from executor.loop import Loop
 from executor.probe import probe_loop
+from executor.probing.stage_costs import EMPTY_STAGE
+from executor.probing.survey import exceeds
 
 torch.set_num_threads(1)
 BATCH, SIZE = 3, 16
@@ -135,6 +138,16 @@ def test_modules_never_used_do_not_make_the_projection_loose() -> None:
     assert differing.steps_differ is True
     assert alike.segments[0].last.taped_forward_workspace_bytes > 0  # spared by the first backward
     assert differing.segments[0].inner.tape_bytes > alike.segments[0].inner.tape_bytes
+
+
+def test_a_first_stage_that_keeps_less_of_what_it_takes_is_not_larger() -> None:
+    """Without a gradient of its state more of what taping takes is let go at the end. Steps passed for
+    different ones when longer segments were tried, and the budget that a refusal had named was refused.
+    """
+    inner = replace(EMPTY_STAGE, tape_bytes=3104, taped_forward_workspace_bytes=584)
+    assert not exceeds(replace(inner, tape_bytes=1360, taped_forward_workspace_bytes=776), inner)
+    assert exceeds(replace(inner, tape_bytes=3100, taped_forward_workspace_bytes=589), inner)
+    assert exceeds(replace(inner, tape_bytes=3105, taped_forward_workspace_bytes=0), inner)
 
 
 def test_what_only_longer_segments_show_counts_for_shorter_ones() -> None:
