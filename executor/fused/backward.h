@@ -90,13 +90,15 @@ INLINE void NAME(gru_reverse)(const NAME(Backward) *b, Share units, int64_t step
 INLINE void NAME(add_transposed)(int units, REAL *out, const REAL *w, int64_t H, int64_t rows, const REAL *d,
                                  int64_t columns) {
     VEC sums[GATE_ROWS];
+    UNROLL
     for (int i = 0; i < units; i++) sums[i] = LOAD(out + i * columns);
     for (int64_t row = 0; row < rows; row++) {
         const VEC value = LOAD(d + row * columns);
         __builtin_prefetch(w + (row + ROWS_AHEAD) * H); /* rows of a page or more each: nothing else fetches them */
-#pragma GCC unroll 16
+        UNROLL
         for (int i = 0; i < units; i++) sums[i] += w[row * H + i] * value;
     }
+    UNROLL
     for (int i = 0; i < units; i++) STORE(out + i * columns, sums[i]);
 }
 

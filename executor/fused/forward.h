@@ -32,11 +32,11 @@ INLINE void NAME(add_products)(int rows, int vectors, NAME(tile) *sums, const RE
                                const REAL *x, int64_t columns) {
     for (int64_t k = 0; k < inner; k++) {
         VEC value[VECTORS];
-#pragma GCC unroll 2
+        UNROLL
         for (int v = 0; v < vectors; v++) value[v] = LOAD(x + k * columns + v * LANES);
-#pragma GCC unroll 8
+        UNROLL
         for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 2
+            UNROLL
             for (int v = 0; v < vectors; v++) sums[i][v] += w[i][k] * value[v];
         }
     }
@@ -63,17 +63,22 @@ INLINE void NAME(lstm_units)(int units, int vectors, const NAME(Forward) *f, con
     const int64_t H = f->hidden, P = f->columns;
     const REAL *of_x[4 * UNITS], *of_h[4 * UNITS];
     NAME(tile) sums[4 * UNITS];
+    UNROLL
     for (int gate = 0; gate < 4; gate++)
+        UNROLL
         for (int i = 0; i < units; i++) {
             const int64_t row = gate * H + unit + i;
             of_x[gate * units + i] = f->w_ih + row * f->inputs;
             of_h[gate * units + i] = f->w_hh + row * H;
             const REAL bias = f->b_ih ? f->b_ih[row] + f->b_hh[row] : 0;
+            UNROLL
             for (int v = 0; v < vectors; v++) sums[gate * units + i][v] = (VEC){0} + bias;
         }
     NAME(add_products)(4 * units, vectors, sums, of_x, f->inputs, s->x + column, P);
     NAME(add_products)(4 * units, vectors, sums, of_h, H, s->h + column, P);
+    UNROLL
     for (int i = 0; i < units; i++)
+        UNROLL
         for (int v = 0; v < vectors; v++)
             NAME(lstm_unit)(f, s, (unit + i) * P + column + v * LANES, sums[i][v], sums[units + i][v],
                             sums[2 * units + i][v], sums[3 * units + i][v]);
@@ -98,12 +103,15 @@ INLINE void NAME(gru_units)(int units, int vectors, const NAME(Forward) *f, cons
     const int64_t H = f->hidden, P = f->columns;
     const REAL *of_x[3 * UNITS], *of_h[3 * UNITS];
     NAME(tile) sums[4 * UNITS]; /* input part of new, reset, update, hidden part of new */
+    UNROLL
     for (int gate = 0; gate < 3; gate++)
+        UNROLL
         for (int i = 0; i < units; i++) {
             const int64_t row = gate * H + unit + i, place = (gate + 1) % 3 * units + i;
             of_x[place] = f->w_ih + row * f->inputs;
             of_h[gate * units + i] = f->w_hh + row * H;
             const REAL of_input = f->b_ih ? f->b_ih[row] : 0, of_hidden = f->b_hh ? f->b_hh[row] : 0;
+            UNROLL
             for (int v = 0; v < vectors; v++) {
                 sums[place][v] = (VEC){0} + (gate < 2 ? of_input + of_hidden : of_input);
                 sums[3 * units + i][v] = (VEC){0} + of_hidden;
@@ -111,7 +119,9 @@ INLINE void NAME(gru_units)(int units, int vectors, const NAME(Forward) *f, cons
         }
     NAME(add_products)(3 * units, vectors, sums, of_x, f->inputs, s->x + column, P);
     NAME(add_products)(3 * units, vectors, sums + units, of_h, H, s->h + column, P);
+    UNROLL
     for (int i = 0; i < units; i++)
+        UNROLL
         for (int v = 0; v < vectors; v++)
             NAME(gru_unit)(f, s, (unit + i) * P + column + v * LANES, sums[units + i][v], sums[2 * units + i][v],
                            sums[i][v], sums[3 * units + i][v]);

@@ -48,6 +48,7 @@ INLINE void NAME(pack_panel)(const NAME(Outer) *o, int64_t begin, int64_t end, i
         const int64_t step = s / o->batch - (from->first ? 1 : 0), b = s % o->batch;
         const REAL *values = step < 0 ? from->first + b * from->width
                                       : from->rest + step * from->step + b * from->sequence;
+        UNROLL
         for (int v = 0; v < PANEL_VECTORS; v++)
             STORE(panel + v * LANES, NAME(load_edge)(values + j + v * LANES, width - v * LANES));
     }
@@ -58,7 +59,9 @@ INLINE void NAME(outer_tile)(int rows, const NAME(Outer) *o, int64_t begin, int6
                              int64_t width, const REAL *panel) {
     VEC sums[TILE_ROWS][PANEL_VECTORS];
     REAL *out = o->sum + row * o->values.width + j;
+    UNROLL
     for (int i = 0; i < rows; i++)
+        UNROLL
         for (int v = 0; v < PANEL_VECTORS; v++) {
             sums[i][v] = NAME(load_edge)(out + i * o->values.width + v * LANES, width - v * LANES);
             __builtin_prefetch(out + (rows + i) * o->values.width + v * LANES, 1); /* what the next tile adds to */
@@ -69,16 +72,18 @@ INLINE void NAME(outer_tile)(int rows, const NAME(Outer) *o, int64_t begin, int6
         s += run;
         for (int64_t sequence = 0; sequence < run; sequence++, panel += PANEL) {
             VEC value[PANEL_VECTORS];
-#pragma GCC unroll 4
+            UNROLL
             for (int v = 0; v < PANEL_VECTORS; v++) value[v] = LOAD(panel + v * LANES);
-#pragma GCC unroll 8
+            UNROLL
             for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 4
+                UNROLL
                 for (int v = 0; v < PANEL_VECTORS; v++) sums[i][v] += d[i * o->columns + sequence] * value[v];
             }
         }
     }
+    UNROLL
     for (int i = 0; i < rows; i++)
+        UNROLL
         for (int v = 0; v < PANEL_VECTORS; v++)
             NAME(store_edge)(out + i * o->values.width + v * LANES, sums[i][v], width - v * LANES);
 }
@@ -118,16 +123,22 @@ INLINE void NAME(add_rows)(const NAME(Outer) *o, REAL *sum) {
 INLINE void NAME(inputs_tile)(int sequences, int vectors, int64_t edge, int64_t rows, int64_t columns, int64_t width,
                               const REAL *d, const REAL *w, REAL *dx) {
     VEC sums[TILE_ROWS][2];
+    UNROLL
     for (int i = 0; i < sequences; i++)
+        UNROLL
         for (int v = 0; v < vectors; v++) sums[i][v] = (VEC){0};
     for (int64_t row = 0; row < rows; row++) {
         VEC value[2];
+        UNROLL
         for (int v = 0; v < vectors; v++) value[v] = NAME(load_edge)(w + row * width + v * LANES, edge);
-#pragma GCC unroll 8
+        UNROLL
         for (int i = 0; i < sequences; i++)
+            UNROLL
             for (int v = 0; v < vectors; v++) sums[i][v] += d[row * columns + i] * value[v];
     }
+    UNROLL
     for (int i = 0; i < sequences; i++)
+        UNROLL
         for (int v = 0; v < vectors; v++) NAME(store_edge)(dx + i * width + v * LANES, sums[i][v], edge);
 }
 

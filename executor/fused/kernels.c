@@ -15,14 +15,8 @@
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 #define NAME(x) JOIN(x, SUFFIX)
-enum {
-    VECTOR_BYTES = 64,
-    UNITS = 2, VECTORS = 2,         /* of a tile of the forward pass: units, each with all its gates, times sequences */
-    STEP_UNITS = 8,                 /* of the forward pass: of one thread, a multiple of so many units */
-    GATE_ROWS = 16,                 /* of a tile of the gradient of h: units */
-    ROWS_AHEAD = 32,                /* of its weights: fetched before they are needed */
-    TILE_ROWS = 8, PANEL_VECTORS = 2, BLOCK_SEQUENCES = 256 /* of the gradient of a weight matrix */
-};
+
+#include "vectors.h"
 
 #include "team.h"
 

@@ -15,7 +15,6 @@ from executor.native.native_library import compiled_library
 DTYPES = (torch.float32, torch.float64)
 MODES = ("LSTM", "GRU")
 _SOURCE = Path(__file__).with_name("kernels.c")
-_VECTOR_BYTES = 64
 _COUNT, _POINTER = ctypes.c_int64, ctypes.c_void_p
 
 
@@ -46,10 +45,8 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         suffix = str(dtype).removeprefix("torch.")
-        self.lanes = _VECTOR_BYTES // dtype.itemsize
-        most_threads = library.most_threads
-        most_threads.argtypes, most_threads.restype = (), _COUNT
-        self.most_threads: int = most_threads()
+        self.lanes = _number(library, "vector_bytes") // dtype.itemsize
+        self.most_threads = _number(library, "most_threads")
         self.forward = {mode: _function(library, f"{mode.lower()}_forward_{suffix}") for mode in MODES}
         self.backward = {mode: _function(library, f"{mode.lower()}_backward_{suffix}") for mode in MODES}
 
@@ -62,6 +59,13 @@ def _function(library: ctypes.CDLL, name: str) -> Any:
     function = getattr(library, name)
     function.argtypes, function.restype = (_POINTER,), None
     return function
+
+
+def _number(library: ctypes.CDLL, name: str) -> int:
+    function = getattr(library, name)
+    function.argtypes, function.restype = (), _COUNT
+    number: int = function()
+    return number
 
 
 @functools.cache

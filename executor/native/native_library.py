@@ -20,7 +20,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+_THIS_PROCESSOR = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+_FLAGS = ("-O3", _THIS_PROCESSOR, "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 _WAYS = ((*_FLAGS, "-fopenmp"), _FLAGS)
 """The first that the compiler can: without OpenMP, kernels use one thread."""
 _COMPILE_SECONDS = 120
