@@ -21,7 +21,7 @@ from planner_service.solvers.offload.solve import OffloadSolution
 from planner_service.solvers.optimal import AFFORDABLE_ADDITIONS, minimum_budget_bytes
 from planner_service.solvers.sections import Sections
 from planner_service.solvers.solution import Cancellation, Solution
-from planner_service.solvers.solve import REVERSIBLE, solve
+from planner_service.solvers.solve import solve
 from planner_service.solvers.wide import is_wide
 
 MOST_LEVELS = 4_000
@@ -81,10 +81,10 @@ def affordable_points(chain: Chain) -> int:
 def sufficient_bytes(solution: Solution | OffloadSolution, budget_bytes: int) -> int:
     """The least budget known to give a plan as quick as `solution`, which is that of `budget_bytes`.
 
-    An optimum is the optimum of its own peak as well. Of other plans that is not known; nor is a plan that
-    undoes stages found there, though it met the bound: its search counts stages that differ as the largest.
+    An optimum is the optimum of its own peak as well, if its search is exact: free bytes that are rounded
+    are others there, and a plan that met the bound by luck need not be found.
     """
-    found_again = solution.optimality != "bounded" and solution.strategy != REVERSIBLE
+    found_again = isinstance(solution, Solution) and solution.exact_search
     return solution.verdict.peak_bytes if found_again else budget_bytes
 
 

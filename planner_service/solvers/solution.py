@@ -34,6 +34,8 @@ class Solution:
     """True when the gradient is that of full backpropagation through time."""
     reason: str
     """Why this strategy, and what limits the answer."""
+    exact_search: bool = False
+    """Whether no byte was rounded and nothing left untried: its own peak then has a plan as quick."""
 
 
 class ScheduleTooLong(PlanningError):

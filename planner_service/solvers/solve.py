@@ -132,6 +132,7 @@ def _judged(chain: Chain, budget_bytes: int, draft: Draft, cancellation: Cancell
         optimality=optimality,
         exact_gradient=draft.exact_gradient,
         reason=draft.reason,
+        exact_search=draft.optimality != "bounded",
     )
 
 

@@ -81,6 +81,21 @@ def test_the_least_bytes_within_an_overhead_are_enough_and_fewer_were_not(ratio)
     assert reply.least_bytes.budget_bytes - reply.not_enough_bytes <= 1
 
 
+def test_the_least_bytes_are_enough_where_free_bytes_are_rounded():
+    """A plan that met the bound by rounding from above need not be found in its own peak"""
+    stages = [
+        stage_of(2, 0.3, 2, 0, 5000, count=4),
+        stage_of(0, 1, 0.7, 10, 5010, count=1),
+        stage_of(1, 1, 0.7, 1, 4, count=39, forward_workspace_bytes=4, backward_workspace_bytes=3),
+        stage_of(1, 1, 0.7, 2, 5, count=5, gradient_bytes=0),
+    ]
+    question = {"model": {"kind": "chain", "input_bytes": 1, "loss_gradient_bytes": 2, "stages": stages}}
+    least = frontier_of(question, points=2, at_most_overhead_ratio=0).least_bytes
+    plan = planned(question, least.budget_bytes)
+    assert plan.cost.makespan <= least.makespan
+    assert "rounded" in plan.reason
+
+
 def test_the_overhead_of_a_point_asked_for_again_is_answered_by_its_bytes():
     """Costs of tenths: sums in another order differ in the last digit, and so does a limit from a ratio."""
     for stages in ROUNDED:
