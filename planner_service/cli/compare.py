@@ -54,27 +54,28 @@ def comparison_tables(reply: ComparisonReply) -> str:
     """The comparison for people: two tables."""
     text = f"in {bytes_text(reply.budget_bytes)}\n{_table(reply.at_equal_bytes)}"
     if reply.reference_makespan is None:
-        return f"{text}\n\nno plan fits this budget: there is no time to compare at"
+        return f"{text}\n\nauto has no plan in this budget: there is no time to compare at"
     limit = cost_text(reply.reference_makespan, reply.unit)
     return f"{text}\n\nin at most {limit}\n{_table(reply.at_equal_time)}"
 
 
-_HEADINGS = ("strategy", "makespan", "slower by", "peak bytes", "segments of", "gradient", "")
+_HEADINGS = ("strategy", "makespan", "slower by", "budget", "peak bytes", "segments of", "gradient", "")
 
 
 def _table(compared: Sequence[ComparedStrategy]) -> str:
     rows: list[tuple[str, ...]] = [_HEADINGS]
     rows += [_cells(row) for row in compared]
-    return table(rows, right_aligned=frozenset({1, 2, 3, 4}))
+    return table(rows, right_aligned=frozenset({1, 2, 3, 4, 5}))
 
 
 def _cells(row: ComparedStrategy) -> tuple[str, ...]:
     if row.makespan is None or row.overhead_ratio is None:
-        return (row.strategy, "-", "-", "-", "-", "-", row.reason)
+        return (row.strategy, "-", "-", "-", "-", "-", "-", row.reason)
     return (
         row.strategy,
         f"{row.makespan:.6g}",
         percent(row.overhead_ratio),
+        str(row.budget_bytes or "-"),
         str(row.peak_bytes),
         "" if row.segment_steps is None else str(row.segment_steps),
         "exact" if row.exact_gradient else "INEXACT",

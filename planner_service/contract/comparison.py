@@ -30,6 +30,9 @@ class ComparedStrategy(Answer):
     """makespan / store_all_makespan - 1."""
     peak_bytes: int | None
     """The plan's projected peak."""
+    budget_bytes: int | None = None
+    """A budget in which the strategy has this plan or a quicker one: at equal bytes the request's, at equal
+    time the least one known, which may be more than the plan's peak. Null without a plan."""
     minimum_budget_bytes: int | None
     """At equal bytes, where the budget is too small: the least that the strategy could do with."""
     segment_steps: int | None

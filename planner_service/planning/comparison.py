@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from planner_service.chain import BudgetTooSmall, PlanningError, Tier
 from planner_service.contract import ComparedStrategy, ComparisonReply, ComparisonRequest, tiers_of
@@ -13,7 +14,27 @@ from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.ratios import excess_ratio, is_within
 from planner_service.planning.search import least_budget
 from planner_service.planning.tiered import AUTO, solve_beside, strategies
-from planner_service.solvers import Cancellation, Cancelled
+from planner_service.solvers import Cancellation, Cancelled, sufficient_bytes
+
+
+class _Planned(NamedTuple):
+    """A plan and a budget that it is the plan of."""
+
+    choice: Choice
+    budget_bytes: int
+
+    @classmethod
+    def of(cls, choice: Choice, budget_bytes: int) -> _Planned:
+        """The plan chosen in `budget_bytes`, with the least of them that are known to be enough."""
+        return cls(choice, max(1, sufficient_bytes(choice.solution, budget_bytes)))
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.choice.solution.verdict.peak_bytes
+
+    @property
+    def makespan(self) -> float:
+        return self.choice.solution.verdict.makespan
 
 
 def comparison(
@@ -76,17 +97,19 @@ class _Contest:
         self._budget_bytes = budget_bytes
         self._tiers = tiers
         self._cancellation = cancellation
-        self._chosen: dict[str, Candidate] = {}
+        self._chosen: dict[str, Choice] = {}
         self.full = full_bptt(candidates)
 
     @property
     def reference_makespan(self) -> float | None:
-        """The makespan of `auto` within the budget; None when nothing fits."""
+        """The makespan of `auto` within the budget; None when it has no plan."""
         try:
             choice = self._choose(AUTO)
-        except BudgetTooSmall:
+        except Cancelled:
+            raise
+        except PlanningError:
             return None
-        self._chosen[AUTO] = choice.candidate
+        self._chosen[AUTO] = choice
         return choice.solution.verdict.makespan
 
     def at_equal_bytes(self, strategy: str) -> ComparedStrategy:
@@ -97,17 +120,20 @@ class _Contest:
             raise
         except PlanningError as refusal:
             return _without_a_plan(strategy, refusal)
-        self._chosen[strategy] = choice.candidate
-        return self._row(strategy, choice)
+        self._chosen[strategy] = choice
+        return self._row(strategy, _Planned(choice, self._budget_bytes))
 
     def at_equal_time(self, strategy: str, limit: float) -> ComparedStrategy:
         """The leanest plan found of `strategy` no slower than `limit`, at the segment length that it
         (or `auto`, where nothing fitted) has within the budget.
         """
-        candidate = self._chosen.get(strategy) or self._chosen[AUTO]
+        within_budget = self._chosen.get(strategy)
+        candidate = (within_budget or self._chosen[AUTO]).candidate
+        known = [] if within_budget is None else [_Planned.of(within_budget, self._budget_bytes)]
+        known = [planned for planned in known if is_within(planned.makespan, limit)]
         known_minimum_bytes = 0
 
-        def attempt(budget_bytes: int) -> Choice | None:
+        def attempt(budget_bytes: int) -> _Planned | None:
             nonlocal known_minimum_bytes
             if budget_bytes < known_minimum_bytes:
                 return None
@@ -116,34 +142,39 @@ class _Contest:
             except BudgetTooSmall as refusal:
                 known_minimum_bytes = refusal.minimum_budget_bytes
                 return None
-            return Choice(candidate, found) if is_within(found.verdict.makespan, limit) else None
+            if not is_within(found.verdict.makespan, limit):
+                return None
+            return _Planned.of(Choice(candidate, found), budget_bytes)
 
         low = candidate.chain.static_bytes + candidate.chain.input_bytes + 1
+        high = self._budget_bytes if known else 2 * self.full.peak_bytes
         try:
-            found = least_budget(attempt, low_bytes=low, high_bytes=2 * self.full.peak_bytes)
+            found = least_budget(attempt, low_bytes=min(low, high), high_bytes=high)
         except Cancelled:
             raise
         except PlanningError as refusal:
             return _without_a_plan(strategy, refusal)
-        if found is None:
+        known += [] if found is None else [found.plan]
+        if not known:
             return _without_a_plan(strategy, f"no plan takes at most {limit:.6g} in any memory")
-        return self._row(strategy, found.plan)
+        return self._row(strategy, min(known, key=lambda planned: planned.peak_bytes))
 
     def _choose(self, strategy: str) -> Choice:
         return choose(self._candidates, self._budget_bytes, strategy, self._cancellation, tiers=self._tiers)
 
-    def _row(self, strategy: str, planned: Choice) -> ComparedStrategy:
-        verdict = planned.solution.verdict
+    def _row(self, strategy: str, planned: _Planned) -> ComparedStrategy:
+        choice = planned.choice
         return ComparedStrategy(
             strategy=strategy,
             fits=True,
-            exact_gradient=planned.exact_gradient,
-            makespan=verdict.makespan,
-            overhead_ratio=excess_ratio(verdict.makespan, self.full.makespan),
-            peak_bytes=verdict.peak_bytes,
+            exact_gradient=choice.exact_gradient,
+            makespan=planned.makespan,
+            overhead_ratio=excess_ratio(planned.makespan, self.full.makespan),
+            peak_bytes=planned.peak_bytes,
+            budget_bytes=planned.budget_bytes,
             minimum_budget_bytes=None,
-            segment_steps=planned.candidate.segment_steps,
-            reason=planned.solution.reason,
+            segment_steps=choice.candidate.segment_steps,
+            reason=choice.solution.reason,
         )
 
 
@@ -156,6 +187,7 @@ def _without_a_plan(strategy: str, refusal: PlanningError | str) -> ComparedStra
         makespan=None,
         overhead_ratio=None,
         peak_bytes=None,
+        budget_bytes=None,
         minimum_budget_bytes=least,
         segment_steps=None,
         reason=str(refusal),

@@ -7,14 +7,27 @@ from pathlib import Path
 import pytest
 
 from planner_service.contract import ComparisonRequest, PlanRequest
-from planner_service.planning import Planner
-from planner_service.solvers import STRATEGIES
+from planner_service.planning import Planner, comparison
+from planner_service.planning.choice import choose
+from planner_service.solvers import STRATEGIES, ScheduleTooLong
 from tests.contract.requests import CHAIN, changed, stage_of
 from tests.planning.test_plan import SMALL
 
 ROOT = Path(__file__).parents[2]
 PLANNER = Planner(())
 MODEL = changed(CHAIN, "model", "stages", 0, "count", to=30)["model"]
+UNLIKE = [stage_of(0, 2, 0.7, 1, 21, count=2), stage_of(1, 0.3, 0.7, 5, 15, count=20)]
+FEW = {
+    "kind": "chain",
+    "input_bytes": 1,
+    "static_bytes": 3,
+    "stages": [
+        stage_of(
+            0.1, 1, 2, 1, 1, count=1, forward_workspace_bytes=4, backward_workspace_bytes=3, gradient_bytes=0
+        ),
+        stage_of(1, 0.3, 0, 10, 5010, count=2, backward_workspace_bytes=3),
+    ],
+}
 
 
 def compared(budget_bytes, question=None):
@@ -71,6 +84,46 @@ def test_at_equal_time_a_sum_in_another_order_is_no_slower():
     for row in reply.at_equal_bytes:
         if row.fits and row.makespan == pytest.approx(reply.reference_makespan):
             assert row_of(reply.at_equal_time, row.strategy).peak_bytes <= 20
+
+
+@pytest.mark.parametrize("stages", [MODEL["stages"], UNLIKE])
+def test_at_equal_time_a_row_is_what_the_strategy_has_in_the_budget_that_it_names(stages):
+    """`mixed` is refused in its own plan's peak: it charges states twice"""
+    question = {"model": {**MODEL, "stages": stages}}
+    _, reply = compared(40, question)
+    for row in reply.at_equal_time:
+        if row.fits:
+            asked = {
+                **question,
+                "memory": {"device_budget_bytes": row.budget_bytes},
+                "strategy": row.strategy,
+            }
+            plan = PLANNER.plan(PlanRequest.model_validate(asked))
+            assert plan.cost.makespan <= row.makespan
+            assert row.peak_bytes <= row.budget_bytes
+
+
+def test_at_equal_time_no_row_takes_more_than_at_equal_bytes_where_that_is_quick_enough():
+    """The search stopped a hundredth of full BPTT's bytes away, above the budget of the request"""
+    _, reply = compared(5037, {"model": FEW})
+    within = row_of(reply.at_equal_bytes, "every_k")
+    assert within.makespan == reply.reference_makespan
+    assert row_of(reply.at_equal_time, "every_k").peak_bytes <= within.peak_bytes
+
+
+def test_what_auto_cannot_plan_other_strategies_are_still_asked_for(monkeypatch):
+    """A refusal of `auto` for other reasons than bytes refused the whole comparison"""
+
+    def only_others(candidates, budget_bytes, strategy, *arguments, **tiers):
+        if strategy == "auto":
+            raise ScheduleTooLong(length=30, most_decisions=1)
+        return choose(candidates, budget_bytes, strategy, *arguments, **tiers)
+
+    monkeypatch.setattr(comparison, "choose", only_others)
+    _, reply = compared(40)
+    assert row_of(reply.at_equal_bytes, "hidden").fits
+    assert reply.reference_makespan is None
+    assert reply.at_equal_time == []
 
 
 def test_without_any_plan_there_is_no_time_to_compare_at():
