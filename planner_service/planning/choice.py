@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner_service.chain import BudgetTooSmall, PlanningError, Tier
 from planner_service.memory import Candidate
 from planner_service.planning.full_bptt import full_bptt
 from planner_service.planning.least import has_leanest_plan
 from planner_service.planning.ratios import is_within
-from planner_service.planning.tiered import AnySolution, solve_beside
+from planner_service.planning.tiered import AUTO, AnySolution, solve_beside
 from planner_service.solvers import TRUNCATED, Cancellation, ScheduleTooLong
 from planner_service.solvers.bounds import knapsack_bound
 from planner_service.solvers.offload.search import ChainTooLong
+from planner_service.solvers.optimal import MOST_REPLAYED_STAGES
 
 MANY_STAGES = 100
 WORTHWHILE_RATIO = 1e-3
@@ -21,6 +22,8 @@ WORTHWHILE_RATIO = 1e-3
 
 SEARCHED = frozenset({"auto", "optimal", "mixed"})
 """Strategies that search for decisions, which may be too many."""
+
+HIDDEN = "hidden"
 
 Refusal = BudgetTooSmall | ChainTooLong | ScheduleTooLong
 """Of one candidate; another may still do."""
@@ -59,9 +62,11 @@ def choose(
     it is cut, then to the smaller peak.
 
     A candidate is passed over when a lower bound proves that it cannot win (long chains that take a search:
-    not by WORTHWHILE_RATIO), and when it is too long for a plan with `tiers` or with so little memory. Raises
-    BudgetTooSmall with the least budget over all candidates for which `strategy` has a plan, ChainTooLong
-    or ScheduleTooLong where all are too long, and whatever else `solve_beside` refuses.
+    not by WORTHWHILE_RATIO), and when it is too long for a plan with `tiers` or with so little memory. Where
+    no candidate has a plan by search, `auto` stores states by their closed form.
+
+    Raises BudgetTooSmall with the least budget over all candidates for which `strategy` has a plan,
+    ChainTooLong or ScheduleTooLong where all are too long, and whatever else `solve_beside` refuses.
     """
     best: Choice | None = None
     refusals: list[tuple[Candidate, Refusal]] = []
@@ -77,9 +82,28 @@ def choose(
         found = Choice(candidate, solution)
         if best is None or _is_better(found, best):
             best = found
+    if best is None and strategy == AUTO:
+        best = _without_search(refusals, budget_bytes, cancellation)
     if best is None:
         raise _refusal_of_all(refusals, budget_bytes, strategy)
     return best
+
+
+def _without_search(
+    refusals: Sequence[tuple[Candidate, Refusal]], budget_bytes: int, cancellation: Cancellation | None
+) -> Choice | None:
+    """Hidden states, of which a closed form tells where to store them, in the shortest of the chains that
+    took too many decisions; None where those are too long to replay as well, or have no such plan.
+    """
+    for candidate, refusal in refusals:
+        if isinstance(refusal, ScheduleTooLong) and candidate.chain.length <= MOST_REPLAYED_STAGES:
+            try:
+                solution = solve_beside(candidate.chain, budget_bytes, HIDDEN, (), cancellation)
+            except BudgetTooSmall:
+                continue
+            reason = f"too many stages in so little memory to search for decisions: {solution.reason}"
+            return Choice(candidate, replace(solution, reason=reason))
+    return None
 
 
 def _refusal_of_all(

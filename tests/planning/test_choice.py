@@ -4,10 +4,10 @@ import pytest
 
 from planner_service.chain import PlanningError
 from planner_service.contract import FrontierRequest, PlacementRequest, PlanRequest
-from planner_service.planning import Planner
+from planner_service.planning import Planner, choice
 from planner_service.planning.candidates import candidates_of
-from planner_service.solvers import solve
-from tests.contract.requests import LSTM
+from planner_service.solvers import ScheduleTooLong, search, solve
+from tests.contract.requests import LSTM, stage_of
 
 PLANNER = Planner(())
 STEPS = 104
@@ -95,3 +95,16 @@ def test_a_truncated_gradient_is_cut_as_late_as_any_segment_length_allows(budget
     window = reply.policy["nodes"][0][1]
     assert min(window * reply.segment_steps, request.sequence.length) == max(reaches)
     assert reply.exact_gradient == (max(reaches) == request.sequence.length)
+
+
+def test_where_a_search_takes_too_many_decisions_auto_stores_states(monkeypatch):
+    """A hundred thousand stages whose tapes are large were refused in bytes that hold half of their states"""
+    monkeypatch.setattr(search, "MOST_DECISIONS", 20)
+    stages = [stage_of(1, 1, 2, 2, 10**6, count=2_500)]
+    request = {"model": {"kind": "chain", "stages": stages}, "memory": {"device_budget_bytes": 10**6 + 200}}
+    plan = PLANNER.plan(PlanRequest.model_validate(request))
+    assert (plan.strategy, plan.exact_gradient) == ("hidden", True)
+    assert plan.reason.startswith("too many stages in so little memory to search for decisions")
+    monkeypatch.setattr(choice, "MOST_REPLAYED_STAGES", 2_000)
+    with pytest.raises(ScheduleTooLong):
+        PLANNER.plan(PlanRequest.model_validate(request))
