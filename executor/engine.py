@@ -91,11 +91,11 @@ class Run:
             with torch.no_grad(), self.parameters.swapped(), state_only(False), passing(None):
                 self._interpret(until_backward=True)
             self._require_first_pass_complete()
+            self._replay.remember(runs_again=len(self._tapes) < self.program.length)
         except BaseException:
             self._replay.restore(self._checkpoints[0].surroundings)
             self.release()
             raise
-        self._replay.remember(runs_again=len(self._tapes) < self.program.length)
         self.parameters.remember_versions()
         self._versions = versions_of(self._given())
         return self.program.outputs.leaves, self._state(self.program.length).leaves

@@ -24,6 +24,7 @@ from executor import (
     unroll,
 )
 from executor.plan import checkpoint_every, tape_everything
+from executor.surroundings.watch import Watch
 from tests.executor.loops import SIZE, STEPS, cell_case, gradients, plain, sequence, states
 
 PLAN = checkpoint_every(STEPS, 1, 3)
@@ -287,6 +288,23 @@ def test_a_step_that_fails_leaves_everything_as_it_was(call: int, how: str) -> N
     assert not any(reference() is not None for reference in held)
     unroll(step, state, inputs, plan=PLAN, module=module)[1].sum().backward()
     assert all(parameter.grad is not None for parameter in linear.parameters())
+
+
+def test_control_c_after_the_last_step_puts_streams_and_buffers_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While what the steps read is noted, at the end of the forward pass."""
+    norm = nn.BatchNorm1d(6).double()
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, None]:
+        return nn.functional.dropout(norm(state), 0.3) + x, None
+
+    state, inputs = states(), sequence()
+    unroll(step, state, inputs, plan=PLAN, module=norm)
+    mean, stream = norm.running_mean.clone(), torch.get_rng_state()
+    monkeypatch.setattr(Watch, "look", lambda _watch: fail("interrupt"))
+    with pytest.raises(KeyboardInterrupt):
+        unroll(step, state, inputs, plan=PLAN, module=norm)
+    assert torch.equal(norm.running_mean, mean)
+    assert torch.equal(torch.get_rng_state(), stream)
 
 
 def test_control_c_in_backward_leaves_the_parameters_in_place() -> None:
