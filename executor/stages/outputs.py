@@ -44,7 +44,7 @@ class Outputs:
         if self._is_silent is not (block is None):
             raise UnsupportedOutput(
                 "some steps put out None and others do not: return zeros where there is nothing to put out "
-                "(torch.zeros(()) for a loss that is added up)"
+                "(state.new_zeros(()) for a loss that is added up)"
             )
         if block is None:
             return ()
@@ -115,6 +115,12 @@ class Outputs:
             raise UnsupportedOutput(
                 f"outputs to be added up must agree in shape{of_segments}: {list(leaf.shape)} after "
                 f"{list(total.shape)}"
+            )
+        if leaf.dtype != total.dtype and torch.promote_types(leaf.dtype, total.dtype) != total.dtype:
+            raise UnsupportedOutput(
+                f"outputs to be added up must agree in type: {leaf.dtype} after {total.dtype}, in which the sum "
+                "would lose digits; where there is nothing to put out, return state.new_zeros(()), which has "
+                "the type of the state"
             )
 
     def _add(self, blocks: Sequence[Leaves]) -> None:

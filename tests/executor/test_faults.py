@@ -152,6 +152,30 @@ def test_outputs_that_cannot_be_stacked_are_refused() -> None:
         run(lambda state, x: (state + x, torch.zeros(next(lengths))))
 
 
+@pytest.mark.parametrize("first", [torch.float32, torch.int64, torch.bool])
+def test_a_sum_that_would_lose_digits_is_refused(first: torch.dtype) -> None:
+    """Zeros of torch's default type before losses in float64: the sum was one of float32, without a word."""
+    nothing = torch.zeros((), dtype=first)
+
+    def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return state + x, nothing if x[0, 0] < 0 else state.sum()
+
+    inputs = torch.ones(STEPS, 3, SIZE, dtype=torch.float64)
+    inputs[0] = -1
+    with pytest.raises(UnsupportedOutput, match=rf"float64 after {first}.*state\.new_zeros"):
+        run(step, inputs=inputs, reduce="sum")
+
+
+def test_a_sum_takes_what_its_type_can_hold() -> None:
+    """Outputs in float32 after those in float64"""
+    total, _ = run(
+        lambda state, x: (state + x, state.sum().float() if x[0, 0] < 0 else state.sum()),
+        inputs=torch.linspace(1, -1, STEPS, dtype=torch.float64)[:, None, None].expand(STEPS, 3, SIZE),
+        reduce="sum",
+    )
+    assert total.dtype == torch.float64
+
+
 @pytest.mark.parametrize("length", [STEPS - 1, STEPS + 1, 2 * STEPS])
 def test_a_plan_for_another_length_is_refused(length: int) -> None:
     with pytest.raises(PlanMismatch, match=f"{length} steps"):
