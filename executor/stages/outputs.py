@@ -118,9 +118,9 @@ class Outputs:
             )
         if leaf.dtype != total.dtype and torch.promote_types(leaf.dtype, total.dtype) != total.dtype:
             raise UnsupportedOutput(
-                f"outputs to be added up must agree in type: {leaf.dtype} after {total.dtype}, in which the sum "
-                "would lose digits; where there is nothing to put out, return state.new_zeros(()), which has "
-                "the type of the state"
+                f"outputs to be added up must agree in type: {leaf.dtype} after {total.dtype}, in which the "
+                "sum would lose digits; where there is nothing to put out, return state.new_zeros(()), which "
+                "has the type of the state"
             )
 
     def _add(self, blocks: Sequence[Leaves]) -> None:
