@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from executor.fused.kernels import Kernels, kernels_for
+from executor.rules.first_order import has_tangents, in_transform
 
 _PLAIN_TYPES = (nn.Parameter, Tensor)
 
@@ -18,13 +19,15 @@ def own_kernels(
     """The kernels for inputs `x` [.., batch, input], layers of those weights and biases, and that state.
 
     None where torch's are to be used: other devices and types, mixed ones, weights that are not laid out row
-    by row (the kernels are given addresses alone), autocast, batches that would be mostly padding, and
-    several threads where ours can use only one. Packed batches run in them even then: in torch's kernels the
-    bytes depend on the lengths, so that all new ones would be probed.
+    by row (the kernels are given addresses alone), autocast, transforms of `torch.func` and forward mode,
+    batches that would be mostly padding, and several threads where ours can use only one. Packed batches run
+    in them even then: in torch's kernels the bytes depend on the lengths, so that all new ones would be
+    probed.
     """
-    if not x.is_cpu or type(x) is not Tensor or torch.is_autocast_enabled("cpu"):
+    if not x.is_cpu or type(x) is not Tensor or torch.is_autocast_enabled("cpu") or in_transform():
         return None
-    if not _fit(x.dtype, weights, state):
+    weights, state = tuple(weights), tuple(state)
+    if not _fit(x.dtype, weights, state) or has_tangents((x, *weights, *state)):
         return None
     kernels = kernels_for(x.dtype)
     if kernels is None or kernels.columns(x.shape[-2]) > 2 * x.shape[-2]:

@@ -51,16 +51,28 @@ def require_reverse_mode(tensors: Iterable[Tensor], what: str = "an unrolled loo
     """Raise UnsupportedTransform inside a transform of `torch.func`, and for tensors with a tangent of
     forward mode, which would be lost without a word. `what` is named in the message.
     """
-    if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001 - there is no other way in
+    if in_transform():
         raise UnsupportedTransform(
             f"{what} cannot run inside a transform of torch.func (grad, vmap, jvp, …): it has a "
             "backward pass of its own; call it outside, or run an ordinary Python loop"
         )
-    if forward_ad._current_level >= 0 and any(_has_tangent(each) for each in tensors):  # noqa: SLF001
+    if has_tangents(tensors):
         raise UnsupportedTransform(
             f"{what} has no forward-mode derivative, and one of its tensors has a tangent: run an "
             "ordinary Python loop, or take the tangent off"
         )
+
+
+def in_transform() -> bool:
+    """Whether a transform of `torch.func` is under way."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 - there is no other way in
+
+
+def has_tangents(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether any of them has a tangent of forward mode."""
+    if forward_ad._current_level < 0:  # noqa: SLF001 - it has no public name
+        return False
+    return any(_has_tangent(each) for each in tensors if each is not None)
 
 
 @contextmanager

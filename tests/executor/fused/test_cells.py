@@ -1,8 +1,11 @@
 """The cells on our kernels are torch's cells, alone and in an unrolled loop."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.utils import prune
 
 from executor import unroll
@@ -143,6 +146,28 @@ def test_no_state_is_zeros_and_there_need_be_no_batch(kind, shape, bias):
     own, x = CELLS[kind][1].from_torch(cell), torch.randn(shape, dtype=torch.float64)
     for state in (None, cell(x)):
         torch.testing.assert_close(own(x, state), cell(x, state), rtol=1e-12, atol=1e-13)
+
+
+# Forward mode loads decompositions that torch compiles with torch.jit.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@pytest.mark.parametrize("kind", CELLS)
+def test_transforms_and_forward_mode_are_those_of_the_torch_cell(kind):
+    """Which are not in the kernels: torch said what a function of ours should override"""
+    cell = CELLS[kind][0](INPUT, HIDDEN, dtype=torch.float64)
+    own, x = CELLS[kind][1].from_torch(cell), torch.randn(BATCH, INPUT, dtype=torch.float64)
+
+    def derivatives(each):
+        def loss(weights, x):
+            after = torch.func.functional_call(each, weights, x)
+            return (after[0] if kind == "lstm" else after).square().sum()
+
+        weights = dict(each.named_parameters())
+        with forward_ad.dual_level():
+            dual = loss(weights, forward_ad.make_dual(x, torch.ones_like(x)))
+            tangent = forward_ad.unpack_dual(dual).tangent
+        return torch.func.grad(loss)(weights, x), torch.func.jvp(partial(loss, weights), (x,), (x,)), tangent
+
+    torch.testing.assert_close(derivatives(own), derivatives(cell), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", CELLS)
