@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from executor.compiled import outside_compiled_graphs
-from executor.drop_ins.calls import require_dtype, require_no_tracing, streams_put_back
+from executor.drop_ins.calls import require_dtype, require_no_tracing, require_sequence, streams_put_back
 from executor.drop_ins.chain_weights import Anchor, ChainWeights
 from executor.drop_ins.computed_weights import computing_bytes
 from executor.drop_ins.held_bytes import between_bytes, made_bytes, reordered_bytes, unpacked_bytes
@@ -113,8 +113,9 @@ class BudgetedRecurrence(nn.Module):
         return [ChainWeights(self, recurrence, anchor) for recurrence, anchor in pairs]
 
     def extra_repr(self) -> str:
-        """The sizes and the budget, for print(module)."""
-        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, budget={self._budget}"
+        """What torch's modules show, and the budget, for print(module)."""
+        as_torch: Any = nn.RNNBase.extra_repr
+        return f"{as_torch(self)}, budget={self._budget}"
 
     @property
     def mode(self) -> str:
@@ -146,7 +147,9 @@ class BudgetedRecurrence(nn.Module):
         TypeError or ValueError for an initial state, that does not go with the weights.
         """
         require_no_tracing(type(self).__name__)
-        require_dtype(getattr(self, self._whole.weight_names(0)[0]), input.data, hx)
+        require_sequence(type(self).__name__, input)
+        x = input.data if isinstance(input, PackedSequence) else input
+        require_dtype(getattr(self, self._whole.weight_names(0)[0]), x, hx)
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
         if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
@@ -378,3 +381,8 @@ class RNN(BudgetedRecurrence):
     """
 
     torch_class = nn.RNN
+
+    @property
+    def nonlinearity(self) -> str:
+        """What torch's module calls so: tanh or relu."""
+        return self.mode.removeprefix("RNN_").lower()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from executor.errors import UnsupportedTransform
 from executor.surroundings.autocast import is_autocast
@@ -26,6 +27,14 @@ def require_no_tracing(name: str) -> None:
 
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 """torch 2.6 has the latter alone; where a call is kept out of a compiled graph, neither is true."""
+
+
+def require_sequence(name: str, given: object) -> None:
+    """Raise TypeError for an input that is neither a tensor nor a packed batch."""
+    if not isinstance(given, Tensor | PackedSequence):
+        raise TypeError(
+            f"the input of a {name} is a {type(given).__name__}, and must be a tensor or a PackedSequence"
+        )
 
 
 def require_dtype(weight: Tensor, x: Tensor, hx: Any) -> None:

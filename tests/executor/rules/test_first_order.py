@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 
-from executor import unroll  # noqa: E402
+from executor import LSTM, unroll  # noqa: E402
 from executor.errors import DoubleBackward, UnsupportedTransform  # noqa: E402
 from executor.fused.cells import LSTMCell  # noqa: E402
 from executor.fused.kernels import kernels_for  # noqa: E402
@@ -63,6 +63,14 @@ def test_a_layer_under_a_transform_is_refused(way, what):
     """Torch said what a function of ours should override"""
     with pytest.raises(UnsupportedTransform, match=f"a {what} layer cannot run inside a transform"):
         torch.func.grad(lambda given: WAYS[way](given).sum())(torch.randn(STEPS, BATCH, INPUT))
+
+
+def test_a_drop_in_under_a_transform_is_refused_without_gradients_too():
+    """Torch said that `data` was not to be accessed"""
+    lstm = LSTM.from_torch(nn.LSTM(INPUT, HIDDEN), budget="1MiB")
+    for context in (torch.enable_grad, torch.no_grad):
+        with context(), pytest.raises(UnsupportedTransform, match="inside a transform"):
+            torch.func.vmap(lambda x: lstm(x)[0])(torch.randn(2, STEPS, BATCH, INPUT))
 
 
 # Forward mode loads decompositions that torch compiles with torch.jit.
