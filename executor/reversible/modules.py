@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from executor.compiled import outside_compiled_graphs
 from executor.drop_ins.given_state import parts_of_state
 from executor.drop_ins.hooked_weights import renew_hooked_weights
-from executor.errors import StateChanged
 from executor.memory.budget import parse_budget_bytes
 from executor.replay import is_recomputing
 from executor.reversal import Archiving, passage
@@ -31,7 +30,9 @@ from executor.reversible.planned import run_in_budget
 from executor.reversible.recipe import Recipe
 from executor.reversible.refusals import (
     accepted_input,
+    accepted_state,
     require_choices,
+    require_ordinary,
     require_sizes,
     require_steps,
     require_targets,
@@ -42,8 +43,6 @@ from executor.reversible.rewinding import Rewinding
 from executor.reversible.sequence import Pass, ReversibleSequence, State, check_range
 from executor.reversible.taped import PlainState, plain_start, run_taped
 from executor.reversible.trajectory import Coding
-from executor.rules.first_order import require_reverse_mode
-from executor.surroundings.autocast import autocast_to
 
 SEGMENT_STEPS = 4
 """Steps per segment: more are faster, up to some 16, and hold the tapes of more steps on the way back."""
@@ -136,9 +135,11 @@ class Reversible(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def extra_repr(self) -> str:
-        """Sizes and the limit of forgetting."""
-        limit = "" if self.cell.forget_bits is None else f", forget_bits={self.cell.forget_bits}"
-        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}{limit}"
+        """Sizes, the limit of forgetting, and what else is not the default."""
+        shown: dict[str, object] = {"num_layers": self.num_layers, "forget_bits": self.cell.forget_bits}
+        shown |= {"dropout": self.dropout or None, "budget": self.budget}
+        named = [f", {name}={value}" for name, value in shown.items() if value is not None]
+        return f"{self.input_size}, {self.hidden_size}{''.join(named)}"
 
     @outside_compiled_graphs
     def forward(self, x: Tensor, state: Tensor | tuple[Tensor, ...] | None = None) -> tuple[Tensor, Any]:
@@ -229,7 +230,7 @@ class Reversible(nn.Module):
     ) -> tuple[PlainState, Tensor]:
         """Like `segment`, on weights of which some were `computed` before, by name."""
         x, weights = self._taken(x), self._weights(computed)
-        require_reverse_mode((x, *weights), "a reversible layer")
+        require_ordinary((x, *weights))
         after, y = run_taped(self._recipe(), state, x, weights)
         how = passage()
         if isinstance(how, Archiving) and not is_recomputing():
@@ -251,6 +252,7 @@ class Reversible(nn.Module):
         `state` is the caller's, None for zeros. With `targets` the outputs are the sum of `after`.
         """
         require_steps(inputs)
+        require_ordinary((inputs, self._any_weight))
         if after.module is not None:  # it was not the module that was called
             renew_hooked_weights(self)
         inputs = self._taken(inputs) if before is None else inputs
@@ -291,7 +293,7 @@ class Reversible(nn.Module):
             made=Made(len(recipe.segments(len(inputs)))),
         )
         tensors = (inputs, *start, *self._weights(), *work.before.parameters, *work.after.parameters)
-        require_reverse_mode(tensors, "a reversible layer")
+        require_ordinary(tensors)
         outputs, *last = ReversibleSequence.apply(work, *tensors)  # type: ignore[no-untyped-call]
         (self._archived_bytes,) = archived
         return outputs, tuple(last)
@@ -325,33 +327,25 @@ class Reversible(nn.Module):
         return weights
 
     @property
-    def _any_parameter(self) -> Tensor:
-        """One with the type and device of the weights, which may have to be computed, and draw for it."""
-        found = next(self.parameters())
-        require_type(found)
-        return found
+    def _any_weight(self) -> Tensor:
+        """One of their type and device: a parameter, for others may have to be computed, and draw for it.
+        Where parameters are parts of a flat one (FSDP's), there is none.
+        """
+        parameter = next(self.parameters(), None)
+        weight = self._weights()[0] if parameter is None else parameter
+        require_type(weight)
+        return weight
 
     def _zeros(self, batch_size: int) -> State:
-        shape, like = (self.num_layers, batch_size, self.hidden_size), self._any_parameter
+        shape, like = (self.num_layers, batch_size, self.hidden_size), self._any_weight
         return tuple(like.new_zeros(shape) for _ in self.state_names)
 
     def _state(self, given: Any, batch_size: int) -> State:
         zeros = self._zeros(batch_size)
-        if given is None:
-            return zeros
-        dtype = zeros[0].dtype
-        state = tuple(autocast_to(dtype, part) for part in parts_of_state(given, self.state_names))
-        names = ", ".join(self.state_names)
-        for part, expected in zip(state, zeros, strict=True):
-            if part.shape != expected.shape or part.dtype != expected.dtype:
-                raise StateChanged(
-                    f"a part of the state ({names}) is {part.dtype} {list(part.shape)}; "
-                    f"these layers need {expected.dtype} {list(expected.shape)}"
-                )
-        return state
+        return zeros if given is None else accepted_state(given, self.state_names, like=zeros)
 
     def _taken(self, x: Tensor) -> Tensor:
-        return accepted_input(x, dtype=self._any_parameter.dtype, input_size=self.input_size)
+        return accepted_input(x, dtype=self._any_weight.dtype, input_size=self.input_size)
 
 
 _NAMES = ("weight_ih", "weight_hh", "bias")

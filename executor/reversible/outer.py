@@ -129,6 +129,6 @@ class _Inside(torch.autograd.Function):
         return leaf.detach()
 
     @staticmethod
-    @first_order("reversible layers")
+    @first_order("a reversible layer")
     def backward(_ctx: Any, gradient: Tensor) -> Tensor:
         return gradient

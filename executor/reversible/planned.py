@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from executor.drop_ins.computed_weights import computing_bytes
@@ -56,7 +57,7 @@ def run_in_budget(
     except BudgetTooSmall as error:
         needed = error.minimum_budget_bytes + beside_bytes
         raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
-    return outputs, floats_of(module, last)
+    return outputs, floats_of(module, last, dtype=state[0].dtype)
 
 
 def _beside_bytes(state: State, start: PlainState, *, is_given: bool) -> int:
@@ -99,8 +100,8 @@ def start_of(module: Reversible, state: State) -> PlainState:
     return (*straight, *plain[len(straight) :])
 
 
-def floats_of(module: Reversible, state: PlainState) -> State:
+def floats_of(module: Reversible, state: PlainState, *, dtype: torch.dtype) -> State:
     """The state as floats, as torch orders h and c. Part by part: they are float64 on the way."""
-    dtype, registers = next(module.parameters()).dtype, module.cell.register_count
+    registers = module.cell.register_count
     floats = [(part / ONE).to(dtype) for part in state[: 2 * registers * module.num_layers]]
     return join_state(layers_of_state(floats, registers=registers, layers=module.num_layers))

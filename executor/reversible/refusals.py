@@ -1,12 +1,18 @@
-"""What reversible modules refuse before they begin: arguments, types, inputs and targets."""
+"""What reversible modules refuse before they begin: arguments, types, inputs, states and targets."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from executor.drop_ins.given_state import parts_of_state
+from executor.errors import StateChanged
 from executor.reversible.errors import InvalidReversible
 from executor.reversible.trajectory import Coding
+from executor.rules.first_order import require_reverse_mode
+from executor.rules.own_memory import require_values
 from executor.surroundings.autocast import autocast_to
 
 TYPES = (torch.float32, torch.float64)
@@ -64,6 +70,30 @@ def accepted_input(x: Tensor, *, dtype: torch.dtype, input_size: int) -> Tensor:
             f"[steps, batch, {input_size}], at least one step and one row"
         )
     return x
+
+
+def accepted_state(given: object, names: Sequence[str], *, like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The parts of a state called `names` in the type of the weights, to which autocast casts them.
+
+    Raises StateChanged for parts that are not `like` those of these layers.
+    """
+    state = tuple(autocast_to(like[0].dtype, part) for part in parts_of_state(given, names))
+    for part, expected in zip(state, like, strict=True):
+        if part.shape != expected.shape or part.dtype != expected.dtype:
+            raise StateChanged(
+                f"a part of the state ({', '.join(names)}) is {part.dtype} {list(part.shape)}; "
+                f"these layers need {expected.dtype} {list(expected.shape)}"
+            )
+    return state
+
+
+def require_ordinary(tensors: Iterable[Tensor]) -> None:
+    """Raises UnsupportedTransform inside a transform of torch.func and for tangents of forward mode,
+    TypeError for tensors without values.
+    """
+    given = tuple(tensors)
+    require_reverse_mode(given, "a reversible layer")
+    require_values(given, "a reversible layer")
 
 
 def require_tensor(inputs: object) -> None:

@@ -84,7 +84,7 @@ class ReversibleSequence(torch.autograd.Function):
         return outputs, *join_state([layer.values() for layer in trajectory.layers])
 
     @staticmethod
-    @first_order("reversible layers")
+    @first_order("a reversible layer")
     def backward(ctx: Any, grad_outputs: Tensor | None, *grad_state: Tensor | None) -> tuple[Any, ...]:
         """Reverse the segments from the last to the first."""
         trajectory, ctx.trajectory = ctx.trajectory, None

@@ -169,7 +169,7 @@ class _TapedSegment(torch.autograd.Function):
         return tape.y.detach(), *after
 
     @staticmethod
-    @first_order("reversible layers")
+    @first_order("a reversible layer")
     def backward(ctx: Any, grad_y: Tensor | None, *grad_state: Tensor | None) -> tuple[Tensor | None, ...]:
         taped, tape, stack = ctx.taped, ctx.tape, Stack.of(ctx.taped.recipe.cell, ctx.saved_tensors)
         grads = _layer_grads(taped, grad_state[: taped.register_count], like=tape.y)

@@ -16,17 +16,20 @@ _REMEDIES = {
 """By the name of a class, so that torch's distributed part need not be loaded."""
 
 
-def require_values(tensors: Iterable[Tensor]) -> None:
+def require_values(tensors: Iterable[Tensor | None], what: str | None = None) -> None:
     """Raise TypeError for a tensor on the meta device or of a FakeTensorMode: a step is measured by running
-    it, and there is nothing that it could be run on.
+    it, and there is nothing that it could be run on. `what` is named in the message where it is no step, but
+    a layer that goes by values, or whose kernels are given addresses.
     """
     for tensor in tensors:
-        if tensor.is_meta or (type(tensor) not in _USUAL and _is_fake(tensor)):
+        if tensor is not None and (tensor.is_meta or (type(tensor) not in _USUAL and _is_fake(tensor))):
             kind = "a tensor on the meta device" if tensor.is_meta else f"a {type(tensor).__name__}"
+            move = "move the model to a device first (module.to_empty(device=…))"
+            if what is not None:
+                raise TypeError(f"{kind} has no values, and {what} computes with them alone: {move}")
             raise TypeError(
-                f"{kind} has no values, so the step cannot be run to learn what it needs: move the model to "
-                "a device first (module.to_empty(device=…)), or ask for shapes under torch.no_grad(), where "
-                "nothing is planned"
+                f"{kind} has no values, so the step cannot be run to learn what it needs: {move}, or ask for "
+                "shapes under torch.no_grad(), where nothing is planned"
             )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from executor.errors import StateChanged
 from executor.rules.first_order import first_order, require_reverse_mode
+from executor.rules.own_memory import require_values
 from executor.sparse.backward_pass import Gradients
 from executor.sparse.cell import Cell, Reversal, State, Tape
 from executor.sparse.input_types import in_type_of
@@ -34,7 +35,8 @@ def run_layer(
 
     Without a sparsifier the way back is dense. `layer` names the layer among those that share one. A cell's
     step is k = 1. The type is that of the weights, under autocast too. Raises StateChanged for another one,
-    and for shapes that do not belong together: kernels that are given addresses trust them.
+    and for shapes that do not belong together, TypeError for tensors without values: kernels that are given
+    addresses trust them.
     """
     sizes = (x.shape[1], weights.weight_hh.shape[1])
     if len(state) != len(cell.state_names) or any(part.shape != sizes for part in state):
@@ -43,6 +45,7 @@ def run_layer(
             f"({', '.join(cell.state_names)}) must be {list(sizes)} each for inputs of {sizes[0]} sequences"
         )
     require_reverse_mode((x, *state, *(each for each in weights if each is not None)), "a sparse layer")
+    require_values((x, *state, *weights), "a sparse layer")
     x = in_type_of(weights.weight_ih, x, "the input")
     given = [in_type_of(weights.weight_ih, part, "a part of the state") for part in state]
     y, *after = _Segment.apply(_Work(cell, sparsifier, layer), x, *weights, *given)  # type: ignore[no-untyped-call]

@@ -309,6 +309,30 @@ def test_state_dict_and_copies_carry_the_weights():
     assert torch.equal(copy.deepcopy(module)(x)[0], module(x)[0])
 
 
+@pytest.mark.parametrize("budget", [None, "1MiB"])
+def test_weights_may_be_parts_of_a_flat_parameter(budget):
+    """As those of FSDP's modules are, which then have no parameter of their own"""
+    module, x = build(RevLSTM, 3), sequence()
+    module.budget = budget
+    expected = gradients(module(x)[0], [*module.parameters()])
+    names, weights = zip(*module.named_parameters(), strict=True)
+    flat = torch.cat([weight.detach().flatten() for weight in weights]).requires_grad_()
+    for name, weight, part in zip(
+        names, weights, flat.split([each.numel() for each in weights]), strict=True
+    ):
+        delattr(module, name)
+        setattr(module, name, part.view_as(weight))
+    (found,) = gradients(module(x)[0], [flat])
+    expected_flat = torch.cat([gradient.flatten() for gradient in expected])
+    torch.testing.assert_close(found, expected_flat, rtol=1e-12, atol=1e-13)
+
+
+def test_a_module_is_shown_with_what_is_not_the_default():
+    module = RevGRU(4, 6, num_layers=2, dropout=0.5, budget="1MiB")
+    assert repr(module) == "RevGRU(4, 6, num_layers=2, forget_bits=3, dropout=0.5, budget=1MiB)"
+    assert repr(NFRevGRU(4, 6)) == "NFRevGRU(4, 6, num_layers=1)"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("coding", CODINGS)
 @all_kinds

@@ -1,5 +1,7 @@
 """Tensors without values, and tensors that wrap others"""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
 from executor import GRU, unroll
+from executor.reversible import RevGRU
+from executor.sparse import SparseGRU, SparseLSTM
 
 BUDGET = "100KiB"
 
@@ -33,6 +37,17 @@ def test_tensors_without_values_have_shapes_and_no_plan(tensors):
             module(x, h)
         with torch.no_grad():
             assert module(x, h)[0].shape == (12, 3, 5)
+
+
+@pytest.mark.parametrize("tensors", ["meta", "fake"])
+@pytest.mark.parametrize("kind", [RevGRU, partial(RevGRU, budget=BUDGET), SparseLSTM, SparseGRU])
+def test_layers_that_go_by_values_refuse_tensors_without(kind, tensors):
+    """Kernels were given addresses where nothing is: the process ended"""
+    with torch.device("meta") if tensors == "meta" else FakeTensorMode():
+        module, x = kind(4, 6), torch.empty(12, 3, 4)
+        for context in (torch.enable_grad, torch.no_grad):
+            with context(), pytest.raises(TypeError, match=r"no values, and a (reversible|sparse) layer"):
+                module(x)
 
 
 def test_a_wrapped_weight_may_be_seen_and_not_be_trained():
