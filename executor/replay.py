@@ -22,6 +22,7 @@ from executor.surroundings.autocast import AutocastState
 from executor.surroundings.buffers import Buffers, copied, untouched
 from executor.surroundings.cached_weights import CachedWeights
 from executor.surroundings.dispatch_modes import modes_now, under
+from executor.surroundings.fingerprint import Fingerprint, is_copy
 from executor.surroundings.modes import Modes
 from executor.surroundings.put_back import put_back
 from executor.surroundings.streams import Stream, set_streams
@@ -207,7 +208,7 @@ class Replay:
     @contextmanager
     def _with_those_left(self) -> Iterator[None]:
         """Within the context modules hold the buffers that the forward pass left alone."""
-        others = [each for each in self._left if each[0].get(each[1]) is not each[2]]
+        others = [each for each in self._left if not is_copy(each[0].get(each[1]), each[2])]
         with put_back((slots, name) for slots, name, _, _ in others):
             for slots, name, tensor, _ in others:
                 slots[name] = tensor
@@ -234,24 +235,22 @@ class Replay:
             torch.clear_autocast_cache()
         self._cached.alone()
 
-    def fingerprint(self) -> tuple[list[int], list[tuple[int, int]]]:
-        """Of everything that a step should leave alone: streams that it does not draw from, identity and
-        version of buffers that it does not change.
+    def fingerprint(self) -> Fingerprint:
+        """Of everything that a step should leave alone: streams that it does not draw from, buffers that it
+        does not change.
         """
-        streams = [hash(generator.get_state().numpy().tobytes()) for generator in self._idle]
-        buffers = [(id(tensor), version_of(tensor)) for _, _, tensor in self._untouched()]
-        return streams, buffers
+        return Fingerprint.of(self._idle, self.left_alone())
 
-    def require_fingerprint(self, before: tuple[list[int], list[tuple[int, int]]]) -> None:
+    def require_fingerprint(self, before: Fingerprint) -> None:
         """Raise ReplayError when something moved that did not move in the probe."""
-        streams, buffers = self.fingerprint()
-        if streams != before[0]:
+        now = self.fingerprint()
+        if now.streams != before.streams:
             raise ReplayError(
                 "the step drew random numbers, which it did not do while it was probed: recomputation would "
                 "draw others; let it draw in every step, or pass the numbers in as inputs (if another thread "
                 "drew them, give that one a torch.Generator of its own)"
             )
-        if buffers != before[1]:
+        if not now.has_buffers_of(before):
             raise ReplayError(
                 "the step changed a buffer that it did not change while it was probed: recomputation would "
                 "see another value; change it in every step, or pass it in the state"
