@@ -5,10 +5,11 @@ A segment of k steps. What it keeps is counted tensor by tensor; what it needs w
     tape      = k x (cells + embedded input + stacked output + loss) + state
     forward   = cells of one step + k x (embedded input + outputs and their stack + loss) + copy
     taped     = the same
-    backward  = the same + 2 x parameters
+    backward  = the same + (k + 1) x embedded input + 2 x parameters
 
 The wide tensors (embedded inputs, outputs, logits) are counted for the whole segment, because an
-implementation may compute them for k steps in one call. Reversing a segment sums the parameter gradients of
+implementation may compute them for k steps in one call: the gradient of a step's embedded input is then
+spread over a buffer for all steps and added to another. Reversing a segment sums the parameter gradients of
 its steps in one buffer while the next contribution is computed in another: 2 x parameters, beside
 the gradients themselves. Kernels in half precision may reorder the weights first: a copy of them.
 """
@@ -138,7 +139,9 @@ def _segment_bytes(workload: Workload, sizes: StepBytes, segment_steps: int) -> 
         # The state that a segment hands on may be a stack of its layers, beside the last step's own tensors.
         tape=segment_steps * (sizes.cells_taped + sizes.wide_taped) + sizes.state,
         workspace=wide_bytes,
-        backward_workspace=wide_bytes + 2 * workload.model.parameter_bytes,
+        backward_workspace=(
+            wide_bytes + (segment_steps + 1) * sizes.embedded + 2 * workload.model.parameter_bytes
+        ),
     )
 
 
@@ -189,7 +192,7 @@ def _sources(workload: Workload, sizes: StepBytes, segment_steps: int) -> StageS
         workspace=Source(
             f"{layers} layers x {cell.computed_units} x {tensor} + {segment_steps} steps x "
             f"{sizes.wide_computed} B of inputs, outputs, loss + {sizes.weights_copied} B of weights; "
-            "in reverse + 2 x parameters",
+            f"in reverse + {segment_steps + 1} x {sizes.embedded} B of embedded inputs + 2 x parameters",
             "bound",
         ),
     )
