@@ -25,12 +25,16 @@ def outside_compiled_graphs(function: Callable[Parameters, Result]) -> Callable[
     The compiler is not imported for this: `torch.compiler.disable` would load it, a second at every start.
     """
 
+    @functools.cache
+    def disabled() -> Any:
+        disable: Any = torch.compiler.disable
+        return disable(function)
+
     @functools.wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         if not _is_loaded():
             return function(*args, **kwargs)
-        disable: Any = torch.compiler.disable
-        return cast("Result", disable(function)(*args, **kwargs))
+        return cast("Result", disabled()(*args, **kwargs))
 
     setattr(call, _MARK, True)
     return call

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from executor.compiled import outside_compiled_graphs
 from executor.errors import DoubleBackward, UnsupportedTransform
 
 Backward = Callable[..., Any]
@@ -27,6 +28,7 @@ def first_order(what: str) -> Callable[[Backward], Backward]:
     """
 
     def decorated(backward: Backward) -> Backward:
+        @outside_compiled_graphs
         @wraps(backward)
         def checked(ctx: Any, *gradients: Any) -> Any:
             if torch.is_grad_enabled():

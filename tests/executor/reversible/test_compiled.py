@@ -74,6 +74,22 @@ def test_segments_and_sums_of_compiled_callers_give_the_same_bits(kind, graphs):
     assert_all_equal(results(module, compiled(total, graphs)(x)), expected)
 
 
+def test_a_compiled_backward_pass_gives_the_same_bits(graphs):
+    """Traced, it asked for bits that were never archived"""
+    module, x = build(RevGRU, 3), sequence()
+
+    def train(x):
+        module.zero_grad()
+        module(x)[0].square().sum().backward()
+
+    train(x)
+    expected = [parameter.grad.clone() for parameter in module.parameters()]
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        compiled(train, graphs)(x)
+    assert graphs
+    assert_all_equal([parameter.grad for parameter in module.parameters()], expected)
+
+
 @pytest.mark.parametrize("kind", [SparseLSTM, SparseGRU, SparseLSTMCell, SparseGRUCell])
 def test_sparse_layers_are_no_part_of_a_compiled_graph(kind, graphs):
     """Which iteration it is, and what a rule draws, would be values of the day on which they were traced"""
