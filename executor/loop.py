@@ -55,6 +55,7 @@ class Loop:
     buffers and modes are part of a step.
     """
     captured: tuple[Tensor, ...]
+    """Those that were named, inputs without a time dimension, and weights that are computed once."""
     reduce: Reduce
     final_state: FinalState
     outputs_transposed: bool = False
@@ -95,7 +96,7 @@ class Loop:
         seen = Seen.by((function, given.function), _modules(function, module))
         cached = CachedWeights.of(seen.modules)
         named = (captured,) if isinstance(captured, Tensor) else captured
-        chosen = independent((*named, *cached.used))
+        chosen = independent((*named, *given.timeless, *cached.used))
         beside = (each for each in seen.met if _trains_nothing(each))
         return cls(
             function=function,

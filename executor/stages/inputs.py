@@ -40,6 +40,12 @@ class Inputs:
         self.differentiable = tuple(p for p in self.positions if self.leaves[p].requires_grad)
 
     @property
+    def timeless(self) -> tuple[Tensor, ...]:
+        """Those without a time dimension that need a gradient: every step uses the whole of them."""
+        numbers = (leaf for leaf in self.leaves if isinstance(leaf, Tensor) and leaf.dim() == 0)
+        return tuple(number for number in numbers if number.requires_grad)
+
+    @property
     def gradient_bytes(self) -> int:
         """Bytes of the gradients of the inputs that need one."""
         return sum(held_bytes(self.leaves[position]) for position in self.differentiable)

@@ -180,3 +180,24 @@ def test_weights_that_are_views_of_a_larger_one_are_named_and_may_be_captured():
     plan = checkpoint_every(6, 2, 1)
     found = gradients(lambda: unroll(step, zeros, inputs, module=cell, captured=views, plan=plan), [flat])
     torch.testing.assert_close(found, gradients(lambda: in_a_loop(step, zeros, inputs), [flat]))
+
+
+@pytest.mark.parametrize("plan", [tape_everything(STEPS, 1), checkpoint_every(STEPS, 5, 2)])
+def test_an_input_without_a_time_dimension_gets_its_gradient(plan):
+    """A temperature, say, that all steps use: they were refused for a tensor that is not among the inputs"""
+    start, x = (torch.randn(3, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    inputs = {"x": x.expand(STEPS, 3, 8), "scale": scale}
+
+    def step(state, given):
+        state = torch.tanh(state * given["scale"] + given["x"])
+        return state, state
+
+    def plain():
+        return in_a_loop(lambda state, x: step(state, {"x": x, "scale": scale}), start, inputs["x"])
+
+    leaves = [start, x, scale]
+    expected = gradients(plain, leaves)
+    for named in ((), [scale]):
+        found = gradients(lambda named=named: unroll(step, start, inputs, plan=plan, captured=named), leaves)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
