@@ -265,6 +265,18 @@ def test_a_disk_takes_what_the_host_has_no_room_for():
     assert [use.write_count > 0 for use in with_disk.verdict.tiers] == [True, True]
 
 
+@pytest.mark.parametrize("budget_bytes", [13, 15, 35])
+@pytest.mark.parametrize("room", [10, 50])
+def test_a_slow_disk_beside_a_quick_host_makes_no_plan_slower(budget_bytes, room):
+    """Whatever was being written to the host was waited for as if it were written to the disk"""
+    stage = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=1, tape_bytes=10)
+    chain = Chain((StageRun(50, stage),))
+    memory = host(room, seconds=0.25, overlapped=True)
+    disk = Tier(name="disk", budget_bytes=1000, write_seconds_per_byte=20, overlapped=True)
+    alone = solve_offload(chain, budget_bytes, [memory]).verdict.makespan
+    assert solve_offload(chain, budget_bytes, [memory, disk]).verdict.makespan <= alone * (1 + 1e-9)
+
+
 def test_a_handful_of_free_bytes_is_not_taken_for_the_number_of_a_tier():
     """In units of a state budgets are as small as the tiers' numbers; subproblems of both kinds meet here"""
     stage = Stage(

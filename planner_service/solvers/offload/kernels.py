@@ -5,7 +5,7 @@ that its first stage reads; it is loose: the interval drops its device copy. All
 recomputation plus the stalls of the compute stream.
 
 Two things outside an interval change its cost, and index the tables:
-    pending  1 when the start is still being written to an overlapped tier
+    pending  number of the slowest overlapped tier that the start is still being written to, 0 for none
     due      number of the overlapped tier from which a state is fetched next, 0 for none: the read
              may run behind the interval's last kept piece
 """
@@ -23,9 +23,8 @@ from planner_service.solvers.needs import FIRST_ADVANCE, GRADIENT, NEXT_ADVANCE,
 UNDER = -1
 """Decision: write no other state of the interval to this tier."""
 
-WRITE, READ, PENDING = range(3)
-"""Rows of `Shelf.stalls`: what the compute stream waits for a write and a read of a tier that blocks,
-and how long the writes to overlapped tiers take that may be pending."""
+WRITE, READ = range(2)
+"""Rows of `Shelf.stalls`: what the compute stream waits for a write and a read of a tier that blocks."""
 
 
 class Device(NamedTuple):
@@ -60,13 +59,15 @@ class Shelf(NamedTuple):
     floor: Bytes
     """Shape (L, levels): the level that is left when a state is written, -1 for none."""
     stalls: Costs
-    """Shape (3, L): per state, see WRITE, READ and PENDING."""
+    """Shape (2, L): per state, see WRITE and READ."""
+    pending_seconds: Costs
+    """Shape (dues, L): how long the writes of a state take from this tier to overlapped tier `pending`."""
     under: Costs
-    """Shape (2, dues, rows): cost of [pending, due, row] when nothing more goes to this tier."""
+    """Shape (dues, dues, rows): cost of [pending, due, row] when nothing more goes to this tier."""
     stored: Costs
-    """Shape (2, dues, rows, levels): cost when the start is in this tier, with so much of it left."""
+    """Shape (dues, dues, rows, levels): cost when the start is in this tier, with so much of it left."""
     over: Costs
-    """Shape (2, dues, rows): cost when the start may go to this tier, all of which is free."""
+    """Shape (dues, dues, rows): cost when the start may go to this tier, all of which is free."""
 
 
 @kernel
@@ -144,7 +145,7 @@ def fill_tier(stages: Stages, device: Device, shelf: Shelf, cancelled: Flag) -> 
                 return
             row = row_of(first, last, length, stages.body_first, stages.body_last)
             _split(first, last, stages, device, shelf, column, body_rows)
-            for pending in range(2):
+            for pending in range(shelf.under.shape[0]):
                 for due in range(shelf.under.shape[1]):
                     shelf.over[pending, due, row] = write_or_not(first, row, pending, due, count - 1, shelf)
             shared = first == stages.body_first and last <= stages.body_last
@@ -162,7 +163,7 @@ def write_or_not(first: int, row: int, pending: int, due: int, level: int, shelf
     left = shelf.floor[first, level]
     if left < 0:
         return under
-    stored = shelf.stored[max(pending, min(shelf.due, 1)), due, row, left]
+    stored = shelf.stored[max(pending, shelf.due), due, row, left]
     return min(under, float(shelf.stalls[WRITE, first] + stored))
 
 
@@ -173,23 +174,24 @@ def _split(
     """Try every state of the interval as the next one, in this tier or under it."""
     length, count = column.shape
     row = row_of(first, last, length, stages.body_first, stages.body_last)
-    for pending in range(2):
+    for pending in range(shelf.under.shape[0]):
         for due in range(shelf.under.shape[1]):
             for level in range(count):
                 shelf.stored[pending, due, row, level] = shelf.under[pending, due, row]
     lean = roomy = 0
     for split in range(first, last):
         lean, roomy = advance_needs(first, split, stages, device, lean, roomy)
-        waits = advance_seconds(first, last, split, stages, device, shelf, lean, roomy)
-        if waits[0] == np.inf:
+        seconds, hiding = advance_seconds(first, last, split, stages, device, lean, roomy)
+        if seconds == np.inf:
             return
         if split + 1 > stages.body_first and last <= stages.body_last:
             right = body_rows[last - split - 1]
         else:
             right = column[split + 1]
         left_row = row_of(first, split, length, stages.body_first, stages.body_last)
-        for pending in range(2):
-            cost = waits[pending] + shelf.stalls[READ, first]
+        for pending in range(shelf.under.shape[0]):
+            wait = max(0.0, shelf.pending_seconds[pending, first] - hiding)
+            cost = seconds + wait + shelf.stalls[READ, first]
             for due in range(shelf.under.shape[1]):
                 target, left = shelf.stored[pending, due, row], shelf.stored[0, due, left_row]
                 for level in range(count):
@@ -211,21 +213,20 @@ def advance_needs(
 
 @kernel
 def advance_seconds(
-    first: int, last: int, split: int, stages: Stages, device: Device, shelf: Shelf, lean: int, roomy: int
+    first: int, last: int, split: int, stages: Stages, device: Device, lean: int, roomy: int
 ) -> tuple[float, float]:
-    """What advancing first..split costs: (nothing pending, the start being written).
+    """What advancing first..split costs with nothing pending, and how much of a write of the start it hides:
+    all of it where the start stays until the end, else its first stage.
 
     Infinite where it does not fit.
     """
     free_bytes = device.free_bytes - stages.needs[stages.kind[last], GRADIENT]
     if lean > free_bytes:
-        return np.inf, np.inf
+        return np.inf, 0.0
     seconds = stages.advance_before[split + 1] - stages.advance_before[first]
-    pending = shelf.stalls[PENDING, first]
     if roomy <= free_bytes:
-        return seconds, max(seconds, pending)
-    first_seconds = stages.advance_before[first + 1] - stages.advance_before[first]
-    return seconds, seconds + max(0.0, pending - first_seconds)
+        return seconds, seconds
+    return seconds, stages.advance_before[first + 1] - stages.advance_before[first]
 
 
 class Place(NamedTuple):
@@ -250,19 +251,20 @@ def decide_tier(place: Place, stages: Stages, device: Device, shelf: Shelf) -> t
     lean = roomy = 0
     for split in range(first, last):
         lean, roomy = advance_needs(first, split, stages, device, lean, roomy)
-        waits = advance_seconds(first, last, split, stages, device, shelf, lean, roomy)
-        if waits[0] == np.inf:
+        seconds, hiding = advance_seconds(first, last, split, stages, device, lean, roomy)
+        if seconds == np.inf:
             break
         right_row = row_of(split + 1, last, length, stages.body_first, stages.body_last)
         right = write_or_not(split + 1, right_row, 0, shelf.due, place.level, shelf)
         left_row = row_of(first, split, length, stages.body_first, stages.body_last)
         left = shelf.stored[0, place.due, left_row, place.level]
-        value = waits[place.pending] + shelf.stalls[READ, first] + right + left
+        wait = max(0.0, shelf.pending_seconds[place.pending, first] - hiding)
+        value = seconds + wait + shelf.stalls[READ, first] + right + left
         if value < best:
             best, choice = value, split
             written = right < shelf.under[0, shelf.due, right_row]
             gradient = stages.needs[stages.kind[last], GRADIENT]
-            stays = place.pending == 1 and roomy + gradient <= device.free_bytes
+            stays = place.pending > 0 and roomy + gradient <= device.free_bytes
     return choice, written, stays
 
 

@@ -142,7 +142,7 @@ class _Decisions:
             tier, rest = self._placed(first, last, here.tier, pending, due)
             return self._kept(rest) if isinstance(rest, Kept) else Decision(CopyNode, (tier,), (rest,))
         if written:
-            after = Place(stored + 1, last, min(shelf.due, 1), shelf.due, int(shelf.floor[stored + 1, level]))
+            after = Place(stored + 1, last, shelf.due, shelf.due, int(shelf.floor[stored + 1, level]))
             tier = self._tables.tiers[here.tier].name
             right: Kept | Stored = self._canonical(here.tier, after)
         else:
@@ -158,7 +158,7 @@ class _Decisions:
             shelf = self._tables.shelves[tier]
             if shelf.over[pending, due, row] < shelf.under[pending, due, row]:
                 left = int(shelf.floor[first, -1])
-                place = Place(first, last, max(pending, min(shelf.due, 1)), due, left)
+                place = Place(first, last, max(pending, shelf.due), due, left)
                 return self._tables.tiers[tier].name, self._canonical(tier, place)
         return DEVICE, Kept(*canonical(self._needs, first, last, 0)[:2], due)
 

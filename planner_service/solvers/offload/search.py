@@ -177,7 +177,7 @@ class _Search:
 def limited_levels(needs: ChainNeeds, device: Device, tiers: Sequence[Tier]) -> list[TierLevels]:
     """Levels of every tier, as many as their tables may have."""
     one_level = Levels(np.zeros(1, dtype=np.int64), exact=True)
-    tables = 2 * (1 + len(tiers)) * max(1, len(tiers))
+    tables = (1 + len(tiers)) ** 2 * max(1, len(tiers))
     price = max(1, interval_additions(needs, one_level) * tables)
     most = max(FEWEST_LEVELS, min(MOST_LEVELS, MOST_TIER_ADDITIONS // price))
     return [tier_levels(device.start_bytes, tier.budget_bytes, most) for tier in tiers]

@@ -87,7 +87,7 @@ class OffloadTables:
         self.held = base.held
         self.shelves: list[Shelf] = []
         # A pending write costs a kept start nothing: it stays anyway.
-        under = np.array([base.kept, base.kept])
+        under = np.array([base.kept] * len(base.kept))
         for position in range(len(tiers)):
             shelf = self._shelf(position, levels[position].floor, under, price_per_byte)
             offload.fill_tier(self.stages, device, shelf, cancellation.flag)
@@ -110,20 +110,22 @@ class OffloadTables:
 
     def _shelf(self, position: int, floor: Bytes, under: Costs, price_per_byte: float) -> Shelf:
         tier, sizes = self.tiers[position], self.device.start_bytes.tolist()
-        stalls = np.zeros((3, len(sizes)))
+        stalls = np.zeros((2, len(sizes)))
         if not tier.overlapped:
             stalls[offload.WRITE] = [tier.write_seconds(size) for size in sizes]
             stalls[offload.READ] = [tier.read_seconds(size) for size in sizes]
         stalls[offload.WRITE] += price_per_byte * self.device.start_bytes
-        for slower in self.tiers[position:]:
-            if slower.overlapped:
-                pending = [slower.write_seconds(size) for size in sizes]
-                stalls[offload.PENDING] = np.maximum(stalls[offload.PENDING], pending)
         number = 1 + sum(faster.overlapped for faster in self.tiers[:position])
+        pending_seconds = np.zeros((len(under), len(sizes)))
+        slower = [each for each in self.tiers[position:] if each.overlapped]
+        for pending, each in enumerate(slower, start=number):
+            writes = [each.write_seconds(size) for size in sizes]
+            pending_seconds[pending] = np.maximum(pending_seconds[pending - 1], writes)
         return Shelf(
             due=number if tier.overlapped else 0,
             floor=floor,
             stalls=stalls,
+            pending_seconds=pending_seconds,
             under=under,
             stored=np.full((*under.shape, floor.shape[1]), np.inf),
             over=np.full(under.shape, np.inf),
