@@ -63,6 +63,7 @@ class PolicySearch:
         root = Subproblem(0, self.table.sections.needs.length - 1, free_bytes)
         stack = [self._frame(root)]
         while stack:
+            self.cancellation.check()
             frame = stack[-1]
             missing = None
             while missing is None and not self._done(frame):
@@ -72,7 +73,6 @@ class PolicySearch:
                     raise ScheduleTooLong(length=root.last + 1, most_decisions=MOST_DECISIONS)
                 stack.append(self._frame(missing))
                 continue
-            self.cancellation.check()
             self._settled[frame.here] = _Settled(frame.cost, frame.decision)
             stack.pop()
         return self._settled[root].cost

@@ -15,7 +15,7 @@ from planner_service.solvers.needs import chain_needs
 from planner_service.solvers.policies import build_policy
 from planner_service.solvers.search import PolicySearch
 from planner_service.solvers.sections import Sections
-from planner_service.solvers.solution import Cancellation
+from planner_service.solvers.solution import Cancellation, Cancelled
 from planner_service.solvers.solve import solve
 
 GO = Cancellation()
@@ -106,3 +106,20 @@ def test_costs_may_differ_by_more_than_a_double_can_tell(body_cost):
     """No ratio of them leaves the numbers; nothing is lost but what could not be seen anyway"""
     chain = free_body(first_cost=1e100, body_cost=body_cost)
     assert solve(chain, 100).verdict.makespan == chain.store_all_makespan
+
+
+def test_a_descent_through_many_stages_is_cancelled_on_its_way():
+    """A hundred thousand subproblems waited for each other before anybody looked: five seconds"""
+    stage = Stage(forward_cost=1, taped_forward_cost=1, backward_cost=2, state_bytes=2, tape_bytes=10**6)
+    needs = chain_needs(Chain((StageRun(3_000, stage),)))
+    cancellation = Cancellation()
+    search = PolicySearch(
+        MinorantTable(Sections(needs), choose_levels(needs, 10**6 + 200, 200), GO), cancellation
+    )
+    cancellation.cancel()
+    opened = []
+    frame_of = search._frame
+    search._frame = lambda here: opened.append(here) or frame_of(here)
+    with pytest.raises(Cancelled):
+        search.run(10**6 + 200)
+    assert len(opened) == 1
