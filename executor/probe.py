@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from executor.memory.sizes import held_bytes
 from executor.memory.trace import paused
 from executor.probe_report import ProbeReport, SegmentProbe
 from executor.probing.action_costs import seconds_of_actions
+from executor.probing.layouts import in_both_layouts
 from executor.probing.left_behind import beside_what_is_left, bytes_of_run, left_behind
 from executor.probing.rehearsal import Rehearsal, without_traces
 from executor.probing.rehearsal_peak import expected_peak_bytes
@@ -185,7 +187,7 @@ def _probe_segment(
     """
     device = loop.device
     survey: Surveyed | None = None
-    pieces, peak_bytes, left_bytes = bytes_of_run(rehearsal, device)
+    pieces, peak_bytes, left_bytes = in_both_layouts(rehearsal, partial(bytes_of_run, rehearsal, device))
     sized = stage_bytes(
         pieces,
         rehearsal.accumulated_bytes,

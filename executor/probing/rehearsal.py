@@ -210,6 +210,26 @@ class Rehearsal:
         return sum({id(part): part.trace_bytes for part in _tracing(self._loop)}.values())
 
     @property
+    def lies_across(self) -> bool:
+        """Whether a gradient that comes in lies otherwise than row by row, and the caller did not say so."""
+        return not self._loop.outputs_transposed and any(
+            gradient is not None and not gradient.is_contiguous()
+            for gradient in (*self._output_gradients, *self._state_gradients)
+        )
+
+    @contextmanager
+    def row_by_row(self) -> Iterator[None]:
+        """Within the context all gradients that come in lie row by row."""
+        before = self._output_gradients, self._state_gradients
+        self._output_gradients, self._state_gradients = (
+            [None if gradient is None else gradient.contiguous() for gradient in given] for given in before
+        )
+        try:
+            yield
+        finally:
+            self._output_gradients, self._state_gradients = before
+
+    @property
     def state_gradient_bytes(self) -> int:
         """Bytes of the gradients that may come in for the final state."""
         return sum(held_bytes(gradient) for gradient in self._state_gradients if gradient is not None)
