@@ -24,6 +24,7 @@ from executor.offload.slots import HOST, is_pinned, most_slots
 from executor.offload.tape_run import HostTapesRun
 from executor.offload.tape_storages import Storage, TapeStorages
 from executor.probing.action_costs import ActionBytes, bytes_of_actions, seconds_of_actions
+from executor.probing.layouts import in_both_layouts
 from executor.probing.rehearsal import Rehearsal
 from executor.rules.needs import Needs
 from executor.stages.live_tape import LiveTape
@@ -160,7 +161,7 @@ class _Bytes:
         settled = bytes_of_actions(partial(run, settled=True), device).pieces
         self.residues = self._residues(settled)
         """What of each tape stays on the device."""
-        pieces = bytes_of_actions(run, device).pieces
+        pieces = in_both_layouts(rehearsal, partial(bytes_of_actions, run, device)).pieces
         accumulated = rehearsal.accumulated_bytes
         self._archives, self._undos = _by_stage(pieces, Archive), _by_stage(pieces, Undo)
         self._before_archive = next(p.before_bytes for p in pieces if isinstance(p.action, Archive))
