@@ -18,7 +18,9 @@ import torch
 
 from benchmarks.arguments import without_arguments
 from benchmarks.gpu import page, results, suites
+from benchmarks.gpu.compute_mode import takes_one_process
 from benchmarks.gpu.promises import broken_promises
+from benchmarks.gpu.running import Running, end
 from benchmarks.machine import ROOT, description
 
 TESTS_END = 150.0
@@ -64,7 +66,7 @@ def _end_of_process(name: str, until: float, environment: dict[str, str]) -> dic
     try:
         status = process.wait(timeout=seconds + GRACE_SECONDS)
     except subprocess.TimeoutExpired:
-        suites.end(process)
+        end(process)
         results.add(name, {"name": name, "stopped": f"the section's process was ended after {seconds:.0f} s"})
         return None
     return {"failed": f"the section's process ended with {status}"} if status else None
@@ -97,9 +99,14 @@ def collect() -> int:
     """Without a device: say so, and that the tests could be collected; 2, or 1 when they cannot be."""
     print("no CUDA device: nothing was measured", file=sys.stderr)
     command = suites.pytest_command("--collect-only", "-q", *suites.test_files(), suites.CAPPED_TESTS)
-    done = suites.Running(command, os.environ).ended(time.monotonic() + TESTS_END)
+    done = Running(command, os.environ).ended(time.monotonic() + TESTS_END)
     print(done["summary"] if done["exit_status"] == 0 else done["output"])
     return 2 if done["exit_status"] == 0 else 1
+
+
+def _keep_tests(about: dict[str, Any], tests: suites.Tests) -> None:
+    results.start(about | {"tests": tests})
+    page.try_to_write()
 
 
 def main() -> int:
@@ -110,10 +117,14 @@ def main() -> int:
     about: dict[str, Any] = {"machine": device_description()}
     results.start(about)
     page.try_to_write()
-    results.start(about | {"tests": suites.run_suites(suites.suites(), begin + TESTS_END)})
-    page.try_to_write()
-    for name, end in SECTIONS:
-        run_section(name, begin + end)
+    suites.run_suites(
+        suites.suites(),
+        begin + TESTS_END,
+        keep=lambda tests: _keep_tests(about, tests),
+        at_once=not takes_one_process(),
+    )
+    for name, seconds in SECTIONS:
+        run_section(name, begin + seconds)
     is_written, found = page.try_to_write(), results.load()
     if is_written:
         print(page.PATH.read_text(encoding="utf-8"))

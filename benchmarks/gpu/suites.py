@@ -8,31 +8,30 @@ one core, is not waited for by the others.
 from __future__ import annotations
 
 import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import IO, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
+from benchmarks.gpu.running import Running
+from benchmarks.gpu.said import failures_among, so_far
 from benchmarks.machine import ROOT
 from executor.memory.cuda_memory import expandable_segments
 
-GRACE_SECONDS = 3.0
-"""Between asking tests for what they have found so far and ending them."""
 CAPPED_TESTS = "tests/executor/test_gpu_caps.py"
 FIRST_TESTS = "tests/executor/test_gpu.py"
 _TRITON = "triton_devices"
 """Imported by the tests of Triton's programs."""
 _MARKS = ("pytest.mark." + "gpu", _TRITON)
 _SHOWN_CHARACTERS = 30_000
-_STATUSES = range(6)
-"""Of pytest: any other one is of a process that was lost."""
-_IN_PASSING = re.compile(r"(?P<name>\S+::.+) (?P<outcome>FAILED|ERROR) +\[ *\d+%\]$")
-_IN_SUMMARY = re.compile(r"(?:FAILED|ERROR) (?P<name>.+?)(?: - .*)?$")
+_LOOK_SECONDS = 0.5
+"""Between two looks at what tests that go on have said."""
+_NOT_BEGUN = {"exit_status": None, "output": "", "summary": "not begun"}
+
+
+Tests = dict[str, Any]
+"""What is known of tests, as the result file has it."""
 
 
 class Suite(NamedTuple):
@@ -44,15 +43,17 @@ class Suite(NamedTuple):
 
 
 def suites() -> list[Suite]:
-    """Hard caps have a process of their own, with segments that can expand; so have Triton's programs."""
+    """Hard caps have a process of their own, with segments that can expand; so have Triton's programs, where
+    there is Triton. First the one that matters most.
+    """
     plain = plain_environment()
     files = test_files()
     of_triton = [file for file in files if _TRITON in (ROOT / file).read_text(encoding="utf-8")]
-    return [
+    found = [
         Suite("usual", [file for file in files if file not in of_triton], plain),
-        Suite("Triton", of_triton, plain),
         Suite("expandable segments", [CAPPED_TESTS], expandable_environment(plain)),
     ]
+    return [*found, Suite("Triton", of_triton, plain)] if find_spec("triton") else found
 
 
 def test_files() -> list[str]:
@@ -82,91 +83,44 @@ def expandable_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, **expandable_segments(environment)}
 
 
-def run_suites(chosen: Sequence[Suite], until: float) -> dict[str, Any]:
-    """All at once, until then of the monotonic clock: exit status (None when one was stopped, else the first
-    that is not 0), what pytest said last of each, failures.
+def run_suites(
+    chosen: Sequence[Suite], until: float, *, keep: Callable[[Tests], None], at_once: bool = True
+) -> Tests:
+    """Until then of the monotonic clock, side by side or one after the other. `keep` gets the same record
+    while they run, whenever more is known: this process, too, may be ended at any moment.
     """
-    running = [Running(pytest_command(*suite.files), suite.environment) for suite in chosen]
-    done = [each.ended(until) for each in running]
-    for suite, each in zip(chosen, done, strict=True):
-        print(f"tests, {suite.name}:\n{each['output'][-_SHOWN_CHARACTERS:]}", flush=True)
-    statuses = [each["exit_status"] for each in done]
+    known: dict[str, Tests] = {suite.name: _NOT_BEGUN for suite in chosen}
+    for group in [chosen] if at_once else [[suite] for suite in chosen]:
+        if time.monotonic() >= until:
+            break
+        running = {suite.name: Running(pytest_command(*suite.files), suite.environment) for suite in group}
+        while time.monotonic() < until and any(each.goes_on for each in running.values()):
+            told = {name: told_by_now(each) for name, each in running.items()}
+            if known != known | told:
+                known |= told
+                keep(joined(known))
+            time.sleep(min(_LOOK_SECONDS, max(0.0, until - time.monotonic())))
+        known |= {name: each.ended(until) for name, each in running.items()}
+        keep(joined(known))
+        for name in running:
+            print(f"tests, {name}:\n{known[name]['output'][-_SHOWN_CHARACTERS:]}", flush=True)
+    return joined(known)
+
+
+def told_by_now(running: Running) -> Tests:
+    """Of a process that nobody has waited for yet."""
+    output = running.said()
+    return {"exit_status": None, "output": output, "summary": so_far(output.splitlines())}
+
+
+def joined(known: Mapping[str, Tests]) -> Tests:
+    """Of all suites: exit status (the first that is not 0; None of one that was stopped or has not ended),
+    what pytest said last of each, failures.
+    """
+    statuses = [each["exit_status"] for each in known.values()]
+    outputs = [each["output"].splitlines() for each in known.values()]
     return {
         "exit_status": next((status for status in statuses if status != 0), 0),
-        "summary": "; ".join(
-            f"{suite.name}: {each['summary']}" for suite, each in zip(chosen, done, strict=True)
-        ),
-        "failures": [failure for each in done for failure in failures_among(each["output"].splitlines())],
+        "summary": "; ".join(f"{name}: {each['summary']}" for name, each in known.items()),
+        "failures": [failure for lines in outputs for failure in failures_among(lines)],
     }
-
-
-def failures_among(lines: Sequence[str]) -> list[str]:
-    """Tests that failed, each once, with as much of the reason as was told: pytest's summary may cut it off,
-    and a run that was ended has none.
-    """
-    found: dict[str, str] = {}
-    for line in lines:
-        if passing := _IN_PASSING.match(line):
-            found[passing["name"]] = f"{passing['outcome']} {passing['name']}"
-        elif told := _IN_SUMMARY.match(line):
-            found[told["name"]] = max(found.get(told["name"], ""), line, key=len)
-    return list(found.values())
-
-
-def end(process: subprocess.Popen[Any]) -> None:
-    """At once; one that the driver of a lost device holds on to is left to it: nobody waits for it."""
-    process.kill()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=GRACE_SECONDS)
-
-
-class Running:
-    """A process of tests. What it says goes to a file: nobody reads along."""
-
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        # Plugins that happen to be installed there are none of ours, and their warnings would be errors.
-        # A summary of 80 columns leaves the reasons out.
-        alone = {**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "160"}
-        self._begin = time.monotonic()
-        self._said: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        with _sigint_heard():
-            self._process = subprocess.Popen(
-                list(command), cwd=ROOT, env=alone, stdout=self._said, stderr=subprocess.STDOUT
-            )
-
-    def ended(self, until: float) -> dict[str, Any]:
-        """Exit status (None when it was stopped), what it said, and the last line of that. Asked to stop
-        when its time is over, so that what failed is told; ended soon after.
-        """
-        status = self._status_within(until - time.monotonic())
-        seconds = time.monotonic() - self._begin
-        if status is None:
-            self._process.send_signal(signal.SIGINT)
-            if self._status_within(GRACE_SECONDS) is None:
-                end(self._process)
-        with self._said:
-            self._said.seek(0)
-            output = self._said.read()
-        last = (output.strip().splitlines() or ["no output"])[-1].strip(" =")
-        if status is None:
-            last = f"stopped after {seconds:.0f} s"
-        elif status not in _STATUSES:
-            last = f"its process ended with {status} at {last}"
-        return {"exit_status": status, "output": output, "summary": last}
-
-    def _status_within(self, seconds: float) -> int | None:
-        with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(timeout=max(seconds, 0.0))
-        return None
-
-
-@contextmanager
-def _sigint_heard() -> Iterator[None]:
-    """What is started within the context hears it, whatever this process does. A shell's background jobs are
-    started deaf to it, and so would be all that they start.
-    """
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import suites
+from benchmarks.gpu import running, suites
 from benchmarks.gpu.suites import test_files as files_with_gpu_tests
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +66,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 COLLECTING = """
 import pytest
-from benchmarks.gpu import suites
+from benchmarks.gpu import running, suites
 
 files = [*suites.test_files(), suites.CAPPED_TESTS]
 sys.exit(pytest.main(["-m", "gpu", "-q", "-p", "no:cacheprovider", "--collect-only", *files]))
@@ -103,7 +100,7 @@ def test_every_gpu_test_can_be_collected() -> None:
 
 def test_every_file_is_in_one_suite() -> None:
     """Hard caps alone have segments that can expand; what Triton's compiler takes keeps nobody waiting"""
-    usual, triton, capped = suites.suites()
+    usual, capped, triton = suites.suites()
     assert sorted([*usual.files, *triton.files]) == sorted(files_with_gpu_tests())
     assert usual.files[0] == suites.FIRST_TESTS
     assert "tests/executor/reversible/test_triton_kernels.py" in triton.files
@@ -143,120 +140,7 @@ def test_everything_ends_within_eight_minutes() -> None:
     """Tests, then sections, each with an end of its own; three quarters of a minute for what is loaded"""
     ends = [gpu.TESTS_END, *(end for _, end in gpu.SECTIONS)]
     assert ends == sorted(ends)
-    assert ends[-1] + suites.GRACE_SECONDS + gpu.GRACE_SECONDS <= 435
-
-
-ROOTED = f"--rootdir={ROOT}"
-"""Tests elsewhere are called by one name, as those of this folder are."""
-
-SLOW_TESTS = """
-import time
-import pytest
-
-gpu = getattr(pytest.mark, "gpu")
-
-@gpu
-@pytest.mark.parametrize("rule", [{"a": 1}], ids=str)
-def test_that_fails(rule):
-    import warnings
-    warnings.warn("an image's own")
-    assert rule == 2, "not two"
-
-@gpu
-def test_that_passes():
-    pass
-
-@gpu
-def test_that_hangs():
-    time.sleep(600)
-"""
-
-
-@pytest.fixture
-def slow_tests(tmp_path: Path) -> str:
-    """A file with a test that fails, one that passes, and one that never ends."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\nmarkers = gpu", encoding="utf-8")
-    (tmp_path / "test_slow.py").write_text(SLOW_TESTS, encoding="utf-8")
-    return str(tmp_path / "test_slow.py")
-
-
-def test_tests_that_are_ended_still_tell_what_failed(
-    slow_tests: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By name, with what was wrong, from a background job, too; warnings of an image are no errors. Another
-    process, of tests that there are not, is waited for beside it, and neither hides what the other found.
-    """
-    monkeypatch.setattr(
-        suites, "GRACE_SECONDS", 30.0
-    )  # they end at once, but not where others keep the cores
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    slow = suites.Suite("slow", [ROOTED, slow_tests], os.environ)
-    chosen = [slow, suites.Suite("none", ["absent.py"], os.environ)]
-    try:
-        done = suites.run_suites(chosen, time.monotonic() + 6.0)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert done["exit_status"] is None
-    assert re.fullmatch(
-        r"slow: stopped after \d+ s; none: .*(not found: absent.py|no tests ran).*", done["summary"]
-    )
-    (failure,) = done["failures"]
-    assert "test_that_fails[{'a': 1}]" in failure
-    assert "not two" in failure
-
-
-LOST_TESTS = """
-import os
-import pytest
-
-gpu = getattr(pytest.mark, "gpu")
-
-@gpu
-def test_that_fails():
-    assert 3 == 2, "not two"
-
-@pytest.fixture
-def device():
-    raise OSError("no device\\nand more")
-
-@gpu
-def test_that_finds_nothing(device):
-    pass
-
-@gpu
-def test_that_takes_the_process_along():
-    os.kill(os.getpid(), 9)
-"""
-
-
-def test_a_run_that_is_lost_has_told_why_its_tests_failed(tmp_path: Path) -> None:
-    """It has no summary: a device that does not answer is waited for in C, and the process is killed"""
-    (tmp_path / "test_lost.py").write_text(LOST_TESTS, encoding="utf-8")
-    lost = suites.Suite("lost", [ROOTED, str(tmp_path)], os.environ)
-    done = suites.run_suites([lost], time.monotonic() + 60)
-    assert done["exit_status"] == -signal.SIGKILL
-    assert done["summary"].startswith("lost: its process ended with -9 at ")
-    failed, without_device = done["failures"]
-    assert failed.startswith("FAILED ")
-    assert failed.endswith("::test_that_fails - AssertionError: not two")
-    assert without_device.startswith("ERROR ")
-    assert without_device.endswith("::test_that_finds_nothing - OSError: no device")
-
-
-def test_failures_are_read_from_a_run_that_was_cut_off() -> None:
-    """Without a summary the lines of the tests themselves tell them; with one, each is told once"""
-    passing = [
-        "tests/a.py::test_one[{'x': 1}] FAILED                                [ 50%]",
-        "tests/a.py::test_two PASSED                                          [ 75%]",
-        "tests/a.py::test_three ERROR                                         [100%]",
-        "an ERROR that a test printed",
-    ]
-    assert suites.failures_among(passing) == [
-        "FAILED tests/a.py::test_one[{'x': 1}]",
-        "ERROR tests/a.py::test_three",
-    ]
-    summary = ["FAILED tests/a.py::test_one[{'x': 1}] - assert 1 == 2", "ERROR tests/a.py::test_three"]
-    assert suites.failures_among(passing + summary) == summary
+    assert ends[-1] + running.GRACE_SECONDS + gpu.GRACE_SECONDS <= 435
 
 
 def ended(status: int | None, timeout: float) -> int:
