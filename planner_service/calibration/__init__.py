@@ -11,7 +11,13 @@ from planner_service.calibration.coverage import Coverage
 from planner_service.calibration.errors import StageError, stage_errors
 from planner_service.calibration.estimate import estimated_profile
 from planner_service.calibration.margins import Margin, PeakResidual, margins_of, with_margins
-from planner_service.calibration.stage_ratios import StageRatios, family_ratios, stage_ratios, workload_of
+from planner_service.calibration.stage_ratios import (
+    StageRatios,
+    computed_stage,
+    family_ratios,
+    stage_ratios,
+    workload_of,
+)
 
 __all__ = [
     "Coverage",
@@ -19,6 +25,7 @@ __all__ = [
     "PeakResidual",
     "StageError",
     "StageRatios",
+    "computed_stage",
     "estimated_profile",
     "family_ratios",
     "margins_of",

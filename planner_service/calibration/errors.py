@@ -34,7 +34,8 @@ def stage_errors(profile: Profile, alike: Sequence[Profile]) -> list[StageError]
         error
         for measured in profile.segments
         if measured.segment_steps in ratios
-        for error in _errors(pairs_of(profile, measured), ratios[measured.segment_steps])
+        if (pairs := pairs_of(profile, measured)) is not None
+        for error in _errors(pairs, ratios[measured.segment_steps])
     ]
 
 

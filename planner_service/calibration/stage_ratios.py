@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import get_args
 
 from planner_service.calibration.coverage import Coverage
-from planner_service.chain import Stage
+from planner_service.chain import InvalidChain, Stage
 from planner_service.memory import Profile, RecurrentModel, Workload, total_bytes
 from planner_service.memory.cells import CELLS, ReversibleKind
 from planner_service.memory.profile import ProfiledSegments
@@ -117,15 +117,20 @@ def _ratios(profile: Profile, measured: ProfiledSegments) -> tuple[Fraction, ...
     if profile.cell not in PLAIN_CELLS or profile.gradient_sparsity is not None:
         return None
     pairs = pairs_of(profile, measured)
-    if any(computed == 0 for _, computed in pairs):
+    if pairs is None or any(computed == 0 for _, computed in pairs):
         return None
     return tuple(Fraction(seen, computed) for seen, computed in pairs)
 
 
-def pairs_of(profile: Profile, measured: ProfiledSegments) -> list[tuple[int, int]]:
-    """Measured and computed bytes in the order of QUANTITIES; the largest stage counts."""
+def pairs_of(profile: Profile, measured: ProfiledSegments) -> list[tuple[int, int]] | None:
+    """Measured and computed bytes in the order of QUANTITIES; the largest stage counts. None for a model
+    beyond what can be counted: it says nothing of its likes, and must not keep them from being planned.
+    """
     workload = workload_of(profile)
-    reference = computed_stage(workload, measured.segment_steps)
+    try:
+        reference = computed_stage(workload, measured.segment_steps)
+    except InvalidChain:
+        return None
     call_bytes = computed_call_bytes(workload)
     stages = _stages(measured)
     pairs = [

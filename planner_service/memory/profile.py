@@ -204,6 +204,13 @@ def profiled_candidates(workload: Workload, profile: Profile) -> list[Candidate]
     differences = profile.differences(workload)
     if differences:
         raise ProfileMismatch(differences)
+    return candidates_as_measured(workload, profile)
+
+
+def candidates_as_measured(workload: Workload, profile: Profile) -> list[Candidate]:
+    """The same of the very workload that was measured. Raises ProfileMismatch where the last segment has not
+    the steps that are left for it, and InvalidChain when a size exceeds 2**62 bytes.
+    """
     return [_candidate(workload, profile, segments) for segments in profile.segments]
 
 

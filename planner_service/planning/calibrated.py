@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from planner_service.calibration import estimated_profile, family_ratios, workload_of
+from planner_service.calibration import computed_stage, estimated_profile, family_ratios, workload_of
 from planner_service.contract import ProfileRecord, Question, RecurrentModel
 from planner_service.memory import Profile, Workload, profile_from_record, profile_record
+from planner_service.memory.profile import candidates_as_measured
 from planner_service.planning.candidates import workload_of as workload_of_question
 
 LEAST_COVERAGE_RATIO = 0.5
@@ -39,6 +40,15 @@ def subject_of_profile(record: ProfileRecord) -> str:
 def as_profile(record: ProfileRecord) -> Profile:
     """The record as the memory model takes it."""
     return profile_from_record(record.model_dump())
+
+
+def require_plannable(record: ProfileRecord) -> None:
+    """Raises InvalidChain or ProfileMismatch for a profile that no plan could use, whoever asked for it."""
+    profile = as_profile(record)
+    workload = workload_of(profile)
+    candidates_as_measured(workload, profile)
+    for measured in profile.segments:
+        computed_stage(workload, measured.segment_steps)
 
 
 def _subject(workload: Workload) -> str:

@@ -231,3 +231,11 @@ def test_an_estimate_is_planned_like_any_profile_and_marked_calibrated():
     candidates = candidates_for(asked, profile=estimate)
     assert {candidate.sources.tapes.exactness for candidate in candidates} == {"calibrated"}
     assert "largest of 3" in estimate.source
+
+
+def test_a_model_beyond_what_can_be_counted_says_nothing_of_its_likes_and_spoils_no_estimate_of_theirs():
+    """As it may have been kept by a service that took any profile"""
+    usual = profile_of(workload(16, 2, 40), dict.fromkeys(SIZES, 1.0), static_bytes=99)
+    absurd = replace(usual, hidden_size=10**12, batch_size=10**12)
+    assert family_ratios([absurd, usual]) == family_ratios([usual])
+    assert stage_errors(absurd, [absurd, usual]) == []

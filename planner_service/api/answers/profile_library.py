@@ -18,6 +18,7 @@ from planner_service.memory import Profile
 from planner_service.planning.calibrated import (
     as_profile,
     estimated,
+    require_plannable,
     subject_of_profile,
     subject_of_question,
     with_profile,
@@ -36,7 +37,12 @@ class ProfileLibrary:
         self._store = store
 
     def add(self, record: ProfileRecord) -> tuple[StoredProfile, bool]:
-        """Keep what a probe measured; sending it again changes nothing."""
+        """Keep what a probe measured; sending it again changes nothing.
+
+        Raises InvalidChain or ProfileMismatch for what no plan could use: kept, it would be the device's
+        latest and spoil its plans.
+        """
+        require_plannable(record)
         kept, is_new = self._store.add(record, subject=subject_of_profile(record))
         return self._shown(kept), is_new
 
