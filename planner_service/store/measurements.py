@@ -55,14 +55,14 @@ class MeasurementStore:
         return None if row is None else _measurement(row)
 
     def forget(self, measurement_id: str) -> bool:
-        """Delete the measurement, and what it calibrates; whether there was one.
+        """Delete the measurement, and what it calibrates; whether there was either.
 
-        Retention deletes measurements only: what they taught stays.
+        Retention deletes measurements only: what they taught stays, until it is forgotten by their id.
         """
         is_it = measurements.c.id == measurement_id
         with writing(self._engine) as connection:
-            forget_residual(connection, measurement_id)
-            return bool(connection.execute(delete(measurements).where(is_it)).rowcount)
+            has_taught = forget_residual(connection, measurement_id)
+            return bool(connection.execute(delete(measurements).where(is_it)).rowcount) or has_taught
 
     def delete_older_than(self, age_seconds: float) -> int:
         """Forget some of the measurements received more than `age_seconds` ago; return how many they were, 0

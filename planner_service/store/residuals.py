@@ -7,12 +7,13 @@ import math
 from fractions import Fraction
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Float, case, cast, delete, func, insert, select
+from sqlalchemy import Connection, Float, case, cast, delete, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from planner_service.contract.measurements import MeasurementReport
 from planner_service.store.profile_tables import residuals
 from planner_service.store.tables import plans
+from planner_service.store.upsert import insert_into
 
 
 class Family(NamedTuple):
@@ -52,7 +53,8 @@ def keep_residual(connection: Connection, measurement_id: str, report: Measureme
         "projected_bytes": _projected_bytes(connection, report),
         "measured_bytes": report.measured_peak_bytes,
     }
-    connection.execute(insert(residuals).values(row))
+    # Retention may have deleted the measurement and not what it taught: the report, sent again, is news.
+    connection.execute(insert_into(connection, residuals).values(row).on_conflict_do_nothing())
 
 
 def _projected_bytes(connection: Connection, report: MeasurementReport) -> int:
@@ -65,9 +67,10 @@ def _projected_bytes(connection: Connection, report: MeasurementReport) -> int:
     return max(1, math.floor(report.projected_peak_bytes / margin))
 
 
-def forget_residual(connection: Connection, measurement_id: str) -> None:
-    """Calibrate no longer with that measurement."""
-    connection.execute(delete(residuals).where(residuals.c.measurement_id == measurement_id))
+def forget_residual(connection: Connection, measurement_id: str) -> bool:
+    """Calibrate no longer with that measurement; whether anything did."""
+    is_its = residuals.c.measurement_id == measurement_id
+    return bool(connection.execute(delete(residuals).where(is_its)).rowcount)
 
 
 _STEPS, _PROJECTED, _MEASURED = (

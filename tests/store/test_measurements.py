@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from planner_service.contract.measurements import MeasurementReport
-from planner_service.store import MeasurementStore, open_database
+from planner_service.store import Family, MeasurementStore, ProfileStore, open_database
 
 REPORT = {
     "job": "char-lstm",
@@ -49,6 +49,22 @@ def test_a_report_that_is_sent_again_is_kept_once(store):
     assert (first_is_new, second_is_new) == (True, False)
     assert first == second
     assert len(store.page(limit=10).measurements) == 1
+
+
+def test_a_report_that_is_sent_again_after_retention_is_kept_and_has_taught_once(store, engine):
+    """What it taught is still there, and goes when the measurement is forgotten, deleted before or not"""
+    told = {"cell": "gru", "implementation": "fused", "dtype": "float32", "segment_steps": 5}
+    first, _ = store.add(report(**told))
+    assert store.delete_older_than(-1.0) == 1
+    second, is_new = store.add(report(**told))
+    assert (second.id, is_new) == (first.id, True)
+
+    profiles, family = ProfileStore(engine), Family("cpu", "gru", "fused", "float32")
+    assert [residual.runs for residual in profiles.residuals(family)] == [1]
+    store.delete_older_than(-1.0)
+    assert store.forget(first.id)
+    assert profiles.residuals(family) == []
+    assert not store.forget(first.id)
 
 
 def test_a_measurement_that_is_sent_back_is_the_same_report(store):
