@@ -19,7 +19,8 @@ class Question(Message):
     """Needed for a recurrent model; a chain brings its own length."""
     training: Training | None = None
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the plan will run: it decides which byte formulas apply without a profile."""
+    """Where the plan will run: it decides which byte formulas apply without a profile. Not said, with a
+    `profile_id` or a `device_name` that is known: what that profile or device is."""
     profile: ProfileRecord | None = None
     """What a probe measured of this very model; used as it stands where it matches."""
     profile_id: str | None = Field(

@@ -62,6 +62,16 @@ def with_profile(question: Asked, profile: Profile, *, name: str | None = None) 
     return question.model_copy(update={"profile": record, "profile_id": None, "device_name": None})
 
 
+def on_device_of(record: ProfileRecord, question: Asked) -> Asked:
+    """The question on the kind of device that was probed, where it says none: its default is nobody's word,
+    and formulas of the CPU would be too few bytes for a GPU that is named.
+    """
+    device = workload_of(as_profile(record)).device
+    if "device" in question.model_fields_set or question.device == device:
+        return question
+    return question.model_copy(update={"device": device})
+
+
 def without_references(question: Asked) -> Asked:
     """The question as the formulas answer it: nothing was measured that helps."""
     return question.model_copy(update={"profile_id": None, "device_name": None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,3 +28,41 @@ def test_a_profile_that_no_plan_could_use_is_refused_and_not_kept(http, change, 
     answer = http.post("/v1/profiles", json=PROFILE | device | change)
     assert (answer.status_code, answer.json()["type"]) == (422, f"/problems/{problem}")
     assert http.get("/v1/profiles", params=device).json()["profiles"] == []
+
+
+@pytest.mark.parametrize("implementation", ["fused", "steps"])
+def test_a_question_that_names_a_gpu_or_a_profile_of_it_is_about_a_gpu(http, implementation):
+    """Without `device`, as the page on calibration asks: the default, the CPU, is not what was meant. Models
+    that were not probed are planned by the formulas of that device, the workspace of its matrix library
+    included; who says "cpu" means it.
+    """
+    name = f"a GPU for {implementation}"
+    probed = {"device": "cuda:0", "device_name": name, "implementation": implementation}
+    kept = http.post("/v1/profiles", json=PROFILE | probed).json()
+    request = question(implementation=implementation)
+    for reference in ({"device_name": name}, {"profile_id": kept["id"]}):
+        plan = http.post("/v1/plans", json=request | reference).json()
+        told = http.post("/v1/plans", json=request | reference | {"device": "cuda"}).json()
+        assert (plan["cost"]["unit"], plan["id"]) == ("seconds", told["id"])
+
+    request = question(implementation="steps", hidden_size=33) | {"device_name": name}
+    lines = [
+        {line["name"] for line in http.post("/v1/plans", json=request | said).json()["memory"]["ledger"]}
+        for said in ({}, {"device": "cpu"})
+    ]
+    assert ["matrix library" in names for names in lines] == [True, False]
+
+
+def question(**changes: object) -> dict[str, Any]:
+    """A request for the model of PROFILE, or a changed one."""
+    model = {
+        **{name: PROFILE[name] for name in ("input_size", "hidden_size", "num_layers", "dtype")},
+        "kind": PROFILE["cell"],
+        "embedding": {"vocabulary_size": PROFILE["embedding_size"]},
+        "head": {"output_size": PROFILE["head_output_size"]},
+    }
+    return {
+        "model": model | changes,
+        "sequence": {"length": PROFILE["sequence_length"], "batch_size": PROFILE["batch_size"]},
+        "memory": {"device_budget_bytes": "1GiB"},
+    }

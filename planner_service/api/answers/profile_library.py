@@ -18,6 +18,7 @@ from planner_service.memory import Profile
 from planner_service.planning.calibrated import (
     as_profile,
     estimated,
+    on_device_of,
     require_plannable,
     subject_of_profile,
     subject_of_question,
@@ -66,10 +67,13 @@ class ProfileLibrary:
             kept = self._store.get(question.profile_id)
             if kept is None or not kept.is_readable:
                 raise ProfileNotKept(question.profile_id)
-            return self._with(question, kept)
+            return self._with(on_device_of(kept.record, question), kept)
         if question.device_name is None or question.profile is not None:
             return without_references(question)
-        return self._of_device(question, question.device_name)
+        known = self._store.latest_on(question.device_name)
+        if known is None:
+            return without_references(question)
+        return self._of_device(on_device_of(known.record, question), question.device_name)
 
     def _of_device(self, question: Asked, device_name: str) -> Asked:
         """The model's own profile there; else one of its likes', for kernels without formulas; else none."""
