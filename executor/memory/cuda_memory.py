@@ -175,11 +175,20 @@ def indexed(device: torch.device | str) -> torch.device:
 
 def warm_up(device: torch.device) -> None:
     """Let the matrix library take its workspaces (32 MiB each on an H100), which it keeps: one for this
-    thread and one for autograd's.
+    thread and one for autograd's; and again (1 MiB each with torch 2.11) for products that add a bias, which
+    another part of it computes.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
         square = torch.ones(16, 16, device=device, requires_grad=True)
-        backward(torch.mm(square, square).sum())
+        bias = torch.ones(16, device=device)
+
+        def add_bias(product: torch.Tensor) -> None:
+            torch.addmm(bias, product, product)
+
+        product = torch.mm(square, square)
+        product.register_hook(add_bias)  # type: ignore[no-untyped-call]
+        add_bias(product.detach())
+        backward(product.sum())
     torch.cuda.synchronize(device)
 
 
