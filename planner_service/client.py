@@ -117,6 +117,10 @@ class PlannerClient(Connection):
         """A kept profile, with what runs have taught about it."""
         return self._get(f"/v1/profiles/{quote(profile_id, safe='')}", StoredProfile)
 
+    def forget_profile(self, profile_id: str) -> None:
+        """Delete a profile that is wrong: no plan uses it any more; needs a key with the scope `admin`."""
+        self._send(self._request("DELETE", f"/v1/profiles/{quote(profile_id, safe='')}"))
+
     def profiles(
         self,
         *,

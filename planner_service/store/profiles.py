@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Row, Select, select
+from sqlalchemy import Engine, Row, Select, delete, select
 
 from planner_service.contract import ProfileRecord, canonical_json
 from planner_service.contract.newer import as_far_as_known
@@ -88,6 +88,11 @@ class ProfileStore:
         with self._engine.connect() as connection:
             row = connection.execute(select(profiles).where(profiles.c.id == profile_id)).first()
         return None if row is None else _profile(row)
+
+    def forget(self, profile_id: str) -> bool:
+        """Delete the profile; whether there was one. Plans made with it have it in their requests."""
+        with writing(self._engine) as connection:
+            return bool(connection.execute(delete(profiles).where(profiles.c.id == profile_id)).rowcount)
 
     def latest_of(self, subject: str, *, device_name: str) -> KeptProfile | None:
         """The latest readable profile of that subject on that device, or None."""

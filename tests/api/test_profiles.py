@@ -53,6 +53,26 @@ def test_a_question_that_names_a_gpu_or_a_profile_of_it_is_about_a_gpu(http, imp
     assert ["matrix library" in names for names in lines] == [True, False]
 
 
+def test_a_profile_that_is_wrong_can_be_forgotten(http):
+    """It was the device's latest and all its plans were refused; the one before counts again, then none"""
+    device = {"device_name": "a device that was measured wrongly"}
+    segments = [SEGMENTS | {"inner": SEGMENTS["inner"] | {"tape_bytes": 2**61}}]
+
+    def planned() -> tuple[int, str | None]:
+        answer = http.post("/v1/plans", json=question(implementation="fused") | device)
+        return answer.status_code, answer.json().get("type")
+
+    right = http.post("/v1/profiles", json=PROFILE | device)
+    wrong = http.post("/v1/profiles", json=PROFILE | device | {"segments": segments})
+    assert planned() == (422, "/problems/budget-too-small")
+    assert http.delete(wrong.headers["location"]).status_code == 204
+    assert planned() == (201, None)
+    assert http.delete(right.headers["location"]).status_code == 204
+    assert planned() == (422, "/problems/profile-needed")
+    again = http.delete(wrong.headers["location"])
+    assert (again.status_code, again.json()["type"]) == (404, "/problems/unknown-profile")
+
+
 def question(**changes: object) -> dict[str, Any]:
     """A request for the model of PROFILE, or a changed one."""
     model = {

@@ -50,7 +50,7 @@ REQUESTS = {
     "worker": ("PUT", "/v1/nodes/n1", NODE),
     "admin": ("GET", "/v1/audit", None),
 }
-DELETION = "/v1/measurements/none"
+DELETIONS = ("/v1/measurements/none", "/v1/profiles/none")
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -66,9 +66,10 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(guarded, keys, scope):
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_measurements_are_forgotten_by_admins_only(guarded, keys, scope):
+def test_measurements_and_profiles_are_forgotten_by_admins_only(guarded, keys, scope):
     with client_with(guarded, keys[scope]) as client:
-        assert client.delete(DELETION).status_code == (404 if scope == "admin" else 403)
+        for path in DELETIONS:
+            assert client.delete(path).status_code == (404 if scope == "admin" else 403)
 
 
 @pytest.mark.parametrize("key", [None, "tfk_000000000000_wrong", "wrong", "a.b.c", "tfk__", "ü"])

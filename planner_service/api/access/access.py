@@ -54,7 +54,7 @@ RULES: tuple[tuple[str, re.Pattern[str], Access], ...] = tuple(
             r"/v1/(measurements|profiles)",
             Access(scope=Scope.WORKER, for_attempts=True, audited=frozenset({201})),
         ),
-        ("DELETE", r"/v1/measurements/[^/]+", Access(scope=Scope.ADMIN, audited=frozenset({204}))),
+        ("DELETE", r"/v1/(measurements|profiles)/[^/]+", Access(scope=Scope.ADMIN, audited=frozenset({204}))),
         ("POST", r"/v1/probes", Access(scope=Scope.SUBMIT, audited=_DONE)),
         (
             "POST",

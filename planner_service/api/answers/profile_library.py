@@ -54,6 +54,11 @@ class ProfileLibrary:
             raise UnknownProfile(profile_id)
         return self._shown(kept)
 
+    def forget(self, profile_id: str) -> None:
+        """Plan with it no longer, nor estimate its likes. Raises UnknownProfile."""
+        if not self._store.forget(profile_id):
+            raise UnknownProfile(profile_id)
+
     def page(
         self, *, limit: int, before: int | None, device_name: str | None, cell: str | None
     ) -> ProfilePage:

@@ -71,3 +71,10 @@ async def list_profiles(
 async def read_profile(profile_id: StorableText, request: Request, service: ServiceDependency) -> Response:
     """One profile, with the margins that runs have taught and the errors before and after calibration."""
     return answer_if_changed(request, await stored(service.profiles.get, profile_id))
+
+
+@router.delete("/v1/profiles/{profile_id}", status_code=204, responses=problems(404, 503))
+async def forget_profile(profile_id: StorableText, service: ServiceDependency) -> Response:
+    """Forget a profile that is wrong: plans and estimates rest on the others. Plans made with it stay."""
+    await stored(service.profiles.forget, profile_id)
+    return Response(status_code=204)
