@@ -14,10 +14,13 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from tests.executor.triton_interpreter import interpret
 
 warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel.*")
 
@@ -320,5 +323,7 @@ def has_cpu_kernel(name: str) -> bool:
 library = torch.library.Library("aten", "IMPL", "CUDA")
 for operator_name, its_kernel in replaced():
     library.impl(operator_name, its_kernel)
+if find_spec("triton"):
+    interpret()
 if os.environ.get(DEFAULT_DEVICE):
     torch.set_default_device("cuda")

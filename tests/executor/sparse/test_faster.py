@@ -78,8 +78,9 @@ def test_on_the_cpu_copies_are_gathered():
 
 @pytest.mark.gpu
 def test_on_a_cuda_device_triton_competes_for_float32():
+    pytest.importorskip("triton")
     device = torch.device("cuda", 0)
     assert len(choice.candidates(device, torch.float32)) > 1
     assert len(choice.candidates(device, torch.float64)) == 1
-    found = faster.fastest_columns(64, 4096, 512, 1024, device=device, dtype=torch.float32)
+    found = faster.fastest_columns(16, 64, 16, 32, device=device, dtype=torch.float32)
     assert found.products in choice.candidates(device, torch.float32)
