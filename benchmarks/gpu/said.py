@@ -16,7 +16,7 @@ def so_far(lines: Sequence[str]) -> str:
     passing = (_IN_PASSING.match(line) for line in lines)
     outcomes = Counter(found["outcome"].lower() for found in passing if found)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "no test"
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "its beginning")
+    last = next((line.strip(" =") for line in reversed(lines) if line.strip()), "its beginning")
     return f"{counts} by now, at {last}"
 
 
