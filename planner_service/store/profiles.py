@@ -101,12 +101,10 @@ class ProfileStore:
         return next(self._readable(latest), None)
 
     def latest_on(self, device_name: str) -> KeptProfile | None:
-        """The latest profile of any model on that device, or None."""
+        """The latest readable profile of any model on that device, or None."""
         is_there = profiles.c.device_name == device_name
-        query = select(profiles).where(is_there).order_by(profiles.c.number.desc()).limit(1)
-        with self._engine.connect() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else _profile(row)
+        latest = select(profiles).where(is_there).order_by(profiles.c.number.desc()).limit(MOST_PROFILES)
+        return next(self._readable(latest), None)
 
     def of_family(self, family: Family) -> list[KeptProfile]:
         """The latest readable profiles of the family, of the torch version of the very latest."""

@@ -87,6 +87,7 @@ def test_a_profile_with_more_to_say_is_shown_and_no_plan_is_made_with_less(engin
     ]
     assert library.get(newer.id).errors == []
     assert store.latest_of("a", device_name="cpu") == known
+    assert store.latest_on("cpu") == known
     assert store.of_family(known.family) == [known]
     question = PlanRequest.model_construct(profile_id=newer.id)
     with pytest.raises(ProfileNotKept):
