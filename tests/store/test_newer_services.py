@@ -77,13 +77,13 @@ def test_a_node_with_more_to_say_is_listed_with_the_others(desk: Desk, engine: E
 @pytest.mark.parametrize("changes", [{"power_watts": 300}, {"dtype": "float8"}])
 def test_a_profile_with_more_to_say_is_shown_and_no_plan_is_made_with_less(engine: Engine, changes):
     store = ProfileStore(engine)
-    newer, _ = store.add(record(source="the newer one"), subject="a")
     known, _ = store.add(record(), subject="a")
+    newer, _ = store.add(record(source="the newer one"), subject="a")
     rewrite(engine, profiles, "record", changes, id=newer.id)
     library = ProfileLibrary(store)
     assert [each.id for each in library.page(limit=9, before=None, device_name=None, cell=None).profiles] == [
-        known.id,
         newer.id,
+        known.id,
     ]
     assert library.get(newer.id).errors == []
     assert store.latest_of("a", device_name="cpu") == known
