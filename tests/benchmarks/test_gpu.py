@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks.gpu import running, suites
 from benchmarks.gpu.suites import test_files as files_with_gpu_tests
 
 ROOT = Path(__file__).parents[2]
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="without Triton its tests are no suite")
 
 HIDING = """
 import sys
@@ -87,6 +89,7 @@ def test_planning_and_the_benchmark_import_need_nothing_of_the_service() -> None
     assert (lines[0], lines[-1]) == ("planned True", "worked 0"), done.stderr[-2000:]
 
 
+@needs_triton
 def test_every_gpu_test_can_be_collected() -> None:
     """Collection succeeds, and finds the tests of every file that has some."""
     done = on_a_bare_image(COLLECTING)
@@ -98,6 +101,7 @@ def test_every_gpu_test_can_be_collected() -> None:
     assert files_with_gpu_tests()[0] == "tests/executor/test_gpu.py"
 
 
+@needs_triton
 def test_every_file_is_in_one_suite() -> None:
     """Hard caps alone have segments that can expand; what Triton's compiler takes keeps nobody waiting"""
     usual, capped, triton = suites.suites()
