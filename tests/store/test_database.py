@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def test_services_that_start_together_on_a_new_file_make_the_tables_once(url):
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_new_file_that_another_process_is_writing_to_is_waited_for(tmp_path):
+    """SQLite itself says "locked" at once where a file is to be written ahead, whatever its timeout"""
+    first = sqlite3.connect(tmp_path / "new.sqlite3", isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.2, lambda: first.execute("COMMIT")).start()
+    engine = open_database(f"sqlite:///{tmp_path}/new.sqlite3")
+    assert inspect(engine).has_table("plans")
+    engine.dispose()
+    first.close()
 
 
 def test_readers_do_not_wait_for_the_writer_and_commits_reach_the_disk(sqlite_url):
