@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from executor.native.environment import FUSED_KERNELS
-from executor.native.native_library import compiled_library
+from executor.native.native_library import compiled_library, function_of
 
 DTYPES = (torch.float32, torch.float64)
 MODES = ("LSTM", "GRU")
 _SOURCE = Path(__file__).with_name("kernels.c")
 _COUNT, _POINTER = ctypes.c_int64, ctypes.c_void_p
+_STRUCT = (_POINTER,)
 
 
 def _fields(counts: str, pointers: str) -> list[tuple[str, Any]]:
@@ -45,27 +46,18 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         suffix = str(dtype).removeprefix("torch.")
-        self.lanes = _number(library, "vector_bytes") // dtype.itemsize
-        self.most_threads = _number(library, "most_threads")
-        self.forward = {mode: _function(library, f"{mode.lower()}_forward_{suffix}") for mode in MODES}
-        self.backward = {mode: _function(library, f"{mode.lower()}_backward_{suffix}") for mode in MODES}
+        self.lanes: int = function_of(library, "vector_bytes", (), _COUNT)() // dtype.itemsize
+        self.most_threads: int = function_of(library, "most_threads", (), _COUNT)()
+        self.forward = {
+            mode: function_of(library, f"{mode.lower()}_forward_{suffix}", _STRUCT) for mode in MODES
+        }
+        self.backward = {
+            mode: function_of(library, f"{mode.lower()}_backward_{suffix}", _STRUCT) for mode in MODES
+        }
 
     def columns(self, batch: int) -> int:
         """`batch` sequences and the padding to whole vectors."""
         return -(-batch // self.lanes) * self.lanes
-
-
-def _function(library: ctypes.CDLL, name: str) -> Any:
-    function = getattr(library, name)
-    function.argtypes, function.restype = (_POINTER,), None
-    return function
-
-
-def _number(library: ctypes.CDLL, name: str) -> int:
-    function = getattr(library, name)
-    function.argtypes, function.restype = (), _COUNT
-    number: int = function()
-    return number
 
 
 @functools.cache

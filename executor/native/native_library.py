@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _THIS_PROCESSOR = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 _FLAGS = ("-O3", _THIS_PROCESSOR, "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
@@ -44,6 +45,15 @@ def compiled_library(source: Path, *, switch: str) -> ctypes.CDLL | None:
             return _loaded(source, compiler, Path(passing))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def function_of(library: ctypes.CDLL, name: str, arguments: Sequence[Any], result: Any = None) -> Any:
+    """The library's function of that name, called with C types `arguments`. Raises AttributeError where the
+    compiler left it out.
+    """
+    function = getattr(library, name)
+    function.argtypes, function.restype = arguments, result
+    return function
 
 
 def _compiler() -> tuple[str, ...] | None:

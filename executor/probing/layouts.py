@@ -7,25 +7,13 @@ same; so does that of a layer which flattens it. A rehearsal hands in both, and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol
 
 from executor.probing.action_costs import ActionBytes, RunBytes
+from executor.probing.rehearsal import Rehearsal
 
 
-class Layouts(Protocol):
-    """What a rehearsal knows of the gradients that come in."""
-
-    @property
-    def lies_across(self) -> bool:
-        """Whether any of them lies otherwise than row by row."""
-
-    def row_by_row(self) -> AbstractContextManager[None]:
-        """Within the context all of them lie row by row."""
-
-
-def in_both_layouts(rehearsal: Layouts, run: Callable[[], RunBytes]) -> RunBytes:
+def in_both_layouts(rehearsal: Rehearsal, run: Callable[[], RunBytes]) -> RunBytes:
     """The bytes of `run`, a run of the rehearsal, with the gradients that take more."""
     found = run()
     if not rehearsal.lies_across:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from executor.native import native_library
 from executor.native.environment import REVERSIBLE_KERNELS
+from executor.native.native_library import function_of
 from executor.reversible.archive import Archive
 
 SOURCE = Path(__file__).with_name("native.c")
@@ -26,12 +27,12 @@ class NativeKernels:
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         suffix = str(dtype).removeprefix("torch.")
-        self._advance = _function(library, f"advance_{suffix}", _UPDATE)
-        self._reverse = _function(library, f"reverse_{suffix}", _UPDATE)
+        self._advance = function_of(library, f"advance_{suffix}", _UPDATE)
+        self._reverse = function_of(library, f"reverse_{suffix}", _UPDATE)
         gate = (_COUNT, _POINTER, _POINTER, ctypes.c_double, _POINTER)
-        self._move_full = _function(library, f"move_full_{suffix}", gate, _COUNT)
-        self._count_below = _function(library, "count_below", (_COUNT, _POINTER, ctypes.c_double), _COUNT)
-        self._refill = _function(library, "refill", (_COUNT, _POINTER, ctypes.c_double, _POINTER))
+        self._move_full = function_of(library, f"move_full_{suffix}", gate, _COUNT)
+        self._count_below = function_of(library, "count_below", (_COUNT, _POINTER, ctypes.c_double), _COUNT)
+        self._refill = function_of(library, "refill", (_COUNT, _POINTER, ctypes.c_double, _POINTER))
         self._words = torch.empty(0, dtype=torch.int16, device="cpu")
 
     def advance(self, fixed: Tensor, buffer: Tensor, factor: Tensor, addend: Tensor, value: Tensor) -> None:
@@ -55,12 +56,6 @@ class NativeKernels:
         count = buffer.numel()
         words = archive.pop(self._count_below(count, buffer.data_ptr(), floor))
         self._refill(count, buffer.data_ptr(), floor, words.data_ptr())
-
-
-def _function(library: ctypes.CDLL, name: str, arguments: tuple[Any, ...], result: Any = None) -> Any:
-    function = getattr(library, name)
-    function.argtypes, function.restype = arguments, result
-    return function
 
 
 def _update(
