@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # HYPOTHESIS_PROFILE=search looks for fresh ones, and for longer. No test fails for being slow.
 if settings is not None:
     untimed: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-    settings.register_profile("repeatable", derandomize=True, max_examples=40, **untimed)
+    settings.register_profile("repeatable", derandomize=True, max_examples=60, **untimed)
     settings.register_profile("search", max_examples=2_000, **untimed)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 

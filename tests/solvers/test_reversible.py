@@ -111,7 +111,7 @@ def test_on_equal_stages_it_is_the_cheapest_of_its_class_and_its_least_budget_is
 
 
 @given(reversible_chains())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 def test_where_stages_differ_more_bytes_never_cost_more(of):
     """Budget by budget from the least one; no plan is below the cheapest of the class"""
     least, makespan = least_bytes(of), inf

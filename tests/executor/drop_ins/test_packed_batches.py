@@ -118,7 +118,7 @@ def drop_in(kind, bidirectional, share):
 
 
 @needs_compiler
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     kind=st.sampled_from(["LSTM", "GRU"]),
     bidirectional=st.booleans(),
