@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
 
 from executor import GRU, LSTM, RNN, BudgetTooSmall, measure  # noqa: E402
 from executor.drop_ins.kernel_types import in_types_of_kernels  # noqa: E402
+from tests.executor.autocast_on_cpu import with_lstm_in_autocast  # noqa: E402
 
 KINDS = {"LSTM": (nn.LSTM, LSTM), "GRU": (nn.GRU, GRU), "RNN": (nn.RNN, RNN)}
 STEPS, BATCH = 40, 16
@@ -143,6 +144,7 @@ def test_an_initial_state_that_the_call_makes_counts(kind, steps, is_packed):
     assert_within(kind, plain, call)
 
 
+@with_lstm_in_autocast
 def test_what_types_kernels_return_is_asked_of_small_ones():
     """Under autocast every call began with a step whose kernels copied all weights: above the budget of a
     module with frozen ones, whose gradients take nothing
