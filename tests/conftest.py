@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import subprocess
@@ -51,6 +52,19 @@ def _commit() -> str:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+_loaded_at_last_look: list[int] = [0]
+
+
+def pytest_runtest_setup() -> None:
+    """Modules that were loaded since are no garbage. To look through those of torch's compiler takes a third
+    of a second, and the executor's tests have garbage looked for thousands of times.
+    """
+    if len(sys.modules) > _loaded_at_last_look[0]:
+        gc.collect()
+        gc.freeze()
+        _loaded_at_last_look[0] = len(sys.modules)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
