@@ -57,6 +57,16 @@ def _commit() -> str:
 _loaded_at_last_look: list[int] = [0]
 
 
+def pytest_collection() -> None:
+    """All tests, and what they import, are looked through once, below."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for as Python does."""
+    gc.enable()
+
+
 def pytest_runtest_setup() -> None:
     """Modules that were loaded since are no garbage. To look through those of torch's compiler takes a third
     of a second, and the executor's tests have garbage looked for thousands of times.
