@@ -221,7 +221,8 @@ class BudgetedRecurrence(nn.Module):
             return run(max(1, budget_bytes - beside_bytes), chains, state, x, batch_sizes)
         except BudgetTooSmall as error:
             needed = error.minimum_budget_bytes + beside_bytes
-            raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
+            # The other refusal speaks of a part of the budget, which nobody has given.
+            raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from None
 
     def _run_one(
         self,
@@ -246,9 +247,9 @@ class BudgetedRecurrence(nn.Module):
         try:
             with streams_put_back([x, *state]):  # a layer may refuse when dropout has drawn for it
                 return self._both_directions(chains, state, x, batch_sizes, partial(self._unroll, share))
-        except BudgetTooSmall as error:
+        except BudgetTooSmall:
             needed = between + self._least_bytes(chains, state, x, batch_sizes) * len(chains)
-            raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from error
+            raise BudgetTooSmall(budget_bytes=budget_bytes, minimum_budget_bytes=needed) from None
 
     def _least_bytes(
         self, chains: list[ChainWeights], state: State, x: Tensor, batch_sizes: Tensor | None

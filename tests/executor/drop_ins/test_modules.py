@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import traceback
 import warnings
 import weakref
 
@@ -502,6 +503,16 @@ def test_what_is_no_budget_is_refused_before_anything_runs():
     """A budget is checked when the drop-in is made"""
     with pytest.raises(InvalidBudget):
         GRU.from_torch(nn.GRU(2, 2), budget="much")
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_one_refusal_is_shown_and_it_speaks_of_the_budget_that_was_given(bidirectional):
+    """Chains are planned for parts of it, and refuse those"""
+    module = LSTM.from_torch(nn.LSTM(2, HIDDEN, bidirectional=bidirectional), budget=100)
+    with pytest.raises(BudgetTooSmall, match="a budget of 100 bytes") as caught:
+        module(torch.randn(STEPS, BATCH, 2), (torch.zeros(1 + bidirectional, BATCH, HIDDEN),) * 2)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("Traceback (most recent call last)") == 1
 
 
 def test_a_refused_call_draws_no_random_numbers():
