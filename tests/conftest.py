@@ -54,27 +54,18 @@ def _commit() -> str:
         return "unknown"
 
 
-_loaded_at_last_look: list[int] = [0]
-
-
 def pytest_collection() -> None:
-    """All tests, and what they import, are looked through once, below."""
+    """What tests import is not looked through for garbage while it is loaded, or ever after: the executor's
+    tests have garbage looked for thousands of times, and it took a tenth of a second.
+    """
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """From here on garbage is looked for as Python does."""
+    """Only now, before any test: what dies later would not be noticed, nor what hangs on it."""
+    gc.collect()
+    gc.freeze()
     gc.enable()
-
-
-def pytest_runtest_setup() -> None:
-    """Modules that were loaded since are no garbage. To look through those of torch's compiler takes a third
-    of a second, and the executor's tests have garbage looked for thousands of times.
-    """
-    if len(sys.modules) > _loaded_at_last_look[0]:
-        gc.collect()
-        gc.freeze()
-        _loaded_at_last_look[0] = len(sys.modules)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
