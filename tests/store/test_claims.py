@@ -12,3 +12,4 @@ def test_two_processes_that_claim_at_once_are_given_every_job_once(database_url)
     claimed = claim_all(database_url, processes=2)
     together = [job_id for mine in claimed for job_id in mine]
     assert len(together) == len(set(together)) == JOBS
+    assert all(claimed)  # both were given some
