@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,14 @@ def _commit() -> str:
         return "unknown"
 
 
-def pytest_collection() -> None:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
     """What tests import is not looked through for garbage while it is loaded, or ever after: the executor's
-    tests have garbage looked for thousands of times, and it took a tenth of a second.
+    tests have garbage looked for thousands of times, and it took a tenth of a second. Only what is there
+    before any test: what dies later would not be noticed, nor what hangs on it.
     """
     gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    """Only now, before any test: what dies later would not be noticed, nor what hangs on it."""
+    yield
     gc.collect()
     gc.freeze()
     gc.enable()
